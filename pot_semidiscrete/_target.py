@@ -1,0 +1,119 @@
+"""The target measure as everything inside sees it: built once, at the door."""
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ._validation import check_points, check_vector, check_weights, is_traced
+from .costs import Cost, resolve_metric
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A finite set of weighted atoms, compressed to its support and centred.
+
+    Attributes
+    ----------
+    atoms : array, shape (n_support, d)
+        Atoms of positive weight, less `center`.
+    weights : array, shape (n_support,)
+        Their weights ``b``, of sum 1.
+    center : array, shape (d,) or None
+        What was subtracted, if the cost is translation invariant: the expanded square
+        ``|x|^2 - 2 <x, y> + |y|^2`` cancels badly in float32 far from the origin.
+    support : array of int or None
+        Indices of the atoms kept; None if all are.
+    n_atoms : int
+        Number of atoms the user gave.
+    cost : Cost
+    nx : ot.backend.Backend
+    """
+
+    atoms: Any
+    weights: Any
+    center: Any
+    support: Any
+    n_atoms: int
+    cost: Cost
+    nx: Any
+
+    @functools.cached_property
+    def log_weights(self):
+        return self.nx.log(self.weights)
+
+    @functools.cached_property
+    def column(self):
+        """The part of the cost that depends on the atom only."""
+        return self.cost.column(self.atoms, self.nx)
+
+    @functools.cached_property
+    def detached(self):
+        """The same target, cut from any autograd graph."""
+        return self.map(self.nx.detach)
+
+    def map(self, function):
+        """Apply `function` to every array (a move to another device, say)."""
+        arrays = {
+            name: None if getattr(self, name) is None else function(getattr(self, name))
+            for name in ("atoms", "weights", "center", "support")
+        }
+        return replace(self, **arrays)
+
+    def local(self, x):
+        """Source points in the coordinates of `atoms`."""
+        return x if self.center is None else x - self.center
+
+    def compress(self, v):
+        """Entries of a user's vector at the support."""
+        return v if self.support is None else v[self.support]
+
+    def expand(self, v, axis=0):
+        """A vector (or the columns of a matrix) over all atoms, 0 where the weight is 0."""
+        if self.support is None:
+            return v
+        nx = self.nx
+        # column k of the support is entry position[k]; the appended zero stands for all others
+        position = np.full(self.n_atoms, v.shape[axis])
+        position[nx.to_numpy(self.support)] = np.arange(v.shape[axis])
+        shape = list(v.shape)
+        shape[axis] = 1
+        padded = nx.concatenate([v, nx.zeros(tuple(shape), type_as=v)], axis=axis)
+        index = nx.from_numpy(position)
+        return padded[index] if axis == 0 else padded[:, index]
+
+    def centred(self, potential):
+        """The potential of the class ``psi + const`` with ``<b, psi> = 0``."""
+        return potential - self.nx.sum(self.weights * potential)
+
+
+def build_target(X_target, a_target=None, metric=None):
+    """Check the user's target and build the :class:`Target`."""
+    X_target, nx = check_points("X_target", X_target)
+    cost = resolve_metric(metric, nx)
+    weights = check_weights(a_target, X_target, nx)
+    atoms, support = X_target, None
+    if not is_traced(weights):
+        positive = nx.to_numpy(nx.detach(weights)) > 0
+        if not positive.all():
+            support = _index(np.flatnonzero(positive), X_target, nx)
+            atoms, weights = atoms[support], weights[support]
+    center = None
+    if cost.translation_invariant:
+        # any constant will do: the cost does not see it, so it stays out of the graph
+        center = nx.detach(nx.dot(weights, atoms))
+        atoms = atoms - center
+    return Target(atoms, weights, center, support, X_target.shape[0], cost, nx)
+
+
+def check_potential(name, potential, X_target, target):
+    """Check a user's potential and compress it to the support."""
+    return target.compress(check_vector(name, potential, X_target, target.nx))
+
+
+def _index(index, X_target, nx):
+    """A host index on the device of `X_target`."""
+    if nx.__name__ != "torch":
+        return nx.from_numpy(index)
+    return nx.from_numpy(index).to(X_target.device)

@@ -1,0 +1,147 @@
+"""The public door: every argument is checked here, and trusted inside."""
+
+import math
+import numbers
+
+import numpy as np
+from ot.backend import get_backend
+
+_POSITIONS = "an array of shape (n, d), float32 or float64"
+
+
+def is_traced(x):
+    """Tell whether `x` is a JAX tracer, whose numbers cannot be looked at."""
+    return hasattr(x, "aval") and not hasattr(x, "addressable_shards")
+
+
+def all_finite(x, nx):
+    """Tell whether every entry of `x` is finite (tracers are trusted)."""
+    return is_traced(x) or not bool(nx.any(~nx.isfinite(nx.detach(x))))
+
+
+def describe(x):
+    """Name the type, shape and dtype of `x` for an error message."""
+    shape = getattr(x, "shape", None)
+    if shape is None:
+        return f"{type(x).__name__} ({x!r})" if np.isscalar(x) else type(x).__name__
+    return f"{type(x).__module__.split('.')[0]} array of shape {tuple(shape)}, dtype {x.dtype}"
+
+
+def check_points(name, X, like=None):
+    """Check an array of points; with `like`, it must match that array's kind and dimension.
+
+    Returns
+    -------
+    X : array, shape (n, d)
+    nx : ot.backend.Backend
+    """
+    if isinstance(X, (list, tuple)) and like is None:
+        X = np.asarray(X)
+    try:
+        nx = get_backend(X)
+    except ValueError:
+        raise TypeError(
+            f"{name}: expected {_POSITIONS}, of a backend POT knows, received {describe(X)}; "
+            "convert it to a NumPy array or a torch tensor."
+        ) from None
+    if like is not None:
+        check_same_kind(name, X, like)
+    if X.ndim != 2 or 0 in X.shape:
+        raise ValueError(
+            f"{name}: expected {_POSITIONS}, n and d at least 1, received {describe(X)}; "
+            "reshape it to one row per point."
+        )
+    if str(X.dtype).rsplit(".", 1)[-1] not in ("float32", "float64"):
+        raise TypeError(
+            f"{name}: expected {_POSITIONS}, received {describe(X)}; cast it, e.g. to float32."
+        )
+    if like is not None and X.shape[1] != like.shape[1]:
+        raise ValueError(
+            f"{name}: expected {like.shape[1]} columns, one for each coordinate of the atoms, "
+            f"received {describe(X)}."
+        )
+    if not all_finite(X, nx):
+        raise ValueError(f"{name}: expected finite numbers, received NaN or inf; clean the data first.")
+    return X, nx
+
+
+def check_same_kind(name, x, like):
+    """Check that `x` has the backend, dtype and device of `like`."""
+    try:
+        nx = get_backend(x, like)
+    except ValueError:
+        raise TypeError(
+            f"{name}: expected the backend of X_target ({describe(like)}), received {describe(x)}; "
+            "convert one of them."
+        ) from None
+    same_device = (
+        is_traced(x) or is_traced(like) or nx.dtype_device(x)[1] == nx.dtype_device(like)[1]
+    )
+    if x.dtype != like.dtype or not same_device:
+        raise TypeError(
+            f"{name}: expected the dtype and device of X_target ({nx.dtype_device(like)}), received "
+            f"{nx.dtype_device(x)}; cast or move one of them."
+        )
+
+
+def check_vector(name, v, X_target, nx):
+    """Check a finite vector with one entry for each atom."""
+    if isinstance(v, (list, tuple)):
+        v = nx.from_numpy(np.asarray(v, dtype=float), type_as=X_target)
+    if not hasattr(v, "shape") or tuple(v.shape) != (X_target.shape[0],):
+        raise ValueError(
+            f"{name}: expected shape ({X_target.shape[0]},), one entry for each row of X_target, "
+            f"received {describe(v)}."
+        )
+    check_same_kind(name, v, X_target)
+    if not all_finite(v, nx):
+        raise ValueError(f"{name}: expected finite numbers, received NaN or inf.")
+    return v
+
+
+def check_weights(a_target, X_target, nx):
+    """Check weights of atoms: non-negative, of sum 1 to rounding; `None` is uniform."""
+    n_atoms = X_target.shape[0]
+    if a_target is None:
+        return nx.full((n_atoms,), 1.0 / n_atoms, type_as=X_target)
+    a_target = check_vector("a_target", a_target, X_target, nx)
+    if is_traced(a_target):
+        return a_target
+    total = float(nx.sum(nx.detach(a_target)))
+    if float(nx.min(nx.detach(a_target))) < 0:
+        raise ValueError("a_target: expected non-negative weights, received a negative one.")
+    if abs(total - 1.0) > (1e-4 if nx.bitsize(X_target) == 32 else 1e-8):
+        raise ValueError(
+            f"a_target: expected weights of sum 1, received sum {total:.10g}; divide them by their sum."
+        )
+    return a_target / total
+
+
+def check_real(name, value, *, positive=False):
+    """Check a finite real number, at least 0 (or above 0)."""
+    try:
+        if isinstance(value, (str, bytes, bool)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a real number, received {describe(value)}.") from None
+    if not math.isfinite(number) or number < 0 or (positive and number == 0):
+        bound = "above 0" if positive else "at least 0"
+        raise ValueError(f"{name}: expected a finite number {bound}, received {number}.")
+    return number
+
+
+def check_count(name, value, minimum=1):
+    """Check a whole number of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected a whole number, received {describe(value)}.")
+    if value < minimum:
+        raise ValueError(f"{name}: expected a whole number of at least {minimum}, received {value}.")
+    return int(value)
+
+
+def check_callable(name, value, signature):
+    """Check that `value` can be called; `signature` says how."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a callable {signature}, received {describe(value)}.")
+    return value

@@ -1,0 +1,361 @@
+"""The semi-dual at a given potential: transform, weights, map, gradient, value."""
+
+from . import envelope
+from ._target import build_target, check_potential
+from ._validation import check_points, check_real
+from .costs import CallableMetric
+from .kernels import mean_cost, sweep
+
+_ROWS_OF_COST_SCALE = 4096
+
+
+def _problem(X_target, X_source, semi_dual_potential, a_target, metric, reg):
+    """Check the arguments that all functions here share."""
+    reg = check_real("reg", reg)
+    target = build_target(X_target, a_target, metric)
+    X_source, _ = check_points("X_source", X_source, like=X_target)
+    potential = check_potential("semi_dual_potential", semi_dual_potential, X_target, target)
+    return target, target.local(X_source), potential, reg
+
+
+def _is_tracked(target, x, potential, *, fixed_target=False):
+    """Tell whether a gradient may be asked for through any of the inputs, the metric's included."""
+    arrays = [target.atoms, target.weights]
+    if isinstance(target.cost, CallableMetric):
+        arrays.append(target.cost.matrix(target.nx.detach(x[:1]), target.atoms[:1], target.nx))
+    if not fixed_target:
+        arrays += [x, potential]
+    return envelope.tracks_gradient(target.nx, *arrays)
+
+
+def _evaluate(name, *problem):
+    """One field of a sweep, differentiable if a gradient may be asked for."""
+    target, x, potential, reg = _problem(*problem)
+    with envelope.full_precision(target.nx, x):
+        out = sweep(
+            target, x, potential, reg, (name,), differentiable=_is_tracked(target, x, potential)
+        )
+    return getattr(out, name), target
+
+
+def semidiscrete_c_transform(
+    X_target, X_source, semi_dual_potential, a_target=None, metric=None, reg=0.0
+):
+    r"""(c, reg)-transform of a semi-dual potential at source points.
+
+    .. math::
+        \psi^{c,\lambda}(x) = -\lambda \log \sum_j b_j
+        \exp\!\big((\psi_j - c(x, y_j)) / \lambda\big), \qquad
+        \psi^{c,0}(x) = \min_{j : b_j > 0} c(x, y_j) - \psi_j .
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    X_source : array, shape (n, d)
+        Source points, of the backend, dtype and device of `X_target`.
+    semi_dual_potential : array, shape (n_atoms,)
+        Potential :math:`\psi`, in units of the metric.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost :math:`c`: a name of :func:`ot.dist`, or ``(x, y) -> matrix``.
+        ``"sqeuclidean"`` by default.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+
+    Returns
+    -------
+    array, shape (n,)
+        The transform, in units of the metric; differentiable in every array given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, "On the Existence of Optimal Transport Gradient for
+    Learning Generative Models", arXiv:2102.05542, Section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import semidiscrete_c_transform
+    >>> atoms = np.array([[0.0], [1.0]])
+    >>> semidiscrete_c_transform(atoms, np.array([[0.25], [2.0]]), np.zeros(2))
+    array([0.0625, 1.    ])
+    """
+    return _evaluate(
+        "c_transform", X_target, X_source, semi_dual_potential, a_target, metric, reg
+    )[0]
+
+
+def semidiscrete_atom_weights(
+    X_target, X_source, semi_dual_potential, a_target=None, metric=None, reg=0.0
+):
+    r"""Assignment weights of source points to atoms.
+
+    .. math::
+        \chi_j(x) = \frac{b_j \exp((\psi_j - c(x, y_j)) / \lambda)}
+        {\sum_k b_k \exp((\psi_k - c(x, y_k)) / \lambda)},
+
+    the indicator of the Laguerre cell of :math:`y_j` at :math:`\lambda = 0`.
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    X_source : array, shape (n, d)
+        Source points.
+    semi_dual_potential : array, shape (n_atoms,)
+        Potential :math:`\psi`, in units of the metric.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_c_transform`.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+
+    Returns
+    -------
+    array, shape (n, n_atoms)
+        Weights, each row of sum 1; the columns of atoms of weight 0 are 0. The one function whose
+        result grows as (samples x atoms).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import semidiscrete_atom_weights
+    >>> atoms = np.array([[0.0], [1.0]])
+    >>> semidiscrete_atom_weights(atoms, np.array([[0.5], [2.0]]), np.zeros(2), reg=1.0).round(3)
+    array([[0.5  , 0.5  ],
+           [0.047, 0.953]])
+    """
+    weights, target = _evaluate(
+        "weights", X_target, X_source, semi_dual_potential, a_target, metric, reg
+    )
+    return target.expand(weights, axis=1)
+
+
+def semidiscrete_ot_map(
+    X_target, X_source, semi_dual_potential, a_target=None, metric=None, reg=0.0
+):
+    r"""Barycentric projection :math:`T(x) = \sum_j \chi_j(x) y_j` of source points.
+
+    At ``reg = 0``, the optimal transport map: the atom of the Laguerre cell that holds ``x``.
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    X_source : array, shape (n, d)
+        Source points.
+    semi_dual_potential : array, shape (n_atoms,)
+        Potential :math:`\psi`, in units of the metric.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_c_transform`.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+
+    Returns
+    -------
+    array, shape (n, d)
+        Images of the source points, in units of the atoms.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import semidiscrete_ot_map
+    >>> atoms = np.array([[0.0], [1.0]])
+    >>> semidiscrete_ot_map(atoms, np.array([[0.25], [2.0]]), np.zeros(2))
+    array([[0.],
+           [1.]])
+    """
+    image, target = _evaluate("map", X_target, X_source, semi_dual_potential, a_target, metric, reg)
+    return image if target.center is None else image + target.center
+
+
+def semidiscrete_gradient(
+    X_target, X_source, semi_dual_potential, a_target=None, metric=None, reg=0.0
+):
+    r"""Gradient of the (c, reg)-transform in the source points.
+
+    .. math::
+        \nabla \psi^{c,\lambda}(x) = \sum_j \chi_j(x)\, \partial_x c(x, y_j),
+
+    which is :math:`2 (x - T(x))` for ``"sqeuclidean"``. At ``reg = 0`` it exists only inside the
+    Laguerre cells; on a boundary, that of one of the cells is returned.
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    X_source : array, shape (n, d)
+        Source points.
+    semi_dual_potential : array, shape (n_atoms,)
+        Potential :math:`\psi`, in units of the metric.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_c_transform`. With NumPy, one of ``"sqeuclidean"``,
+        ``"euclidean"``, ``"minkowski"``, ``"cityblock"``, ``"cosine"``, ``"correlation"``.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+
+    Returns
+    -------
+    array, shape (n, d)
+        Gradients, in units of the metric per unit of the atoms.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range, or the gradient of the metric is
+        not known on that backend.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import semidiscrete_gradient
+    >>> atoms = np.array([[0.0], [1.0]])
+    >>> semidiscrete_gradient(atoms, np.array([[0.25], [2.0]]), np.zeros(2))
+    array([[0.5],
+           [2. ]])
+    """
+    return _evaluate("gradient", X_target, X_source, semi_dual_potential, a_target, metric, reg)[0]
+
+
+def semidiscrete_loss(
+    X_target, X_source, semi_dual_potential, a_target=None, metric=None, reg=0.0
+):
+    r"""Monte-Carlo semi-dual value, differentiable by the envelope formula.
+
+    .. math::
+        \hat H(\psi) = \frac1n \sum_i \psi^{c,\lambda}(x_i) + \langle b, \psi \rangle .
+
+    Its expectation is at most :math:`\mathrm{OT}_\lambda(\mu, \nu)`, with equality at an optimal
+    potential. The gradient in the source points, :math:`\nabla \psi^{c,\lambda}(x_i) / n`, is the
+    gradient of the transport cost there (formula (G) of the theory page); the gradient in the
+    potential is :math:`b - \frac1n \sum_i \chi(x_i)`. Never more than a block of the cost is held.
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    X_source : array, shape (n, d)
+        Source points :math:`x_i`.
+    semi_dual_potential : array, shape (n_atoms,)
+        Potential :math:`\psi`, in units of the metric.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_gradient`.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+
+    Returns
+    -------
+    scalar of the backend
+        The value, in units of the metric.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Theorem 2 and Section 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import semidiscrete_loss
+    >>> atoms = np.array([[0.0], [1.0]])
+    >>> print(semidiscrete_loss(atoms, np.array([[0.25], [2.0]]), np.zeros(2)))
+    0.53125
+    """
+    target, x, potential, reg = _problem(
+        X_target, X_source, semi_dual_potential, a_target, metric, reg
+    )
+    nx = target.nx
+    with envelope.full_precision(nx, x):
+        if _is_tracked(target, x, potential, fixed_target=True):
+            out = sweep(target, x, potential, reg, differentiable=True)
+            return nx.mean(out.c_transform) + nx.sum(target.weights * potential)
+        return envelope.semi_dual_value(target.detached, x, potential, reg)
+
+
+def cost_scale(X_target, a_target=None, metric=None):
+    r"""Mean cost between two atoms drawn independently: the unit in which to choose `reg`.
+
+    .. math:: \sum_{jk} b_j b_k\, c(y_j, y_k)
+
+    For ``"sqeuclidean"`` it is twice the trace of the covariance of the target: unlike the mean of
+    :math:`|y|^2`, it does not depend on where the origin is. A `reg` of 1% of it is a good start.
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_c_transform`. Above 4,096 atoms, costs other than
+        ``"sqeuclidean"`` are averaged over evenly spaced rows.
+
+    Returns
+    -------
+    float
+        The scale, in units of the metric.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import cost_scale
+    >>> cost_scale(np.array([[0.0], [1.0]]))
+    0.5
+    """
+    return scale_of(build_target(X_target, a_target, metric).detached)
+
+
+def scale_of(target):
+    """:func:`cost_scale` of a built target."""
+    nx, atoms, weights = target.nx, target.atoms, target.weights
+    if target.cost.name == "sqeuclidean":
+        # the atoms are centred: E|Y - Y'|^2 = 2 E|Y|^2
+        return float(2.0 * nx.sum(weights * target.column))
+    stride = -(-atoms.shape[0] // _ROWS_OF_COST_SCALE)
+    rows, share = atoms[::stride], weights[::stride]
+    return float(nx.sum(weights * mean_cost(target, rows, share / nx.sum(share))))

@@ -1,0 +1,142 @@
+"""One sweep over (samples x atoms), in blocks: all that the package ever does with data.
+
+The loop and the reductions are here; a kernel turns a block of points into a block of weights.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from .. import envelope
+from ._generic import Kernel
+
+
+@dataclass
+class Sweep:
+    """What a sweep was asked for; the rest is None.
+
+    Attributes
+    ----------
+    c_transform : array, shape (n,)
+        ``psi^{c,reg}(x_i)``.
+    colsum : array, shape (n_support,)
+        ``sum_i chi_ij``.
+    gradient : array, shape (n, d)
+        ``sum_j chi_ij d_x c(x_i, y_j)``.
+    map : array, shape (n, d)
+        ``sum_j chi_ij y_j``, in the coordinates of the target's atoms.
+    linear : array, shape (n,)
+        ``sum_j chi_ij c(x_i, y_j)``.
+    weights : array, shape (n, n_support)
+        ``chi_ij``: the one thing whose size is (samples x atoms).
+    """
+
+    c_transform: Any = None
+    colsum: Any = None
+    gradient: Any = None
+    map: Any = None
+    linear: Any = None
+    weights: Any = None
+
+
+def _linear(target, x, block):
+    """``sum_j chi_ij c(x_i, y_j)``: the cost once more, for it is seldom wanted."""
+    nx, cost = target.nx, target.cost
+    separable = target.column - cost.cross(x, target.atoms, 1.0, nx, lambda u, v: nx.dot(u, v.T))
+    return cost.row(x, nx) + nx.sum(block.dense() * separable, axis=1)
+
+
+_REDUCTIONS = {
+    "c_transform": lambda target, x, block: block.c_transform,
+    "colsum": lambda target, x, block: block.colsum(),
+    "gradient": lambda target, x, block: target.cost.pullback(x, target.atoms, block, target.nx),
+    "map": lambda target, x, block: block.average(target.atoms),
+    "linear": _linear,
+    "weights": lambda target, x, block: block.dense(),
+}
+
+
+def sweep(target, x, potential, reg, want=("c_transform",), *, differentiable=False):
+    """Reduce the assignment weights of `x` over blocks of rows.
+
+    Parameters
+    ----------
+    target : Target
+    x : array, shape (n, d)
+        Source points in the target's coordinates (``target.local``).
+    potential : array, shape (n_support,)
+    reg : float
+    want : sequence of str
+        Names of the fields of :class:`Sweep` to fill.
+    differentiable : bool
+        Keep the autograd graph, recomputing each block when it is differentiated, so that memory
+        stays that of a block. Otherwise everything is detached and computed in place.
+
+    Returns
+    -------
+    Sweep
+    """
+    nx = target.nx
+    if differentiable:
+        kernel, guard = Kernel(target, potential, reg), envelope.checkpoint(nx)
+    else:
+        target, x, potential = target.detached, nx.detach(x), nx.detach(potential)
+        kernel, guard = select(nx)(target, potential, reg), lambda function: function
+
+    @guard
+    def reduce(rows):
+        block = kernel(rows)
+        return tuple(_REDUCTIONS[name](target, rows, block) for name in want)
+
+    step = block_rows(target, x)
+    parts = [reduce(x[start : start + step]) for start in range(0, x.shape[0], step)]
+    return Sweep(
+        **{
+            name: sum(pieces[1:], pieces[0]) if name == "colsum" else _join(pieces, nx)
+            for name, pieces in zip(want, zip(*parts, strict=True), strict=True)
+        }
+    )
+
+
+def mean_cost(target, x, weights=None):
+    """Mean cost from the points `x` to each atom, ``(n_support,)``, in blocks.
+
+    It is the optimal potential of an infinite `reg`, up to a constant.
+    """
+    nx, cost = target.nx, target.cost
+    if weights is None:
+        weights = nx.full((x.shape[0],), 1.0 / x.shape[0], type_as=x)
+    step, total = block_rows(target, x), 0.0
+    for start in range(0, x.shape[0], step):
+        rows, share = x[start : start + step], weights[start : start + step]
+        cross = cost.cross(rows, target.atoms, 1.0, nx, lambda u, v: nx.dot(u, v.T))
+        separable = nx.sum(share * cost.row(rows, nx)) + nx.sum(share) * target.column
+        total = total + separable - nx.dot(share, cross)
+    return total
+
+
+def select(nx):
+    """The fastest kernel for a backend."""
+    if nx.__name__ == "numpy":
+        from ._numpy import NumpyKernel
+
+        return NumpyKernel
+    if nx.__name__ == "torch":
+        from ._torch import TorchKernel
+
+        return TorchKernel
+    return Kernel
+
+
+def block_rows(target, x):
+    """Rows of a block: small enough for the cache, large enough for the product to be one.
+
+    The higher the dimension, the more a block must share the reading of the atoms.
+    """
+    n_atoms, d = target.atoms.shape
+    on_host = str(getattr(x, "device", "cpu")).startswith(("cpu", "TFRT_CPU"))
+    entries = 2**19 * min(max(d // 8, 1), 64) if on_host else 2**26
+    return max(1, entries // n_atoms)
+
+
+def _join(pieces, nx):
+    return pieces[0] if len(pieces) == 1 else nx.concatenate(list(pieces), axis=0)

@@ -1,0 +1,59 @@
+"""A block of assignment weights, however it is stored."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class SoftBlock:
+    """Rows of a softmax: ``chi = shares * inverse[:, None]``.
+
+    Attributes
+    ----------
+    shares : array, shape (n, n_atoms)
+        Exponentials, of any positive row sum.
+    inverse : array, shape (n,)
+        Inverse of the row sums.
+    c_transform : array, shape (n,)
+    """
+
+    shares: Any
+    inverse: Any
+    c_transform: Any
+    nx: Any
+
+    def colsum(self):
+        """``sum_i chi_ij``."""
+        return self.nx.dot(self.inverse, self.shares)
+
+    def average(self, values):
+        """``sum_j chi_ij values_j`` for ``values`` of shape (n_atoms, k)."""
+        return self.nx.dot(self.shares, values) * self.inverse[:, None]
+
+    def dense(self):
+        """``chi``."""
+        return self.shares * self.inverse[:, None]
+
+
+@dataclass
+class HardBlock:
+    """Rows of a Laguerre assignment: ``chi_ij = 1`` if ``j = index_i``, else 0."""
+
+    index: Any
+    n_atoms: int
+    c_transform: Any
+    nx: Any
+
+    def colsum(self):
+        return self.nx.sum(self.dense(), axis=0)
+
+    def average(self, values):
+        return values[self.index]
+
+    def dense(self):
+        nx = self.nx
+        atoms = nx.arange(self.n_atoms, type_as=self.index)
+        hit = self.index[:, None] == atoms[None, :]
+        return nx.where(
+            hit, nx.ones(1, type_as=self.c_transform), nx.zeros(1, type_as=self.c_transform)
+        )

@@ -1,0 +1,50 @@
+"""The kernel in POT's backend vocabulary: runs anywhere, and can be differentiated."""
+
+from ._blocks import HardBlock, SoftBlock
+
+
+class Kernel:
+    """Assignment weights and c-transform of a block of source points.
+
+    With ``s_ij = (psi_j - c(x_i, y_j)) / reg + log b_j`` up to a term of the row, the weights are
+    the softmax of ``s`` and the c-transform is ``row - reg logsumexp(s)``; at ``reg = 0``,
+    the argmax and ``row - max(s)`` with ``s = psi - c``.
+
+    Parameters
+    ----------
+    target : Target
+    potential : array, shape (n_support,)
+    reg : float
+    """
+
+    def __init__(self, target, potential, reg):
+        self.target, self.nx, self.reg = target, target.nx, reg
+        self.scale = 1.0 / reg if reg > 0 else 1.0
+        self.bias = self.scale * (potential - target.column)
+        if reg > 0:
+            self.bias = self.bias + target.log_weights
+
+    def __call__(self, x):
+        """Block for the source points `x`, shape (n, d)."""
+        target, nx = self.target, self.nx
+        scores = target.cost.cross(x, target.atoms, self.scale, nx, self.matmul)
+        row = target.cost.row(x, nx)
+        return self.soft(scores, row) if self.reg > 0 else self.hard(scores, row)
+
+    def matmul(self, u, v):
+        return self.nx.dot(u, v.T)
+
+    def soft(self, scores, row):
+        nx = self.nx
+        scores = scores + self.bias
+        total = nx.logsumexp(scores, axis=1)
+        shares = nx.exp(scores - total[:, None])
+        return SoftBlock(shares, nx.ones(total.shape, type_as=total), row - self.reg * total, nx)
+
+    def hard(self, scores, row):
+        nx = self.nx
+        scores = scores + self.bias
+        block = HardBlock(nx.argmax(scores, axis=1), scores.shape[1], row, nx)
+        # max(s), with the derivative of the atom chosen, ties included
+        block.c_transform = row - nx.sum(block.dense() * scores, axis=1)
+        return block

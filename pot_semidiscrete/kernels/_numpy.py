@@ -1,0 +1,38 @@
+"""NumPy: one product into a kept buffer, one in-place exponential."""
+
+import numpy as np
+
+from ._blocks import HardBlock, SoftBlock
+from ._generic import Kernel
+
+
+class NumpyHardBlock(HardBlock):
+    """Counts instead of a dense one-hot matrix."""
+
+    def colsum(self):
+        return np.bincount(self.index, minlength=self.n_atoms).astype(self.c_transform.dtype)
+
+
+class NumpyKernel(Kernel):
+    """In-place :class:`Kernel` for NumPy arrays."""
+
+    buffer = None
+
+    def matmul(self, u, v):
+        if self.buffer is None or len(self.buffer) < len(u):
+            self.buffer = np.empty((len(u), len(v)), dtype=u.dtype)
+        return np.matmul(u, v.T, out=self.buffer[: len(u)])
+
+    def soft(self, scores, row):
+        scores += self.bias
+        top = scores.max(axis=1)
+        scores -= top[:, None]
+        np.exp(scores, out=scores)
+        total = scores.sum(axis=1)
+        return SoftBlock(scores, 1.0 / total, row - self.reg * (top + np.log(total)), self.nx)
+
+    def hard(self, scores, row):
+        scores += self.bias
+        index = scores.argmax(axis=1)
+        top = np.take_along_axis(scores, index[:, None], axis=1)[:, 0]
+        return NumpyHardBlock(index, scores.shape[1], row - top, self.nx)
