@@ -1,5 +1,6 @@
 """Semi-discrete optimal transport beside POT, and generators trained by it."""
 
+from ._run import SemiDiscreteWarning
 from .dual import (
     cost_scale,
     semidiscrete_atom_weights,
@@ -8,3 +9,20 @@ from .dual import (
     semidiscrete_loss,
     semidiscrete_ot_map,
 )
+from .result import SemiDiscreteResult
+from .solver import SolverState, solve_semidiscrete
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SemiDiscreteResult",
+    "SemiDiscreteWarning",
+    "SolverState",
+    "cost_scale",
+    "semidiscrete_atom_weights",
+    "semidiscrete_c_transform",
+    "semidiscrete_gradient",
+    "semidiscrete_loss",
+    "semidiscrete_ot_map",
+    "solve_semidiscrete",
+]

@@ -15,27 +15,37 @@ def _problem(X_target, X_source, semi_dual_potential, a_target, metric, reg):
     target = build_target(X_target, a_target, metric)
     X_source, _ = check_points("X_source", X_source, like=X_target)
     potential = check_potential("semi_dual_potential", semi_dual_potential, X_target, target)
-    return target, target.local(X_source), potential, reg
+    return target, X_source, potential, reg
 
 
-def _is_tracked(target, x, potential, *, fixed_target=False):
-    """Tell whether a gradient may be asked for through any of the inputs, the metric's included."""
-    arrays = [target.atoms, target.weights]
+def _is_tracked(target, *arrays):
+    """Tell whether a gradient may be asked for in the arrays or the target, its metric included."""
+    arrays += (target.atoms, target.weights)
     if isinstance(target.cost, CallableMetric):
-        arrays.append(target.cost.matrix(target.nx.detach(x[:1]), target.atoms[:1], target.nx))
-    if not fixed_target:
-        arrays += [x, potential]
+        y = target.nx.detach(target.atoms[:1])
+        arrays += (target.cost.matrix(y, y, target.nx),)
     return envelope.tracks_gradient(target.nx, *arrays)
 
 
-def _evaluate(name, *problem):
-    """One field of a sweep, differentiable if a gradient may be asked for."""
-    target, x, potential, reg = _problem(*problem)
-    with envelope.full_precision(target.nx, x):
-        out = sweep(
-            target, x, potential, reg, (name,), differentiable=_is_tracked(target, x, potential)
-        )
-    return getattr(out, name), target
+def field(name, target, x, potential, reg):
+    """One field of a sweep over all atoms, differentiable if a gradient may be asked for."""
+    nx, tracked = target.nx, _is_tracked(target, x, potential)
+    with envelope.full_precision(nx, x):
+        out = sweep(target, target.local(x), potential, reg, (name,), differentiable=tracked)
+    values = getattr(out, name)
+    if name == "weights":
+        return target.expand(values, axis=1)
+    return values + target.center if name == "map" and target.center is not None else values
+
+
+def value_of(target, x, potential, reg):
+    """:func:`semidiscrete_loss` of a built target."""
+    nx, x = target.nx, target.local(x)
+    with envelope.full_precision(nx, x):
+        if _is_tracked(target):
+            out = sweep(target, x, potential, reg, differentiable=True)
+            return nx.mean(out.c_transform) + nx.sum(target.weights * potential)
+        return envelope.semi_dual_value(target.detached, x, potential, reg)
 
 
 def semidiscrete_c_transform(
@@ -87,9 +97,8 @@ def semidiscrete_c_transform(
     >>> semidiscrete_c_transform(atoms, np.array([[0.25], [2.0]]), np.zeros(2))
     array([0.0625, 1.    ])
     """
-    return _evaluate(
-        "c_transform", X_target, X_source, semi_dual_potential, a_target, metric, reg
-    )[0]
+    problem = _problem(X_target, X_source, semi_dual_potential, a_target, metric, reg)
+    return field("c_transform", *problem)
 
 
 def semidiscrete_atom_weights(
@@ -142,10 +151,8 @@ def semidiscrete_atom_weights(
     array([[0.5  , 0.5  ],
            [0.047, 0.953]])
     """
-    weights, target = _evaluate(
-        "weights", X_target, X_source, semi_dual_potential, a_target, metric, reg
-    )
-    return target.expand(weights, axis=1)
+    problem = _problem(X_target, X_source, semi_dual_potential, a_target, metric, reg)
+    return field("weights", *problem)
 
 
 def semidiscrete_ot_map(
@@ -193,8 +200,8 @@ def semidiscrete_ot_map(
     array([[0.],
            [1.]])
     """
-    image, target = _evaluate("map", X_target, X_source, semi_dual_potential, a_target, metric, reg)
-    return image if target.center is None else image + target.center
+    problem = _problem(X_target, X_source, semi_dual_potential, a_target, metric, reg)
+    return field("map", *problem)
 
 
 def semidiscrete_gradient(
@@ -248,7 +255,8 @@ def semidiscrete_gradient(
     array([[0.5],
            [2. ]])
     """
-    return _evaluate("gradient", X_target, X_source, semi_dual_potential, a_target, metric, reg)[0]
+    problem = _problem(X_target, X_source, semi_dual_potential, a_target, metric, reg)
+    return field("gradient", *problem)
 
 
 def semidiscrete_loss(
@@ -301,15 +309,8 @@ def semidiscrete_loss(
     >>> print(semidiscrete_loss(atoms, np.array([[0.25], [2.0]]), np.zeros(2)))
     0.53125
     """
-    target, x, potential, reg = _problem(
-        X_target, X_source, semi_dual_potential, a_target, metric, reg
-    )
-    nx = target.nx
-    with envelope.full_precision(nx, x):
-        if _is_tracked(target, x, potential, fixed_target=True):
-            out = sweep(target, x, potential, reg, differentiable=True)
-            return nx.mean(out.c_transform) + nx.sum(target.weights * potential)
-        return envelope.semi_dual_value(target.detached, x, potential, reg)
+    problem = _problem(X_target, X_source, semi_dual_potential, a_target, metric, reg)
+    return value_of(*problem)
 
 
 def cost_scale(X_target, a_target=None, metric=None):

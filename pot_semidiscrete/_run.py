@@ -1,0 +1,56 @@
+"""What every long run here shares: interruption, progress, and a word on the outcome."""
+
+import contextlib
+import contextvars
+
+_DEPTH = contextvars.ContextVar("pot_semidiscrete_run_depth", default=0)
+
+
+class SemiDiscreteWarning(UserWarning):
+    """A run ended in a state that its user should know of."""
+
+
+@contextlib.contextmanager
+def outermost():
+    """Tell whether this run is not inside another of ours.
+
+    Only the outermost run turns Ctrl-C into a result; those inside pass it on.
+    """
+    depth = _DEPTH.get()
+    token = _DEPTH.set(depth + 1)
+    try:
+        yield depth == 0
+    finally:
+        _DEPTH.reset(token)
+
+
+class Progress:
+    """A progress bar: tqdm's if it is installed, else a line every tenth of the run."""
+
+    def __init__(self, verbose, total, name):
+        self.total, self.name, self.count, self.bar = total, name, 0, None
+        self.verbose = bool(verbose)
+        if verbose:
+            try:
+                from tqdm.auto import tqdm
+
+                self.bar = tqdm(total=total, desc=name, leave=True)
+            except ImportError:
+                pass
+
+    def update(self, describe):
+        """Advance by one; `describe` is called, for a dict of numbers, only when it is shown."""
+        if not self.verbose:
+            return
+        self.count += 1
+        if self.bar is not None:
+            self.bar.update()
+            if self.count % max(1, self.total // 100) == 0:
+                self.bar.set_postfix({k: f"{v:.4g}" for k, v in describe().items()}, refresh=False)
+        elif self.count % max(1, self.total // 10) == 0:
+            facts = ", ".join(f"{k} {v:.4g}" for k, v in describe().items())
+            print(f"{self.name}: {self.count}/{self.total} {facts}", flush=True)
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.close()

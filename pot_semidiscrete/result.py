@@ -1,0 +1,289 @@
+"""The result of the solver, an :class:`ot.utils.OTResult` that can be used and kept."""
+
+import json
+import os
+
+import numpy as np
+from ot.utils import OTResult
+
+from . import dual
+from ._target import build_target
+from ._validation import check_points
+from .kernels import block_rows, sweep
+from .samplers import resolve_random
+
+_FORMAT = 1
+_SAVED = ("reg", "n_iter", "n_samples", "converged", "value_stderr", "chi2", "chi2_stderr")
+_ABSENT = {
+    "potentials": "the source potential is a function: see c_transform(x)",
+    "potential_a": "the source potential is a function: see c_transform(x)",
+    "plan": "the source is not a finite set: see atom_weights(x)",
+    "sparse_plan": "the source is not a finite set: see atom_weights(x)",
+    "lazy_plan": "the source is not a finite set: see atom_weights(x)",
+    "value_quad": "there is no Gromov-Wasserstein term",
+    "marginals": "the source is not a finite set: see marginal_b",
+    "marginal_a": "the source is not a finite set: see marginal_b",
+    "a_to_b": "the source is not a finite set: see ot_map(x) - x",
+    "b_to_a": "an atom is not sent to one point",
+}
+
+
+def _absent(name, reason):
+    def member(self):
+        raise AttributeError(f"SemiDiscreteResult has no {name}: {reason}.")
+
+    return property(member, doc=f"Not defined: {reason}.")
+
+
+class SemiDiscreteResult(OTResult):
+    r"""What :func:`solve_semidiscrete` reached.
+
+    All estimates are made on source points drawn after the potential was fixed. Members of
+    :class:`ot.utils.OTResult` that make no sense for a continuous source raise
+    :class:`AttributeError`, so that ``hasattr`` is False.
+
+    Attributes
+    ----------
+    potential_b, potential : array, shape (n_atoms,)
+        Semi-dual potential, :math:`\langle b, \psi \rangle = 0`; 0 at atoms of weight 0.
+    value : scalar of the backend
+        Estimate of the semi-dual value, a lower estimate of the transport cost.
+    value_stderr : float
+        Its Monte-Carlo standard error.
+    value_linear : scalar of the backend
+        Mean cost under the plan of the potential, without the entropy.
+    marginal_b : array, shape (n_atoms,)
+        Mass that the plan of the potential gives to each atom.
+    chi2 : float
+        Unbiased estimate of :math:`\sum_j (m_j - b_j)^2 / b_j`; noise can make it negative.
+    chi2_stderr : float
+        Its standard error.
+    converged : bool
+        Whether the upper 95% bound on `chi2` is at most ``tol**2``.
+    status : str
+        ``"converged"``, ``"max_iter"``, ``"stopped"`` (by the callback), ``"interrupted"`` or
+        ``"failed"`` (an exception, to which this result is attached).
+    n_iter : int
+        Batches used by the ascent.
+    n_samples : int
+        Source points drawn, those for estimates included.
+    log : dict of ndarray
+        History: ``value`` and ``reg`` for each batch; ``check_n_iter``, ``check_chi2`` and
+        ``check_chi2_stderr`` for each check of the tolerance.
+    reg : float
+        Regularisation.
+    """
+
+    def __init__(self, target, potential, reg, evaluation=None, **facts):
+        nx = target.nx
+        super().__init__(log=facts.pop("log", {}), backend=nx, status=facts.pop("status", None))
+        self._target = target
+        self._potential = potential
+        self.reg = reg
+        self.n_iter = facts.pop("n_iter", 0)
+        self.n_samples = facts.pop("n_samples", 0)
+        self.converged = self._status == "converged"
+        self._marginal = None
+        self.value_stderr = self.chi2 = self.chi2_stderr = float("nan")
+        if evaluation is not None:
+            self._value, self._value_linear = evaluation.value, evaluation.value_linear
+            self._marginal = target.expand(evaluation.marginal)
+            self.value_stderr = evaluation.value_stderr
+            self.chi2, self.chi2_stderr = evaluation.chi2, evaluation.chi2_stderr
+        if facts:
+            raise TypeError(f"unknown facts {sorted(facts)}")
+
+    def __repr__(self):
+        value = "None" if self._value is None else f"{float(self._value):.6g}"
+        return (
+            f"SemiDiscreteResult(value={value}, chi2={self.chi2:.3g}, reg={self.reg:.3g}, "
+            f"n_atoms={self._target.n_atoms}, n_samples={self.n_samples}, status={self._status!r})"
+        )
+
+    @property
+    def potential_b(self):
+        """Semi-dual potential on the atoms, of weighted mean 0."""
+        return self._target.expand(self._potential)
+
+    @property
+    def potential(self):
+        """The same as `potential_b`."""
+        return self.potential_b
+
+    @property
+    def marginal_b(self):
+        """Mass that the plan of the potential gives to each atom."""
+        return self._marginal
+
+    @property
+    def citation(self):
+        """The works to cite, POT's among them."""
+        return super().citation + (
+            "\n        Semi-discrete generator gradients:\n\n"
+            "            Antoine Houdard, Arthur Leclaire, Nicolas Papadakis, Julien Rabin,\n"
+            "            On the Existence of Optimal Transport Gradient for Learning Generative\n"
+            "            Models, arXiv:2102.05542, 2021.\n        "
+        )
+
+    def c_transform(self, x):
+        """Potential of the source at `x`: :func:`semidiscrete_c_transform`, shape (n,)."""
+        return self._field("c_transform", x)
+
+    def atom_weights(self, x):
+        """Assignment weights of `x`: :func:`semidiscrete_atom_weights`, shape (n, n_atoms)."""
+        return self._field("weights", x)
+
+    def ot_map(self, x):
+        """Barycentric image of `x`: :func:`semidiscrete_ot_map`, shape (n, d)."""
+        return self._field("map", x)
+
+    def _field(self, name, x):
+        x, _ = check_points("x", x, like=self._target.atoms)
+        return dual.field(name, self._target, x, self._potential, self.reg)
+
+    def pair(self, x, random_state=None):
+        """Draw an atom for each source point, so that the pairs follow the plan.
+
+        Parameters
+        ----------
+        x : array, shape (n, d)
+            Source points.
+        random_state : None, int or generator
+            Randomness of the draw; at ``reg = 0`` there is none, the cell decides.
+
+        Returns
+        -------
+        array of int, shape (n,)
+            Rows of `X_target`.
+        """
+        target, nx = self._target, self._target.nx
+        x, _ = check_points("x", x, like=target.atoms)
+        x = target.local(x)
+        random = resolve_random(random_state, nx, target.atoms)
+        rows, parts = block_rows(target, x), []
+        for start in range(0, x.shape[0], rows):
+            part = x[start : start + rows]
+            chi = sweep(target, part, self._potential, self.reg, ("weights",)).weights
+            if self.reg > 0:
+                level = random.uniform(part.shape[0], 1)
+                # the first atom whose cumulative weight exceeds the level; rounding may leave none
+                above = nx.cumsum(chi, axis=1) > level * nx.sum(chi, axis=1)[:, None]
+                chi = nx.where(above, nx.ones(1, type_as=chi), nx.zeros(1, type_as=chi))
+            parts.append(nx.argmax(chi, axis=1))
+        index = nx.concatenate(parts, axis=0)
+        return index if target.support is None else target.support[index]
+
+    def save(self, path):
+        """Write the result to an ``.npz`` file that is read without pickle.
+
+        The atoms are not written, only what is needed to recognise them.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Written as it is; the file appears whole or not at all.
+        """
+        target = self._target
+        host = target.nx.to_numpy
+        meta = {name: getattr(self, name) for name in _SAVED}
+        meta |= {"format": _FORMAT, "status": self._status, "metric": target.cost.name}
+        meta |= {name: None if v is None else float(v) for name, v in self._scalars().items()}
+        arrays = {
+            "meta": np.array(json.dumps(meta)),
+            "potential": host(self.potential_b),
+            "weights": host(target.expand(target.weights)),
+            "fingerprint": _fingerprint(target),
+        }
+        if self._marginal is not None:
+            arrays["marginal"] = host(self._marginal)
+        arrays |= {f"log_{name}": np.asarray(values) for name, values in self._log.items()}
+        write_npz(path, arrays)
+
+    def _scalars(self):
+        return {"value": self._value, "value_linear": self._value_linear}
+
+    @classmethod
+    def load(cls, path, X_target, metric=None):
+        """Read what :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path : str or path-like
+        X_target : array, shape (n_atoms, d)
+            The atoms the result was computed for; backend and dtype may differ.
+        metric : str or callable, optional
+            Needed if the result was computed with a callable; otherwise what was saved.
+
+        Returns
+        -------
+        SemiDiscreteResult
+
+        Raises
+        ------
+        ValueError
+            If the file is not one of ours, or the atoms or the metric are not those of the result.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            stored = {name: file[name] for name in file.files}
+        meta = json.loads(str(stored["meta"])) if "meta" in stored else {}
+        if meta.get("format") != _FORMAT:
+            raise ValueError(
+                f"{path}: expected a file written by SemiDiscreteResult.save, format {_FORMAT}, "
+                f"received format {meta.get('format')}."
+            )
+        X_target, nx = check_points("X_target", X_target)
+        if len(stored["weights"]) != X_target.shape[0]:
+            raise ValueError(
+                f"X_target: expected the {len(stored['weights'])} atoms of the saved result, "
+                f"received {X_target.shape[0]}."
+            )
+        weights = stored["weights"].astype(float)
+        weights = nx.from_numpy(weights / weights.sum(), type_as=X_target)
+        target = build_target(X_target, weights, metric if metric is not None else meta["metric"])
+        if target.cost.name != meta["metric"]:
+            raise ValueError(
+                f"metric: expected {meta['metric']!r}, that of the saved result, received "
+                f"{target.cost.name!r}."
+            )
+        expected, received = stored["fingerprint"], _fingerprint(target)
+        if not np.allclose(expected, received, atol=1e-3 * (np.abs(expected).max() + 1e-300)):
+            raise ValueError(
+                "X_target: expected the atoms of the saved result, in the same order, received others."
+            )
+
+        def like(a):
+            return nx.from_numpy(np.asarray(a), type_as=X_target)
+
+        result = cls(
+            target.detached,
+            target.compress(like(stored["potential"])),
+            meta["reg"],
+            log={name[4:]: v for name, v in stored.items() if name.startswith("log_")},
+            status=meta["status"],
+        )
+        for name in _SAVED:
+            setattr(result, name, meta[name])
+        result._value, result._value_linear = (
+            None if meta[name] is None else like(meta[name]) for name in result._scalars()
+        )
+        result._marginal = like(stored["marginal"]) if "marginal" in stored else None
+        return result
+
+
+for _name, _reason in _ABSENT.items():
+    setattr(SemiDiscreteResult, _name, _absent(_name, _reason))
+
+
+def write_npz(path, arrays):
+    """Write arrays to `path` so that the file appears whole or not at all."""
+    path = os.fspath(path)
+    partial = f"{path}.partial"
+    with open(partial, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(partial, path)
+
+
+def _fingerprint(target):
+    """One number for each atom, by which a file recognises its target to rounding."""
+    atoms = target.nx.to_numpy(target.nx.detach(target.atoms)).astype(float)
+    return atoms @ np.cos(1.0 + np.arange(atoms.shape[1]))

@@ -1,0 +1,32 @@
+"""Step and annealing rules, in units of the problem.
+
+Time is counted in *passes*: source points seen per atom. Steps are in units of ``reg / b_j``,
+the inverse of the diagonal curvature of the semi-dual, so that neither the scale of the data nor
+the number of atoms appears in any default.
+"""
+
+
+def gain(passes, share):
+    """Step, in units of ``reg / b_j``: ``min(6 share / sqrt(1 + passes / 2), 3/2)``.
+
+    Parameters
+    ----------
+    passes : float
+        Passes since the regularisation reached its last value.
+    share : float
+        Passes that the batch amounts to. A point that falls into the cell of atom j then moves
+        its potential by about 6 `reg` at first, whatever the batch size; the curvature bounds
+        a stable step by 2.
+    """
+    return min(6.0 * share / (1.0 + passes / 2.0) ** 0.5, 1.5)
+
+
+def annealed(level, reg, share, passes=0.0):
+    """Next regularisation on the way from `level` down to `reg`.
+
+    A pass divides it by e, but a batch never by more than e^(1/4), so that the potential can
+    follow. Towards ``reg = 0`` there is no last value: the rate slows down as 1/passes, and the
+    level falls as a power of the samples (Genans et al., 2025, study such schedules).
+    """
+    rate = share if reg > 0 else share / (1.0 + passes / 4.0)
+    return max(reg, level * 2.718281828459045 ** -min(rate, 0.25))

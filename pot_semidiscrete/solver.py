@@ -1,0 +1,282 @@
+"""The solver: sample, step, look, stop."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import ascent
+from ._run import Progress, SemiDiscreteWarning, outermost
+from ._target import build_target, check_potential
+from ._validation import check_callable, check_count, check_real
+from .certificates import evaluate
+from .result import SemiDiscreteResult
+from .samplers import Draws, resolve_source
+
+FIRST_CHECK = 4.0  # passes after the annealing
+CHECK_GROWTH = 1.5
+CHECK_SHARE = 1.0 / 32.0  # of the samples so far; the checks together cost about three times that
+LEAST_EVALUATION = 1024
+
+
+@dataclass(frozen=True)
+class SolverState:
+    """What `callback` sees after each batch.
+
+    Attributes
+    ----------
+    n_iter, n_samples : int
+        Batches used, source points drawn.
+    reg : float
+        Present regularisation, annealed down to the one asked for.
+    potential : array, shape (n_atoms,)
+        Present estimate.
+    chi2 : float
+        Last estimate of the squared marginal error; NaN before the first check.
+    """
+
+    n_iter: int
+    n_samples: int
+    reg: float
+    chi2: float
+    _dual: Any
+    _target: Any
+
+    @property
+    def potential(self):
+        """Present estimate, as in the result."""
+        return self._target.expand(self._target.centred(self._dual.average))
+
+
+class Solver:
+    """One run: the state of the ascent, its history, and the outcome."""
+
+    def __init__(self, target, draw, reg, batch_size, potential):
+        self.target, self.draw, self.reg, self.batch_size = target, draw, reg, batch_size
+        self.dual = None if potential is None else ascent.warm_start(target, potential, reg)
+        self.n_iter, self.status, self.evaluation = 0, "max_iter", None
+        self.values, self.levels, self.checks = [], [], []
+
+    def iterate(self):
+        """Take one batch."""
+        x = self.draw(self.batch_size)
+        if self.dual is None:
+            self.dual = ascent.cold_start(self.target, x, self.reg)
+        self.levels.append(self.dual.level)
+        self.dual, value = ascent.step(self.dual, self.target, x, self.reg)
+        self.values.append(value)
+        self.n_iter += 1
+        self.evaluation = None
+
+    def look(self, share):
+        """Evaluate the present estimate on fresh samples, about `share` of those so far."""
+        used = self.n_iter * self.batch_size
+        self.evaluation = evaluate(
+            self.target,
+            self.draw,
+            self.dual.average,
+            self.reg,
+            max(LEAST_EVALUATION, int(share * used)),
+            self.batch_size,
+        )
+        return self.evaluation
+
+    def check(self, tol):
+        """Look, note, and tell whether the marginal error is below `tol`, at 95%."""
+        found = self.look(CHECK_SHARE)
+        self.checks.append((self.n_iter, found.chi2, found.chi2_stderr))
+        return found.chi2 + 1.645 * found.chi2_stderr <= tol**2
+
+    def state(self):
+        return SolverState(
+            self.n_iter,
+            self.draw.n_samples,
+            self.dual.level,
+            self.checks[-1][1] if self.checks else float("nan"),
+            self.dual,
+            self.target,
+        )
+
+    def progress(self):
+        facts = {"reg": self.dual.level, "value": float(self.values[-1])}
+        if self.checks:
+            facts["chi2"] = self.checks[-1][1]
+        return facts
+
+    def result(self):
+        """What was reached."""
+        nx, target = self.target.nx, self.target
+        potential = (
+            nx.zeros((target.atoms.shape[0],), type_as=target.atoms)
+            if self.dual is None
+            else target.centred(self.dual.average)
+        )
+        checks = np.array(self.checks, dtype=float).reshape(-1, 3)
+        log = {
+            "value": np.array([float(v) for v in self.values]),
+            "reg": np.array(self.levels),
+            "check_n_iter": checks[:, 0].astype(int),
+            "check_chi2": checks[:, 1],
+            "check_chi2_stderr": checks[:, 2],
+        }
+        return SemiDiscreteResult(
+            target,
+            potential,
+            self.reg,
+            self.evaluation,
+            status=self.status,
+            n_iter=self.n_iter,
+            n_samples=self.draw.n_samples,
+            log=log,
+        )
+
+
+def solve_semidiscrete(
+    X_target,
+    sampler_source="unif",
+    a_target=None,
+    metric=None,
+    reg=0.0,
+    *,
+    tol=0.05,
+    max_iter=10_000,
+    batch_size=256,
+    init_potential=None,
+    random_state=None,
+    verbose=False,
+    callback=None,
+):
+    r"""Solve semi-discrete optimal transport, by averaged stochastic ascent on the semi-dual.
+
+    .. math::
+        \mathrm{OT}_\lambda(\mu, \nu) = \max_\psi\;
+        \mathbb{E}_{x \sim \mu}\, \psi^{c,\lambda}(x) + \langle b, \psi \rangle,
+        \qquad \nu = \sum_j b_j \delta_{y_j} .
+
+    The step is :math:`\lambda / b_j`, the inverse of the diagonal curvature, and the regularisation
+    is annealed from a cost measured on the first batch, so that no default depends on the scale of
+    the data. Iterates are averaged with weights that grow with time: nothing assumes that the number
+    of batches is known.
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`; their backend, dtype and device are those of the computation.
+    sampler_source : callable, str or array of shape (n, d), default="unif"
+        Source :math:`\mu`: a callable ``n -> (n, d)`` array in the backend of `X_target` (a torch
+        generator is called without gradient); a name, ``"unif"`` (``"unif_cube"``), ``"ball"``
+        (``"unif_ball"``) or ``"normal"``; or points, drawn uniformly with replacement.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default. Atoms of weight 0 are left
+        out: their potential is 0.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_c_transform`. ``"sqeuclidean"`` by default.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric: see :func:`cost_scale`.
+    tol : float, default=0.05
+        Stop when the relative error of the masses that the plan gives to the atoms,
+        :math:`\chi = (\sum_j (m_j - b_j)^2 / b_j)^{1/2}`, is below `tol` with 95% confidence on
+        fresh samples. It has no unit and does not depend on the number of atoms; reaching it takes
+        of the order of ``n_atoms / tol**2`` source points. 0 runs exactly `max_iter` batches.
+    max_iter : int, default=10000
+        Largest number of batches.
+    batch_size : int, default=256
+        Source points in a batch.
+    init_potential : array, shape (n_atoms,), optional
+        Potential to continue from, without annealing.
+    random_state : None, int, numpy Generator or RandomState, or torch Generator
+        Randomness of named and array sources. Global generators are never touched.
+    verbose : bool, default=False
+        Show a progress bar (tqdm's if it is installed).
+    callback : callable, optional
+        Called with a :class:`SolverState` after each batch; stops the run by returning True.
+
+    Returns
+    -------
+    SemiDiscreteResult
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range. An exception of the sampler or
+        the callback passes through with what was reached as its attribute ``partial_result``.
+
+    Warns
+    -----
+    SemiDiscreteWarning
+        If `tol` was not reached.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Algorithm 1; Genevay, Cuturi, Peyre,
+    Bach, "Stochastic Optimization for Large-scale Optimal Transport", NeurIPS 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import solve_semidiscrete
+    >>> atoms = np.random.default_rng(0).random((20, 2))
+    >>> result = solve_semidiscrete(atoms, "unif", reg=0.01, random_state=0)
+    >>> result.converged
+    True
+    >>> result.ot_map(np.array([[0.5, 0.5]])).shape
+    (1, 2)
+    """
+    reg, tol = check_real("reg", reg), check_real("tol", tol)
+    max_iter, batch_size = check_count("max_iter", max_iter), check_count("batch_size", batch_size)
+    if callback is not None:
+        check_callable("callback", callback, "of the state")
+    target = build_target(X_target, a_target, metric).detached
+    if init_potential is not None:
+        init_potential = check_potential("init_potential", init_potential, X_target, target)
+        init_potential = target.nx.detach(init_potential)
+    source = resolve_source(sampler_source, X_target, target.nx, random_state)
+    solver = Solver(target, Draws(source, target), reg, batch_size, init_potential)
+    bar = Progress(verbose, max_iter, "solve_semidiscrete")
+    with outermost() as is_outermost:
+        try:
+            _run(solver, tol, max_iter, callback, bar)
+            if solver.evaluation is None:
+                solver.look(CHECK_SHARE)
+        except KeyboardInterrupt:
+            if not is_outermost:
+                raise
+            solver.status = "interrupted"
+        except Exception as error:
+            solver.status = "failed"
+            error.partial_result = solver.result()
+            raise
+        finally:
+            bar.close()
+    result = solver.result()
+    if tol > 0 and result.status in ("max_iter", "interrupted"):
+        warnings.warn(_shortfall(result, tol), SemiDiscreteWarning, stacklevel=2)
+    return result
+
+
+def _run(solver, tol, max_iter, callback, bar):
+    """Iterate until the tolerance, the callback or `max_iter` says stop."""
+    check_at = FIRST_CHECK
+    while solver.n_iter < max_iter:
+        solver.iterate()
+        bar.update(solver.progress)
+        if callback is not None and callback(solver.state()):
+            solver.status = "stopped"
+            return
+        last = solver.n_iter == max_iter
+        if tol > 0 and (solver.dual.passes >= check_at or last):
+            if solver.check(tol):
+                solver.status = "converged"
+                return
+            check_at *= CHECK_GROWTH
+
+
+def _shortfall(result, tol):
+    """Say how far the run ended from its tolerance, and what to change."""
+    reached = max(result.chi2 + 1.645 * result.chi2_stderr, 0.0) ** 0.5
+    return (
+        f"solve_semidiscrete ended ({result.status}) with a relative marginal error of up to "
+        f"{reached:.3g} (95%), tol is {tol:.3g}; continue with init_potential=result.potential, "
+        "or raise max_iter, batch_size, reg or tol."
+    )
