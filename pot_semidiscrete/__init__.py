@@ -9,20 +9,24 @@ from .dual import (
     semidiscrete_loss,
     semidiscrete_ot_map,
 )
+from .gradients import ParameterResult, generator_gradient, train_parameters
 from .result import SemiDiscreteResult
 from .solver import SolverState, solve_semidiscrete
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ParameterResult",
     "SemiDiscreteResult",
     "SemiDiscreteWarning",
     "SolverState",
     "cost_scale",
+    "generator_gradient",
     "semidiscrete_atom_weights",
     "semidiscrete_c_transform",
     "semidiscrete_gradient",
     "semidiscrete_loss",
     "semidiscrete_ot_map",
     "solve_semidiscrete",
+    "train_parameters",
 ]

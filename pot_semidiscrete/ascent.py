@@ -3,10 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .dual import scale_of
 from .kernels import mean_cost, sweep
-from .schedules import annealed, gain
+from .schedules import CYCLE_PASSES, annealed, cycled, gain
 
 LARGEST_PUSH = 3.0  # in units of reg, for one coordinate in one step
+LEAST_LEVEL = 2e-3  # in units of the cost scale
 LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: the floor of the weights in the step
 
 
@@ -47,7 +49,7 @@ def cold_start(target, x, reg):
     lowest = sweep(target, x, potential, 0.0).c_transform
     nx = target.nx
     mean = nx.sum(target.weights * (mean_cost(target, x) - potential))
-    level = float(mean - nx.mean(lowest))
+    level = max(float(mean - nx.mean(lowest)), 0.0)
     return DualState(potential, potential, max(level, reg))
 
 
@@ -58,9 +60,7 @@ def warm_start(target, potential, reg):
 
 
 def step(state, target, x, reg):
-    """One step of averaged stochastic ascent with the batch `x`.
-
-    ``psi_j += level * clip(gain * (b_j - m_j) / max(b_j, floor))``, m the mean of the weights.
+    """One step of averaged stochastic ascent with the batch `x`, annealing towards `reg`.
 
     Returns
     -------
@@ -68,19 +68,81 @@ def step(state, target, x, reg):
     value : scalar
         Estimate of the semi-dual at the potential before the step: `x` had not been seen.
     """
-    nx, n = target.nx, x.shape[0]
-    n_atoms = target.weights.shape[0]
-    share = n / n_atoms
-    out = sweep(target, x, state.potential, state.level, ("c_transform", "colsum"))
-    value = nx.mean(out.c_transform) + nx.sum(target.weights * state.potential)
-    floor = nx.full((1,), LIGHTEST_ATOM / n_atoms, type_as=target.weights)
-    excess = (target.weights - out.colsum / n) / nx.maximum(target.weights, floor)
-    push = nx.clip(gain(state.passes, share) * excess, -LARGEST_PUSH, LARGEST_PUSH)
-    potential = state.potential + state.level * push
+    share = x.shape[0] / target.weights.shape[0]
+    eta = gain(state.passes, share)
+    potential, value = move(target, x, state.potential, state.level, eta)
     if state.level > reg > 0:
         level = annealed(state.level, reg, share)
         return replace(state, potential=potential, average=potential, level=level), value
-    t = state.n_averaged + 1
-    average = state.average + (2.0 / (t + 1.0)) * (potential - state.average)
-    passes = state.passes + share
-    return DualState(potential, average, annealed(state.level, reg, share, passes), passes, t), value
+    t, passes = state.n_averaged + 1, state.passes + share
+    level = annealed(state.level, reg, share, passes)
+    return DualState(potential, averaged(state.average, potential, t), level, passes, t), value
+
+
+def warm_up(target, draw, reg, n_batches=50):
+    """Potential to start tracking from: a short annealing down to `reg`, averaged.
+
+    Parameters
+    ----------
+    draw : callable
+        ``() -> x``, a fresh batch.
+    """
+    state = cold_start(target, draw(), reg)
+    potential = average = state.potential
+    for k in range(n_batches):
+        x = draw()
+        level = state.level * (reg / state.level) ** (k / (n_batches - 1.0))
+        eta = gain(0.0, x.shape[0] / target.weights.shape[0])
+        potential, _ = move(target, x, potential, level, eta)
+        average = averaged(average, potential, k + 1)
+    return average
+
+
+def tracking_reg(target, reg):
+    """Regularisation at which to follow a moving source: `reg`, or 0.2% of the cost scale at 0.
+
+    A step at ``reg = 0`` has no unit of its own.
+    """
+    return reg if reg > 0 else LEAST_LEVEL * scale_of(target)
+
+
+def track(potential, average, count, target, x, reg, cycle):
+    """One step towards the optimum of a source that moves, the `count`-th since the start.
+
+    Steps come in cycles of `cycle`, one for each move of the source. A cycle starts from the
+    average of the last one, at a larger regularisation, and has an average of its own.
+
+    Returns
+    -------
+    potential, average : array, shape (n_support,)
+    value : scalar
+        As in :func:`step`, at the regularisation of the position in the cycle.
+    """
+    position = count % cycle
+    share = x.shape[0] / target.weights.shape[0]
+    eta = gain(CYCLE_PASSES + position * share, share)
+    start = average if position == 0 else potential
+    potential, value = move(target, x, start, cycled(position, cycle, reg), eta)
+    return potential, averaged(average, potential, position + 1), value
+
+
+def averaged(average, potential, t):
+    """Average of t iterates, the k-th with a weight proportional to k, from that of t - 1."""
+    return average + (2.0 / (t + 1.0)) * (potential - average)
+
+
+def move(target, x, potential, level, eta):
+    """``psi_j += level * clip(eta * (b_j - m_j) / max(b_j, floor))``, m the mean of the weights.
+
+    Returns
+    -------
+    potential : array, shape (n_support,)
+    value : scalar
+        Semi-dual value of the batch at the potential before the step, at the regularisation `level`.
+    """
+    nx, n, weights = target.nx, x.shape[0], target.weights
+    out = sweep(target, x, potential, level, ("c_transform", "colsum"))
+    value = nx.mean(out.c_transform) + nx.sum(weights * potential)
+    floor = nx.full((1,), LIGHTEST_ATOM / weights.shape[0], type_as=weights)
+    push = eta * (weights - out.colsum / n) / nx.maximum(weights, floor)
+    return potential + level * nx.clip(push, -LARGEST_PUSH, LARGEST_PUSH), value

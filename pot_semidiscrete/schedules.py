@@ -5,6 +5,11 @@ the inverse of the diagonal curvature of the semi-dual, so that neither the scal
 the number of atoms appears in any default.
 """
 
+import math
+
+CYCLE_HEAT = 5.0  # from where the regularisation falls to its value within a cycle of dual steps
+CYCLE_PASSES = 8.0  # age that the step of a cycle starts from
+
 
 def gain(passes, share):
     """Step, in units of ``reg / b_j``: ``min(6 share / sqrt(1 + passes / 2), 3/2)``.
@@ -25,8 +30,17 @@ def annealed(level, reg, share, passes=0.0):
     """Next regularisation on the way from `level` down to `reg`.
 
     A pass divides it by e, but a batch never by more than e^(1/4), so that the potential can
-    follow. Towards ``reg = 0`` there is no last value: the rate slows down as 1/passes, and the
-    level falls as a power of the samples (Genans et al., 2025, study such schedules).
+    follow. Towards ``reg = 0`` there is no last value: the rate slows down, and the level falls as
+    ``passes**-2`` (Genans et al., 2025, study power schedules).
     """
-    rate = share if reg > 0 else share / (1.0 + passes / 4.0)
-    return max(reg, level * 2.718281828459045 ** -min(rate, 0.25))
+    rate = share if reg > 0 else share / (1.0 + passes / 2.0)
+    return max(reg, level * math.exp(-min(rate, 0.25)))
+
+
+def cycled(position, length, reg):
+    """Regularisation at a position of a cycle of dual steps: geometric, from 5 `reg` to `reg`.
+
+    A generator that moves leaves the potential behind mostly along smooth directions; at a larger
+    regularisation a step sees further along them.
+    """
+    return reg * CYCLE_HEAT ** (1.0 - position / (length - 1.0)) if length > 1 else CYCLE_HEAT * reg

@@ -2,6 +2,10 @@
 
 from ._blocks import HardBlock, SoftBlock
 
+# Exponents are cut off here, by bytes of the dtype: far below one rounding of the sum, and above
+# the denormal numbers, on which a processor is some twenty times slower.
+EXP_FLOOR = {4: -70.0, 8: -600.0}
+
 
 class Kernel:
     """Assignment weights and c-transform of a block of source points.

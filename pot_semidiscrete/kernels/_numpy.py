@@ -3,7 +3,7 @@
 import numpy as np
 
 from ._blocks import HardBlock, SoftBlock
-from ._generic import Kernel
+from ._generic import EXP_FLOOR, Kernel
 
 
 class NumpyHardBlock(HardBlock):
@@ -27,6 +27,7 @@ class NumpyKernel(Kernel):
         scores += self.bias
         top = scores.max(axis=1)
         scores -= top[:, None]
+        np.maximum(scores, EXP_FLOOR[scores.itemsize], out=scores)
         np.exp(scores, out=scores)
         total = scores.sum(axis=1)
         return SoftBlock(scores, 1.0 / total, row - self.reg * (top + np.log(total)), self.nx)

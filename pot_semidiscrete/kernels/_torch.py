@@ -3,7 +3,7 @@
 import torch
 
 from ._blocks import HardBlock, SoftBlock
-from ._generic import Kernel
+from ._generic import EXP_FLOOR, Kernel
 
 
 class TorchHardBlock(HardBlock):
@@ -27,7 +27,7 @@ class TorchKernel(Kernel):
     def soft(self, scores, row):
         scores += self.bias
         top = scores.amax(dim=1)
-        scores.sub_(top[:, None]).exp_()
+        scores.sub_(top[:, None]).clamp_(min=EXP_FLOOR[scores.itemsize]).exp_()
         total = scores.sum(dim=1)
         return SoftBlock(scores, 1.0 / total, row - self.reg * (top + total.log()), self.nx)
 

@@ -1,0 +1,314 @@
+"""The generator gradient, formula (G), and the alternating algorithm on top of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import ascent, dual, envelope
+from ._run import Progress, outermost
+from ._target import build_target, check_potential
+from ._validation import all_finite, check_callable, check_count, check_points, check_real
+from .kernels import sweep
+from .samplers import check_batch
+
+
+def generator_gradient(
+    generator,
+    theta,
+    z,
+    X_target,
+    semi_dual_potential,
+    a_target=None,
+    metric=None,
+    reg=0.0,
+    *,
+    vjp=None,
+):
+    r"""Gradient of the transport cost in the parameters of a generator, at a potential.
+
+    .. math::
+        \nabla W_\lambda(\theta) = \mathbb{E}\Big[ \big(\partial_\theta g(\theta, Z)\big)^{\!\top}
+        \nabla \psi^{c,\lambda}\big(g(\theta, Z)\big) \Big],
+
+    estimated on the latent points `z`. It is the gradient of the cost if `semi_dual_potential` is
+    optimal for `theta` and ``reg > 0``. At ``reg = 0`` it need not exist, even where the cost is
+    smooth: it does if no mass of the generator lies on the boundaries of the Laguerre cells.
+
+    Parameters
+    ----------
+    generator : callable
+        ``generator(theta, z)`` returns n points; any shape whose rows have d entries.
+    theta : array, or for torch and jax also a list, tuple or dict of arrays
+        Parameters.
+    z : array
+        Latent points, handed to `generator` as they are.
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    semi_dual_potential : array, shape (n_atoms,)
+        Potential, in units of the metric.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_gradient`.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+    vjp : callable, optional
+        ``vjp(theta, z, cotangent)`` returns :math:`\sum_i (\partial_\theta g(\theta, z_i))^\top
+        \mathrm{cotangent}_i`, of the shape of `theta`; `cotangent` has the shape of the points.
+        Needed with NumPy; torch and jax differentiate `generator` if it is not given.
+
+    Returns
+    -------
+    value : scalar of the backend
+        Semi-dual value of the points, as :func:`semidiscrete_loss`.
+    gradient : same structure as `theta`
+        In units of the metric per unit of `theta`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Theorem 2.
+
+    Examples
+    --------
+    The translation of a sample; the gradient is :math:`2 (\theta + \bar z - \bar T)`.
+
+    >>> import numpy as np
+    >>> from pot_semidiscrete import generator_gradient
+    >>> atoms, z = np.array([[0.0], [1.0]]), np.array([[-1.0], [1.0]])
+    >>> value, gradient = generator_gradient(
+    ...     lambda theta, z: z + theta, np.array([2.0]), z, atoms, np.zeros(2),
+    ...     vjp=lambda theta, z, cotangent: cotangent.sum(axis=0))
+    >>> gradient
+    array([2.])
+    """
+    reg = check_real("reg", reg)
+    check_callable("generator", generator, "(theta, z) -> points")
+    target = build_target(X_target, a_target, metric).detached
+    potential = check_potential("semi_dual_potential", semi_dual_potential, X_target, target)
+    return gradient_at(generator, theta, z, target, target.nx.detach(potential), reg, vjp)
+
+
+def gradient_at(generator, theta, z, target, potential, reg, vjp):
+    """:func:`generator_gradient` of a built target."""
+    nx = target.nx
+
+    def cotangent_of(points):
+        x = _rows(points, target)
+        with envelope.full_precision(nx, x):
+            out = sweep(target, target.local(x), potential, reg, ("c_transform", "gradient"))
+        value = nx.mean(out.c_transform) + nx.sum(target.weights * potential)
+        return value, nx.reshape(out.gradient / x.shape[0], tuple(points.shape))
+
+    if vjp is not None:
+        check_callable("vjp", vjp, "(theta, z, cotangent) -> gradient")
+        value, cotangent = cotangent_of(generator(theta, z))
+        return value, vjp(theta, z, cotangent)
+    if nx.__name__ not in ("torch", "jax"):
+        raise TypeError(
+            f"vjp: expected a callable (theta, z, cotangent) -> gradient, for the {nx.__name__} backend "
+            "does not differentiate; give vjp, or use torch or jax."
+        )
+    return envelope.generator_vjp(generator, theta, z, cotangent_of, nx)
+
+
+def _rows(points, target):
+    """What a generator returned, checked, one row for each point."""
+    if hasattr(points, "shape") and len(points.shape) > 0:
+        points = target.nx.reshape(points, (points.shape[0], -1))
+    return check_points("generator(theta, z)", points, like=target.atoms)[0]
+
+
+@dataclass
+class ParameterResult:
+    """What :func:`train_parameters` reached.
+
+    Attributes
+    ----------
+    theta : array
+        Parameters.
+    potential : array, shape (n_atoms,)
+        Potential, of weighted mean 0.
+    history : dict of ndarray
+        ``loss``: semi-dual value at each step.
+    status : str
+        ``"finished"``, ``"stopped"`` (by the callback), ``"interrupted"`` or ``"failed"``.
+    """
+
+    theta: Any
+    potential: Any
+    history: dict = field(default_factory=dict)
+    status: str = "finished"
+
+
+def train_parameters(
+    generator,
+    theta,
+    latent_sampler,
+    X_target,
+    *,
+    a_target=None,
+    metric=None,
+    vjp=None,
+    reg,
+    n_steps,
+    dual_steps=5,
+    batch_size=200,
+    learning_rate=1e-2,
+    init_potential=None,
+    verbose=False,
+    callback=None,
+):
+    r"""Fit the parameters of a generator to atoms: the alternating algorithm, without torch.
+
+    Each step takes `dual_steps` steps of averaged stochastic ascent on the potential, with fresh
+    points, then one step of Adam along :func:`generator_gradient`. Neural networks are better
+    served by :func:`pot_semidiscrete.generative.train_generator`.
+
+    Parameters
+    ----------
+    generator : callable
+        ``generator(theta, z)`` returns points, shape (n, d).
+    theta : array
+        Parameters to start from; not changed.
+    latent_sampler : callable
+        ``n -> z``, n latent points.
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_gradient`.
+    vjp : callable, optional
+        As in :func:`generator_gradient`; needed with NumPy.
+    reg : float
+        Regularisation :math:`\lambda \ge 0`, in units of the metric: see :func:`cost_scale`.
+    n_steps : int
+        Number of steps on `theta`.
+    dual_steps : int, default=5
+        Steps on the potential for each step on `theta`.
+    batch_size : int, default=200
+        Points in a batch, for both.
+    learning_rate : float, default=1e-2
+        Step of Adam, in units of `theta`.
+    init_potential : array, shape (n_atoms,), optional
+        Potential to start from.
+    verbose : bool, default=False
+        Show a progress bar.
+    callback : callable, optional
+        Called as ``callback(step, theta, loss)`` after each step; stops the run by returning True.
+
+    Returns
+    -------
+    ParameterResult
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range. An exception of a callable passes
+        through with what was reached as its attribute ``partial_result``.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Algorithm 1; Kingma, Ba, "Adam",
+    ICLR 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import train_parameters
+    >>> rng = np.random.default_rng(0)
+    >>> atoms = rng.normal(size=(50, 2)) + 3.0
+    >>> result = train_parameters(
+    ...     lambda theta, z: z + theta, np.zeros(2), lambda n: rng.normal(size=(n, 2)), atoms,
+    ...     vjp=lambda theta, z, cotangent: cotangent.sum(axis=0),
+    ...     reg=0.1, n_steps=300, learning_rate=0.1)
+    >>> bool(np.abs(result.theta - atoms.mean(axis=0)).max() < 0.3)
+    True
+    """
+    reg = check_real("reg", reg)
+    learning_rate = check_real("learning_rate", learning_rate, positive=True)
+    n_steps, dual_steps = check_count("n_steps", n_steps), check_count("dual_steps", dual_steps)
+    batch_size = check_count("batch_size", batch_size)
+    check_callable("generator", generator, "(theta, z) -> points")
+    check_callable("latent_sampler", latent_sampler, "n -> latent points")
+    if callback is not None:
+        check_callable("callback", callback, "(step, theta, loss)")
+    target = build_target(X_target, a_target, metric).detached
+    nx = target.nx
+    level = ascent.tracking_reg(target, reg)
+    if init_potential is not None:
+        init_potential = check_potential("init_potential", init_potential, X_target, target)
+        init_potential = nx.detach(init_potential)
+    adam = Adam(theta, learning_rate, nx)
+    losses, status, count = [], "finished", 0
+    bar = Progress(verbose, n_steps, "train_parameters")
+
+    potential = average = nx.zeros((target.atoms.shape[0],), type_as=target.atoms)
+
+    def points():
+        with envelope.no_grad(nx):
+            x = _rows(generator(adam.theta, latent_sampler(batch_size)), target)
+            return target.local(check_batch(x, batch_size, target))
+
+    def result():
+        history = {"loss": np.array([float(loss) for loss in losses])}
+        return ParameterResult(adam.theta, target.expand(target.centred(average)), history, status)
+
+    with outermost() as is_outermost:
+        try:
+            if init_potential is None:
+                init_potential = ascent.warm_up(target, points, level)
+            potential = average = init_potential
+            for step in range(n_steps):
+                for _ in range(dual_steps):
+                    potential, average, _ = ascent.track(
+                        potential, average, count, target, points(), level, dual_steps
+                    )
+                    count += 1
+                z = latent_sampler(batch_size)
+                loss, gradient = gradient_at(generator, adam.theta, z, target, average, reg, vjp)
+                if not all_finite(gradient, nx):
+                    raise ValueError(
+                        f"generator: expected a finite gradient, received NaN or inf at step {step}; "
+                        "lower learning_rate, or check vjp."
+                    )
+                adam.step(gradient)
+                losses.append(loss)
+                bar.update(lambda: {"loss": float(losses[-1])})
+                if callback is not None and callback(step, adam.theta, float(loss)):
+                    status = "stopped"
+                    break
+        except KeyboardInterrupt:
+            if not is_outermost:
+                raise
+            status = "interrupted"
+        except Exception as error:
+            status = "failed"
+            error.partial_result = result()
+            raise
+        finally:
+            bar.close()
+    return result()
+
+
+class Adam:
+    """Adam (Kingma, Ba 2015), for one array of any backend."""
+
+    def __init__(self, theta, learning_rate, nx):
+        self.theta, self.learning_rate, self.nx = nx.copy(nx.detach(theta)), learning_rate, nx
+        self.mean = self.square = 0.0 * self.theta
+        self.count = 0
+
+    def step(self, gradient):
+        self.count += 1
+        self.mean = 0.9 * self.mean + 0.1 * gradient
+        self.square = 0.999 * self.square + 0.001 * gradient**2
+        mean = self.mean / (1.0 - 0.9**self.count)
+        square = self.square / (1.0 - 0.999**self.count)
+        self.theta = self.theta - self.learning_rate * mean / (self.nx.sqrt(square) + 1e-8)
