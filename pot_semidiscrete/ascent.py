@@ -89,9 +89,10 @@ def warm_up(target, draw, reg, n_batches=50):
     """
     state = cold_start(target, draw(), reg)
     potential = average = state.potential
+    ratio = reg / state.level if state.level > 0 else 1.0
     for k in range(n_batches):
         x = draw()
-        level = state.level * (reg / state.level) ** (k / (n_batches - 1.0))
+        level = state.level * ratio ** (k / (n_batches - 1.0))
         eta = gain(0.0, x.shape[0] / target.weights.shape[0])
         potential, _ = move(target, x, potential, level, eta)
         average = averaged(average, potential, k + 1)

@@ -232,6 +232,18 @@ def solve_semidiscrete(
         init_potential = check_potential("init_potential", init_potential, X_target, target)
         init_potential = target.nx.detach(init_potential)
     source = resolve_source(sampler_source, X_target, target.nx, random_state)
+    result = solve_target(
+        target, source, reg, tol, max_iter, batch_size, init_potential, verbose, callback
+    )
+    if tol > 0 and result.status in ("max_iter", "interrupted"):
+        warnings.warn(_shortfall(result, tol), SemiDiscreteWarning, stacklevel=2)
+    return result
+
+
+def solve_target(
+    target, source, reg, tol, max_iter, batch_size, init_potential, verbose=False, callback=None
+):
+    """:func:`solve_semidiscrete` of a built target and a resolved source, without the warning."""
     solver = Solver(target, Draws(source, target), reg, batch_size, init_potential)
     bar = Progress(verbose, max_iter, "solve_semidiscrete")
     with outermost() as is_outermost:
@@ -249,10 +261,7 @@ def solve_semidiscrete(
             raise
         finally:
             bar.close()
-    result = solver.result()
-    if tol > 0 and result.status in ("max_iter", "interrupted"):
-        warnings.warn(_shortfall(result, tol), SemiDiscreteWarning, stacklevel=2)
-    return result
+    return solver.result()
 
 
 def _run(solver, tol, max_iter, callback, bar):

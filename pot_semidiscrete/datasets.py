@@ -1,0 +1,65 @@
+"""Reading of data files."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+_IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+
+
+def read_idx(path):
+    """Read an array from an IDX file, gzip-compressed or not (the format of MNIST).
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    ValueError
+        If the file is not in that format, or is cut short.
+    """
+    data = Path(path).read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        data = gzip.decompress(data)
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_DTYPES:
+        raise ValueError(f"{path}: expected an IDX file, as MNIST's, received something else.")
+    start = 4 + 4 * data[3]
+    shape = tuple(np.frombuffer(data[4:start], ">i4"))
+    values = np.frombuffer(data[start:], _IDX_DTYPES[data[2]])
+    if values.size != np.prod(shape):
+        raise ValueError(f"{path}: expected {np.prod(shape)} values, received {values.size}.")
+    return values.reshape(shape).astype(values.dtype.newbyteorder("="))
+
+
+def load_mnist(folder):
+    """Read MNIST, or a data set in its format, from a folder of IDX files.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Holds ``train-images-idx3-ubyte`` and ``t10k-images-idx3-ubyte``, with or without ``.gz``.
+
+    Returns
+    -------
+    train, test : ndarray, shape (n, height, width)
+        Images, float32 in [0, 1].
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing; the message names it.
+    """
+    images = []
+    for part in ("train", "t10k"):
+        name = f"{part}-images-idx3-ubyte"
+        found = [p for p in (Path(folder) / name, Path(folder) / f"{name}.gz") if p.exists()]
+        if not found:
+            raise FileNotFoundError(f"{folder}: expected {name} or {name}.gz, found neither.")
+        images.append(read_idx(found[0]).astype(np.float32) / 255.0)
+    return tuple(images)

@@ -1,0 +1,15 @@
+"""Generators trained by semi-discrete optimal transport (needs torch)."""
+
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "pot_semidiscrete.generative needs torch: install it, or pot_semidiscrete[torch]. Without "
+        "torch, see pot_semidiscrete.train_parameters."
+    ) from error
+
+from .loss import SemiDiscreteLoss
+from .models import mlp_generator
+from .training import TrainingResult, train_generator
+
+__all__ = ["SemiDiscreteLoss", "TrainingResult", "mlp_generator", "train_generator"]

@@ -1,0 +1,202 @@
+"""The transport cost to a data set, as a torch loss that carries its potential."""
+
+import torch
+from torch import nn
+
+from .. import ascent
+from .._target import build_target
+from .._validation import check_count, check_points, check_real
+from ..dual import scale_of, value_of
+from ..samplers import check_batch
+from ..solver import solve_target
+
+RELATIVE_REG = 0.01
+
+
+class SemiDiscreteLoss(nn.Module):
+    r"""Regularised transport cost from generated points to a data set.
+
+    ``loss(x)`` is the Monte-Carlo semi-dual value
+    :math:`\frac1n \sum_i \psi^{c,\lambda}(x_i) + \langle b, \psi \rangle`, whose gradient in `x`
+    makes ``backward()`` follow :math:`\nabla W_\lambda(\theta)`, formula (G). The potential is only
+    moved by :meth:`fit` and :meth:`dual_step`, never by ``loss(x)``.
+
+    Parameters
+    ----------
+    X_target : tensor, shape (n_atoms, ...)
+        Data; points of any shape, flattened. Kept by the module, but not in its ``state_dict``.
+    a_target : tensor, shape (n_atoms,), optional
+        Weights, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`pot_semidiscrete.semidiscrete_gradient`.
+    reg : float, optional
+        Regularisation, in units of the metric. 1% of :func:`pot_semidiscrete.cost_scale` by default.
+    dual_steps : int, default=5
+        Calls of :meth:`dual_step` for each step of the generator.
+
+    Attributes
+    ----------
+    average : tensor, shape (n_atoms,)
+        Potential that ``loss(x)`` uses (a buffer).
+    potential : tensor, shape (n_atoms,)
+        Last iterate of the ascent (a buffer).
+    n_steps : tensor
+        Number of dual steps so far (a buffer).
+    reg : float
+        Regularisation.
+
+    Notes
+    -----
+    The buffers keep the dtype of the data, whatever ``half()`` or ``double()`` ask, and ``loss(x)``
+    is computed in that precision under autocast; ``to(device)`` moves them and the data.
+
+    Batch normalisation makes the law of a generator depend on its mode and on the batch size: give
+    :meth:`dual_step` points drawn in the mode and batch size of the generator's own steps.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Theorem 2 and Algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pot_semidiscrete.generative import SemiDiscreteLoss
+    >>> generator = torch.nn.Linear(2, 2)
+    >>> loss = SemiDiscreteLoss(torch.rand(100, 2))
+    >>> for _ in range(5):
+    ...     value = loss.dual_step(generator(torch.randn(64, 2)))
+    >>> loss(generator(torch.randn(64, 2))).backward()
+    >>> generator.weight.grad.shape
+    torch.Size([2, 2])
+    """
+
+    def __init__(self, X_target, a_target=None, metric=None, reg=None, *, dual_steps=5):
+        super().__init__()
+        if not isinstance(X_target, torch.Tensor):
+            raise TypeError(
+                f"X_target: expected a torch tensor, received {type(X_target).__name__}; use "
+                "torch.as_tensor."
+            )
+        if X_target.ndim > 2:
+            X_target = X_target.flatten(1)
+        self.target = build_target(X_target, a_target, metric).detached
+        self.reg = RELATIVE_REG * scale_of(self.target) if reg is None else check_real("reg", reg)
+        self.dual_steps = check_count("dual_steps", dual_steps)
+        self._level = ascent.tracking_reg(self.target, self.reg)
+        zeros = torch.zeros(self.target.n_atoms, dtype=X_target.dtype, device=X_target.device)
+        self.register_buffer("potential", zeros)
+        self.register_buffer("average", zeros.clone())
+        self.register_buffer("n_steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        """Semi-dual value of the points `x`, shape (n, ...): a scalar in units of the metric."""
+        x, _ = check_points("x", self._rows(x), like=self.target.atoms)
+        return value_of(self.target, x, self.target.compress(self.average), self.reg)
+
+    @torch.no_grad()
+    def dual_step(self, x):
+        """Move the potential by one step of stochastic ascent with the points `x`.
+
+        Parameters
+        ----------
+        x : tensor, shape (n, ...)
+            Fresh points of the generator; its graph is not followed.
+
+        Returns
+        -------
+        tensor
+            Semi-dual value of `x` before the step, at the regularisation of the step.
+        """
+        x = self._local(x)
+        if self.n_steps == 0:
+            start = ascent.cold_start(self.target, x, self._level).potential
+            self._store(start, start, 0)
+        potential, average, value = ascent.track(
+            self.target.compress(self.potential),
+            self.target.compress(self.average),
+            int(self.n_steps),
+            self.target,
+            x,
+            self._level,
+            self.dual_steps,
+        )
+        self._store(potential, average, self.n_steps + 1)
+        return value
+
+    @torch.no_grad()
+    def warm_up(self, draw, n_batches=50):
+        """Start the potential from a short annealing, enough to follow a generator from.
+
+        Parameters
+        ----------
+        draw : callable
+            ``() -> x``, a fresh batch of points of the generator, of any shape.
+        n_batches : int
+            Batches to draw.
+        """
+        start = ascent.warm_up(self.target, lambda: self._local(draw()), self._level, n_batches)
+        self._store(start, start, self.dual_steps)
+
+    def fit(
+        self,
+        sampler,
+        *,
+        tol=0.05,
+        max_iter=10_000,
+        batch_size=256,
+        init_potential=None,
+        verbose=False,
+        callback=None,
+    ):
+        """Solve for the potential of a generator that stands still.
+
+        Parameters
+        ----------
+        sampler : callable
+            ``n -> x``, points of the generator, of any shape.
+        tol, max_iter, batch_size, init_potential, verbose, callback
+            As in :func:`pot_semidiscrete.solve_semidiscrete`.
+
+        Returns
+        -------
+        pot_semidiscrete.SemiDiscreteResult
+        """
+        if init_potential is not None:
+            init_potential = self.target.compress(init_potential)
+        result = solve_target(
+            self.target,
+            lambda n: self._rows(sampler(n)),
+            self.reg,
+            check_real("tol", tol),
+            check_count("max_iter", max_iter),
+            check_count("batch_size", batch_size),
+            init_potential,
+            verbose,
+            callback,
+        )
+        potential = self.target.compress(result.potential)
+        self._store(potential, potential, self.dual_steps)
+        return result
+
+    def extra_repr(self):
+        n_atoms, d = self.target.n_atoms, self.target.atoms.shape[1]
+        return f"n_atoms={n_atoms}, d={d}, metric={self.target.cost.name!r}, reg={self.reg:.4g}"
+
+    def _store(self, potential, average, n_steps):
+        self.potential.copy_(self.target.expand(potential))
+        self.average.copy_(self.target.expand(self.target.centred(average)))
+        self.n_steps.fill_(int(n_steps))
+
+    def _rows(self, x):
+        """Points of any shape as rows, in the dtype of the data."""
+        return x.reshape(x.shape[0], -1).to(self.target.atoms.dtype) if x.ndim else x
+
+    def _local(self, x):
+        x = self._rows(x.detach())
+        return self.target.local(check_batch(x, x.shape[0], self.target))
+
+    def _apply(self, fn, recurse=True):
+        # follow the device that fn moves to, and only that: the potential needs its precision
+        device = fn(torch.empty(0, dtype=self.average.dtype, device=self.average.device)).device
+        self.target = self.target.map(lambda array: array.to(device))
+        return super()._apply(lambda tensor: tensor.to(device), recurse)

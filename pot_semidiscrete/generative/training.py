@@ -1,0 +1,267 @@
+"""The training loop: the paper's alternating algorithm, for torch generators."""
+
+import time
+import warnings
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from .._run import Progress, SemiDiscreteWarning, outermost
+from .._validation import check_callable, check_count
+from ..certificates import evaluate
+from ..samplers import Draws, resolve_random
+from .loss import SemiDiscreteLoss
+
+N_LOOKS = 50  # estimates of chi2 in a run
+LOOK_BATCHES = 5
+LEARNING_RATE = 1e-3
+
+
+@dataclass
+class TrainingResult:
+    """What :func:`train_generator` reached.
+
+    Attributes
+    ----------
+    generator : torch.nn.Module
+        The generator that was given, trained.
+    loss : SemiDiscreteLoss
+        The loss, with its potential.
+    history : dict of ndarray
+        ``loss`` (semi-dual value) and ``seconds`` (since the start) for each step; ``chi2`` (squared
+        relative marginal error, on fresh points) at the steps ``chi2_step``.
+    status : str
+        ``"finished"``, ``"stopped"`` (by the callback), ``"interrupted"``, ``"diverged"`` (the loss
+        was not finite; the last good state is kept) or ``"failed"``.
+    """
+
+    generator: torch.nn.Module
+    loss: SemiDiscreteLoss
+    history: dict = field(default_factory=dict)
+    status: str = "finished"
+
+    def plot(self, axes=None):
+        """Draw the loss and the marginal error (needs matplotlib).
+
+        Parameters
+        ----------
+        axes : pair of matplotlib axes, optional
+
+        Returns
+        -------
+        pair of matplotlib axes
+        """
+        from ..plot import plot_history
+
+        return plot_history(self.history, axes)
+
+
+class Trainer:
+    """One run: generator, loss, optimiser, history."""
+
+    def __init__(self, generator, latent_sampler, loss, optimizer, batch_size):
+        self.generator, self.latent_sampler, self.loss = generator, latent_sampler, loss
+        self.optimizer, self.batch_size = optimizer, batch_size
+        self.status, self.start = "finished", time.perf_counter()
+        self.losses, self.seconds, self.looks = [], [], []
+
+    def points(self, n=None):
+        """Fresh points, in the generator's present mode."""
+        return self.generator(self.latent_sampler(n or self.batch_size))
+
+    def step(self, dual_steps):
+        """Follow with the potential, then move the generator; False if the loss is not finite."""
+        with torch.no_grad():
+            for _ in range(dual_steps):
+                self.loss.dual_step(self.points())
+        value = self.loss(self.points())
+        self.optimizer.zero_grad()
+        value.backward()
+        if not torch.isfinite(value):
+            return False
+        self.optimizer.step()
+        self.losses.append(float(value.detach()))
+        self.seconds.append(time.perf_counter() - self.start)
+        return True
+
+    def look(self):
+        """Measure the marginal error on fresh points."""
+        target = self.loss.target
+        draws = Draws(lambda n: self.loss._rows(self.points(n)), target)
+        potential = target.compress(self.loss.average)
+        n = LOOK_BATCHES * self.batch_size
+        found = evaluate(target, draws, potential, self.loss.reg, n, self.batch_size)
+        self.looks.append((len(self.losses), found.chi2))
+
+    def progress(self):
+        facts = {"loss": self.losses[-1]}
+        if self.looks:
+            facts["chi2"] = self.looks[-1][1]
+        facts["images/s"] = len(self.losses) * self.batch_size / max(self.seconds[-1], 1e-9)
+        return facts
+
+    def result(self):
+        looks = np.array(self.looks, dtype=float).reshape(-1, 2)
+        history = {
+            "loss": np.array(self.losses),
+            "seconds": np.array(self.seconds),
+            "chi2_step": looks[:, 0].astype(int),
+            "chi2": looks[:, 1],
+        }
+        return TrainingResult(self.generator, self.loss, history, self.status)
+
+
+def train_generator(
+    generator,
+    latent_sampler,
+    target,
+    *,
+    n_steps,
+    reg=None,
+    dual_steps=None,
+    batch_size=200,
+    optimizer=None,
+    callback=None,
+    random_state=None,
+    verbose=False,
+):
+    r"""Train a generator to minimise its regularised transport cost to a data set.
+
+    Each step first moves the potential, by `dual_steps` steps of stochastic ascent on fresh points
+    of the generator, then the generator, by one step along formula (G) with the potential frozen.
+
+    Parameters
+    ----------
+    generator : torch.nn.Module or callable
+        ``z -> x``, points of any shape with d entries. Its train or eval mode is never changed, and
+        potential and generator see batches of the same size: with batch normalisation both define
+        the law, and points drawn for the potential update the running statistics too.
+    latent_sampler : callable or int
+        ``n -> z``; or the dimension of a standard normal law, drawn by `random_state`.
+    target : tensor of shape (n_atoms, ...) or SemiDiscreteLoss
+        Data; or a loss, whose potential is continued if it has one.
+    n_steps : int
+        Number of steps of the generator.
+    reg : float, optional
+        Regularisation, in units of the metric; 1% of the cost scale by default. Only with data.
+    dual_steps : int, optional
+        Steps of the potential for each step of the generator; 5 by default. Only with data.
+    batch_size : int, default=200
+        Points in a batch.
+    optimizer : torch.optim.Optimizer, or callable of parameters, optional
+        ``Adam(lr=1e-3)`` by default.
+    callback : callable, optional
+        Called with the :class:`TrainingResult` so far after each step; stops by returning True.
+    random_state : None, int or torch.Generator
+        Randomness of the latent law, if `latent_sampler` is a dimension.
+    verbose : bool, default=False
+        Show a progress bar (tqdm's if it is installed).
+
+    Returns
+    -------
+    TrainingResult
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range. An exception of a callable passes
+        through with what was reached as its attribute ``partial_result``.
+
+    Warns
+    -----
+    SemiDiscreteWarning
+        If the loss ceased to be finite.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pot_semidiscrete.generative import train_generator
+    >>> generator = torch.nn.Linear(2, 2)
+    >>> data = torch.randn(200, 2) + 3
+    >>> result = train_generator(generator, 2, data, n_steps=20, random_state=0)
+    >>> result.status, len(result.history["loss"])
+    ('finished', 20)
+    """
+    n_steps, batch_size = check_count("n_steps", n_steps), check_count("batch_size", batch_size)
+    check_callable("generator", generator, "z -> points")
+    if callback is not None:
+        check_callable("callback", callback, "of the result so far")
+    if isinstance(target, SemiDiscreteLoss):
+        if reg is not None or dual_steps is not None:
+            raise ValueError(
+                "reg, dual_steps: expected None with a SemiDiscreteLoss, which has its own; give them "
+                "to the loss."
+            )
+        loss = target
+    else:
+        loss = SemiDiscreteLoss(target, reg=reg, dual_steps=5 if dual_steps is None else dual_steps)
+    trainer = Trainer(
+        generator,
+        _latent(latent_sampler, loss, random_state),
+        loss,
+        _optimizer(optimizer, generator),
+        batch_size,
+    )
+    bar = Progress(verbose, n_steps, "train_generator")
+    look_every = max(1, n_steps // N_LOOKS)
+    with outermost() as is_outermost:
+        try:
+            if loss.n_steps == 0:
+                with torch.no_grad():
+                    loss.warm_up(trainer.points)
+            for k in range(1, n_steps + 1):
+                if not trainer.step(loss.dual_steps):
+                    trainer.status = "diverged"
+                    warnings.warn(
+                        f"train_generator: the loss was not finite at step {k}; the generator is that of "
+                        "the step before. Lower the learning rate.",
+                        SemiDiscreteWarning,
+                        stacklevel=2,
+                    )
+                    break
+                if k % look_every == 0 or k == n_steps:
+                    trainer.look()
+                bar.update(trainer.progress)
+                if callback is not None and callback(trainer.result()):
+                    trainer.status = "stopped"
+                    break
+        except KeyboardInterrupt:
+            if not is_outermost:
+                raise
+            trainer.status = "interrupted"
+        except Exception as error:
+            trainer.status = "failed"
+            error.partial_result = trainer.result()
+            raise
+        finally:
+            bar.close()
+    return trainer.result()
+
+
+def _latent(latent_sampler, loss, random_state):
+    """The latent law: the user's, or standard normal of a dimension."""
+    if callable(latent_sampler):
+        return latent_sampler
+    dimension = check_count("latent_sampler", latent_sampler)
+    random = resolve_random(random_state, loss.target.nx, loss.average)
+    return lambda n: random.normal(n, dimension)
+
+
+def _optimizer(optimizer, generator):
+    if isinstance(optimizer, torch.optim.Optimizer):
+        return optimizer
+    if not isinstance(generator, torch.nn.Module):
+        raise TypeError(
+            "optimizer: expected a torch optimizer, for the generator is not a torch.nn.Module whose "
+            "parameters could be asked for."
+        )
+    parameters = [p for p in generator.parameters() if p.requires_grad]
+    if optimizer is None:
+        return torch.optim.Adam(parameters, lr=LEARNING_RATE)
+    check_callable("optimizer", optimizer, "of parameters")
+    return optimizer(parameters)

@@ -1,0 +1,52 @@
+"""Figures (need matplotlib, which is imported on use)."""
+
+import numpy as np
+
+
+def plot_history(history, axes=None):
+    """Draw the loss and the marginal error of a training run.
+
+    Parameters
+    ----------
+    history : dict
+        As in :class:`pot_semidiscrete.generative.TrainingResult`.
+    axes : pair of matplotlib axes, optional
+
+    Returns
+    -------
+    pair of matplotlib axes
+    """
+    import matplotlib.pyplot as plt
+
+    if axes is None:
+        _, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    steps = np.arange(1, len(history["loss"]) + 1)
+    axes[0].plot(steps, history["loss"], lw=0.5, color="0.7")
+    width = max(1, len(steps) // 50)
+    smooth = np.convolve(history["loss"], np.full(width, 1.0 / width), mode="valid")
+    axes[0].plot(steps[width - 1 :], smooth, color="C0")
+    axes[0].set(xlabel="generator step", ylabel="semi-dual value", yscale="log")
+    axes[1].plot(history["chi2_step"], np.maximum(history["chi2"], 0.0) ** 0.5, color="C1")
+    axes[1].set(xlabel="generator step", ylabel="relative marginal error", ylim=(0, None))
+    return axes
+
+
+def plot_images(images, ax, columns=12, title=None):
+    """Draw a grid of grey images.
+
+    Parameters
+    ----------
+    images : ndarray, shape (n, height, width)
+        Values in [0, 1].
+    ax : matplotlib axes
+    columns : int
+    title : str, optional
+    """
+    images = np.asarray(images)
+    rows = len(images) // columns
+    n, height, width = images.shape
+    grid = images[: rows * columns].reshape(rows, columns, height, width)
+    frame = np.full((rows, columns, height + 1, width + 1), 1.0)
+    frame[:, :, :height, :width] = 1.0 - np.clip(grid, 0.0, 1.0)
+    ax.imshow(frame.swapaxes(1, 2).reshape(rows * (height + 1), -1), cmap="gray", vmin=0, vmax=1)
+    ax.set(xticks=[], yticks=[], title=title)
