@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import sys
 
 _DEPTH = contextvars.ContextVar("pot_semidiscrete_run_depth", default=0)
 
@@ -25,12 +26,12 @@ def outermost():
 
 
 class Progress:
-    """A progress bar: tqdm's if it is installed, else a line every tenth of the run."""
+    """A progress bar on a terminal or in a notebook, if tqdm is installed; else ten lines."""
 
     def __init__(self, verbose, total, name):
         self.total, self.name, self.count, self.bar = total, name, 0, None
         self.verbose = bool(verbose)
-        if verbose:
+        if verbose and (sys.stderr.isatty() or "ipykernel" in sys.modules):
             try:
                 from tqdm.auto import tqdm
 

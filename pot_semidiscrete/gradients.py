@@ -254,7 +254,7 @@ def train_parameters(
     def points():
         with envelope.no_grad(nx):
             x = _rows(generator(adam.theta, latent_sampler(batch_size)), target)
-            return target.local(check_batch(x, batch_size, target))
+            return target.local(check_batch("generator(theta, z)", x, batch_size, target))
 
     def result():
         history = {"loss": np.array([float(loss) for loss in losses])}

@@ -23,7 +23,7 @@ def transport_cost(x, y, unit=1.0):
     Examples
     --------
     >>> import numpy as np
-    >>> transport_cost(np.zeros((2, 1)), np.ones((3, 1)))
+    >>> transport_cost(np.zeros((2, 1)), np.ones((2, 1)))
     1.0
     """
     x, y = (np.asarray(points, dtype=float) for points in (x, y))

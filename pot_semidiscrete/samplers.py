@@ -142,22 +142,23 @@ class Draws:
 
     def __call__(self, n):
         with envelope.no_grad(self.target.nx):
-            x = self.target.local(check_batch(self.source(n), n, self.target))
+            x = check_batch(f"sampler_source({n})", self.source(n), n, self.target)
+            x = self.target.local(x)
         self.n_samples += x.shape[0]
         return x
 
 
-def check_batch(x, n, target):
+def check_batch(name, x, n, target):
     """Check what a sampler returned when asked for `n` points; fewer are taken as they come."""
     nx, atoms = target.nx, target.atoms
     expected = f"an array of shape ({n}, {atoms.shape[1]}), backend and dtype of X_target"
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-        raise TypeError(f"sampler_source({n}): expected {expected}, received {describe(x)}.")
-    check_same_kind(f"sampler_source({n})", x, atoms)
+        raise TypeError(f"{name}: expected {expected}, received {describe(x)}.")
+    check_same_kind(name, x, atoms)
     if len(x.shape) != 2 or x.shape[1] != atoms.shape[1] or not 0 < x.shape[0] <= n:
-        raise ValueError(f"sampler_source({n}): expected {expected}, received {describe(x)}.")
+        raise ValueError(f"{name}: expected {expected}, received {describe(x)}.")
     if not all_finite(x, nx):
         raise ValueError(
-            f"sampler_source({n}): expected finite points, received NaN or inf; check the generator."
+            f"{name}: expected finite points, received NaN or inf; check the generator."
         )
     return nx.detach(x)

@@ -193,7 +193,7 @@ class SemiDiscreteLoss(nn.Module):
 
     def _local(self, x):
         x = self._rows(x.detach())
-        return self.target.local(check_batch(x, x.shape[0], self.target))
+        return self.target.local(check_batch("x", x, len(x), self.target))
 
     def _apply(self, fn, recurse=True):
         # follow the device that fn moves to, and only that: the potential needs its precision
