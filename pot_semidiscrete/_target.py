@@ -77,9 +77,8 @@ class Target:
         # column k of the support is entry position[k]; the appended zero stands for all others
         position = np.full(self.n_atoms, v.shape[axis])
         position[nx.to_numpy(self.support)] = np.arange(v.shape[axis])
-        shape = list(v.shape)
-        shape[axis] = 1
-        padded = nx.concatenate([v, nx.zeros(tuple(shape), type_as=v)], axis=axis)
+        zero = 0.0 * (v[:1] if axis == 0 else v[:, :1])
+        padded = nx.concatenate([v, zero], axis=axis)
         index = nx.from_numpy(position)
         return padded[index] if axis == 0 else padded[:, index]
 

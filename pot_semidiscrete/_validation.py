@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import sys
 
 import numpy as np
 from ot.backend import get_backend
@@ -11,7 +12,8 @@ _POSITIONS = "an array of shape (n, d), float32 or float64"
 
 def is_traced(x):
     """Tell whether `x` is a JAX tracer, whose numbers cannot be looked at."""
-    return hasattr(x, "aval") and not hasattr(x, "addressable_shards")
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(x, jax.core.Tracer)
 
 
 def all_finite(x, nx):
@@ -74,9 +76,7 @@ def check_same_kind(name, x, like):
             f"{name}: expected the backend of X_target ({describe(like)}), received {describe(x)}; "
             "convert one of them."
         ) from None
-    same_device = (
-        is_traced(x) or is_traced(like) or nx.dtype_device(x)[1] == nx.dtype_device(like)[1]
-    )
+    same_device = is_traced(x) or is_traced(like) or nx.dtype_device(x)[1] == nx.dtype_device(like)[1]
     if x.dtype != like.dtype or not same_device:
         raise TypeError(
             f"{name}: expected the dtype and device of X_target ({nx.dtype_device(like)}), received "
@@ -103,7 +103,7 @@ def check_weights(a_target, X_target, nx):
     """Check weights of atoms: non-negative, of sum 1 to rounding; `None` is uniform."""
     n_atoms = X_target.shape[0]
     if a_target is None:
-        return nx.full((n_atoms,), 1.0 / n_atoms, type_as=X_target)
+        return 0.0 * X_target[:, 0] + 1.0 / n_atoms
     a_target = check_vector("a_target", a_target, X_target, nx)
     if is_traced(a_target):
         return a_target

@@ -39,11 +39,11 @@ class Cost:
 
     def row(self, x, nx):
         """Part of the cost that depends on the source point only, ``(n,)``."""
-        return nx.zeros((x.shape[0],), type_as=x)
+        return 0.0 * x[:, 0]
 
     def column(self, y, nx):
         """Part of the cost that depends on the atom only, ``(n_atoms,)``."""
-        return nx.zeros((y.shape[0],), type_as=y)
+        return 0.0 * y[:, 0]
 
     def cross(self, x, y, scale, nx, matmul):
         """``scale`` times the part of minus the cost that depends on both, ``(n, n_atoms)``."""
@@ -97,14 +97,14 @@ class Euclidean(Cost):
             )
         # the square root has no derivative at 0: keep its argument away from it
         away = squared > 0
-        root = nx.sqrt(nx.where(away, squared, nx.ones(1, type_as=x)))
-        return nx.where(away, root, nx.zeros(1, type_as=x))
+        zero = 0.0 * squared
+        return nx.where(away, nx.sqrt(nx.where(away, squared, zero + 1.0)), zero)
 
     def pullback(self, x, y, block, nx):
         distance = self.matrix(x, y, nx)
         away = distance > 0
-        inverse = 1.0 / nx.where(away, distance, nx.ones(1, type_as=x))
-        share = block.dense() * nx.where(away, inverse, nx.zeros(1, type_as=x))
+        zero = 0.0 * distance
+        share = nx.where(away, block.dense() / nx.where(away, distance, zero + 1.0), zero)
         return x * nx.sum(share, axis=1)[:, None] - nx.dot(share, y)
 
 
@@ -117,8 +117,7 @@ class Cityblock(Cost):
     def pullback(self, x, y, block, nx):
         weights = block.dense()
         columns = [
-            nx.sum(weights * nx.sign(x[:, k : k + 1] - y[None, :, k]), axis=1)
-            for k in range(x.shape[1])
+            nx.sum(weights * nx.sign(x[:, k : k + 1] - y[None, :, k]), axis=1) for k in range(x.shape[1])
         ]
         return nx.stack(columns, axis=1)
 
@@ -129,7 +128,7 @@ class Cosine(Cost):
     name = "cosine"
 
     def column(self, y, nx):
-        return nx.ones((y.shape[0],), type_as=y)
+        return 1.0 + 0.0 * y[:, 0]
 
     def cross(self, x, y, scale, nx, matmul):
         return matmul(scale * self._direction(x, nx), self._direction(y, nx))
@@ -146,8 +145,8 @@ class Cosine(Cost):
     @staticmethod
     def _length(x, nx):
         squared = nx.einsum("ij,ij->i", x, x)[:, None]
-        one = nx.ones(1, type_as=x)
-        return nx.sqrt(nx.where(squared > 0, squared, one))  # a zero vector is orthogonal to all
+        # a zero vector is orthogonal to all
+        return nx.sqrt(nx.where(squared > 0, squared, 1.0 + 0.0 * squared))
 
     def _direction(self, x, nx):
         return x / self._length(x, nx)
@@ -199,9 +198,7 @@ class CallableMetric(Cost):
     def pullback(self, x, y, block, nx):
         if nx.__name__ not in ("torch", "jax"):
             return super().pullback(x, y, block, nx)
-        return envelope.metric_pullback(
-            lambda points: self.matrix(points, y, nx), x, block.dense(), nx
-        )
+        return envelope.metric_pullback(lambda points: self.matrix(points, y, nx), x, block.dense(), nx)
 
 
 _NAMED = {cost.name: cost for cost in (SqEuclidean, Euclidean, Cityblock, Cosine, Correlation)}
@@ -225,5 +222,3 @@ def resolve_metric(metric, nx):
             f"received {metric!r}."
         )
     return _NAMED[metric]() if metric in _NAMED else ScipyMetric(metric)
-
-

@@ -155,9 +155,7 @@ def semidiscrete_atom_weights(
     return field("weights", *problem)
 
 
-def semidiscrete_ot_map(
-    X_target, X_source, semi_dual_potential, a_target=None, metric=None, reg=0.0
-):
+def semidiscrete_ot_map(X_target, X_source, semi_dual_potential, a_target=None, metric=None, reg=0.0):
     r"""Barycentric projection :math:`T(x) = \sum_j \chi_j(x) y_j` of source points.
 
     At ``reg = 0``, the optimal transport map: the atom of the Laguerre cell that holds ``x``.
@@ -204,9 +202,7 @@ def semidiscrete_ot_map(
     return field("map", *problem)
 
 
-def semidiscrete_gradient(
-    X_target, X_source, semi_dual_potential, a_target=None, metric=None, reg=0.0
-):
+def semidiscrete_gradient(X_target, X_source, semi_dual_potential, a_target=None, metric=None, reg=0.0):
     r"""Gradient of the (c, reg)-transform in the source points.
 
     .. math::
@@ -259,9 +255,7 @@ def semidiscrete_gradient(
     return field("gradient", *problem)
 
 
-def semidiscrete_loss(
-    X_target, X_source, semi_dual_potential, a_target=None, metric=None, reg=0.0
-):
+def semidiscrete_loss(X_target, X_source, semi_dual_potential, a_target=None, metric=None, reg=0.0):
     r"""Monte-Carlo semi-dual value, differentiable by the envelope formula.
 
     .. math::

@@ -46,8 +46,10 @@ def checkpoint(nx):
     if nx.__name__ == "torch":
         from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
-        return lambda function: lambda *arrays: torch_checkpoint(
-            function, *arrays, use_reentrant=False, preserve_rng_state=False
+        return lambda function: (
+            lambda *arrays: torch_checkpoint(
+                function, *arrays, use_reentrant=False, preserve_rng_state=False
+            )
         )
     if nx.__name__ == "jax":
         import jax
@@ -94,8 +96,6 @@ def semi_dual_value(target, x, potential, reg):
         return value, out
 
     if nx.__name__ == "torch":
-        import torch
-
         if not tracks_gradient(nx, x, potential):
             return pieces(x, potential, ("c_transform",))[0]
         return _torch_function().apply(x, potential, pieces, target.weights)
@@ -155,8 +155,7 @@ def generator_vjp(generator, theta, z, cotangent_of, nx):
         )
     gradients = torch.autograd.grad(points, leaves, cotangent, allow_unused=True)
     gradients = [
-        torch.zeros_like(leaf) if g is None else g
-        for g, leaf in zip(gradients, leaves, strict=True)
+        torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, leaves, strict=True)
     ]
     return value, _pytree.tree_unflatten(gradients, structure)
 

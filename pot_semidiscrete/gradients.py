@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from . import ascent, dual, envelope
+from . import ascent, envelope
 from ._run import Progress, outermost
 from ._target import build_target, check_potential
 from ._validation import all_finite, check_callable, check_count, check_points, check_real

@@ -25,7 +25,9 @@ def plot_history(history, axes=None):
     width = max(1, len(steps) // 50)
     smooth = np.convolve(history["loss"], np.full(width, 1.0 / width), mode="valid")
     axes[0].plot(steps[width - 1 :], smooth, color="C0")
-    axes[0].set(xlabel="generator step", ylabel="semi-dual value", yscale="log")
+    axes[0].set(xlabel="generator step", ylabel="semi-dual value")
+    if len(steps) and min(history["loss"]) > 0:
+        axes[0].set_yscale("log")
     axes[1].plot(history["chi2_step"], np.maximum(history["chi2"], 0.0) ** 0.5, color="C1")
     axes[1].set(xlabel="generator step", ylabel="relative marginal error", ylim=(0, None))
     return axes
@@ -44,7 +46,7 @@ def plot_images(images, ax, columns=12, title=None):
     """
     images = np.asarray(images)
     rows = len(images) // columns
-    n, height, width = images.shape
+    height, width = images.shape[1:]
     grid = images[: rows * columns].reshape(rows, columns, height, width)
     frame = np.full((rows, columns, height + 1, width + 1), 1.0)
     frame[:, :, :height, :width] = 1.0 - np.clip(grid, 0.0, 1.0)

@@ -158,7 +158,5 @@ def check_batch(name, x, n, target):
     if len(x.shape) != 2 or x.shape[1] != atoms.shape[1] or not 0 < x.shape[0] <= n:
         raise ValueError(f"{name}: expected {expected}, received {describe(x)}.")
     if not all_finite(x, nx):
-        raise ValueError(
-            f"{name}: expected finite points, received NaN or inf; check the generator."
-        )
+        raise ValueError(f"{name}: expected finite points, received NaN or inf; check the generator.")
     return nx.detach(x)

@@ -1,5 +1,6 @@
 """Generator networks of the paper's experiments."""
 
+import itertools
 import math
 
 from torch import nn
@@ -35,7 +36,7 @@ def mlp_generator(latent_dim, shape, widths=(256, 512, 1024)):
     """
     sizes = [latent_dim, *widths, math.prod(shape)]
     layers = []
-    for rows, columns in zip(sizes[:-1], sizes[1:], strict=True):
+    for rows, columns in itertools.pairwise(sizes):
         linear = nn.Linear(rows, columns)
         nn.init.kaiming_normal_(linear.weight, a=0.2)
         nn.init.zeros_(linear.bias)

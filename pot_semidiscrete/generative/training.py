@@ -218,8 +218,8 @@ def train_generator(
                 if not trainer.step(loss.dual_steps):
                     trainer.status = "diverged"
                     warnings.warn(
-                        f"train_generator: the loss was not finite at step {k}; the generator is that of "
-                        "the step before. Lower the learning rate.",
+                        f"train_generator: the loss was not finite at step {k}; the generator is "
+                        "that of the step before. Lower the learning rate.",
                         SemiDiscreteWarning,
                         stacklevel=2,
                     )

@@ -54,6 +54,4 @@ class HardBlock:
         nx = self.nx
         atoms = nx.arange(self.n_atoms, type_as=self.index)
         hit = self.index[:, None] == atoms[None, :]
-        return nx.where(
-            hit, nx.ones(1, type_as=self.c_transform), nx.zeros(1, type_as=self.c_transform)
-        )
+        return hit * (1.0 + 0.0 * self.c_transform[:, None])  # in the dtype of the transform

@@ -1,4 +1,8 @@
-"""The kernel in POT's backend vocabulary: runs anywhere, and can be differentiated."""
+"""The kernel in POT's backend vocabulary: runs anywhere, and can be differentiated.
+
+What is differentiated must not ask for ``nx.zeros(..., type_as=x)``: under JAX, `x` is traced and
+has no device to tell.
+"""
 
 from ._blocks import HardBlock, SoftBlock
 
@@ -43,7 +47,7 @@ class Kernel:
         scores = scores + self.bias
         total = nx.logsumexp(scores, axis=1)
         shares = nx.exp(scores - total[:, None])
-        return SoftBlock(shares, nx.ones(total.shape, type_as=total), row - self.reg * total, nx)
+        return SoftBlock(shares, 1.0 / nx.sum(shares, axis=1), row - self.reg * total, nx)
 
     def hard(self, scores, row):
         nx = self.nx
