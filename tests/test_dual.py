@@ -1,0 +1,296 @@
+"""The dual algebra at a given potential: identities, exact to rounding."""
+
+import tracemalloc
+
+import numpy as np
+import ot
+import pytest
+
+import pot_semidiscrete as ps
+from pot_semidiscrete import kernels
+
+METRICS = (None, "sqeuclidean", "euclidean", "minkowski", "cityblock", "cosine", "correlation")
+FUNCTIONS = (
+    "semidiscrete_c_transform",
+    "semidiscrete_atom_weights",
+    "semidiscrete_ot_map",
+    "semidiscrete_gradient",
+)
+
+
+@pytest.fixture
+def problem(rng):
+    weights = rng.random(30)
+    return {
+        "X_target": rng.normal(size=(30, 5)) + 2.0,
+        "X_source": rng.normal(size=(17, 5)),
+        "semi_dual_potential": rng.normal(size=30),
+        "a_target": weights / weights.sum(),
+    }
+
+
+def call(name, nx, problem, **options):
+    """A public function on the arrays of a backend."""
+    arrays = {key: nx.array(value) for key, value in problem.items()}
+    return getattr(ps, name)(**arrays, **options)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("name", FUNCTIONS[:3])
+def test_equals_pot(name, metric, reg, problem, nx64):
+    expected = getattr(ot.semidiscrete, name)(**problem, metric=metric, reg=reg)
+    actual = nx64.host(call(name, nx64, problem, metric=metric, reg=reg))
+    np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("metric", ["chebyshev", "braycurtis", "canberra"])
+def test_equals_pot_for_metrics_of_scipy(metric, problem):
+    expected = ot.semidiscrete.semidiscrete_c_transform(**problem, metric=metric, reg=0.1)
+    actual = ps.semidiscrete_c_transform(**problem, metric=metric, reg=0.1)
+    np.testing.assert_allclose(actual, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_keeps_backend_and_dtype(name, reg, problem, nx):
+    out = call(name, nx, problem, reg=reg)
+    assert type(out) is type(nx.array(np.zeros(1)))
+    assert str(out.dtype).endswith(nx.dtype)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+def test_loss_is_mean_transform_plus_product(reg, problem, nx):
+    transform = nx.host(call("semidiscrete_c_transform", nx, problem, reg=reg))
+    expected = transform.mean() + problem["a_target"] @ problem["semi_dual_potential"]
+    actual = float(call("semidiscrete_loss", nx, problem, reg=reg))
+    assert actual == pytest.approx(expected, rel=50 * nx.eps)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_atoms_of_weight_zero_are_not_there(name, reg, problem, nx64):
+    problem["a_target"][[0, 7, 29]] = 0.0
+    problem["a_target"] /= problem["a_target"].sum()
+    problem["semi_dual_potential"][7] = 1e6  # would win everything
+    kept = problem["a_target"] > 0
+    reduced = {key: value if key == "X_source" else value[kept] for key, value in problem.items()}
+    full = nx64.host(call(name, nx64, problem, reg=reg))
+    expected = nx64.host(call(name, nx64, reduced, reg=reg))
+    if name == "semidiscrete_atom_weights":
+        assert np.all(full[:, ~kept] == 0.0)
+        full = full[:, kept]
+    np.testing.assert_allclose(full, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+@pytest.mark.parametrize("name", [*FUNCTIONS, "semidiscrete_loss"])
+def test_blocks_do_not_show(name, reg, problem, nx64, monkeypatch):
+    whole = nx64.host(call(name, nx64, problem, reg=reg))
+    monkeypatch.setattr(kernels, "block_rows", lambda target, x: 3)
+    np.testing.assert_allclose(
+        nx64.host(call(name, nx64, problem, reg=reg)), whole, rtol=1e-12, atol=1e-12
+    )
+
+
+def test_memory_is_that_of_a_block(rng):
+    atoms, x, psi = rng.random((4000, 2)), rng.random((20000, 2)), np.zeros(4000)
+    tracemalloc.start()
+    ps.semidiscrete_loss(atoms, x, psi, reg=0.01)
+    ps.semidiscrete_ot_map(atoms, x, psi, reg=0.01)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * len(atoms) * len(x) / 20
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+@pytest.mark.parametrize("power", [-20, 20])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_powers_of_two_scale_exactly(name, power, reg, problem, nx):
+    s = 2.0**power
+    scaled = dict(problem)
+    for key, factor in (("X_target", s), ("X_source", s), ("semi_dual_potential", s * s)):
+        scaled[key] = problem[key].astype(nx.dtype) * np.dtype(nx.dtype).type(factor)
+    unit = {
+        "semidiscrete_c_transform": s * s,
+        "semidiscrete_atom_weights": 1.0,
+        "semidiscrete_ot_map": s,
+        "semidiscrete_gradient": s,
+    }[name]
+    expected = nx.host(call(name, nx, problem, reg=reg)) * unit
+    np.testing.assert_array_equal(nx.host(call(name, nx, scaled, reg=reg * s * s)), expected)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+def test_far_from_the_origin_only_the_input_is_rounded(reg, problem, nx):
+    """At 1e4, float32 positions are rounded by up to 5e-4: costs of size 5 move by 1e-2."""
+    shifted = dict(problem)
+    for key in ("X_target", "X_source"):
+        shifted[key] = problem[key] + 1e4
+    expected = nx.host(call("semidiscrete_c_transform", nx, problem, reg=reg))
+    actual = nx.host(call("semidiscrete_c_transform", nx, shifted, reg=reg))
+    assert np.abs(actual - expected).max() < 1e4 * nx.eps * 20
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+@pytest.mark.parametrize("metric", METRICS)
+def test_gradient_by_finite_differences(metric, reg, problem, nx64):
+    gradient = nx64.host(call("semidiscrete_gradient", nx64, problem, metric=metric, reg=reg))
+    h = 1e-6
+    for k in range(5):
+        moved = []
+        for sign in (1.0, -1.0):
+            shifted = dict(problem, X_source=problem["X_source"] + sign * h * np.eye(5)[k])
+            out = call("semidiscrete_c_transform", nx64, shifted, metric=metric, reg=reg)
+            moved.append(nx64.host(out))
+        np.testing.assert_allclose(gradient[:, k], (moved[0] - moved[1]) / (2 * h), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cosine"])
+def test_loss_gradients_are_the_envelope_formula(metric, reg, problem, autodiff):
+    a = {key: autodiff.array(value) for key, value in problem.items()}
+
+    def loss(x, psi):
+        return ps.semidiscrete_loss(a["X_target"], x, psi, a["a_target"], metric, reg)
+
+    in_x, in_psi = autodiff.gradient(loss, a["X_source"], a["semi_dual_potential"])
+    gradient = ps.semidiscrete_gradient(**problem, metric=metric, reg=reg)
+    marginal = ps.semidiscrete_atom_weights(**problem, metric=metric, reg=reg).mean(axis=0)
+    np.testing.assert_allclose(autodiff.host(in_x), gradient / 17, atol=1e-12)
+    np.testing.assert_allclose(autodiff.host(in_psi), problem["a_target"] - marginal, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, "semidiscrete_loss"])
+def test_differentiable_in_every_array(name, problem, autodiff, rng):
+    """A directional derivative through each argument, against central differences."""
+    keys = ["X_target", "X_source", "semi_dual_potential"]
+    base = [problem[key] for key in keys]
+    out = np.asarray(getattr(ps, name)(**problem, reg=0.3))
+    cotangent = rng.normal(size=out.shape)
+
+    def scalar(*arrays, array=lambda a: a):
+        options = dict(zip(keys, arrays, strict=True), a_target=array(problem["a_target"]))
+        return (getattr(ps, name)(**options, reg=0.3) * array(cotangent)).sum()
+
+    gradients = autodiff.gradient(
+        lambda *arrays: scalar(*arrays, array=autodiff.array), *map(autodiff.array, base)
+    )
+    for k, gradient in enumerate(gradients):
+        direction = rng.normal(size=base[k].shape)
+        ends = [
+            scalar(*base[:k], base[k] + sign * 1e-6 * direction, *base[k + 1 :]) for sign in (1.0, -1.0)
+        ]
+        expected = (ends[0] - ends[1]) / 2e-6
+        assert (autodiff.host(gradient) * direction).sum() == pytest.approx(expected, rel=1e-5)
+
+
+def test_differentiable_in_the_weights(problem, autodiff):
+    """The weights stay on the simplex: move mass from one atom to another."""
+    direction = np.zeros(30)
+    direction[:2] = 1.0, -1.0
+
+    def loss(t, array=lambda a: a):
+        a = {key: array(value) for key, value in problem.items()}
+        a["a_target"] = a["a_target"] + t * array(direction)
+        return ps.semidiscrete_loss(**a, reg=0.3)
+
+    (gradient,) = autodiff.gradient(lambda t: loss(t, autodiff.array), autodiff.array(np.array(0.0)))
+    expected = (loss(1e-6) - loss(-1e-6)) / 2e-6
+    assert float(gradient) == pytest.approx(expected, rel=1e-6)
+
+
+def test_callable_metric(problem, nx64):
+    def metric(x, y):
+        return ((x[:, None, :] - y[None, :, :]) ** 2).sum(2)
+
+    for name in FUNCTIONS[:3]:
+        np.testing.assert_allclose(
+            nx64.host(call(name, nx64, problem, metric=metric, reg=0.3)),
+            nx64.host(call(name, nx64, problem, reg=0.3)),
+            atol=1e-12,
+        )
+    if nx64.name == "numpy":
+        with pytest.raises(TypeError, match="differentiable callable"):
+            call("semidiscrete_gradient", nx64, problem, metric=metric, reg=0.3)
+    else:
+        np.testing.assert_allclose(
+            nx64.host(call("semidiscrete_gradient", nx64, problem, metric=metric, reg=0.3)),
+            nx64.host(call("semidiscrete_gradient", nx64, problem, reg=0.3)),
+            atol=1e-12,
+        )
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+def test_euclidean_gradient_at_an_atom_is_finite(reg, nx):
+    atoms = np.array([[0.0, 0.0], [1.0, 0.0]])
+    options = {"metric": "euclidean", "reg": reg}
+    problem = {"X_target": atoms, "X_source": atoms, "semi_dual_potential": np.zeros(2)}
+    gradient = nx.host(call("semidiscrete_gradient", nx, problem, **options))
+    chi = nx.host(call("semidiscrete_atom_weights", nx, problem, **options))
+    expected = np.array([[-chi[0, 1], 0.0], [chi[1, 0], 0.0]])
+    np.testing.assert_allclose(gradient, expected, atol=20 * nx.eps)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+def test_one_atom(metric, reg, rng, nx):
+    problem = {
+        "X_target": rng.normal(size=(1, 5)),
+        "X_source": rng.normal(size=(7, 5)),
+        "semi_dual_potential": np.array([0.5]),
+    }
+    cost = ot.dist(problem["X_source"], problem["X_target"], metric=metric or "sqeuclidean")[:, 0]
+    transform = nx.host(call("semidiscrete_c_transform", nx, problem, metric=metric, reg=reg))
+    np.testing.assert_allclose(transform, cost - 0.5, rtol=200 * nx.eps, atol=200 * nx.eps)
+    np.testing.assert_array_equal(
+        nx.host(call("semidiscrete_atom_weights", nx, problem, metric=metric, reg=reg)), 1.0
+    )
+
+
+def test_duplicate_atoms_share_their_mass(problem, nx64):
+    """An atom split in two, with the potential kept, changes nothing at ``reg > 0``."""
+    split = {
+        "X_target": np.vstack([problem["X_target"], problem["X_target"][:1]]),
+        "X_source": problem["X_source"],
+        "semi_dual_potential": np.append(
+            problem["semi_dual_potential"], problem["semi_dual_potential"][0]
+        ),
+        "a_target": np.append(problem["a_target"], 0.25 * problem["a_target"][0]),
+    }
+    split["a_target"][0] *= 0.75
+    for name in ("semidiscrete_c_transform", "semidiscrete_ot_map", "semidiscrete_gradient"):
+        np.testing.assert_allclose(
+            nx64.host(call(name, nx64, split, reg=0.3)),
+            nx64.host(call(name, nx64, problem, reg=0.3)),
+            atol=1e-12,
+        )
+
+
+@pytest.mark.parametrize("ratio", [1e-8, 1e-3, 1e5])
+def test_extreme_reg_stays_finite_and_tends_to_its_limits(ratio, problem, nx):
+    reg = ratio * ps.cost_scale(problem["X_target"])
+    transform = nx.host(call("semidiscrete_c_transform", nx, problem, reg=reg))
+    assert np.isfinite(transform).all()
+    cost = ot.dist(problem["X_source"], problem["X_target"])
+    if ratio < 1e-6:
+        hard = (cost - problem["semi_dual_potential"]).min(axis=1)
+        np.testing.assert_allclose(transform, hard, atol=1e3 * nx.eps + 10 * reg)
+    if ratio > 1:
+        mean = (cost - problem["semi_dual_potential"]) @ problem["a_target"]
+        np.testing.assert_allclose(transform, mean, atol=1e-3 + reg * 100 * nx.eps)
+
+
+@pytest.mark.parametrize("metric", [*METRICS, "chebyshev"])
+def test_cost_scale(metric, problem):
+    atoms, weights = problem["X_target"], problem["a_target"]
+    expected = weights @ ot.dist(atoms, metric=metric or "sqeuclidean") @ weights
+    assert ps.cost_scale(atoms, weights, metric) == pytest.approx(expected, rel=1e-9)
+    if metric not in ("cosine", "correlation"):
+        assert ps.cost_scale(atoms + 100.0, weights, metric) == pytest.approx(expected, rel=1e-9)
+
+
+def test_cost_scale_of_many_atoms_is_an_average(rng):
+    atoms = rng.normal(size=(9000, 2))
+    exact = ps.cost_scale(atoms[::3], metric="euclidean")
+    assert ps.cost_scale(atoms, metric="euclidean") == pytest.approx(exact, rel=0.03)
