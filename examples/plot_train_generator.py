@@ -81,7 +81,7 @@ result = train_generator(
     verbose=True,
 )
 seconds = time.perf_counter() - start
-print(f"{result.status}: {args.steps} steps in {seconds:.0f} s, {result.loss}")
+print(f"{result.status}: {args.steps} steps in {seconds:.0f} s")
 
 # %%
 # The controls. A potential that is never stepped stays at 0.

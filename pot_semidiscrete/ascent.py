@@ -7,6 +7,8 @@ from .dual import scale_of
 from .kernels import mean_cost, sweep
 from .schedules import CYCLE_PASSES, annealed, cycled, gain
 
+LARGEST_SHARE = 0.25  # passes in one step
+LEAST_ROWS = 32  # points in one step, unless the batch is smaller
 LARGEST_PUSH = 3.0  # in units of reg, for one coordinate in one step
 LEAST_LEVEL = 2e-3  # in units of the cost scale
 LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: the floor of the weights in the step
@@ -60,14 +62,28 @@ def warm_start(target, potential, reg):
 
 
 def step(state, target, x, reg):
-    """One step of averaged stochastic ascent with the batch `x`, annealing towards `reg`.
+    """Averaged stochastic ascent with the batch `x`, annealing towards `reg`.
+
+    A batch of many points for each atom is taken in several steps, for the curvature bounds the
+    length of one.
 
     Returns
     -------
     state : DualState
     value : scalar
-        Estimate of the semi-dual at the potential before the step: `x` had not been seen.
+        Estimate of the semi-dual at the potentials before the steps: `x` had not been seen.
     """
+    n, total = x.shape[0], 0.0
+    pieces = -(-n // max(LEAST_ROWS, int(LARGEST_SHARE * target.weights.shape[0])))
+    rows = -(-n // pieces)
+    for start in range(0, n, rows):
+        part = x[start : start + rows]
+        state, value = _step(state, target, part, reg)
+        total = total + value * (part.shape[0] / n)
+    return state, total
+
+
+def _step(state, target, x, reg):
     share = x.shape[0] / target.weights.shape[0]
     eta = gain(state.passes, share)
     potential, value = move(target, x, state.potential, state.level, eta)

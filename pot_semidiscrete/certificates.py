@@ -97,8 +97,9 @@ def chi_square(counts, sums, weights):
     """Unbiased ``sum_j (m_j - b_j)^2 / b_j`` from column sums over groups of samples.
 
     A U-statistic of the group means: products of different groups only, so that the noise of the
-    samples adds nothing in expectation. Its variance has two parts, that of a degenerate
-    U-statistic (all there is at the optimum) and that of its linear projection.
+    samples adds nothing in expectation. Its variance has a part from the conditional means, which
+    vanishes at the optimum, and a part from the products; a jackknife would count the second twice
+    more.
 
     Parameters
     ----------
@@ -127,7 +128,11 @@ def chi_square(counts, sums, weights):
     pairs = np.outer(counts, counts)
     np.fill_diagonal(pairs, 0.0)
     chi2 = float((pairs * products).sum() / pairs.sum())
-    projection = products.sum(axis=1) / (g - 1)
-    degenerate = 2.0 * (products**2).sum() / (g * (g - 1.0)) ** 2
-    linear = 4.0 * projection.var(ddof=1) / g if g > 2 else 0.0
-    return chi2, math.sqrt(degenerate + linear)
+    # variances of a product, v2, and of its conditional mean, v1 (Hoeffding 1948):
+    # Var U = 2 (2 (g - 2) v1 + v2) / (g (g - 1))
+    v2 = (products**2).sum() / (g * (g - 1.0)) - (products.sum() / (g * (g - 1.0))) ** 2
+    v1 = 0.0
+    if g > 4:
+        spread = (products.sum(axis=1) / (g - 1.0)).var(ddof=1)
+        v1 = (spread * (g - 1.0) ** 2 / (g - 2.0) - v2) / (g - 4.0)
+    return chi2, math.sqrt(max(2.0 * (g - 2.0) * v1 + v2, v2 / 2.0) * 2.0 / (g * (g - 1.0)))

@@ -87,7 +87,7 @@ def semidiscrete_c_transform(
     References
     ----------
     Houdard, Leclaire, Papadakis, Rabin, "On the Existence of Optimal Transport Gradient for
-    Learning Generative Models", arXiv:2102.05542, Section 3.
+    Learning Generative Models", arXiv:2102.05542 (the semi-discrete setting).
 
     Examples
     --------
@@ -140,7 +140,7 @@ def semidiscrete_atom_weights(
 
     References
     ----------
-    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Section 3.
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the semi-discrete setting).
 
     Examples
     --------
@@ -187,7 +187,7 @@ def semidiscrete_ot_map(X_target, X_source, semi_dual_potential, a_target=None, 
 
     References
     ----------
-    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Section 3.
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the semi-discrete setting).
 
     Examples
     --------
@@ -240,7 +240,7 @@ def semidiscrete_gradient(X_target, X_source, semi_dual_potential, a_target=None
 
     References
     ----------
-    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Section 3.
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the semi-discrete setting).
 
     Examples
     --------
@@ -293,7 +293,8 @@ def semidiscrete_loss(X_target, X_source, semi_dual_potential, a_target=None, me
 
     References
     ----------
-    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Theorem 2 and Section 4.
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the differentiation theorem for
+    the regularised cost).
 
     Examples
     --------

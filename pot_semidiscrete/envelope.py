@@ -83,7 +83,8 @@ def semi_dual_value(target, x, potential, reg):
     r"""Monte-Carlo semi-dual ``mean_i psi^{c,reg}(x_i) + <b, psi>``, with envelope gradients.
 
     One sweep gives the value, ``chi d_x c`` (its gradient in x, times n) and the column sums
-    (``b - m`` is its gradient in psi): Houdard et al., Theorem 2, and THEORY of the docs.
+    (``b - m`` is its gradient in psi): Houdard et al., and formula (G) of
+    the theory page.
 
     `target` must be free of gradients; `x` and `potential` may carry them.
     """

@@ -72,7 +72,8 @@ def generator_gradient(
 
     References
     ----------
-    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Theorem 2.
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the differentiation theorem for
+    the regularised cost).
 
     Examples
     --------
@@ -215,7 +216,8 @@ def train_parameters(
 
     References
     ----------
-    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Algorithm 1; Kingma, Ba, "Adam",
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the alternating algorithm);
+    Kingma, Ba, "Adam",
     ICLR 2015.
 
     Examples

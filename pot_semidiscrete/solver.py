@@ -154,8 +154,8 @@ def solve_semidiscrete(
         \mathbb{E}_{x \sim \mu}\, \psi^{c,\lambda}(x) + \langle b, \psi \rangle,
         \qquad \nu = \sum_j b_j \delta_{y_j} .
 
-    The step is :math:`\lambda / b_j`, the inverse of the diagonal curvature, and the regularisation
-    is annealed from a cost measured on the first batch, so that no default depends on the scale of
+    Steps are in units of :math:`\lambda / b_j`, the inverse of a bound on the diagonal curvature, and
+    the regularisation is annealed from a cost measured on the first batch, so that no default depends on the scale of
     the data. Iterates are averaged with weights that grow with time: nothing assumes that the number
     of batches is known.
 
@@ -176,7 +176,7 @@ def solve_semidiscrete(
         Regularisation :math:`\lambda \ge 0`, in units of the metric: see :func:`cost_scale`.
     tol : float, default=0.05
         Stop when the relative error of the masses that the plan gives to the atoms,
-        :math:`\chi = (\sum_j (m_j - b_j)^2 / b_j)^{1/2}`, is below `tol` with 95% confidence on
+        :math:`(\sum_j (m_j - b_j)^2 / b_j)^{1/2}`, is below `tol` with 95% confidence on
         fresh samples. It has no unit and does not depend on the number of atoms; reaching it takes
         of the order of ``n_atoms / tol**2`` source points. 0 runs exactly `max_iter` batches.
     max_iter : int, default=10000
@@ -209,8 +209,8 @@ def solve_semidiscrete(
 
     References
     ----------
-    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Algorithm 1; Genevay, Cuturi, Peyre,
-    Bach, "Stochastic Optimization for Large-scale Optimal Transport", NeurIPS 2016.
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the semi-discrete setting);
+    Genevay, Cuturi, Peyre, Bach, "Stochastic Optimization for Large-scale Optimal Transport", NeurIPS 2016.
 
     Examples
     --------

@@ -55,7 +55,8 @@ class SemiDiscreteLoss(nn.Module):
 
     References
     ----------
-    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Theorem 2 and Algorithm 1.
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the differentiation theorem for
+    the regularised cost, and the alternating algorithm).
 
     Examples
     --------

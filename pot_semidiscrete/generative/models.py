@@ -10,7 +10,7 @@ def mlp_generator(latent_dim, shape, widths=(256, 512, 1024)):
     """Multilayer perceptron from latent points to images in [0, 1].
 
     LeakyReLU 0.2 between layers and a sigmoid at the end, as in the paper (Houdard et al.,
-    arXiv:2102.05542, Section 5), but with the initialisation of He et al. (2015): torch's default
+    arXiv:2102.05542), but with the initialisation of He et al. (2015): torch's default
     starts with all images nearly equal, a saddle of the transport cost.
 
     Parameters

@@ -175,7 +175,7 @@ def train_generator(
 
     References
     ----------
-    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542, Algorithm 1.
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the alternating algorithm).
 
     Examples
     --------

@@ -1,0 +1,193 @@
+"""The solver's own promises: scale-free, stable, honest."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import pot_semidiscrete as ps
+from pot_semidiscrete.certificates import chi_square
+
+
+def scaled_source(nx, factor, d=2, seed=1):
+    rng = np.random.default_rng(seed)
+    return lambda n: nx.array(rng.normal(size=(n, d))) * factor
+
+
+@pytest.mark.parametrize("relative_reg", [0.0, 0.02])
+@pytest.mark.parametrize("factor", [2.0**-12, 2.0**9, 1e-3, 255.0])
+def test_iterates_scale_with_the_data(factor, relative_reg, nx64, rng):
+    """Data times s, reg times s^2: potential times s^2, to the bit for powers of two."""
+    atoms = rng.normal(size=(50, 2)) + 1.0
+    reg = relative_reg * 2.0 * atoms.var(axis=0).sum()
+    potentials = [
+        nx64.host(
+            ps.solve_semidiscrete(
+                nx64.array(atoms) * s, scaled_source(nx64, s), reg=reg * s * s, tol=0, max_iter=40
+            ).potential
+        )
+        / s**2
+        for s in (1.0, factor)
+    ]
+    if np.log2(factor) % 1 == 0:
+        np.testing.assert_array_equal(potentials[0], potentials[1])
+    else:
+        np.testing.assert_allclose(potentials[0], potentials[1], atol=1e-6 * np.ptp(potentials[0]))
+
+
+def test_far_from_the_origin_in_float32(nx, rng):
+    """A shift of 1e4 rounds the data by 5e-4 of their deviation; the answer moves as little."""
+    atoms = rng.normal(size=(50, 2))
+    potentials = []
+    for shift in (0.0, 1e4):
+        source = np.random.default_rng(1)
+        result = ps.solve_semidiscrete(
+            nx.array(atoms + shift),
+            lambda n, shift=shift, source=source: nx.array(source.normal(size=(n, 2)) + shift),
+            reg=0.05,
+            tol=0,
+            max_iter=100,
+        )
+        potentials.append(nx.host(result.potential))
+    assert np.abs(potentials[0] - potentials[1]).max() < 1e4 * nx.eps * 20
+
+
+@pytest.mark.parametrize("batch_size", [16, 300, 4096])
+@pytest.mark.parametrize("reg", [0.0, 0.05])
+def test_batch_size_does_not_matter_much(batch_size, reg, nx, rng):
+    atoms = rng.normal(size=(100, 2)) * 0.5 + 1.0
+    result = ps.solve_semidiscrete(
+        nx.array(atoms),
+        "normal",
+        reg=reg,
+        tol=0,
+        max_iter=60_000 // batch_size,
+        batch_size=batch_size,
+        random_state=0,
+    )
+    # a relative error of 0.15 for each atom; the limit of 600 samples each is 0.04
+    assert result.chi2 < 0.15**2 + 4 * result.chi2_stderr
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.05])
+@pytest.mark.parametrize("law", ["zeros", "tiny", "dirichlet", "one heavy"])
+def test_unequal_weights(law, reg, nx, rng):
+    n_atoms = 60
+    weights = {
+        "zeros": np.where(np.arange(n_atoms) % 3 == 0, 0.0, 1.0),
+        "tiny": np.where(np.arange(n_atoms) % 3 == 0, 1e-6, 1.0),
+        "dirichlet": rng.dirichlet(np.full(n_atoms, 0.3)),
+        "one heavy": np.where(np.arange(n_atoms) == 0, 100.0, 1.0),
+    }[law]
+    weights = weights / weights.sum()
+    result = ps.solve_semidiscrete(
+        nx.array(rng.random((n_atoms, 2))),
+        "unif",
+        nx.array(weights),
+        reg=reg,
+        tol=0,
+        max_iter=400,
+        random_state=0,
+    )
+    marginal, potential = nx.host(result.marginal_b), nx.host(result.potential)
+    assert np.isfinite(potential).all()
+    assert marginal.sum() == pytest.approx(1.0, abs=1e-4)
+    assert (marginal[weights == 0] == 0.0).all()
+    assert weights @ potential == pytest.approx(0.0, abs=1e-5)
+    # total variation; the sampling noise of the evaluation alone is about 0.05
+    assert np.abs(marginal - weights).sum() / 2 < 0.12
+
+
+def test_duplicate_atoms(nx, rng):
+    """Two copies of each atom: together they get the mass of the one."""
+    atoms = rng.random((30, 2))
+    result = ps.solve_semidiscrete(
+        nx.array(np.vstack([atoms, atoms])), "unif", reg=0.01, tol=0, max_iter=300, random_state=0
+    )
+    marginal = nx.host(result.marginal_b)
+    assert np.abs(marginal[:30] + marginal[30:] - 1.0 / 30).sum() / 2 < 0.1
+
+
+def test_atoms_far_from_the_source(nx, rng):
+    """The distance is taken up by the first batch, not by the steps."""
+    atoms = rng.random((50, 2)) + np.array([1000.0, -500.0])
+    result = ps.solve_semidiscrete(nx.array(atoms), "unif", reg=0.01, tol=0.3, random_state=0)
+    assert result.converged
+    assert result.n_iter < 200
+
+
+def test_metric_other_than_squared(nx, rng):
+    for metric in ("euclidean", "cityblock"):
+        result = ps.solve_semidiscrete(
+            nx.array(rng.random((30, 2))), "unif", metric=metric, reg=0.02, random_state=0
+        )
+        assert result.converged
+
+
+@pytest.mark.parametrize("name", ["unif", "unif_cube", "ball", "unif_ball", "normal"])
+def test_named_sources_have_their_law(name, nx):
+    """Mean and second moment, five standard errors of 5,000 points."""
+    seen = []
+
+    def metric(x, y):
+        seen.append(nx.host(x))
+        return ((x[:, None, :] - y[None, :, :]) ** 2).sum(2)
+
+    ps.solve_semidiscrete(
+        nx.array(np.zeros((1, 3))), name, metric=metric, reg=1.0, tol=0, max_iter=20, random_state=0
+    )
+    x = np.unique(np.concatenate(seen), axis=0)
+    assert len(x) > 5000
+    mean, square = {
+        "unif": (0.5, 1.0 / 3.0),
+        "ball": (0.0, 0.2),
+        "normal": (0.0, 1.0),
+    }[name.split("_")[-1].replace("cube", "unif")]
+    assert np.abs(x.mean(axis=0) - mean).max() < 5 * x.std() / np.sqrt(len(x))
+    assert np.abs((x**2).mean(axis=0) - square).max() < 5 * (x**2).std() / np.sqrt(len(x))
+
+
+@pytest.mark.parametrize("n_atoms", [20, 200])
+def test_tolerance_means_the_relative_error_of_the_masses(n_atoms, nx64, rng):
+    """At convergence, the masses measured on 400,000 new points are right to `tol`."""
+    atoms, tol = rng.random((n_atoms, 2)), 0.1
+    result = ps.solve_semidiscrete(nx64.array(atoms), "unif", reg=0.01, tol=tol, random_state=0)
+    assert result.status == "converged"
+    x = np.random.default_rng(9).random((400_000, 2))
+    chi = ps.semidiscrete_atom_weights
+    potential = nx64.host(result.potential)
+    masses = sum(chi(atoms, part, potential, reg=0.01).sum(axis=0) for part in np.split(x, 40))
+    masses /= len(x)
+    error = np.sqrt(n_atoms * ((masses - 1.0 / n_atoms) ** 2).sum())
+    assert error < tol * 1.1
+
+
+def test_chi_square_is_unbiased_and_its_error_is_right(rng):
+    """2,000 repetitions, at the optimum and away from it; thresholds of 5 standard errors."""
+    b = rng.dirichlet(np.full(10, 2.0))
+    for m in (b, 0.9 * b + 0.1 * np.roll(b, 1)):
+        truth = ((m - b) ** 2 / b).sum()
+        draws = rng.multinomial(50, m, size=(2000, 16))
+        estimates = np.array([chi_square(np.full(16, 50.0), sums, b) for sums in draws.astype(float)])
+        chi2, stderr = estimates.T
+        assert abs(chi2.mean() - truth) < 5 * chi2.std() / np.sqrt(2000)
+        assert np.sqrt((stderr**2).mean()) == pytest.approx(chi2.std(), rel=0.15)
+
+
+def test_warm_start_keeps_what_was_reached(nx64, rng):
+    atoms = nx64.array(rng.normal(size=(100, 2)))
+    options = {"reg": 0.05, "tol": 0, "random_state": 0}
+    cold = ps.solve_semidiscrete(atoms, "normal", max_iter=400, **options)
+    warm = ps.solve_semidiscrete(atoms, "normal", max_iter=400, init_potential=cold.potential, **options)
+    assert warm.log["reg"][0] == 0.05  # no annealing
+    assert warm.chi2 < max(cold.chi2, 0.0) + 5 * (cold.chi2_stderr + warm.chi2_stderr)
+
+
+def test_potential_is_unbiased_enough_for_the_value(nx64):
+    """Value against quadrature on the line, z-test at 1e-5."""
+    atoms = np.linspace(0.0, 1.0, 30)[:, None]
+    x = ((np.arange(200_000) + 0.5) / 200_000)[:, None]
+    result = ps.solve_semidiscrete(
+        nx64.array(atoms), "unif", reg=0.01, tol=0, max_iter=500, random_state=3
+    )
+    exact = ps.semidiscrete_loss(atoms, x, nx64.host(result.potential), reg=0.01)
+    assert abs(float(result.value) - exact) < stats.norm.isf(5e-6) * result.value_stderr
