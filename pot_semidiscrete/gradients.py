@@ -207,6 +207,7 @@ def train_parameters(
     Returns
     -------
     ParameterResult
+        Parameters, potential, history, and why the run ended.
 
     Raises
     ------

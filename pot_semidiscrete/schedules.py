@@ -1,8 +1,8 @@
 """Step and annealing rules, in units of the problem.
 
 Time is counted in *passes*: source points seen per atom. Steps are in units of ``reg / b_j``,
-the inverse of a bound on the diagonal curvature of the semi-dual, so that neither the scale of the data nor
-the number of atoms appears in any default.
+the inverse of a bound on the diagonal curvature of the semi-dual, so that neither the scale of
+the data nor the number of atoms appears in any default.
 """
 
 import math

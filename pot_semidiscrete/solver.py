@@ -155,9 +155,9 @@ def solve_semidiscrete(
         \qquad \nu = \sum_j b_j \delta_{y_j} .
 
     Steps are in units of :math:`\lambda / b_j`, the inverse of a bound on the diagonal curvature, and
-    the regularisation is annealed from a cost measured on the first batch, so that no default depends on the scale of
-    the data. Iterates are averaged with weights that grow with time: nothing assumes that the number
-    of batches is known.
+    the regularisation is annealed from a cost measured on the first batch, so that no default
+    depends on the scale of the data. Iterates are averaged with weights that grow with time: nothing
+    assumes that the number of batches is known.
 
     Parameters
     ----------
@@ -195,6 +195,7 @@ def solve_semidiscrete(
     Returns
     -------
     SemiDiscreteResult
+        Potential, estimates on fresh samples, and why the run ended.
 
     Raises
     ------
@@ -210,7 +211,8 @@ def solve_semidiscrete(
     References
     ----------
     Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the semi-discrete setting);
-    Genevay, Cuturi, Peyre, Bach, "Stochastic Optimization for Large-scale Optimal Transport", NeurIPS 2016.
+    Genevay, Cuturi, Peyre, Bach, "Stochastic Optimization for Large-scale Optimal Transport",
+    NeurIPS 2016.
 
     Examples
     --------

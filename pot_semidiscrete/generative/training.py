@@ -161,6 +161,7 @@ def train_generator(
     Returns
     -------
     TrainingResult
+        Generator, loss, history, and why the run ended.
 
     Raises
     ------

@@ -1,0 +1,260 @@
+"""Files of images, measures of quality, figures."""
+
+import gzip
+import itertools
+import os
+import struct
+
+import numpy as np
+import pytest
+
+from pot_semidiscrete.datasets import load_mnist, read_idx
+from pot_semidiscrete.metrics import covariance_ratio, transport_cost
+from pot_semidiscrete.plot import plot_history, plot_images
+
+CODES = {"uint8": 8, "int8": 9, "int16": 11, "int32": 12, "float32": 13, "float64": 14}
+
+
+def idx(a):
+    """The bytes of an IDX file."""
+    header = struct.pack(">HBB", 0, CODES[a.dtype.name], a.ndim)
+    shape = struct.pack(f">{a.ndim}I", *a.shape)
+    return header + shape + a.astype(a.dtype.newbyteorder(">")).tobytes()
+
+
+def write(path, content, compressed):
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    return path
+
+
+compressed = pytest.mark.parametrize("compressed", [False, True], ids=["plain", "gz"])
+
+
+@compressed
+@pytest.mark.parametrize("dtype", CODES)
+@pytest.mark.parametrize("shape", [(5,), (3, 4), (2, 3, 4)], ids=str)
+def test_idx_round_trip(shape, dtype, compressed, tmp_path, rng):
+    a = (100 * rng.normal(size=shape)).astype(dtype) if dtype != "uint8" else None
+    a = rng.integers(256, size=shape).astype(dtype) if a is None else a
+    read = read_idx(write(tmp_path / "file", idx(a), compressed))
+    np.testing.assert_array_equal(read, a)
+    assert read.dtype == dtype
+    assert read.dtype.isnative
+    assert read.flags.writeable
+
+
+@pytest.mark.parametrize("kind", [str, lambda path: path], ids=["str", "Path"])
+def test_idx_path_may_be_a_string(kind, tmp_path):
+    path = write(tmp_path / "file", idx(np.arange(3, dtype="uint8")), False)
+    assert read_idx(kind(path)).tolist() == [0, 1, 2]
+
+
+GOOD = idx(np.arange(12, dtype="int32").reshape(3, 4))
+
+
+@compressed
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\0",
+        b"not an IDX file",
+        b"\x89PNG\r\n\x1a\n",
+        b"\0\0\x07\1\0\0\0\0",
+        b"\0\1" + GOOD[2:],
+        GOOD[:6],
+        GOOD[:8],
+        GOOD[:-4],
+        GOOD[:-1],
+        GOOD + b"\0\0\0\0",
+        GOOD + b"\0",
+    ],
+    ids=[
+        "empty",
+        "short",
+        "text",
+        "png",
+        "dtype",
+        "magic",
+        "half-shape",
+        "no-second-size",
+        "a-value-less",
+        "a-byte-less",
+        "a-value-more",
+        "a-byte-more",
+    ],
+)
+def test_bad_idx_is_refused(content, compressed, tmp_path):
+    path = write(tmp_path / "bad-file", content, compressed)
+    with pytest.raises(ValueError, match=r"bad-file.*expected.*received"):
+        read_idx(path)
+
+
+@pytest.mark.parametrize("kept", [2, 5, 15, -10, -1])
+def test_gz_cut_short_is_refused(kept, tmp_path):
+    path = tmp_path / "bad-file"
+    path.write_bytes(gzip.compress(GOOD)[:kept])
+    with pytest.raises(ValueError, match=r"bad-file.*expected.*received"):
+        read_idx(path)
+
+
+def test_corrupt_gz_is_refused(tmp_path):
+    content = bytearray(gzip.compress(GOOD))
+    content[-6] ^= 255  # in the check sum
+    path = tmp_path / "bad-file"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"bad-file.*expected.*received"):
+        read_idx(path)
+
+
+def test_missing_idx_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_idx(tmp_path / "nothing")
+
+
+def fake_mnist(folder, compressed, rng):
+    images = {part: rng.integers(256, size=(n, 6, 5)).astype("uint8") for part, n in PARTS.items()}
+    suffix = ".gz" if compressed else ""
+    for part, a in images.items():
+        write(folder / f"{part}-images-idx3-ubyte{suffix}", idx(a), compressed)
+    return images
+
+
+PARTS = {"train": 7, "t10k": 3}
+
+
+@compressed
+def test_mnist_is_read_as_images_in_the_unit_interval(compressed, tmp_path, rng):
+    images = fake_mnist(tmp_path, compressed, rng)
+    train, test = load_mnist(tmp_path)
+    for read, written in ((train, images["train"]), (test, images["t10k"])):
+        assert read.dtype == np.float32
+        np.testing.assert_allclose(read, written / 255, rtol=1e-6)
+    assert load_mnist(str(tmp_path))[0].shape == (7, 6, 5)
+
+
+@pytest.mark.parametrize("missing", PARTS)
+def test_missing_mnist_file_is_named(missing, tmp_path, rng):
+    fake_mnist(tmp_path, True, rng)
+    (tmp_path / f"{missing}-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=f"{missing}-images-idx3-ubyte"):
+        load_mnist(tmp_path)
+
+
+@pytest.mark.skipif(
+    "POT_SEMIDISCRETE_MNIST" not in os.environ,
+    reason="POT_SEMIDISCRETE_MNIST does not name a folder with MNIST's IDX files",
+)
+def test_real_mnist():
+    train, test = load_mnist(os.environ["POT_SEMIDISCRETE_MNIST"])
+    assert train.shape == (60_000, 28, 28)
+    assert test.shape == (10_000, 28, 28)
+    for images in (train, test):
+        assert images.dtype == np.float32
+        assert (images.min(), images.max()) == (0.0, 1.0)
+    assert 0.12 < train.mean() < 0.14  # 0.1307, as everybody's normalisation has it
+
+
+# Measures.
+
+
+def test_transport_cost_is_the_best_permutation(rng):
+    x, y = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
+    best = min(
+        ((x - y[list(order)]) ** 2).sum(axis=1).mean() for order in itertools.permutations(range(5))
+    )
+    assert transport_cost(x, y) == pytest.approx(best, rel=1e-12)
+    assert transport_cost(x, y, unit=4.0) == pytest.approx(best / 4, rel=1e-12)
+    assert transport_cost(x.astype("float32"), y) == pytest.approx(best, rel=1e-6)
+
+
+def test_transport_cost_splits_masses():
+    """Two points against three: thirds and halves."""
+    x, y = np.array([[0.0], [1.0]]), np.array([[0.0], [1.0], [2.0]])
+    # a third stays at 0, a sixth goes from 0 to 1, a sixth stays at 1, a third from 1 to 2
+    assert transport_cost(x, y) == pytest.approx(1 / 6 + 1 / 3, rel=1e-12)
+
+
+def test_transport_cost_of_a_set_to_itself_is_zero(rng):
+    x = rng.normal(size=(40, 2))
+    assert transport_cost(x, rng.permutation(x)) == pytest.approx(0, abs=1e-12)
+
+
+def test_transport_cost_of_a_translation_is_its_square(rng):
+    x = rng.normal(size=(40, 2))
+    assert transport_cost(x, x + [3.0, 4.0]) == pytest.approx(25, rel=1e-12)
+
+
+def test_covariance_ratio(rng):
+    x, y = rng.normal(size=(30, 4)), rng.normal(size=(20, 4))
+    expected = np.trace(np.cov(x.T)) / np.trace(np.cov(y.T))
+    assert covariance_ratio(x, y) == pytest.approx(expected, rel=1e-12)
+    assert covariance_ratio(x + 7.0, y) == pytest.approx(expected, rel=1e-9)
+    assert covariance_ratio(3.0 * x, y) == pytest.approx(9 * expected, rel=1e-12)
+    assert covariance_ratio(x, x) == 1.0
+    assert covariance_ratio(np.ones((30, 4)), y) == 0.0
+
+
+# Figures.
+
+
+@pytest.fixture
+def axes():
+    """Axes of a figure that is drawn to nowhere; what was put into them is drawn at the end."""
+    pytest.importorskip("matplotlib").use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2)
+    yield axes
+    figure.canvas.draw()
+    plt.close("all")
+
+
+def history(n, sign=1.0):
+    looks = np.arange(1, n + 1, max(1, n // 5))
+    return {
+        "loss": sign * np.linspace(2, 1, n),
+        "seconds": np.arange(n, dtype=float),
+        "chi2_step": looks,
+        "chi2": np.linspace(0.1, -0.01, len(looks)),
+    }
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("n", [0, 1, 2, 49, 51, 500])
+def test_history_is_drawn(n, sign, axes):
+    drawn = plot_history(history(n, sign), axes)
+    assert list(drawn) == list(axes)
+    raw, chi2 = axes[0].lines[0], axes[1].lines[0]
+    np.testing.assert_array_equal(raw.get_ydata(), history(n, sign)["loss"])
+    assert len(chi2.get_ydata()) == len(history(n)["chi2"])
+    assert (np.asarray(chi2.get_ydata()) >= 0).all()
+
+
+@pytest.mark.usefixtures("axes")
+def test_history_makes_its_own_axes():
+    assert len(plot_history(history(10))) == 2
+
+
+@pytest.mark.parametrize("columns", [1, 4, 12])
+@pytest.mark.parametrize("n", [1, 3, 4, 12, 13, 30])
+def test_every_image_is_drawn(n, columns, axes):
+    """Few, or not a whole number of rows: each image is black on the white of the frame."""
+    plot_images(np.ones((n, 4, 3)), axes[0], columns=columns, title="images")
+    (image,) = axes[0].images
+    drawn = np.asarray(image.get_array())
+    assert (drawn == 0).sum() == n * 4 * 3
+    assert axes[0].get_title() == "images"
+
+
+def test_images_are_drawn_in_reading_order(axes):
+    images = np.arange(6)[:, None, None] / 10 * np.ones((6, 2, 2))
+    plot_images(images, axes[0], columns=3)
+    drawn = 1 - np.asarray(axes[0].images[0].get_array())
+    np.testing.assert_allclose(drawn[::3, ::3], [[0.0, 0.1, 0.2], [0.3, 0.4, 0.5]], atol=1e-12)
+
+
+def test_images_out_of_range_are_clipped(axes):
+    plot_images(np.array([-1.0, 2.0])[:, None, None] * np.ones((2, 2, 2)), axes[0], columns=2)
+    drawn = np.asarray(axes[0].images[0].get_array())
+    assert (drawn.min(), drawn.max()) == (0.0, 1.0)

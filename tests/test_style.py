@@ -1,0 +1,89 @@
+"""Ruff, numpydoc, and the code of the README."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pot_semidiscrete
+
+ROOT = Path(__file__).parent.parent
+NUMPYDOC_IGNORED = {
+    "ES01",  # an extended summary is not owed
+    "SA01",  # nor a "See Also"
+    "EX01",  # examples are asked for below, of functions
+}
+RECEIVED = ("ParameterResult", "SemiDiscreteResult", "SolverState", "TrainingResult")
+
+
+def public():
+    """Public names, with those of the torch part where it is installed."""
+    names = [f"pot_semidiscrete.{name}" for name in pot_semidiscrete.__all__]
+    try:
+        from pot_semidiscrete import generative
+    except ImportError:
+        return names
+    return names + [f"pot_semidiscrete.generative.{name}" for name in generative.__all__]
+
+
+def resolve(name):
+    module, attribute = name.rsplit(".", 1)
+    return getattr(sys.modules[module], attribute)
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=["check", "format"])
+def test_ruff(command):
+    pytest.importorskip("ruff")
+    run = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("name", public())
+def test_numpydoc(name):
+    validate = pytest.importorskip("numpydoc.validate")
+    errors = [
+        f"{code}: {text}"
+        for code, text in validate.validate(name)["errors"]
+        if code not in NUMPYDOC_IGNORED
+        # users receive these and never build them: their attributes are what matters
+        and not (code == "PR01" and name.endswith(RECEIVED))
+    ]
+    assert not errors
+
+
+@pytest.mark.parametrize("name", [n for n in public() if n.rsplit(".", 1)[1][0].islower()])
+def test_functions_say_what_is_owed(name):
+    """Shapes or units, errors, source, and an example that doctest runs."""
+    doc = resolve(name).__doc__
+    for part in ("Parameters\n", "Returns\n", "Examples\n", ">>> "):
+        assert part in doc
+    if not name.endswith("mlp_generator"):
+        assert "Raises\n" in doc
+    if not name.endswith(("cost_scale", "mlp_generator")):
+        assert "References\n" in doc
+
+
+def readme_blocks():
+    text = (ROOT / "README.rst").read_text()
+    blocks = re.findall(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", text)
+    return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in blocks]
+
+
+def test_readme_has_its_blocks():
+    solve, train = readme_blocks()
+    assert len([line for line in solve.splitlines() if line.strip()]) <= 15
+    assert len([line for line in train.splitlines() if line.strip()]) <= 20
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_readme_runs(number, capsys):
+    block = readme_blocks()[number]
+    if "torch" in block:
+        pytest.importorskip("torch")
+    exec(compile(block, "README.rst", "exec"), {})
+    if number == 0:
+        assert "status='converged'" in capsys.readouterr().out
