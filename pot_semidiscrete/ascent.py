@@ -5,7 +5,7 @@ from typing import Any
 
 from .dual import scale_of
 from .kernels import mean_cost, sweep
-from .schedules import CYCLE_PASSES, annealed, cycled, gain
+from .schedules import CYCLE_GAIN, annealed, cycled, gain
 
 LARGEST_SHARE = 0.25  # passes in one step
 LEAST_ROWS = 32  # points in one step, unless the batch is smaller
@@ -107,10 +107,8 @@ def warm_up(target, draw, reg, n_batches=50):
     potential = average = state.potential
     ratio = reg / state.level if state.level > 0 else 1.0
     for k in range(n_batches):
-        x = draw()
-        level = state.level * ratio ** (k / (n_batches - 1.0))
-        eta = gain(0.0, x.shape[0] / target.weights.shape[0])
-        potential, _ = move(target, x, potential, level, eta)
+        level = state.level * ratio ** (k / max(n_batches - 1.0, 1.0))
+        potential, _ = move(target, draw(), potential, level, CYCLE_GAIN)
         average = averaged(average, potential, k + 1)
     return average
 
@@ -136,10 +134,8 @@ def track(potential, average, count, target, x, reg, cycle):
         As in :func:`step`, at the regularisation of the position in the cycle.
     """
     position = count % cycle
-    share = x.shape[0] / target.weights.shape[0]
-    eta = gain(CYCLE_PASSES + position * share, share)
     start = average if position == 0 else potential
-    potential, value = move(target, x, start, cycled(position, cycle, reg), eta)
+    potential, value = move(target, x, start, cycled(position, cycle, reg), CYCLE_GAIN)
     return potential, averaged(average, potential, position + 1), value
 
 

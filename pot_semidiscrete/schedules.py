@@ -8,7 +8,7 @@ the data nor the number of atoms appears in any default.
 import math
 
 CYCLE_HEAT = 5.0  # from where the regularisation falls to its value within a cycle of dual steps
-CYCLE_PASSES = 8.0  # age that the step of a cycle starts from
+CYCLE_GAIN = 0.7  # step within a cycle, in units of reg / b_j, however few points an atom sees
 
 
 def gain(passes, share):

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
+import pot_semidiscrete as sd
 from pot_semidiscrete import (
     SemiDiscreteResult,
     SemiDiscreteWarning,
@@ -209,9 +210,9 @@ def test_autocast_changes_nothing(metric, reg):
     atoms, x = randn(30, 8, seed=1), randn(64, 8)
     outcome = []
     for enabled in (False, True):
-        loss = SemiDiscreteLoss(atoms, metric=metric, reg=reg)
         points = x.clone().requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss = SemiDiscreteLoss(atoms, metric=metric, reg=reg)
             steps = torch.stack([loss.dual_step(points) for _ in range(6)])
             value = loss(points)
         value.backward()
@@ -230,6 +231,34 @@ def test_autocast_changes_no_fit():
             result = loss.fit(lambda n: randn(n, 8, seed=next(sampler)), tol=0, max_iter=5)  # noqa: B023
         outcome.append({"value": result.value, "marginal": result.marginal_b, **buffers(loss)})
     assert_equal(outcome[1], outcome[0])
+
+
+@pytest.mark.parametrize("metric", [None, "euclidean", "cosine"])
+def test_autocast_changes_no_function(metric):
+    atoms, x, psi, theta = randn(30, 8, seed=1), randn(64, 8), randn(30, seed=2), randn(8, seed=3)
+    functions = [getattr(sd, f"semidiscrete_{name}") for name in ("c_transform", "ot_map", "gradient")]
+    outcome = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            values = [torch.tensor(cost_scale(atoms, metric=metric))]
+            values += [f(atoms, x, psi, metric=metric, reg=0.3) for f in functions]
+            values += sd.generator_gradient(
+                lambda theta, z: z + theta, theta, x, atoms, psi, metric=metric, reg=0.3
+            )
+            result = sd.solve_semidiscrete(
+                atoms, "normal", metric=metric, reg=0.3, tol=0, max_iter=3, random_state=0
+            )
+            values += [result.potential, result.value, result.marginal_b]
+        outcome.append(dict(enumerate(values)))
+    assert_equal(outcome[1], outcome[0])
+
+
+def test_generator_trains_under_autocast():
+    """Its layers in bfloat16, the transport in the precision of the data."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = train(n_steps=150, optimizer=lambda p: torch.optim.Adam(p, lr=0.05))
+    assert result.loss.average.dtype == torch.float32
+    assert result.history["loss"][-20:].mean() < 0.3 * result.history["loss"][:5].mean()
 
 
 def test_low_precision_points_are_lifted():
