@@ -29,7 +29,7 @@ class Progress:
     """A progress bar on a terminal or in a notebook, if tqdm is installed; else ten lines."""
 
     def __init__(self, verbose, total, name):
-        self.total, self.name, self.count, self.bar = total, name, 0, None
+        self.total, self.name, self.count, self.shown, self.bar = total, name, 0, 0, None
         self.verbose = bool(verbose)
         if verbose and (sys.stderr.isatty() or "ipykernel" in sys.modules):
             try:
@@ -49,9 +49,17 @@ class Progress:
             if self.count % max(1, self.total // 100) == 0:
                 self.bar.set_postfix({k: f"{v:.4g}" for k, v in describe().items()}, refresh=False)
         elif self.count % max(1, self.total // 10) == 0:
-            facts = ", ".join(f"{k} {v:.4g}" for k, v in describe().items())
-            print(f"{self.name}: {self.count}/{self.total} {facts}", flush=True)
+            self._print(describe)
 
-    def close(self):
+    def close(self, describe):
+        """End the display, with the last numbers."""
         if self.bar is not None:
+            self.bar.set_postfix({k: f"{v:.4g}" for k, v in describe().items()})
             self.bar.close()
+        elif self.verbose and self.shown < self.count:
+            self._print(describe)
+
+    def _print(self, describe):
+        facts = ", ".join(f"{k} {v:.4g}" for k, v in describe().items())
+        print(f"{self.name}: {self.count}/{self.total} {facts}", flush=True)
+        self.shown = self.count

@@ -8,6 +8,7 @@ import numpy as np
 
 from ._validation import check_points, check_vector, check_weights, is_traced
 from .costs import Cost, resolve_metric
+from .envelope import full_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,13 @@ class Target:
         }
         return replace(self, **arrays)
 
+    @property
+    def template(self):
+        """Something of the shape (in its first axis), dtype and device that the user gave."""
+        if self.support is None:
+            return self.atoms
+        return self.expand(self.weights)[:, None]
+
     def local(self, x):
         """Source points in the coordinates of `atoms`."""
         return x if self.center is None else x - self.center
@@ -90,6 +98,11 @@ class Target:
 def build_target(X_target, a_target=None, metric=None):
     """Check the user's target and build the :class:`Target`."""
     X_target, nx = check_points("X_target", X_target)
+    with full_precision(nx, X_target):
+        return _build(X_target, nx, a_target, metric)
+
+
+def _build(X_target, nx, a_target, metric):
     cost = resolve_metric(metric, nx)
     weights = check_weights(a_target, X_target, nx)
     atoms, support = X_target, None
@@ -106,9 +119,9 @@ def build_target(X_target, a_target=None, metric=None):
     return Target(atoms, weights, center, support, X_target.shape[0], cost, nx)
 
 
-def check_potential(name, potential, X_target, target):
+def check_potential(name, potential, target):
     """Check a user's potential and compress it to the support."""
-    return target.compress(check_vector(name, potential, X_target, target.nx))
+    return target.compress(check_vector(name, potential, target.template, target.nx))
 
 
 def _index(index, X_target, nx):

@@ -1,5 +1,6 @@
 """The public door: every argument is checked here, and trusted inside."""
 
+import contextlib
 import math
 import numbers
 import sys
@@ -38,7 +39,8 @@ def check_points(name, X, like=None):
     nx : ot.backend.Backend
     """
     if isinstance(X, (list, tuple)) and like is None:
-        X = np.asarray(X)
+        with contextlib.suppress(ValueError):  # ragged: reported below as what it is
+            X = np.asarray(X)
     try:
         nx = get_backend(X)
     except ValueError:
@@ -84,10 +86,23 @@ def check_same_kind(name, x, like):
         )
 
 
+def rows(points, nx):
+    """Points of any shape as one row each; what is no such thing is left for the checks."""
+    shape = getattr(points, "shape", ())
+    if len(shape) == 0 or 0 in shape or not hasattr(points, "reshape"):
+        return points
+    return nx.reshape(points, (shape[0], math.prod(shape[1:])))
+
+
 def check_vector(name, v, X_target, nx):
     """Check a finite vector with one entry for each atom."""
     if isinstance(v, (list, tuple)):
-        v = nx.from_numpy(np.asarray(v, dtype=float), type_as=X_target)
+        try:
+            v = nx.from_numpy(np.asarray(v, dtype=float), type_as=X_target)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{name}: expected one number for each atom, received {describe(v)} of other things."
+            ) from None
     if not hasattr(v, "shape") or tuple(v.shape) != (X_target.shape[0],):
         raise ValueError(
             f"{name}: expected shape ({X_target.shape[0]},), one entry for each row of X_target, "
@@ -120,9 +135,11 @@ def check_weights(a_target, X_target, nx):
 def check_real(name, value, *, positive=False):
     """Check a finite real number, at least 0 (or above 0)."""
     try:
-        if isinstance(value, (str, bytes, bool)):
+        if isinstance(value, (str, bytes, bool, np.bool_)):
             raise TypeError
         number = float(value)
+    except OverflowError:
+        number = math.inf
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a real number, received {describe(value)}.") from None
     if not math.isfinite(number) or number < 0 or (positive and number == 0):

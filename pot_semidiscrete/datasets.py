@@ -1,6 +1,8 @@
 """Reading of data files."""
 
 import gzip
+import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +28,18 @@ def read_idx(path):
     """
     data = Path(path).read_bytes()
     if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: expected a whole gzip file, received a broken one.") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_DTYPES:
         raise ValueError(f"{path}: expected an IDX file, as MNIST's, received something else.")
-    start = 4 + 4 * data[3]
-    shape = tuple(np.frombuffer(data[4:start], ">i4"))
-    values = np.frombuffer(data[start:], _IDX_DTYPES[data[2]])
-    if values.size != np.prod(shape):
-        raise ValueError(f"{path}: expected {np.prod(shape)} values, received {values.size}.")
-    return values.reshape(shape).astype(values.dtype.newbyteorder("="))
+    start, dtype = 4 + 4 * data[3], np.dtype(_IDX_DTYPES[data[2]])
+    shape = tuple(np.frombuffer(data[4:start], ">i4")) if len(data) >= start else ()
+    expected = start + math.prod(int(n) for n in shape) * dtype.itemsize
+    if len(data) != expected:
+        raise ValueError(f"{path}: expected {expected} bytes, received {len(data)}; is it whole?")
+    return np.frombuffer(data[start:], dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
 def load_mnist(folder):

@@ -13,8 +13,8 @@ def _problem(X_target, X_source, semi_dual_potential, a_target, metric, reg):
     """Check the arguments that all functions here share."""
     reg = check_real("reg", reg)
     target = build_target(X_target, a_target, metric)
-    X_source, _ = check_points("X_source", X_source, like=X_target)
-    potential = check_potential("semi_dual_potential", semi_dual_potential, X_target, target)
+    X_source, _ = check_points("X_source", X_source, like=target.atoms)
+    potential = check_potential("semi_dual_potential", semi_dual_potential, target)
     return target, X_source, potential, reg
 
 
@@ -29,9 +29,8 @@ def _is_tracked(target, *arrays):
 
 def field(name, target, x, potential, reg):
     """One field of a sweep over all atoms, differentiable if a gradient may be asked for."""
-    nx, tracked = target.nx, _is_tracked(target, x, potential)
-    with envelope.full_precision(nx, x):
-        out = sweep(target, target.local(x), potential, reg, (name,), differentiable=tracked)
+    tracked = _is_tracked(target, x, potential)
+    out = sweep(target, target.local(x), potential, reg, (name,), differentiable=tracked)
     values = getattr(out, name)
     if name == "weights":
         return target.expand(values, axis=1)
@@ -41,11 +40,10 @@ def field(name, target, x, potential, reg):
 def value_of(target, x, potential, reg):
     """:func:`semidiscrete_loss` of a built target."""
     nx, x = target.nx, target.local(x)
-    with envelope.full_precision(nx, x):
-        if _is_tracked(target):
-            out = sweep(target, x, potential, reg, differentiable=True)
-            return nx.mean(out.c_transform) + nx.sum(target.weights * potential)
-        return envelope.semi_dual_value(target.detached, x, potential, reg)
+    if _is_tracked(target):
+        out = sweep(target, x, potential, reg, differentiable=True)
+        return nx.mean(out.c_transform) + nx.sum(target.weights * potential)
+    return envelope.semi_dual_value(target.detached, x, potential, reg)
 
 
 def semidiscrete_c_transform(

@@ -11,7 +11,7 @@ Fitting is done without a graph. What users differentiate is one of two things:
 import contextlib
 
 from . import kernels
-from ._validation import is_traced
+from ._validation import describe, is_traced
 
 
 def tracks_gradient(nx, *arrays):
@@ -145,6 +145,11 @@ def generator_vjp(generator, theta, z, cotangent_of, nx):
     from torch.utils import _pytree
 
     leaves, structure = _pytree.tree_flatten(theta)
+    if not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
+        raise TypeError(
+            "theta: expected a tensor, or a list, tuple or dict of tensors, received "
+            f"{', '.join(sorted({describe(leaf) for leaf in leaves}))}; use torch.as_tensor."
+        )
     leaves = [leaf.detach().requires_grad_() for leaf in leaves]
     with torch.enable_grad():
         points = generator(_pytree.tree_unflatten(leaves, structure), z)

@@ -8,7 +8,15 @@ import numpy as np
 from . import ascent, envelope
 from ._run import Progress, outermost
 from ._target import build_target, check_potential
-from ._validation import all_finite, check_callable, check_count, check_points, check_real
+from ._validation import (
+    all_finite,
+    check_callable,
+    check_count,
+    check_points,
+    check_real,
+    describe,
+    rows,
+)
 from .kernels import sweep
 from .samplers import check_batch
 
@@ -91,7 +99,7 @@ def generator_gradient(
     reg = check_real("reg", reg)
     check_callable("generator", generator, "(theta, z) -> points")
     target = build_target(X_target, a_target, metric).detached
-    potential = check_potential("semi_dual_potential", semi_dual_potential, X_target, target)
+    potential = check_potential("semi_dual_potential", semi_dual_potential, target)
     return gradient_at(generator, theta, z, target, target.nx.detach(potential), reg, vjp)
 
 
@@ -101,15 +109,20 @@ def gradient_at(generator, theta, z, target, potential, reg, vjp):
 
     def cotangent_of(points):
         x = _rows(points, target)
-        with envelope.full_precision(nx, x):
-            out = sweep(target, target.local(x), potential, reg, ("c_transform", "gradient"))
+        out = sweep(target, target.local(x), potential, reg, ("c_transform", "gradient"))
         value = nx.mean(out.c_transform) + nx.sum(target.weights * potential)
         return value, nx.reshape(out.gradient / x.shape[0], tuple(points.shape))
 
     if vjp is not None:
         check_callable("vjp", vjp, "(theta, z, cotangent) -> gradient")
         value, cotangent = cotangent_of(generator(theta, z))
-        return value, vjp(theta, z, cotangent)
+        gradient = vjp(theta, z, cotangent)
+        if getattr(gradient, "shape", None) != getattr(theta, "shape", None):
+            raise ValueError(
+                f"vjp: expected a gradient of the shape of theta ({describe(theta)}), received "
+                f"{describe(gradient)}; sum the cotangents over the points."
+            )
+        return value, gradient
     if nx.__name__ not in ("torch", "jax"):
         raise TypeError(
             f"vjp: expected a callable (theta, z, cotangent) -> gradient, for the {nx.__name__} backend "
@@ -120,9 +133,7 @@ def gradient_at(generator, theta, z, target, potential, reg, vjp):
 
 def _rows(points, target):
     """What a generator returned, checked, one row for each point."""
-    if hasattr(points, "shape") and len(points.shape) > 0:
-        points = target.nx.reshape(points, (points.shape[0], -1))
-    return check_points("generator(theta, z)", points, like=target.atoms)[0]
+    return check_points("generator(theta, z)", rows(points, target.nx), like=target.atoms)[0]
 
 
 @dataclass
@@ -246,7 +257,7 @@ def train_parameters(
     nx = target.nx
     level = ascent.tracking_reg(target, reg)
     if init_potential is not None:
-        init_potential = check_potential("init_potential", init_potential, X_target, target)
+        init_potential = check_potential("init_potential", init_potential, target)
         init_potential = nx.detach(init_potential)
     adam = Adam(theta, learning_rate, nx)
     losses, status, count = [], "finished", 0
@@ -296,7 +307,7 @@ def train_parameters(
             error.partial_result = result()
             raise
         finally:
-            bar.close()
+            bar.close(lambda: {"loss": float(losses[-1])} if losses else {})
     return result()
 
 
@@ -304,6 +315,11 @@ class Adam:
     """Adam (Kingma, Ba 2015), for one array of any backend."""
 
     def __init__(self, theta, learning_rate, nx):
+        if not isinstance(theta, nx.__type__):
+            raise TypeError(
+                f"theta: expected a {nx.__name__} array, as X_target is, received {describe(theta)}; "
+                "put the parameters into one array."
+            )
         self.theta, self.learning_rate, self.nx = nx.copy(nx.detach(theta)), learning_rate, nx
         self.mean = self.square = 0.0 * self.theta
         self.count = 0

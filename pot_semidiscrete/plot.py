@@ -22,9 +22,10 @@ def plot_history(history, axes=None):
         _, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
     steps = np.arange(1, len(history["loss"]) + 1)
     axes[0].plot(steps, history["loss"], lw=0.5, color="0.7")
-    width = max(1, len(steps) // 50)
-    smooth = np.convolve(history["loss"], np.full(width, 1.0 / width), mode="valid")
-    axes[0].plot(steps[width - 1 :], smooth, color="C0")
+    if len(steps):
+        width = max(1, len(steps) // 50)
+        smooth = np.convolve(history["loss"], np.full(width, 1.0 / width), mode="valid")
+        axes[0].plot(steps[width - 1 :], smooth, color="C0")
     axes[0].set(xlabel="generator step", ylabel="semi-dual value")
     if len(steps) and min(history["loss"]) > 0:
         axes[0].set_yscale("log")
@@ -45,10 +46,10 @@ def plot_images(images, ax, columns=12, title=None):
     title : str, optional
     """
     images = np.asarray(images)
-    rows = len(images) // columns
+    rows = -(-len(images) // columns)
     height, width = images.shape[1:]
-    grid = images[: rows * columns].reshape(rows, columns, height, width)
-    frame = np.full((rows, columns, height + 1, width + 1), 1.0)
-    frame[:, :, :height, :width] = 1.0 - np.clip(grid, 0.0, 1.0)
-    ax.imshow(frame.swapaxes(1, 2).reshape(rows * (height + 1), -1), cmap="gray", vmin=0, vmax=1)
+    frame = np.full((rows * columns, height + 1, width + 1), 1.0)
+    frame[: len(images), :height, :width] = 1.0 - np.clip(images, 0.0, 1.0)
+    frame = frame.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
+    ax.imshow(frame.reshape(rows * (height + 1), -1), cmap="gray", vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[], title=title)

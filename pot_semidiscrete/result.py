@@ -1,7 +1,9 @@
 """The result of the solver, an :class:`ot.utils.OTResult` that can be used and kept."""
 
+import contextlib
 import json
 import os
+from zipfile import BadZipFile
 
 import numpy as np
 from ot.utils import OTResult
@@ -165,9 +167,11 @@ class SemiDiscreteResult(OTResult):
             part = x[start : start + rows]
             chi = sweep(target, part, self._potential, self.reg, ("weights",)).weights
             if self.reg > 0:
-                level = random.uniform(part.shape[0], 1)
-                # the first atom whose cumulative weight exceeds the level; rounding may leave none
-                above = nx.cumsum(chi, axis=1) > level * nx.sum(chi, axis=1)[:, None]
+                # the first atom whose cumulative weight reaches the level; the level is in (0, 1],
+                # not [0, 1), and above all traces that rounding leaves at atoms out of reach
+                level = nx.clip(1.0 - random.uniform(part.shape[0], 1), 1e-12, 1.0)
+                cumulative = nx.cumsum(chi, axis=1)
+                above = cumulative >= level * cumulative[:, -1:]
                 chi = nx.where(above, nx.ones(1, type_as=chi), nx.zeros(1, type_as=chi))
             parts.append(nx.argmax(chi, axis=1))
         index = nx.concatenate(parts, axis=0)
@@ -223,14 +227,7 @@ class SemiDiscreteResult(OTResult):
         ValueError
             If the file is not one of ours, or the atoms or the metric are not those of the result.
         """
-        with np.load(path, allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
-        meta = json.loads(str(stored["meta"])) if "meta" in stored else {}
-        if meta.get("format") != _FORMAT:
-            raise ValueError(
-                f"{path}: expected a file written by SemiDiscreteResult.save, format {_FORMAT}, "
-                f"received format {meta.get('format')}."
-            )
+        stored, meta = _read(path)
         X_target, nx = check_points("X_target", X_target)
         if len(stored["weights"]) != X_target.shape[0]:
             raise ValueError(
@@ -278,9 +275,33 @@ def write_npz(path, arrays):
     """Write arrays to `path` so that the file appears whole or not at all."""
     path = os.fspath(path)
     partial = f"{path}.partial"
-    with open(partial, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(partial)
+        raise
+
+
+def _read(path):
+    """Arrays and facts of a file that :meth:`SemiDiscreteResult.save` wrote."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            stored = {name: file[name] for name in file.files}
+        meta = json.loads(str(stored.pop("meta")))
+        received = f"format {meta['format']}"
+    except FileNotFoundError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, BadZipFile) as error:
+        meta, received = {}, f"something else ({type(error).__name__})"
+    if meta.get("format") != _FORMAT:
+        raise ValueError(
+            f"{path}: expected a file written by SemiDiscreteResult.save, format {_FORMAT}, received "
+            f"{received}."
+        )
+    return stored, meta
 
 
 def _fingerprint(target):

@@ -91,8 +91,8 @@ def resolve_random(random_state, nx, type_as):
     )
 
 
-def resolve_source(sampler_source, X_target, nx, random_state):
-    """Turn `sampler_source` into a callable ``n -> (n, d)`` in the backend of `X_target`.
+def resolve_source(sampler_source, target, random_state):
+    """Turn `sampler_source` into a callable ``n -> (n, d)`` in the backend of the target.
 
     Parameters
     ----------
@@ -101,10 +101,10 @@ def resolve_source(sampler_source, X_target, nx, random_state):
         law on the unit cube; ``ball`` (``unif_ball``), on the unit ball; ``normal``, the standard
         Gaussian. The rows of an array are drawn uniformly, with replacement.
     """
-    random = resolve_random(random_state, nx, X_target)
+    nx, d = target.nx, target.atoms.shape[1]
+    random = resolve_random(random_state, nx, target.atoms)
     if callable(sampler_source):
         return sampler_source
-    d = X_target.shape[1]
     if isinstance(sampler_source, str):
         if sampler_source in ("unif", "unif_cube"):
             return lambda n: random.uniform(n, d)
@@ -119,7 +119,7 @@ def resolve_source(sampler_source, X_target, nx, random_state):
 
             return ball
     elif hasattr(sampler_source, "shape"):
-        rows, _ = check_points("sampler_source", sampler_source, like=X_target)
+        rows, _ = check_points("sampler_source", sampler_source, like=target.atoms)
         rows = nx.detach(rows)
         return lambda n: rows[random.integers(rows.shape[0], n)]
     raise ValueError(

@@ -1,5 +1,6 @@
 """The solver: sample, step, look, stop."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,8 @@ class Solver:
         )
 
     def progress(self):
+        if not self.values:
+            return {}
         facts = {"reg": self.dual.level, "value": float(self.values[-1])}
         if self.checks:
             facts["chi2"] = self.checks[-1][1]
@@ -231,14 +234,13 @@ def solve_semidiscrete(
         check_callable("callback", callback, "of the state")
     target = build_target(X_target, a_target, metric).detached
     if init_potential is not None:
-        init_potential = check_potential("init_potential", init_potential, X_target, target)
+        init_potential = check_potential("init_potential", init_potential, target)
         init_potential = target.nx.detach(init_potential)
-    source = resolve_source(sampler_source, X_target, target.nx, random_state)
+    source = resolve_source(sampler_source, target, random_state)
     result = solve_target(
         target, source, reg, tol, max_iter, batch_size, init_potential, verbose, callback
     )
-    if tol > 0 and result.status in ("max_iter", "interrupted"):
-        warnings.warn(_shortfall(result, tol), SemiDiscreteWarning, stacklevel=2)
+    warn_shortfall(result, tol)
     return result
 
 
@@ -262,7 +264,7 @@ def solve_target(
             error.partial_result = solver.result()
             raise
         finally:
-            bar.close()
+            bar.close(solver.progress)
     return solver.result()
 
 
@@ -283,11 +285,19 @@ def _run(solver, tol, max_iter, callback, bar):
             check_at *= CHECK_GROWTH
 
 
-def _shortfall(result, tol):
-    """Say how far the run ended from its tolerance, and what to change."""
-    reached = max(result.chi2 + 1.645 * result.chi2_stderr, 0.0) ** 0.5
-    return (
-        f"solve_semidiscrete ended ({result.status}) with a relative marginal error of up to "
-        f"{reached:.3g} (95%), tol is {tol:.3g}; continue with init_potential=result.potential, "
-        "or raise max_iter, batch_size, reg or tol."
+def warn_shortfall(result, tol):
+    """Say how far a run ended from its tolerance, and what to change."""
+    if tol == 0 or result.status not in ("max_iter", "interrupted"):
+        return
+    bound = result.chi2 + 1.645 * result.chi2_stderr
+    reached = (
+        "before its error was measured"
+        if math.isnan(bound)
+        else f"with a relative marginal error of up to {max(bound, 0.0) ** 0.5:.3g} (95%)"
+    )
+    warnings.warn(
+        f"solve_semidiscrete ended ({result.status}) {reached}, tol is {tol:.3g}; continue with "
+        "init_potential=result.potential, or raise max_iter, batch_size, reg or tol.",
+        SemiDiscreteWarning,
+        stacklevel=3,
     )

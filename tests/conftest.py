@@ -56,6 +56,10 @@ def _installed(name):
 
 
 BACKENDS = [name for name in ("numpy", "torch", "jax") if _installed(name)]
+if "torch" in BACKENDS:
+    import torch
+
+    torch.set_num_threads(1)  # the tensors are small: a second thread costs more than it gives
 if "jax" in BACKENDS:
     import jax
 

@@ -4,11 +4,10 @@ import torch
 from torch import nn
 
 from .. import ascent
-from .._target import build_target
-from .._validation import check_count, check_points, check_real
+from .._target import build_target, check_potential
+from .._validation import check_callable, check_count, check_points, check_real, rows
 from ..dual import scale_of, value_of
-from ..samplers import check_batch
-from ..solver import solve_target
+from ..solver import solve_target, warn_shortfall
 
 RELATIVE_REG = 0.01
 
@@ -91,7 +90,7 @@ class SemiDiscreteLoss(nn.Module):
 
     def forward(self, x):
         """Semi-dual value of the points `x`, shape (n, ...): a scalar in units of the metric."""
-        x, _ = check_points("x", self._rows(x), like=self.target.atoms)
+        x, _ = check_points("x", self.rows(x), like=self.target.atoms)
         return value_of(self.target, x, self.target.compress(self.average), self.reg)
 
     @torch.no_grad()
@@ -161,14 +160,19 @@ class SemiDiscreteLoss(nn.Module):
         Returns
         -------
         pot_semidiscrete.SemiDiscreteResult
+            Potential, estimates on fresh samples, and why the run ended.
         """
+        check_callable("sampler", sampler, "n -> points")
+        if callback is not None:
+            check_callable("callback", callback, "of the state")
         if init_potential is not None:
-            init_potential = self.target.compress(init_potential)
+            init_potential = check_potential("init_potential", init_potential, self.target).detach()
+        tol = check_real("tol", tol)
         result = solve_target(
             self.target,
-            lambda n: self._rows(sampler(n)),
+            lambda n: self.rows(sampler(n)),
             self.reg,
-            check_real("tol", tol),
+            tol,
             check_count("max_iter", max_iter),
             check_count("batch_size", batch_size),
             init_potential,
@@ -177,6 +181,7 @@ class SemiDiscreteLoss(nn.Module):
         )
         potential = self.target.compress(result.potential)
         self._store(potential, potential, self.dual_steps)
+        warn_shortfall(result, tol)
         return result
 
     def extra_repr(self):
@@ -188,13 +193,15 @@ class SemiDiscreteLoss(nn.Module):
         self.average.copy_(self.target.expand(self.target.centred(average)))
         self.n_steps.fill_(int(n_steps))
 
-    def _rows(self, x):
-        """Points of any shape as rows, in the dtype of the data."""
-        return x.reshape(x.shape[0], -1).to(self.target.atoms.dtype) if x.ndim else x
+    def rows(self, x):
+        """Points of any shape as one row each, in the dtype of the data."""
+        if isinstance(x, torch.Tensor) and x.is_floating_point():
+            x = x.to(self.target.atoms.dtype)
+        return rows(x, self.target.nx)
 
     def _local(self, x):
-        x = self._rows(x.detach())
-        return self.target.local(check_batch("x", x, len(x), self.target))
+        x, _ = check_points("x", self.rows(x), like=self.target.atoms)
+        return self.target.local(x.detach())
 
     def _apply(self, fn, recurse=True):
         # follow the device that fn moves to, and only that: the potential needs its precision

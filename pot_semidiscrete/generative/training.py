@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .._run import Progress, SemiDiscreteWarning, outermost
-from .._validation import check_callable, check_count
+from .._validation import check_callable, check_count, describe
 from ..certificates import evaluate
 from ..samplers import Draws, resolve_random
 from .loss import SemiDiscreteLoss
@@ -70,31 +70,62 @@ class Trainer:
         """Fresh points, in the generator's present mode."""
         return self.generator(self.latent_sampler(n or self.batch_size))
 
+    @property
+    def parameters(self):
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def is_lost(self, tensors):
+        """Tell whether the run, once begun, has met numbers that are not finite."""
+        return len(self.losses) > 0 and not all(bool(torch.isfinite(t).all()) for t in tensors)
+
     def step(self, dual_steps):
-        """Follow with the potential, then move the generator; False if the loss is not finite."""
-        with torch.no_grad():
-            for _ in range(dual_steps):
-                self.loss.dual_step(self.points())
-        value = self.loss(self.points())
+        """Follow with the potential, then move the generator.
+
+        Returns False, the generator being that of the step before, if its points, its gradient or
+        what an optimiser made of them are not finite.
+        """
+        for _ in range(dual_steps):
+            with torch.no_grad():
+                x = self.points()
+            if self.is_lost([x]):
+                return False
+            self.loss.dual_step(x)
+        x = self.points()
+        if self.is_lost([x]):
+            return False
+        value = self.loss(x)
+        if not value.requires_grad:
+            raise TypeError(
+                "generator: expected points that torch can differentiate in the parameters, received "
+                "points cut from the graph; use neither detach nor numpy inside it."
+            )
         self.optimizer.zero_grad()
         value.backward()
-        if not torch.isfinite(value):
+        before = [p.detach().clone() for p in self.parameters]
+        if self.is_lost([p.grad for p in self.parameters if p.grad is not None]):
             return False
         self.optimizer.step()
         self.losses.append(float(value.detach()))
         self.seconds.append(time.perf_counter() - self.start)
+        if self.is_lost(self.parameters):
+            with torch.no_grad():
+                for p, good in zip(self.parameters, before, strict=True):
+                    p.copy_(good)
+            return False
         return True
 
     def look(self):
         """Measure the marginal error on fresh points."""
         target = self.loss.target
-        draws = Draws(lambda n: self.loss._rows(self.points(n)), target)
+        draws = Draws(lambda n: self.loss.rows(self.points(n)), target)
         potential = target.compress(self.loss.average)
         n = LOOK_BATCHES * self.batch_size
         found = evaluate(target, draws, potential, self.loss.reg, n, self.batch_size)
         self.looks.append((len(self.losses), found.chi2))
 
     def progress(self):
+        if not self.losses:
+            return {}
         facts = {"loss": self.losses[-1]}
         if self.looks:
             facts["chi2"] = self.looks[-1][1]
@@ -219,7 +250,7 @@ def train_generator(
                 if not trainer.step(loss.dual_steps):
                     trainer.status = "diverged"
                     warnings.warn(
-                        f"train_generator: the loss was not finite at step {k}; the generator is "
+                        f"train_generator: numbers were not finite at step {k}; the generator is "
                         "that of the step before. Lower the learning rate.",
                         SemiDiscreteWarning,
                         stacklevel=2,
@@ -240,7 +271,7 @@ def train_generator(
             error.partial_result = trainer.result()
             raise
         finally:
-            bar.close()
+            bar.close(trainer.progress)
     return trainer.result()
 
 
@@ -264,5 +295,10 @@ def _optimizer(optimizer, generator):
     parameters = [p for p in generator.parameters() if p.requires_grad]
     if optimizer is None:
         return torch.optim.Adam(parameters, lr=LEARNING_RATE)
-    check_callable("optimizer", optimizer, "of parameters")
-    return optimizer(parameters)
+    built = check_callable("optimizer", optimizer, "of parameters")(parameters)
+    if not isinstance(built, torch.optim.Optimizer):
+        raise TypeError(
+            "optimizer: expected a torch optimizer, or a callable that makes one of parameters, received "
+            f"one that made {describe(built)}."
+        )
+    return built

@@ -75,6 +75,11 @@ def sweep(target, x, potential, reg, want=("c_transform",), *, differentiable=Fa
     -------
     Sweep
     """
+    with envelope.full_precision(target.nx, x):
+        return _sweep(target, x, potential, reg, want, differentiable)
+
+
+def _sweep(target, x, potential, reg, want, differentiable):
     nx = target.nx
     if differentiable:
         kernel, guard = Kernel(target, potential, reg), envelope.checkpoint(nx)
@@ -106,11 +111,12 @@ def mean_cost(target, x, weights=None):
     if weights is None:
         weights = nx.full((x.shape[0],), 1.0 / x.shape[0], type_as=x)
     step, total = block_rows(target, x), 0.0
-    for start in range(0, x.shape[0], step):
-        rows, share = x[start : start + step], weights[start : start + step]
-        cross = cost.cross(rows, target.atoms, 1.0, nx, lambda u, v: nx.dot(u, v.T))
-        separable = nx.sum(share * cost.row(rows, nx)) + nx.sum(share) * target.column
-        total = total + separable - nx.dot(share, cross)
+    with envelope.full_precision(nx, x):
+        for start in range(0, x.shape[0], step):
+            rows, share = x[start : start + step], weights[start : start + step]
+            cross = cost.cross(rows, target.atoms, 1.0, nx, lambda u, v: nx.dot(u, v.T))
+            separable = nx.sum(share * cost.row(rows, nx)) + nx.sum(share) * target.column
+            total = total + separable - nx.dot(share, cross)
     return total
 
 
