@@ -47,7 +47,8 @@ class Target:
     @functools.cached_property
     def column(self):
         """The part of the cost that depends on the atom only."""
-        return self.cost.column(self.atoms, self.nx)
+        with full_precision(self.nx, self.atoms):
+            return self.cost.column(self.atoms, self.nx)
 
     @functools.cached_property
     def detached(self):

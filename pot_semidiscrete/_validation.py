@@ -11,6 +11,10 @@ from ot.backend import get_backend
 _POSITIONS = "an array of shape (n, d), float32 or float64"
 
 
+class NotFiniteError(ValueError):
+    """Points were NaN or infinite: of a generator in training, a divergence."""
+
+
 def is_traced(x):
     """Tell whether `x` is a JAX tracer, whose numbers cannot be looked at."""
     jax = sys.modules.get("jax")
@@ -65,7 +69,9 @@ def check_points(name, X, like=None):
             f"received {describe(X)}."
         )
     if not all_finite(X, nx):
-        raise ValueError(f"{name}: expected finite numbers, received NaN or inf; clean the data first.")
+        raise NotFiniteError(
+            f"{name}: expected finite numbers, received NaN or inf; clean the data first."
+        )
     return X, nx
 
 

@@ -273,7 +273,7 @@ for _name, _reason in _ABSENT.items():
 
 def write_npz(path, arrays):
     """Write arrays to `path` so that the file appears whole or not at all."""
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     partial = f"{path}.partial"
     try:
         with open(partial, "wb") as file:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import envelope
-from ._validation import all_finite, check_points, check_same_kind, describe
+from ._validation import NotFiniteError, all_finite, check_points, check_same_kind, describe
 
 NAMED_SOURCES = ("unif", "unif_cube", "ball", "unif_ball", "normal")
 
@@ -76,7 +76,7 @@ def resolve_random(random_state, nx, type_as):
         if random_state is None:
             generator.seed()
         else:
-            generator.manual_seed(int(random_state))
+            generator.manual_seed(int(random_state) % 2**63)
         return TorchRandom(generator, type_as)
     if type(random_state).__module__.startswith("torch") and hasattr(random_state, "manual_seed"):
         if nx.__name__ != "torch":
@@ -158,5 +158,7 @@ def check_batch(name, x, n, target):
     if len(x.shape) != 2 or x.shape[1] != atoms.shape[1] or not 0 < x.shape[0] <= n:
         raise ValueError(f"{name}: expected {expected}, received {describe(x)}.")
     if not all_finite(x, nx):
-        raise ValueError(f"{name}: expected finite points, received NaN or inf; check the generator.")
+        raise NotFiniteError(
+            f"{name}: expected finite points, received NaN or inf; check the generator."
+        )
     return nx.detach(x)

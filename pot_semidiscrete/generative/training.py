@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .._run import Progress, SemiDiscreteWarning, outermost
-from .._validation import check_callable, check_count, describe
+from .._validation import NotFiniteError, check_callable, check_count, describe
 from ..certificates import evaluate
 from ..samplers import Draws, resolve_random
 from .loss import SemiDiscreteLoss
@@ -63,7 +63,7 @@ class Trainer:
     def __init__(self, generator, latent_sampler, loss, optimizer, batch_size):
         self.generator, self.latent_sampler, self.loss = generator, latent_sampler, loss
         self.optimizer, self.batch_size = optimizer, batch_size
-        self.status, self.start = "finished", time.perf_counter()
+        self.status, self.start, self.begun = "finished", time.perf_counter(), False
         self.losses, self.seconds, self.looks = [], [], []
 
     def points(self, n=None):
@@ -74,26 +74,16 @@ class Trainer:
     def parameters(self):
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def is_lost(self, tensors):
-        """Tell whether the run, once begun, has met numbers that are not finite."""
-        return len(self.losses) > 0 and not all(bool(torch.isfinite(t).all()) for t in tensors)
-
     def step(self, dual_steps):
         """Follow with the potential, then move the generator.
 
-        Returns False, the generator being that of the step before, if its points, its gradient or
-        what an optimiser made of them are not finite.
+        Raises NotFiniteError, the generator being that of the step before, if its points, their
+        value, its gradient or what the optimiser made of it are not finite.
         """
-        for _ in range(dual_steps):
-            with torch.no_grad():
-                x = self.points()
-            if self.is_lost([x]):
-                return False
-            self.loss.dual_step(x)
-        x = self.points()
-        if self.is_lost([x]):
-            return False
-        value = self.loss(x)
+        with torch.no_grad():
+            for _ in range(dual_steps):
+                self.loss.dual_step(self.points())
+        value = self.loss(self.points())
         if not value.requires_grad:
             raise TypeError(
                 "generator: expected points that torch can differentiate in the parameters, received "
@@ -101,18 +91,21 @@ class Trainer:
             )
         self.optimizer.zero_grad()
         value.backward()
+        _check_finite("loss", [value])
+        self.begun = True
+        _check_finite("gradient", [p.grad for p in self.parameters if p.grad is not None])
         before = [p.detach().clone() for p in self.parameters]
-        if self.is_lost([p.grad for p in self.parameters if p.grad is not None]):
-            return False
         self.optimizer.step()
-        self.losses.append(float(value.detach()))
-        self.seconds.append(time.perf_counter() - self.start)
-        if self.is_lost(self.parameters):
+        torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
+        try:
+            _check_finite("parameters", self.parameters)
+        except NotFiniteError:
             with torch.no_grad():
                 for p, good in zip(self.parameters, before, strict=True):
                     p.copy_(good)
-            return False
-        return True
+            raise
+        self.losses.append(float(value.detach()))
+        self.seconds.append(time.perf_counter() - self.start)
 
     def look(self):
         """Measure the marginal error on fresh points."""
@@ -247,15 +240,7 @@ def train_generator(
                 with torch.no_grad():
                     loss.warm_up(trainer.points)
             for k in range(1, n_steps + 1):
-                if not trainer.step(loss.dual_steps):
-                    trainer.status = "diverged"
-                    warnings.warn(
-                        f"train_generator: numbers were not finite at step {k}; the generator is "
-                        "that of the step before. Lower the learning rate.",
-                        SemiDiscreteWarning,
-                        stacklevel=2,
-                    )
-                    break
+                trainer.step(loss.dual_steps)
                 if k % look_every == 0 or k == n_steps:
                     trainer.look()
                 bar.update(trainer.progress)
@@ -266,6 +251,16 @@ def train_generator(
             if not is_outermost:
                 raise
             trainer.status = "interrupted"
+        except NotFiniteError as error:
+            if not trainer.begun:  # the input is at fault, not the training
+                raise
+            trainer.status = "diverged"
+            warnings.warn(
+                f"train_generator stopped after {len(trainer.losses)} steps, with the generator of the "
+                f"last one: {error} A lower learning rate may help.",
+                SemiDiscreteWarning,
+                stacklevel=2,
+            )
         except Exception as error:
             trainer.status = "failed"
             error.partial_result = trainer.result()
@@ -275,12 +270,17 @@ def train_generator(
     return trainer.result()
 
 
+def _check_finite(name, tensors):
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        raise NotFiniteError(f"{name}: expected finite numbers, received NaN or inf.")
+
+
 def _latent(latent_sampler, loss, random_state):
     """The latent law: the user's, or standard normal of a dimension."""
+    random = resolve_random(random_state, loss.target.nx, loss.average)
     if callable(latent_sampler):
         return latent_sampler
     dimension = check_count("latent_sampler", latent_sampler)
-    random = resolve_random(random_state, loss.target.nx, loss.average)
     return lambda n: random.normal(n, dimension)
 
 
@@ -298,7 +298,7 @@ def _optimizer(optimizer, generator):
     built = check_callable("optimizer", optimizer, "of parameters")(parameters)
     if not isinstance(built, torch.optim.Optimizer):
         raise TypeError(
-            "optimizer: expected a torch optimizer, or a callable that makes one of parameters, received "
-            f"one that made {describe(built)}."
+            "optimizer: expected a torch optimizer, or a callable of parameters that makes one, "
+            f"received one that made {describe(built)}."
         )
     return built

@@ -1,0 +1,6 @@
+"""Without torch, what needs it is not collected."""
+
+import importlib.util
+
+if importlib.util.find_spec("torch") is None:
+    collect_ignore = ["pot_semidiscrete/generative", "doc/index.rst", "doc/theory.rst"]
