@@ -3,4 +3,9 @@
 import importlib.util
 
 if importlib.util.find_spec("torch") is None:
-    collect_ignore = ["pot_semidiscrete/generative", "doc/index.rst", "doc/theory.rst"]
+    collect_ignore = [
+        "pot_semidiscrete/generative",
+        "pot_semidiscrete/kernels/_torch.py",
+        "doc/index.rst",
+        "doc/theory.rst",
+    ]

@@ -12,17 +12,32 @@ class SemiDiscreteWarning(UserWarning):
 
 
 @contextlib.contextmanager
-def outermost():
-    """Tell whether this run is not inside another of ours.
+def guarded(run, bar):
+    """Lose nothing that `run` has reached, however its body ends.
 
-    Only the outermost run turns Ctrl-C into a result; those inside pass it on.
+    Ctrl-C ends the body, and the outermost of our runs returns what it has; those inside pass it on.
+    Another exception takes the result with it.
+
+    Parameters
+    ----------
+    run : object with ``status``, ``result()`` and ``progress()``
+    bar : Progress
     """
     depth = _DEPTH.get()
     token = _DEPTH.set(depth + 1)
     try:
-        yield depth == 0
+        yield
+    except KeyboardInterrupt:
+        if depth > 0:
+            raise
+        run.status = "interrupted"
+    except Exception as error:
+        run.status = "failed"
+        error.partial_result = run.result()
+        raise
     finally:
         _DEPTH.reset(token)
+        bar.close(run.progress)
 
 
 class Progress:

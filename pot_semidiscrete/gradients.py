@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from . import ascent, envelope
-from ._run import Progress, outermost
+from ._run import Progress, guarded
 from ._target import build_target, check_potential
 from ._validation import (
     all_finite,
@@ -229,8 +229,7 @@ def train_parameters(
     References
     ----------
     Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the alternating algorithm);
-    Kingma, Ba, "Adam",
-    ICLR 2015.
+    Kingma, Ba, "Adam", ICLR 2015.
 
     Examples
     --------
@@ -254,61 +253,80 @@ def train_parameters(
     if callback is not None:
         check_callable("callback", callback, "(step, theta, loss)")
     target = build_target(X_target, a_target, metric).detached
-    nx = target.nx
-    level = ascent.tracking_reg(target, reg)
     if init_potential is not None:
         init_potential = check_potential("init_potential", init_potential, target)
-        init_potential = nx.detach(init_potential)
-    adam = Adam(theta, learning_rate, nx)
-    losses, status, count = [], "finished", 0
+        init_potential = target.nx.detach(init_potential)
+    adam = Adam(theta, learning_rate, target.nx)
+    run = ParameterRun(generator, adam, latent_sampler, target, vjp, reg, dual_steps, batch_size)
     bar = Progress(verbose, n_steps, "train_parameters")
+    with guarded(run, bar):
+        run.start(init_potential)
+        for step in range(n_steps):
+            run.step()
+            bar.update(run.progress)
+            if callback is not None and callback(step, adam.theta, float(run.losses[-1])):
+                run.status = "stopped"
+                break
+    return run.result()
 
-    potential = average = nx.zeros((target.atoms.shape[0],), type_as=target.atoms)
 
-    def points():
-        with envelope.no_grad(nx):
-            x = _rows(generator(adam.theta, latent_sampler(batch_size)), target)
-            return target.local(check_batch("generator(theta, z)", x, batch_size, target))
+class ParameterRun:
+    """One run of :func:`train_parameters`: parameters, potential, history."""
 
-    def result():
-        history = {"loss": np.array([float(loss) for loss in losses])}
-        return ParameterResult(adam.theta, target.expand(target.centred(average)), history, status)
+    def __init__(self, generator, adam, latent_sampler, target, vjp, reg, dual_steps, batch_size):
+        self.generator, self.adam, self.latent_sampler = generator, adam, latent_sampler
+        self.target, self.vjp, self.reg = target, vjp, reg
+        self.dual_steps, self.batch_size = dual_steps, batch_size
+        self.level = ascent.tracking_reg(target, reg)
+        self.potential = self.average = target.nx.zeros((target.atoms.shape[0],), type_as=target.atoms)
+        self.losses, self.status, self.count = [], "finished", 0
 
-    with outermost() as is_outermost:
-        try:
-            if init_potential is None:
-                init_potential = ascent.warm_up(target, points, level)
-            potential = average = init_potential
-            for step in range(n_steps):
-                for _ in range(dual_steps):
-                    potential, average, _ = ascent.track(
-                        potential, average, count, target, points(), level, dual_steps
-                    )
-                    count += 1
-                z = latent_sampler(batch_size)
-                loss, gradient = gradient_at(generator, adam.theta, z, target, average, reg, vjp)
-                if not all_finite(gradient, nx):
-                    raise ValueError(
-                        f"generator: expected a finite gradient, received NaN or inf at step {step}; "
-                        "lower learning_rate, or check vjp."
-                    )
-                adam.step(gradient)
-                losses.append(loss)
-                bar.update(lambda: {"loss": float(losses[-1])})
-                if callback is not None and callback(step, adam.theta, float(loss)):
-                    status = "stopped"
-                    break
-        except KeyboardInterrupt:
-            if not is_outermost:
-                raise
-            status = "interrupted"
-        except Exception as error:
-            status = "failed"
-            error.partial_result = result()
-            raise
-        finally:
-            bar.close(lambda: {"loss": float(losses[-1])} if losses else {})
-    return result()
+    def points(self):
+        """A fresh batch of points, for the potential."""
+        with envelope.no_grad(self.target.nx):
+            x = _rows(self.generator(self.adam.theta, self.latent_sampler(self.batch_size)), self.target)
+            return self.target.local(check_batch("generator(theta, z)", x, self.batch_size, self.target))
+
+    def start(self, potential):
+        """Start from a potential, or from a short annealing."""
+        if potential is None:
+            potential = ascent.warm_up(self.target, self.points, self.level)
+        self.potential = self.average = potential
+
+    def step(self):
+        """Follow with the potential, then move the parameters."""
+        for _ in range(self.dual_steps):
+            self.potential, self.average, _ = ascent.track(
+                self.potential,
+                self.average,
+                self.count,
+                self.target,
+                self.points(),
+                self.level,
+                self.dual_steps,
+            )
+            self.count += 1
+        z, theta = self.latent_sampler(self.batch_size), self.adam.theta
+        loss, gradient = gradient_at(
+            self.generator, theta, z, self.target, self.average, self.reg, self.vjp
+        )
+        if not all_finite(gradient, self.target.nx):
+            raise ValueError(
+                "generator: expected a finite gradient, received NaN or inf at step "
+                f"{len(self.losses)}; lower learning_rate, or check vjp."
+            )
+        self.adam.step(gradient)
+        self.losses.append(loss)
+
+    def progress(self):
+        return {"loss": float(self.losses[-1])} if self.losses else {}
+
+    def result(self):
+        """What was reached."""
+        target = self.target
+        history = {"loss": np.array([float(loss) for loss in self.losses])}
+        potential = target.expand(target.centred(self.average))
+        return ParameterResult(self.adam.theta, potential, history, self.status)
 
 
 class Adam:

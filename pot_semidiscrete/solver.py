@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import ascent
-from ._run import Progress, SemiDiscreteWarning, outermost
+from ._run import Progress, SemiDiscreteWarning, guarded
 from ._target import build_target, check_potential
 from ._validation import check_callable, check_count, check_real
 from .certificates import evaluate
@@ -250,21 +250,10 @@ def solve_target(
     """:func:`solve_semidiscrete` of a built target and a resolved source, without the warning."""
     solver = Solver(target, Draws(source, target), reg, batch_size, init_potential)
     bar = Progress(verbose, max_iter, "solve_semidiscrete")
-    with outermost() as is_outermost:
-        try:
-            _run(solver, tol, max_iter, callback, bar)
-            if solver.evaluation is None:
-                solver.look(CHECK_SHARE)
-        except KeyboardInterrupt:
-            if not is_outermost:
-                raise
-            solver.status = "interrupted"
-        except Exception as error:
-            solver.status = "failed"
-            error.partial_result = solver.result()
-            raise
-        finally:
-            bar.close(solver.progress)
+    with guarded(solver, bar):
+        _run(solver, tol, max_iter, callback, bar)
+        if solver.evaluation is None:
+            solver.look(CHECK_SHARE)
     return solver.result()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from .._run import Progress, SemiDiscreteWarning, outermost
+from .._run import Progress, SemiDiscreteWarning, guarded
 from .._validation import NotFiniteError, check_callable, check_count, describe
 from ..certificates import evaluate
 from ..samplers import Draws, resolve_random
@@ -74,14 +74,14 @@ class Trainer:
     def parameters(self):
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def step(self, dual_steps):
+    def step(self):
         """Follow with the potential, then move the generator.
 
         Raises NotFiniteError, the generator being that of the step before, if its points, their
         value, its gradient or what the optimiser made of it are not finite.
         """
         with torch.no_grad():
-            for _ in range(dual_steps):
+            for _ in range(self.loss.dual_steps):
                 self.loss.dual_step(self.points())
         value = self.loss(self.points())
         if not value.requires_grad:
@@ -233,24 +233,9 @@ def train_generator(
         batch_size,
     )
     bar = Progress(verbose, n_steps, "train_generator")
-    look_every = max(1, n_steps // N_LOOKS)
-    with outermost() as is_outermost:
+    with guarded(trainer, bar):
         try:
-            if loss.n_steps == 0:
-                with torch.no_grad():
-                    loss.warm_up(trainer.points)
-            for k in range(1, n_steps + 1):
-                trainer.step(loss.dual_steps)
-                if k % look_every == 0 or k == n_steps:
-                    trainer.look()
-                bar.update(trainer.progress)
-                if callback is not None and callback(trainer.result()):
-                    trainer.status = "stopped"
-                    break
-        except KeyboardInterrupt:
-            if not is_outermost:
-                raise
-            trainer.status = "interrupted"
+            _run(trainer, n_steps, callback, bar)
         except NotFiniteError as error:
             if not trainer.begun:  # the input is at fault, not the training
                 raise
@@ -261,13 +246,23 @@ def train_generator(
                 SemiDiscreteWarning,
                 stacklevel=2,
             )
-        except Exception as error:
-            trainer.status = "failed"
-            error.partial_result = trainer.result()
-            raise
-        finally:
-            bar.close(trainer.progress)
     return trainer.result()
+
+
+def _run(trainer, n_steps, callback, bar):
+    """Iterate until the callback or `n_steps` says stop."""
+    look_every = max(1, n_steps // N_LOOKS)
+    if trainer.loss.n_steps == 0:
+        with torch.no_grad():
+            trainer.loss.warm_up(trainer.points)
+    for k in range(1, n_steps + 1):
+        trainer.step()
+        if k % look_every == 0 or k == n_steps:
+            trainer.look()
+        bar.update(trainer.progress)
+        if callback is not None and callback(trainer.result()):
+            trainer.status = "stopped"
+            return
 
 
 def _check_finite(name, tensors):
