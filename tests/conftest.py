@@ -1,69 +1,9 @@
 """One fixture runs a test on every backend and dtype that is installed."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 
-
-class Backend:
-    """A backend and a dtype, as a test sees them.
-
-    Attributes
-    ----------
-    name : str
-        ``"numpy"``, ``"torch"`` or ``"jax"``.
-    dtype : str
-        ``"float32"`` or ``"float64"``.
-    eps : float
-        Rounding unit of the dtype.
-    """
-
-    def __init__(self, name, dtype):
-        self.name, self.dtype, self.eps = name, dtype, float(np.finfo(dtype).eps)
-
-    def array(self, a):
-        """A host array in this backend and dtype."""
-        a = np.asarray(a, dtype=self.dtype)
-        if self.name == "torch":
-            import torch
-
-            return torch.from_numpy(a.copy())
-        if self.name == "jax":
-            import jax.numpy
-
-            return jax.numpy.asarray(a)
-        return a
-
-    def host(self, a):
-        """Back to NumPy, in float64."""
-        return np.asarray(a.detach() if hasattr(a, "detach") else a, dtype=float)
-
-    def gradient(self, function, *arrays):
-        """Gradients of a scalar function of arrays of this backend (torch and jax)."""
-        if self.name == "jax":
-            import jax
-
-            return jax.grad(function, tuple(range(len(arrays))))(*arrays)
-        import torch
-
-        leaves = [a.detach().clone().requires_grad_() for a in arrays]
-        return torch.autograd.grad(function(*leaves), leaves)
-
-
-def _installed(name):
-    return importlib.util.find_spec(name) is not None
-
-
-BACKENDS = [name for name in ("numpy", "torch", "jax") if _installed(name)]
-if "torch" in BACKENDS:
-    import torch
-
-    torch.set_num_threads(1)  # the tensors are small: a second thread costs more than it gives
-if "jax" in BACKENDS:
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
+from tests.backends import BACKENDS, Backend
 
 
 @pytest.fixture(params=[f"{b}-{d}" for b in BACKENDS for d in ("float64", "float32")])

@@ -8,11 +8,11 @@ import json
 import numpy as np
 import ot
 import pytest
-from conftest import Backend
 from scipy import stats
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import SemiDiscreteResult, SemiDiscreteWarning, solve_semidiscrete
+from tests.backends import Backend
 
 WEIGHTS = np.array([0.1, 0.0, 0.3, 0.15, 0.0, 0.2, 0.25])
 ATOMS = np.random.default_rng(1).normal(size=(7, 2))

@@ -139,7 +139,8 @@ def test_a_generator_is_advanced(kind, nx64):
 @needs_torch
 def test_torch_generator_is_accepted_and_advanced():
     import torch
-    from conftest import Backend
+
+    from tests.backends import Backend
 
     nx = Backend("torch", "float64")
     random_state = torch.Generator().manual_seed(0)
