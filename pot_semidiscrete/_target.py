@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._validation import check_points, check_vector, check_weights, is_traced
+from ._validation import check_points, check_real, check_vector, check_weights, is_traced
 from .costs import Cost, resolve_metric
 from .envelope import full_precision
 
@@ -118,6 +118,18 @@ def _build(X_target, nx, a_target, metric):
         center = nx.detach(nx.dot(weights, atoms))
         atoms = atoms - center
     return Target(atoms, weights, center, support, X_target.shape[0], cost, nx)
+
+
+def check_reg(reg, target):
+    """Check a regularisation that costs can be divided by in the dtype of the target."""
+    reg = check_real("reg", reg)
+    least = 1e-19 if target.nx.bitsize(target.atoms) == 32 else 1e-150
+    if 0 < reg < least:
+        raise ValueError(
+            f"reg: expected 0, or at least {least:g} for costs of this dtype, received {reg:g}; use 0, "
+            "or rescale the data."
+        )
+    return reg
 
 
 def check_potential(name, potential, target):

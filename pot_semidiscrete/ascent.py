@@ -134,8 +134,12 @@ def track(potential, average, count, target, x, reg, cycle):
         As in :func:`step`, at the regularisation of the position in the cycle.
     """
     position = count % cycle
+    level = cycled(position, cycle, reg)
+    # psi_level ~ psi_0 - level log b: potentials are kept as they would be at `reg`
+    carry = (reg - level) * target.log_weights
     start = average if position == 0 else potential
-    potential, value = move(target, x, start, cycled(position, cycle, reg), CYCLE_GAIN)
+    potential, value = move(target, x, start + carry, level, CYCLE_GAIN)
+    potential = potential - carry
     return potential, averaged(average, potential, position + 1), value
 
 

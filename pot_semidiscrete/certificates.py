@@ -63,9 +63,10 @@ def evaluate(target, draw, potential, reg, n_samples, batch_size):
     n_batches = max(-(-n_samples // batch_size), 2)
     pieces = max(1, -(-N_GROUPS // n_batches))
     groups = [[0, 0.0] for _ in range(min(N_GROUPS, n_batches * pieces))]
-    transforms, linears, slot = [], [], 0
-    for _ in range(n_batches):
+    transforms, linears, slot, drawn, batches = [], [], 0, 0, 0
+    while drawn < n_samples or batches < 2:  # a sampler may return fewer points than asked for
         x = draw(batch_size)
+        drawn, batches = drawn + x.shape[0], batches + 1
         rows = -(-x.shape[0] // pieces)
         for start in range(0, x.shape[0], rows):
             part = x[start : start + rows]

@@ -5,6 +5,7 @@ matrix product is one, and the parts that depend on one point only never make a 
 """
 
 import ot
+from scipy.spatial.distance import cdist
 
 from . import envelope
 from ._validation import all_finite, describe
@@ -87,14 +88,12 @@ class Euclidean(Cost):
     translation_invariant = True
 
     def matrix(self, x, y, nx):
-        if x.shape[1] <= 4:  # exact near an atom, where the expanded square cancels
-            squared = nx.sum((x[:, None, :] - y[None, :, :]) ** 2, axis=2)
-        else:
-            squared = (
-                nx.einsum("ij,ij->i", x, x)[:, None]
-                + nx.einsum("ij,ij->i", y, y)[None, :]
-                - 2.0 * nx.dot(x, y.T)
-            )
+        # near an atom, the expanded square |x|^2 - 2 <x, y> + |y|^2 cancels: take differences
+        if nx.__name__ == "numpy":
+            return cdist(x, y).astype(x.dtype)
+        if nx.__name__ == "torch":
+            return envelope.exact_distances(x, y)
+        squared = nx.sum((x[:, None, :] - y[None, :, :]) ** 2, axis=2)
         # the square root has no derivative at 0: keep its argument away from it
         away = squared > 0
         zero = 0.0 * squared

@@ -1,8 +1,8 @@
 """The semi-dual at a given potential: transform, weights, map, gradient, value."""
 
 from . import envelope
-from ._target import build_target, check_potential
-from ._validation import check_points, check_real
+from ._target import build_target, check_potential, check_reg
+from ._validation import check_points
 from .costs import CallableMetric
 from .kernels import mean_cost, sweep
 
@@ -11,8 +11,8 @@ _ROWS_OF_COST_SCALE = 4096
 
 def _problem(X_target, X_source, semi_dual_potential, a_target, metric, reg):
     """Check the arguments that all functions here share."""
-    reg = check_real("reg", reg)
     target = build_target(X_target, a_target, metric)
+    reg = check_reg(reg, target)
     X_source, _ = check_points("X_source", X_source, like=target.atoms)
     potential = check_potential("semi_dual_potential", semi_dual_potential, target)
     return target, X_source, potential, reg
@@ -75,7 +75,8 @@ def semidiscrete_c_transform(
     Returns
     -------
     array, shape (n,)
-        The transform, in units of the metric; differentiable in every array given.
+        The transform, in units of the metric; differentiable in every array given (in the weights,
+        on their support and with their sum kept).
 
     Raises
     ------

@@ -58,6 +58,13 @@ def checkpoint(nx):
     return lambda function: function
 
 
+def exact_distances(x, y):
+    """Distances between torch points, by differences; their derivative at 0 is taken as 0."""
+    import torch
+
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def metric_pullback(metric, x, weights, nx):
     """``sum_j weights_ij d_x metric(x)_ij`` by differentiating the user's metric."""
     if nx.__name__ == "jax":
@@ -185,8 +192,13 @@ def _torch_function():
                 return value
 
             @staticmethod
-            @torch.autograd.function.once_differentiable
             def backward(ctx, cotangent):
+                if torch.is_grad_enabled():  # create_graph: a second derivative would be 0 unseen
+                    raise RuntimeError(
+                        "semidiscrete_loss: expected one derivative, asked for a graph of it "
+                        "(create_graph=True); differentiate semidiscrete_c_transform(...).mean() twice, "
+                        "or semidiscrete_gradient once."
+                    )
                 grads = (None if g is None else cotangent * g for g in ctx.saved_tensors)
                 return *grads, None, None
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from . import ascent, envelope
 from ._run import Progress, guarded
-from ._target import build_target, check_potential
+from ._target import build_target, check_potential, check_reg
 from ._validation import (
     all_finite,
     check_callable,
@@ -96,9 +96,9 @@ def generator_gradient(
     >>> gradient
     array([2.])
     """
-    reg = check_real("reg", reg)
     check_callable("generator", generator, "(theta, z) -> points")
     target = build_target(X_target, a_target, metric).detached
+    reg = check_reg(reg, target)
     potential = check_potential("semi_dual_potential", semi_dual_potential, target)
     return gradient_at(generator, theta, z, target, target.nx.detach(potential), reg, vjp)
 
@@ -244,7 +244,6 @@ def train_parameters(
     >>> bool(np.abs(result.theta - atoms.mean(axis=0)).max() < 0.3)
     True
     """
-    reg = check_real("reg", reg)
     learning_rate = check_real("learning_rate", learning_rate, positive=True)
     n_steps, dual_steps = check_count("n_steps", n_steps), check_count("dual_steps", dual_steps)
     batch_size = check_count("batch_size", batch_size)
@@ -253,6 +252,7 @@ def train_parameters(
     if callback is not None:
         check_callable("callback", callback, "(step, theta, loss)")
     target = build_target(X_target, a_target, metric).detached
+    reg = check_reg(reg, target)
     if init_potential is not None:
         init_potential = check_potential("init_potential", init_potential, target)
         init_potential = target.nx.detach(init_potential)

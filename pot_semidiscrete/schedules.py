@@ -7,6 +7,7 @@ the data nor the number of atoms appears in any default.
 
 import math
 
+SETTLED = 60.0  # passes after which the level falls slowly, at reg = 0
 CYCLE_HEAT = 5.0  # from where the regularisation falls to its value within a cycle of dual steps
 CYCLE_GAIN = 0.7  # step within a cycle, in units of reg / b_j, however few points an atom sees
 
@@ -30,10 +31,13 @@ def annealed(level, reg, share, passes=0.0):
     """Next regularisation on the way from `level` down to `reg`.
 
     A pass divides it by e, but a batch never by more than e^(1/4), so that the potential can
-    follow. Towards ``reg = 0`` there is no last value: the rate slows down, and the level falls as
-    ``passes**-2`` (Genans et al., 2025, study power schedules).
+    follow. Towards ``reg = 0`` there is no last value: the level falls as ``passes**-2`` to about a
+    thousandth, then as ``passes**-1/2``, so that the steps never add up to a finite length (Genans et
+    al., 2025, study power schedules).
     """
-    rate = share if reg > 0 else share / (1.0 + passes / 2.0)
+    rate = share
+    if reg == 0:
+        rate = share / (1.0 + passes / 2.0) if passes < SETTLED else share / (2.0 * passes)
     return max(reg, level * math.exp(-min(rate, 0.25)))
 
 
@@ -43,4 +47,4 @@ def cycled(position, length, reg):
     A generator that moves leaves the potential behind mostly along smooth directions; at a larger
     regularisation a step sees further along them.
     """
-    return reg * CYCLE_HEAT ** (1.0 - position / (length - 1.0)) if length > 1 else CYCLE_HEAT * reg
+    return reg * CYCLE_HEAT ** (1.0 - position / (length - 1.0)) if length > 1 else reg

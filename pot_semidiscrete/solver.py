@@ -9,7 +9,7 @@ import numpy as np
 
 from . import ascent
 from ._run import Progress, SemiDiscreteWarning, guarded
-from ._target import build_target, check_potential
+from ._target import build_target, check_potential, check_reg
 from ._validation import check_callable, check_count, check_real
 from .certificates import evaluate
 from .result import SemiDiscreteResult
@@ -72,13 +72,12 @@ class Solver:
 
     def look(self, share):
         """Evaluate the present estimate on fresh samples, about `share` of those so far."""
-        used = self.n_iter * self.batch_size
         self.evaluation = evaluate(
             self.target,
             self.draw,
             self.dual.average,
             self.reg,
-            max(LEAST_EVALUATION, int(share * used)),
+            max(LEAST_EVALUATION, int(share * self.draw.n_samples)),
             self.batch_size,
         )
         return self.evaluation
@@ -228,11 +227,12 @@ def solve_semidiscrete(
     >>> result.ot_map(np.array([[0.5, 0.5]])).shape
     (1, 2)
     """
-    reg, tol = check_real("reg", reg), check_real("tol", tol)
+    tol = check_real("tol", tol)
     max_iter, batch_size = check_count("max_iter", max_iter), check_count("batch_size", batch_size)
     if callback is not None:
         check_callable("callback", callback, "of the state")
     target = build_target(X_target, a_target, metric).detached
+    reg = check_reg(reg, target)
     if init_potential is not None:
         init_potential = check_potential("init_potential", init_potential, target)
         init_potential = target.nx.detach(init_potential)
@@ -285,8 +285,8 @@ def warn_shortfall(result, tol):
         else f"with a relative marginal error of up to {max(bound, 0.0) ** 0.5:.3g} (95%)"
     )
     warnings.warn(
-        f"solve_semidiscrete ended ({result.status}) {reached}, tol is {tol:.3g}; continue with "
-        "init_potential=result.potential, or raise max_iter, batch_size, reg or tol.",
+        f"solve_semidiscrete ended ({result.status}) {reached}, tol is {tol:.3g}; raise "
+        "max_iter, batch_size, reg or tol.",
         SemiDiscreteWarning,
         stacklevel=3,
     )

@@ -294,3 +294,30 @@ def test_cost_scale_of_many_atoms_is_an_average(rng):
     atoms = rng.normal(size=(9000, 2))
     exact = ps.cost_scale(atoms[::3], metric="euclidean")
     assert ps.cost_scale(atoms, metric="euclidean") == pytest.approx(exact, rel=0.03)
+
+
+def test_second_derivative_of_the_loss_is_refused_not_zero(problem):
+    torch = pytest.importorskip("torch")
+    a = {key: torch.from_numpy(value) for key, value in problem.items()}
+    a["X_source"].requires_grad_()
+    with pytest.raises(RuntimeError, match="c_transform"):
+        torch.autograd.grad(ps.semidiscrete_loss(**a, reg=0.3), a["X_source"], create_graph=True)
+    value = ps.semidiscrete_c_transform(**a, reg=0.3).mean()
+    (gradient,) = torch.autograd.grad(value, a["X_source"], create_graph=True)
+    assert gradient.requires_grad
+
+
+@pytest.mark.parametrize("d", [2, 64])
+@pytest.mark.parametrize("distance", [1e-2, 1e-4])
+def test_euclidean_gradient_near_an_atom_has_length_one(d, distance, nx, rng):
+    atoms, direction = rng.normal(size=(10, d)), rng.normal(size=d)
+    step = distance * direction / np.linalg.norm(direction)
+    gradient = ps.semidiscrete_gradient(
+        nx.array(atoms), nx.array(atoms[:1] + step), nx.array(np.zeros(10)), metric="euclidean"
+    )
+    assert np.linalg.norm(nx.host(gradient)) == pytest.approx(1.0, abs=10 * nx.eps * d**0.5 / distance)
+
+
+def test_reg_too_small_to_divide_by_is_refused(problem, nx):
+    with pytest.raises(ValueError, match="use 0"):
+        call("semidiscrete_c_transform", nx, problem, reg=1e-39 if nx.dtype == "float32" else 1e-160)

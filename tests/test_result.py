@@ -522,3 +522,11 @@ def test_file_is_read_under_another_dtype_and_backend(dtype, nx, tmp_path):
 
 def test_warning_class_is_ours():
     assert issubclass(SemiDiscreteWarning, UserWarning)
+
+
+def test_shifted_atoms_are_not_those_of_the_file(tmp_path):
+    """Though centring would make them equal."""
+    solved = sd.solve_semidiscrete(ATOMS, "normal", tol=0, max_iter=1)
+    solved.save(tmp_path / "result")
+    with pytest.raises(ValueError, match="same order"):
+        SemiDiscreteResult.load(tmp_path / "result", ATOMS + 10.0)

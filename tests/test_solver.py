@@ -191,3 +191,34 @@ def test_potential_is_unbiased_enough_for_the_value(nx64):
     )
     exact = ps.semidiscrete_loss(atoms, x, nx64.host(result.potential), reg=0.01)
     assert abs(float(result.value) - exact) < stats.norm.isf(5e-6) * result.value_stderr
+
+
+def test_more_samples_help_without_regularisation(rng):
+    """The steps towards ``reg = 0`` never add up to a finite length; errors on 400,000 points."""
+    atoms, x = rng.random((50, 2)), np.random.default_rng(7).random((400_000, 2))
+    errors = []
+    for max_iter in (200, 3200):
+        result = ps.solve_semidiscrete(atoms, "unif", reg=0, tol=0, max_iter=max_iter, random_state=0)
+        masses = np.mean(
+            [
+                ps.semidiscrete_atom_weights(atoms, part, result.potential).mean(axis=0)
+                for part in np.split(x, 40)
+            ],
+            axis=0,
+        )
+        errors.append(50.0 * ((masses - 0.02) ** 2).sum())
+    assert errors[1] < errors[0] / 2
+
+
+def test_learnable_metric_leaves_no_graph():
+    torch = pytest.importorskip("torch")
+    matrix = torch.eye(2, requires_grad=True)
+
+    def learnable(x, y):
+        return (((x @ matrix)[:, None] - (y @ matrix)[None]) ** 2).sum(dim=2)
+
+    result = ps.solve_semidiscrete(
+        torch.rand(20, 2), "unif", metric=learnable, reg=0.1, tol=0, max_iter=5
+    )
+    assert not result.potential.requires_grad
+    assert not result.value.requires_grad

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from .. import ascent
-from .._target import build_target, check_potential
+from .._target import build_target, check_potential, check_reg
 from .._validation import check_callable, check_count, check_points, check_real, rows
 from ..dual import scale_of, value_of
 from ..solver import solve_target, warn_shortfall
@@ -49,6 +49,10 @@ class SemiDiscreteLoss(nn.Module):
     The buffers keep the dtype of the data, whatever ``half()`` or ``double()`` ask, and ``loss(x)``
     is computed in that precision under autocast; ``to(device)`` moves them and the data.
 
+    :meth:`dual_step` follows a generator that moves, in cycles of `dual_steps` calls that start at a
+    larger regularisation: what it settles at is the potential of a slightly larger `reg`, the more so
+    for very unequal weights. :meth:`fit` has no such bias, and ``dual_steps=1`` has no cycle.
+
     Batch normalisation makes the law of a generator depend on its mode and on the batch size: give
     :meth:`dual_step` points drawn in the mode and batch size of the generator's own steps.
 
@@ -80,7 +84,7 @@ class SemiDiscreteLoss(nn.Module):
         if X_target.ndim > 2:
             X_target = X_target.flatten(1)
         self.target = build_target(X_target, a_target, metric).detached
-        self.reg = RELATIVE_REG * scale_of(self.target) if reg is None else check_real("reg", reg)
+        self.reg = RELATIVE_REG * scale_of(self.target) if reg is None else check_reg(reg, self.target)
         self.dual_steps = check_count("dual_steps", dual_steps)
         self._level = ascent.tracking_reg(self.target, self.reg)
         zeros = torch.zeros(self.target.n_atoms, dtype=X_target.dtype, device=X_target.device)

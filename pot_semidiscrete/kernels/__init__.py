@@ -3,6 +3,7 @@
 The loop and the reductions are here; a kernel turns a block of points into a block of weights.
 """
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,9 @@ def sweep(target, x, potential, reg, want=("c_transform",), *, differentiable=Fa
     -------
     Sweep
     """
-    with envelope.full_precision(target.nx, x):
+    nx = target.nx
+    recording = contextlib.nullcontext() if differentiable else envelope.no_grad(nx)
+    with envelope.full_precision(nx, x), recording:
         return _sweep(target, x, potential, reg, want, differentiable)
 
 
@@ -111,7 +114,7 @@ def mean_cost(target, x, weights=None):
     if weights is None:
         weights = nx.full((x.shape[0],), 1.0 / x.shape[0], type_as=x)
     step, total = block_rows(target, x), 0.0
-    with envelope.full_precision(nx, x):
+    with envelope.full_precision(nx, x), envelope.no_grad(nx):
         for start in range(0, x.shape[0], step):
             rows, share = x[start : start + step], weights[start : start + step]
             cross = cost.cross(rows, target.atoms, 1.0, nx, lambda u, v: nx.dot(u, v.T))
