@@ -95,6 +95,10 @@ class Target:
         """The potential of the class ``psi + const`` with ``<b, psi> = 0``."""
         return potential - self.nx.sum(self.weights * potential)
 
+    def dual_value(self, transform, potential):
+        """Semi-dual value ``mean(psi^c) + <b, psi>`` of points with that c-transform."""
+        return self.nx.mean(transform) + self.nx.sum(self.weights * potential)
+
 
 def build_target(X_target, a_target=None, metric=None):
     """Check the user's target and build the :class:`Target`."""
@@ -135,6 +139,13 @@ def check_reg(reg, target):
 def check_potential(name, potential, target):
     """Check a user's potential and compress it to the support."""
     return target.compress(check_vector(name, potential, target.template, target.nx))
+
+
+def check_init_potential(potential, target):
+    """Check a potential to start from, None included, and cut it from any graph."""
+    if potential is None:
+        return None
+    return target.nx.detach(check_potential("init_potential", potential, target))
 
 
 def _index(index, X_target, nx):

@@ -47,10 +47,11 @@ def cold_start(target, x, reg):
     value then is from that of ``reg = 0`` is the scale of the cost that the atoms compete for, and
     the level from which to anneal.
     """
-    potential = target.centred(mean_cost(target, x))
+    cost = mean_cost(target, x)
+    potential = target.centred(cost)
     lowest = sweep(target, x, potential, 0.0).c_transform
     nx = target.nx
-    mean = nx.sum(target.weights * (mean_cost(target, x) - potential))
+    mean = nx.sum(target.weights * (cost - potential))
     level = max(float(mean - nx.mean(lowest)), 0.0)
     return DualState(potential, potential, max(level, reg))
 
@@ -159,7 +160,7 @@ def move(target, x, potential, level, eta):
     """
     nx, n, weights = target.nx, x.shape[0], target.weights
     out = sweep(target, x, potential, level, ("c_transform", "colsum"))
-    value = nx.mean(out.c_transform) + nx.sum(weights * potential)
+    value = target.dual_value(out.c_transform, potential)
     floor = nx.full((1,), LIGHTEST_ATOM / weights.shape[0], type_as=weights)
     push = eta * (weights - out.colsum / n) / nx.maximum(weights, floor)
     return potential + level * nx.clip(push, -LARGEST_PUSH, LARGEST_PUSH), value

@@ -29,7 +29,6 @@ class Evaluation:
         Unbiased estimate of ``sum_j (m_j - b_j)^2 / b_j`` (it may be negative).
     chi2_stderr : float
         Its standard error.
-    n_samples : int
     """
 
     value: Any
@@ -38,7 +37,6 @@ class Evaluation:
     marginal: Any
     chi2: float
     chi2_stderr: float
-    n_samples: int
 
 
 def evaluate(target, draw, potential, reg, n_samples, batch_size):
@@ -84,14 +82,18 @@ def evaluate(target, draw, potential, reg, n_samples, batch_size):
     host = nx.to_numpy(transform).astype(float)
     chi2, stderr = chi_square(counts, sums, nx.to_numpy(target.weights).astype(float))
     return Evaluation(
-        value=nx.mean(transform) + nx.sum(target.weights * potential),
+        value=target.dual_value(transform, potential),
         value_stderr=float(host.std(ddof=1) / math.sqrt(len(host))) if len(host) > 1 else math.nan,
         value_linear=nx.mean(nx.concatenate(linears, axis=0)),
         marginal=nx.from_numpy(sums.sum(axis=0) / counts.sum(), type_as=potential),
         chi2=chi2,
         chi2_stderr=stderr,
-        n_samples=int(counts.sum()),
     )
+
+
+def upper_bound(estimate):
+    """95% upper bound of ``chi2``, of an evaluation or a result."""
+    return estimate.chi2 + 1.645 * estimate.chi2_stderr
 
 
 def chi_square(counts, sums, weights):

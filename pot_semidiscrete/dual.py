@@ -39,10 +39,10 @@ def field(name, target, x, potential, reg):
 
 def value_of(target, x, potential, reg):
     """:func:`semidiscrete_loss` of a built target."""
-    nx, x = target.nx, target.local(x)
+    x = target.local(x)
     if _is_tracked(target):
         out = sweep(target, x, potential, reg, differentiable=True)
-        return nx.mean(out.c_transform) + nx.sum(target.weights * potential)
+        return target.dual_value(out.c_transform, potential)
     return envelope.semi_dual_value(target.detached, x, potential, reg)
 
 

@@ -100,8 +100,7 @@ def semi_dual_value(target, x, potential, reg):
 
     def pieces(x, potential, want):
         out = kernels.sweep(target, x, potential, reg, want)
-        value = nx.mean(out.c_transform) + nx.sum(target.weights * potential)
-        return value, out
+        return target.dual_value(out.c_transform, potential), out
 
     if nx.__name__ == "torch":
         if not tracks_gradient(nx, x, potential):

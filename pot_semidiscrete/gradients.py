@@ -7,7 +7,7 @@ import numpy as np
 
 from . import ascent, envelope
 from ._run import Progress, guarded
-from ._target import build_target, check_potential, check_reg
+from ._target import build_target, check_init_potential, check_potential, check_reg
 from ._validation import (
     all_finite,
     check_callable,
@@ -110,7 +110,7 @@ def gradient_at(generator, theta, z, target, potential, reg, vjp):
     def cotangent_of(points):
         x = _rows(points, target)
         out = sweep(target, target.local(x), potential, reg, ("c_transform", "gradient"))
-        value = nx.mean(out.c_transform) + nx.sum(target.weights * potential)
+        value = target.dual_value(out.c_transform, potential)
         return value, nx.reshape(out.gradient / x.shape[0], tuple(points.shape))
 
     if vjp is not None:
@@ -253,9 +253,7 @@ def train_parameters(
         check_callable("callback", callback, "(step, theta, loss)")
     target = build_target(X_target, a_target, metric).detached
     reg = check_reg(reg, target)
-    if init_potential is not None:
-        init_potential = check_potential("init_potential", init_potential, target)
-        init_potential = target.nx.detach(init_potential)
+    init_potential = check_init_potential(init_potential, target)
     adam = Adam(theta, learning_rate, target.nx)
     run = ParameterRun(generator, adam, latent_sampler, target, vjp, reg, dual_steps, batch_size)
     bar = Progress(verbose, n_steps, "train_parameters")

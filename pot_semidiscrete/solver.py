@@ -9,9 +9,9 @@ import numpy as np
 
 from . import ascent
 from ._run import Progress, SemiDiscreteWarning, guarded
-from ._target import build_target, check_potential, check_reg
+from ._target import build_target, check_init_potential, check_reg
 from ._validation import check_callable, check_count, check_real
-from .certificates import evaluate
+from .certificates import evaluate, upper_bound
 from .result import SemiDiscreteResult
 from .samplers import Draws, resolve_source
 
@@ -70,23 +70,23 @@ class Solver:
         self.n_iter += 1
         self.evaluation = None
 
-    def look(self, share):
-        """Evaluate the present estimate on fresh samples, about `share` of those so far."""
+    def look(self):
+        """Evaluate the present estimate on fresh samples, a share of those so far."""
         self.evaluation = evaluate(
             self.target,
             self.draw,
             self.dual.average,
             self.reg,
-            max(LEAST_EVALUATION, int(share * self.draw.n_samples)),
+            max(LEAST_EVALUATION, int(CHECK_SHARE * self.draw.n_samples)),
             self.batch_size,
         )
         return self.evaluation
 
     def check(self, tol):
         """Look, note, and tell whether the marginal error is below `tol`, at 95%."""
-        found = self.look(CHECK_SHARE)
+        found = self.look()
         self.checks.append((self.n_iter, found.chi2, found.chi2_stderr))
-        return found.chi2 + 1.645 * found.chi2_stderr <= tol**2
+        return upper_bound(found) <= tol**2
 
     def state(self):
         return SolverState(
@@ -233,9 +233,7 @@ def solve_semidiscrete(
         check_callable("callback", callback, "of the state")
     target = build_target(X_target, a_target, metric).detached
     reg = check_reg(reg, target)
-    if init_potential is not None:
-        init_potential = check_potential("init_potential", init_potential, target)
-        init_potential = target.nx.detach(init_potential)
+    init_potential = check_init_potential(init_potential, target)
     source = resolve_source(sampler_source, target, random_state)
     result = solve_target(
         target, source, reg, tol, max_iter, batch_size, init_potential, verbose, callback
@@ -253,7 +251,7 @@ def solve_target(
     with guarded(solver, bar):
         _run(solver, tol, max_iter, callback, bar)
         if solver.evaluation is None:
-            solver.look(CHECK_SHARE)
+            solver.look()
     return solver.result()
 
 
@@ -278,7 +276,7 @@ def warn_shortfall(result, tol):
     """Say how far a run ended from its tolerance, and what to change."""
     if tol == 0 or result.status not in ("max_iter", "interrupted"):
         return
-    bound = result.chi2 + 1.645 * result.chi2_stderr
+    bound = upper_bound(result)
     reached = (
         "before its error was measured"
         if math.isnan(bound)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from .. import ascent
-from .._target import build_target, check_potential, check_reg
+from .._target import build_target, check_init_potential, check_reg
 from .._validation import check_callable, check_count, check_points, check_real, rows
 from ..dual import scale_of, value_of
 from ..solver import solve_target, warn_shortfall
@@ -169,8 +169,7 @@ class SemiDiscreteLoss(nn.Module):
         check_callable("sampler", sampler, "n -> points")
         if callback is not None:
             check_callable("callback", callback, "of the state")
-        if init_potential is not None:
-            init_potential = check_potential("init_potential", init_potential, self.target).detach()
+        init_potential = check_init_potential(init_potential, self.target)
         tol = check_real("tol", tol)
         result = solve_target(
             self.target,

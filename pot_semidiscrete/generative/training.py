@@ -66,9 +66,9 @@ class Trainer:
         self.status, self.start, self.begun = "finished", time.perf_counter(), False
         self.losses, self.seconds, self.looks = [], [], []
 
-    def points(self, n=None):
+    def points(self):
         """Fresh points, in the generator's present mode."""
-        return self.generator(self.latent_sampler(n or self.batch_size))
+        return self.generator(self.latent_sampler(self.batch_size))
 
     @property
     def parameters(self):
@@ -110,7 +110,7 @@ class Trainer:
     def look(self):
         """Measure the marginal error on fresh points."""
         target = self.loss.target
-        draws = Draws(lambda n: self.loss.rows(self.points(n)), target)
+        draws = Draws(lambda n: self.loss.rows(self.points()), target)
         potential = target.compress(self.loss.average)
         n = LOOK_BATCHES * self.batch_size
         found = evaluate(target, draws, potential, self.loss.reg, n, self.batch_size)
