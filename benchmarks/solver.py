@@ -19,15 +19,12 @@ import torch
 
 import pot_semidiscrete as ps
 
-from . import references
+from . import problems, references
 
 BATCH = {"pot_semidiscrete": 256, "POT": 32}
 
 
-def sampler(name, generator, dtype):
-    """POT has no seed: give both the same kind of callable."""
-    draw = {"unif": torch.rand, "normal": torch.randn}[name]
-    return lambda n: draw(n, 2, generator=generator, dtype=dtype)
+NAMES = ("uniform_square", "shifted_normal")
 
 
 def solve(solver, atoms, source, reg, n_samples):
@@ -54,14 +51,15 @@ def machine():
 def run(seeds, n_samples):
     """One row for each problem, scale of the data, and solver."""
     rows = []
-    for name, problem in references.PROBLEMS.items():
-        reference, quadrature = references.load(name), problem.quadrature()
+    for name in NAMES:
+        problem, reference = problems.get(name), references.load(name)
+        quadrature = problem.quadrature()
         for scale in (1.0, 255.0):
             atoms = torch.from_numpy(reference.atoms).float() * scale
             for solver in BATCH:
                 ratios, seconds = [], []
                 for seed in range(seeds):
-                    draw = sampler(problem.source, torch.Generator().manual_seed(seed), atoms.dtype)
+                    draw = problem.sampler(torch.Generator().manual_seed(seed), atoms.dtype)
                     start = time.perf_counter()
                     potential = solve(
                         solver,
