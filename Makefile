@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: test lint format doc benchmarks
+.PHONY: test lint format doc references benchmarks
 
 test:
 	$(PYTHON) -m pytest
@@ -16,6 +16,8 @@ format:
 doc:
 	$(MAKE) -C doc html SPHINXBUILD="$(abspath $(shell command -v $(PYTHON))) -m sphinx"
 
-benchmarks:
+references:
 	$(PYTHON) -m benchmarks.references
+
+benchmarks:
 	$(PYTHON) -m benchmarks.solver --json benchmarks/results/solver.json

@@ -15,7 +15,16 @@ from scipy import linalg
 from . import problems
 from .problems import Quadrature, gauss_legendre, normal_density
 
-__all__ = ["Quadrature", "Reference", "gauss_legendre", "load", "newton", "normal_density", "semi_dual"]
+__all__ = [
+    "Quadrature",
+    "Reference",
+    "gauss_legendre",
+    "load",
+    "newton",
+    "normal_density",
+    "quantile_potential",
+    "semi_dual",
+]
 
 FOLDER = Path(__file__).parent / "references"
 BLOCK = 4096

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import pot_semidiscrete as ps
-from benchmarks import problems, references
+from benchmarks import problems, references, unregularised
 
 
 def normal_source(nx, seed, d, shift=0.0):
@@ -114,6 +114,58 @@ def test_quantile_formula_on_the_line(uniform, nx):
     assert 0.0 <= values[1] - values[0] < 1e-3 * values[1]
     error = np.sqrt(weights @ (potential - exact) ** 2)
     assert error < 0.02 * np.ptp(exact)
+
+
+@pytest.mark.parametrize("name", ["normal_line", "uniform_line", "student_line"])
+def test_unregularised_line_is_exact(name):
+    """The cells have the atoms' masses; values as by sums over the quadrature."""
+    problem = problems.get(name)
+    atoms, weights, source = problem.atoms, problem.weights, problem.quadrature()
+    potential, value = unregularised.line_optimum(problem.source, atoms, weights)
+    cost = (source.nodes - atoms.T) ** 2
+    assert value == pytest.approx(source.mass @ (cost - potential).min(axis=1), abs=1e-6)
+    kept, cuts = unregularised.line_cells(atoms[:, 0], potential)
+    cdf = {"normal": stats.norm.cdf, "unif": stats.uniform.cdf, "student": stats.t(3).cdf}
+    mass = np.diff(cdf[problem.source.name](cuts), prepend=0.0, append=1.0)
+    np.testing.assert_allclose(mass, weights[kept], atol=1e-10)
+    # the first move leaves atoms without a cell
+    for size in (1.0, 1e-3):
+        moved = potential + size * np.random.default_rng(0).normal(size=len(atoms))
+        lower = unregularised.line_value(problem.source, atoms, weights, moved)
+        expected = source.mass @ (cost - moved).min(axis=1) + weights @ moved
+        assert lower < value
+        assert lower == pytest.approx(expected, abs=1e-5)
+
+
+def test_unregularised_square_is_exact(rng):
+    atoms, weights = rng.random((30, 2)), rng.dirichlet(np.full(30, 3.0))
+    potential, value = unregularised.square_optimum(atoms, weights)
+    _, marginal, hessian = unregularised.square_semi_dual(atoms, weights, potential)
+    np.testing.assert_allclose(marginal, weights, atol=1e-10)
+    points = unregularised.points(problems.Law("unif", 2, 1), 16)
+    estimate = unregularised.points_value(points, atoms, weights, potential)
+    assert value == pytest.approx(estimate, rel=1e-3)
+    direction = rng.normal(size=30)
+    nudged = unregularised.square_semi_dual(atoms, weights, potential + 1e-6 * direction)[1]
+    np.testing.assert_allclose((nudged - marginal) / 1e-6, hessian @ direction, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["student_line", "light_atoms", "mlp_64"])
+def test_samples_follow_the_law_that_is_integrated(name):
+    """Both libraries, each dtype: means of bounded functions within 5 standard errors."""
+    torch = pytest.importorskip("torch")
+    problem, n = problems.get(name), 20_000
+    source = problem.quadrature()
+    exact = source.mass @ np.tanh(source.nodes)
+    deviation = np.sqrt(source.mass @ np.tanh(source.nodes) ** 2 / n)
+    for generator, dtypes in (
+        (np.random.default_rng(1), (np.float32, np.float64)),
+        (torch.Generator().manual_seed(1), (torch.float32, torch.float64)),
+    ):
+        for dtype in dtypes:
+            x = problem.sampler(generator, dtype)(n)
+            assert x.dtype == dtype
+            assert np.all(np.abs(np.tanh(np.asarray(x)).mean(axis=0) - exact) < 5.0 * deviation)
 
 
 SMALL = {
