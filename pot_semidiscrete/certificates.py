@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from .kernels import sweep
+from .kernels import block_rows, sweep
+from .newton import improve, measure
 
 N_GROUPS = 32
+NORMAL_975 = 1.959964
+CLEAR = 2.0  # times the value that the maximiser over a sample gains by chance: no longer chance
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Evaluation:
         Unbiased estimate of ``sum_j (m_j - b_j)^2 / b_j`` (it may be negative).
     chi2_stderr : float
         Its standard error.
+    points : array, shape (n, d)
+        The samples.
     """
 
     value: Any
@@ -37,6 +42,27 @@ class Evaluation:
     marginal: Any
     chi2: float
     chi2_stderr: float
+    points: Any
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the samples of an evaluation say of the transport cost.
+
+    Attributes
+    ----------
+    interval : tuple of float
+        It holds the cost with 95% confidence.
+    gain : float
+        By how much the maximiser over the samples exceeds the potential there: the sub-optimality
+        of the potential, plus what is gained by chance.
+    chance : float
+        ``trace / (2 n)``.
+    """
+
+    interval: tuple
+    gain: float
+    chance: float
 
 
 def evaluate(target, draw, potential, reg, n_samples, batch_size):
@@ -61,10 +87,11 @@ def evaluate(target, draw, potential, reg, n_samples, batch_size):
     n_batches = max(-(-n_samples // batch_size), 2)
     pieces = max(1, -(-N_GROUPS // n_batches))
     groups = [[0, 0.0] for _ in range(min(N_GROUPS, n_batches * pieces))]
-    transforms, linears, slot, drawn, batches = [], [], 0, 0, 0
-    while drawn < n_samples or batches < 2:  # a sampler may return fewer points than asked for
+    points, transforms, linears, slot, drawn = [], [], [], 0, 0
+    while drawn < n_samples or len(points) < 2:  # a sampler may return fewer points than asked for
         x = draw(batch_size)
-        drawn, batches = drawn + x.shape[0], batches + 1
+        points.append(x)
+        drawn += x.shape[0]
         rows = -(-x.shape[0] // pieces)
         for start in range(0, x.shape[0], rows):
             part = x[start : start + rows]
@@ -88,7 +115,71 @@ def evaluate(target, draw, potential, reg, n_samples, batch_size):
         marginal=nx.from_numpy(sums.sum(axis=0) / counts.sum(), type_as=potential),
         chi2=chi2,
         chi2_stderr=stderr,
+        points=nx.concatenate(points, axis=0),
     )
+
+
+def bound(target, evaluation, potential, reg):
+    r"""Interval of the transport cost, and the sub-optimality of a potential, from an evaluation.
+
+    From below, the mean of the semi-dual at `potential`, which has not seen the samples. From above,
+    the cost of a plan from the samples to the atoms: its expectation is at least the cost. The plan is
+    that of a potential fitted to the samples, its columns scaled down to the weights where they
+    exceed them, and what is missing from rows and columns filled in by a product.
+
+    Parameters
+    ----------
+    target : Target
+    evaluation : Evaluation
+    potential : array, shape (n_support,)
+        That of the evaluation.
+    reg : float
+
+    Returns
+    -------
+    Bounds
+    """
+    x = evaluation.points
+    n, stderr = x.shape[0], evaluation.value_stderr
+    value = measure(target, x, potential, reg)[0]
+    found = improve(target, x, potential, reg)
+    cost, spread = _feasible(target, x, found.potential, reg)
+    interval = (value - NORMAL_975 * stderr, cost + NORMAL_975 * spread / math.sqrt(n))
+    return Bounds(interval, max(found.value - value, 0.0), found.trace / (2.0 * n))
+
+
+def _feasible(target, x, potential, reg):
+    """Mean cost, with entropy, of a plan from the points to the atoms, and its deviation."""
+    nx, b, n = target.nx, target.weights, x.shape[0]
+    out = sweep(target, x, potential, reg, ("c_transform", "colsum"))
+    mass = out.colsum / n
+    scale = nx.minimum(b / nx.maximum(mass, 1e-30 + 0.0 * b), 1.0 + 0.0 * b)
+    missing = b - scale * mass
+    total, rest = 0.0, nx.sum(missing)
+    if float(rest) > 0.0:
+        missing = missing / rest
+    rows = block_rows(target, x)
+    for start in range(0, n, rows):
+        part = x[start : start + rows]
+        plan = sweep(target, part, potential, reg, ("weights",)).weights * scale
+        plan = plan + (1.0 - nx.sum(plan, axis=1))[:, None] * missing
+        cost = target.cost_matrix(part)
+        if reg > 0:
+            tiny = nx.full((1,), 1e-30, type_as=plan)
+            cost = cost + reg * (nx.log(nx.maximum(plan, tiny)) - target.log_weights)
+        total += float(np.sum(nx.to_numpy(nx.sum(plan * cost, axis=1)), dtype=float))
+    return total / n, float(np.std(nx.to_numpy(out.c_transform), ddof=1, dtype=float))
+
+
+def suboptimality(bounds, trace, n_samples):
+    """Estimate of ``H(psi*) - H(psi)`` of the average of a run, corrected by Newton's method.
+
+    What the samples of the run allow at best, ``trace / (2 n_samples)``, unless fresh samples show
+    clearly that it is more; they are too few to see that it is not less.
+    """
+    if bounds.gain > (1.0 + CLEAR) * bounds.chance:
+        return bounds.gain - bounds.chance
+    return trace / (2.0 * n_samples)
 
 
 def upper_bound(estimate):

@@ -15,7 +15,17 @@ from .kernels import block_rows, sweep
 from .samplers import resolve_random
 
 _FORMAT = 1
-_SAVED = ("reg", "n_iter", "n_samples", "converged", "value_stderr", "chi2", "chi2_stderr")
+_SAVED = (
+    "reg",
+    "n_iter",
+    "n_samples",
+    "converged",
+    "value_stderr",
+    "value_interval",
+    "suboptimality",
+    "chi2",
+    "chi2_stderr",
+)
 _ABSENT = {
     "potentials": "the source potential is a function: see c_transform(x)",
     "potential_a": "the source potential is a function: see c_transform(x)",
@@ -52,6 +62,13 @@ class SemiDiscreteResult(OTResult):
         Estimate of the semi-dual value, a lower estimate of the transport cost.
     value_stderr : float
         Its Monte-Carlo standard error.
+    value_interval : tuple of float or None
+        It holds the transport cost :math:`\mathrm{OT}_\lambda(\mu, \nu)` with 95% confidence, however
+        far the potential is from optimal: below, the semi-dual value at the potential; above, the
+        cost of a plan from the fresh points to the atoms, fitted to them.
+    suboptimality : float
+        Estimate of :math:`\max H - H(\psi)`: what the samples of the run allow at best, in the mean,
+        or more if fresh samples show it.
     value_linear : scalar of the backend
         Mean cost under the plan of the potential, without the entropy.
     marginal_b : array, shape (n_atoms,)
@@ -86,6 +103,8 @@ class SemiDiscreteResult(OTResult):
         self.n_samples = facts.pop("n_samples", 0)
         self.converged = self._status == "converged"
         self._marginal = None
+        self.value_interval = facts.pop("value_interval", None)
+        self.suboptimality = facts.pop("suboptimality", float("nan"))
         self.value_stderr = self.chi2 = self.chi2_stderr = float("nan")
         if evaluation is not None:
             self._value, self._value_linear = evaluation.value, evaluation.value_linear
@@ -261,6 +280,8 @@ class SemiDiscreteResult(OTResult):
         )
         for name in _SAVED:
             setattr(result, name, meta[name])
+        if result.value_interval is not None:
+            result.value_interval = tuple(result.value_interval)
         result._value, result._value_linear = (
             None if meta[name] is None else like(meta[name]) for name in result._scalars()
         )

@@ -1,8 +1,8 @@
-"""The solver: sample, step, look, stop."""
+"""The solver: sample, step, look, correct, stop."""
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from . import ascent
 from ._run import Progress, SemiDiscreteWarning, guarded
 from ._target import build_target, check_init_potential, check_reg
 from ._validation import check_callable, check_count, check_real
-from .certificates import evaluate, upper_bound
+from .certificates import bound, evaluate, suboptimality, upper_bound
+from .newton import improve, measure
 from .result import SemiDiscreteResult
 from .samplers import Draws, resolve_source
 
@@ -19,6 +20,8 @@ FIRST_CHECK = 4.0  # passes after the annealing
 CHECK_GROWTH = 1.5
 CHECK_SHARE = 1.0 / 32.0  # of the samples so far; the checks together cost about three times that
 LEAST_EVALUATION = 1024
+WORTH_CORRECTING = 2.0  # times the marginal error that the samples allow
+DOUBT = 2.0  # times the value that Newton's method gains by chance: what a given potential outweighs
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,40 @@ class SolverState:
         return self._target.expand(self._target.centred(self._dual.average))
 
 
+class Window:
+    """The newest source points, up to `limit` bytes."""
+
+    def __init__(self, limit, nx):
+        self.limit, self.nx, self.batches, self.size = limit, nx, [], 0
+
+    def add(self, x):
+        self.batches.append(x)
+        self.size += self._bytes(x)
+        while self.size > self.limit and self.batches:
+            self.size -= self._bytes(self.batches.pop(0))
+
+    def _bytes(self, x):
+        return x.shape[0] * x.shape[1] * self.nx.bitsize(x) // 8
+
+    def points(self):
+        """All of them, in one array; None if there is no room for any."""
+        if len(self.batches) > 1:
+            self.batches = [self.nx.concatenate(self.batches, axis=0)]
+        return self.batches[0] if self.batches else None
+
+
 class Solver:
     """One run: the state of the ascent, its history, and the outcome."""
 
-    def __init__(self, target, draw, reg, batch_size, potential):
+    def __init__(self, target, draw, reg, batch_size, potential, max_memory):
         self.target, self.draw, self.reg, self.batch_size = target, draw, reg, batch_size
-        self.dual = None if potential is None else ascent.warm_start(target, potential, reg)
-        self.n_iter, self.status, self.evaluation = 0, "max_iter", None
+        self.given, self.dual = None, None
+        if potential is not None:
+            self.dual = ascent.warm_start(target, potential, reg)
+            self.given = self.dual.potential
+        self.window = Window(max_memory, target.nx)
+        self.n_iter, self.n_seen, self.corrected_at = 0, 0, 0
+        self.status, self.evaluation, self.bounds, self.trace = "max_iter", None, None, None
         self.values, self.levels, self.checks = [], [], []
 
     def iterate(self):
@@ -66,25 +96,65 @@ class Solver:
             self.dual = ascent.cold_start(self.target, x, self.reg)
         self.levels.append(self.dual.level)
         self.dual, value = ascent.step(self.dual, self.target, x, self.reg)
+        self.window.add(x)
         self.values.append(value)
         self.n_iter += 1
+        self.n_seen += x.shape[0]
         self.evaluation = None
+
+    def correct(self):
+        """Move the estimate to the maximiser over the points kept, as far as they are to be trusted.
+
+        Points that were dropped count for the average they went into. A potential that was given
+        counts for as much as its value shows: Newton's method gains ``trace / (2 n)`` by chance, and
+        the share of the gain that is not chance is the share of the way to go (James and Stein, 1961).
+        """
+        points = self.window.points()
+        if points is None or self.corrected_at == self.n_seen:
+            return
+        target, reg, start = self.target, self.reg, self.dual.average
+        if self.given is None:
+            found = improve(target, points, start, reg)
+            share, self.trace = points.shape[0] / self.n_seen, found.trace
+        else:
+            value = measure(target, points, self.given, reg)[0]
+            better = measure(target, points, start, reg)[0] > value
+            found = improve(target, points, start if better else self.given, reg)
+            start, chance = self.given, DOUBT * found.trace / (2.0 * points.shape[0])
+            share = max(0.0, 1.0 - chance / max(found.value - value, 1e-300))
+            self.trace = share * found.trace
+        potential = start + share * (found.potential - start)
+        self.dual = replace(
+            self.dual, potential=potential, average=potential, level=reg or self.dual.level
+        )
+        self.corrected_at, self.evaluation = self.n_seen, None
 
     def look(self):
         """Evaluate the present estimate on fresh samples, a share of those so far."""
-        self.evaluation = evaluate(
-            self.target,
-            self.draw,
-            self.dual.average,
-            self.reg,
-            max(LEAST_EVALUATION, int(CHECK_SHARE * self.draw.n_samples)),
-            self.batch_size,
-        )
+        if self.evaluation is None:
+            self.evaluation = evaluate(
+                self.target,
+                self.draw,
+                self.dual.average,
+                self.reg,
+                max(LEAST_EVALUATION, int(CHECK_SHARE * self.draw.n_samples)),
+                self.batch_size,
+            )
         return self.evaluation
 
+    def certify(self):
+        """Bound the transport cost, by the evaluation of the final estimate."""
+        self.bounds = bound(self.target, self.look(), self.dual.average, self.reg)
+
     def check(self, tol):
-        """Look, note, and tell whether the marginal error is below `tol`, at 95%."""
-        found = self.look()
+        """Tell whether the marginal error of the corrected estimate is below `tol`, at 95%."""
+        if self.given is not None:
+            self.correct()
+        found, allowed = self.look(), self.target.weights.shape[0] / max(self.n_seen, 1)
+        poor = found.chi2 > WORTH_CORRECTING * allowed and self.n_seen >= 2 * self.corrected_at
+        if upper_bound(found) <= tol**2 or poor:
+            self.correct()
+            found = self.look()
         self.checks.append((self.n_iter, found.chi2, found.chi2_stderr))
         return upper_bound(found) <= tol**2
 
@@ -105,6 +175,15 @@ class Solver:
         if self.checks:
             facts["chi2"] = self.checks[-1][1]
         return facts
+
+    def suboptimality(self):
+        """What is missing to the maximum of the semi-dual; NaN before it was measured."""
+        if self.bounds is None:
+            return math.nan
+        if self.n_seen == 0:
+            return max(self.bounds.gain - self.bounds.chance, 0.0)
+        trace = self.bounds.chance * 2.0 * self.evaluation.points.shape[0]
+        return suboptimality(self.bounds, trace if self.trace is None else self.trace, self.n_seen)
 
     def result(self):
         """What was reached."""
@@ -127,6 +206,8 @@ class Solver:
             potential,
             self.reg,
             self.evaluation,
+            value_interval=None if self.bounds is None else self.bounds.interval,
+            suboptimality=self.suboptimality(),
             status=self.status,
             n_iter=self.n_iter,
             n_samples=self.draw.n_samples,
@@ -145,6 +226,7 @@ def solve_semidiscrete(
     max_iter=10_000,
     batch_size=256,
     init_potential=None,
+    max_memory=2**28,
     random_state=None,
     verbose=False,
     callback=None,
@@ -182,11 +264,15 @@ def solve_semidiscrete(
         fresh samples. It has no unit and does not depend on the number of atoms; reaching it takes
         of the order of ``n_atoms / tol**2`` source points. 0 runs exactly `max_iter` batches.
     max_iter : int, default=10000
-        Largest number of batches.
+        Largest number of batches of the ascent.
     batch_size : int, default=256
         Source points in a batch.
     init_potential : array, shape (n_atoms,), optional
-        Potential to continue from, without annealing.
+        Potential to continue from, without annealing. It is left as far as new points show that it
+        is wrong: what many points have reached is not lost to a few.
+    max_memory : int, default=2**28
+        Bytes of source points to keep for Newton's correction of the average; the newest ones if
+        more are drawn. 0 leaves the average of the ascent as it is.
     random_state : None, int, numpy Generator or RandomState, or torch Generator
         Randomness of named and array sources. Global generators are never touched.
     verbose : bool, default=False
@@ -229,6 +315,7 @@ def solve_semidiscrete(
     """
     tol = check_real("tol", tol)
     max_iter, batch_size = check_count("max_iter", max_iter), check_count("batch_size", batch_size)
+    max_memory = check_count("max_memory", max_memory, minimum=0)
     if callback is not None:
         check_callable("callback", callback, "of the state")
     target = build_target(X_target, a_target, metric).detached
@@ -236,28 +323,43 @@ def solve_semidiscrete(
     init_potential = check_init_potential(init_potential, target)
     source = resolve_source(sampler_source, target, random_state)
     result = solve_target(
-        target, source, reg, tol, max_iter, batch_size, init_potential, verbose, callback
+        target, source, reg, tol, max_iter, batch_size, init_potential, max_memory, verbose, callback
     )
     warn_shortfall(result, tol)
     return result
 
 
 def solve_target(
-    target, source, reg, tol, max_iter, batch_size, init_potential, verbose=False, callback=None
+    target,
+    source,
+    reg,
+    tol,
+    max_iter,
+    batch_size,
+    init_potential=None,
+    max_memory=2**28,
+    verbose=False,
+    callback=None,
 ):
     """:func:`solve_semidiscrete` of a built target and a resolved source, without the warning."""
-    solver = Solver(target, Draws(source, target), reg, batch_size, init_potential)
+    solver = Solver(target, Draws(source, target), reg, batch_size, init_potential, max_memory)
     bar = Progress(verbose, max_iter, "solve_semidiscrete")
     with guarded(solver, bar):
         _run(solver, tol, max_iter, callback, bar)
-        if solver.evaluation is None:
-            solver.look()
+        if solver.status != "converged":
+            solver.correct()
+        solver.certify()
     return solver.result()
 
 
 def _run(solver, tol, max_iter, callback, bar):
     """Iterate until the tolerance, the callback or `max_iter` says stop."""
     check_at = FIRST_CHECK
+    if solver.given is not None:
+        check_at /= CHECK_GROWTH**4
+        if tol > 0 and solver.check(tol):
+            solver.status = "converged"
+            return
     while solver.n_iter < max_iter:
         solver.iterate()
         bar.update(solver.progress)

@@ -179,8 +179,8 @@ class SemiDiscreteLoss(nn.Module):
             check_count("max_iter", max_iter),
             check_count("batch_size", batch_size),
             init_potential,
-            verbose,
-            callback,
+            verbose=verbose,
+            callback=callback,
         )
         potential = self.target.compress(result.potential)
         self._store(potential, potential, self.dual_steps)

@@ -41,9 +41,7 @@ class Sweep:
 
 def _linear(target, x, block):
     """``sum_j chi_ij c(x_i, y_j)``: the cost once more, for it is seldom wanted."""
-    nx, cost = target.nx, target.cost
-    separable = target.column - cost.cross(x, target.atoms, 1.0, nx, lambda u, v: nx.dot(u, v.T))
-    return cost.row(x, nx) + nx.sum(block.dense() * separable, axis=1)
+    return target.nx.sum(block.dense() * target.cost_matrix(x), axis=1)
 
 
 _REDUCTIONS = {
