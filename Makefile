@@ -21,3 +21,4 @@ references:
 
 benchmarks:
 	$(PYTHON) -m benchmarks.solver --json benchmarks/results/solver.json
+	$(PYTHON) -m benchmarks.quasi --json benchmarks/results/quasi.json

@@ -1,6 +1,7 @@
 """Backends and dtypes as a test sees them."""
 
 import importlib.util
+import random
 
 import numpy as np
 
@@ -63,3 +64,12 @@ if "jax" in BACKENDS:
     import jax
 
     jax.config.update("jax_enable_x64", True)
+
+
+def global_states():
+    """States of the random generators that all code shares."""
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    states = [kind, keys.tolist(), *rest, random.getstate()]
+    if "torch" in BACKENDS:
+        states.append(torch.get_rng_state().tolist())
+    return states

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
-import random
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import SemiDiscreteWarning, solve_semidiscrete, train_parameters
+from tests.backends import global_states
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 ATOMS = np.random.default_rng(1).normal(size=(6, 2))
@@ -147,16 +147,6 @@ def test_torch_generator_is_accepted_and_advanced():
     first, second = seeded(nx, random_state), seeded(nx, random_state)
     assert (first != second).any()
     np.testing.assert_array_equal(seeded(nx, torch.Generator().manual_seed(0)), first)
-
-
-def global_states():
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
-    states = [kind, keys.tolist(), *rest, random.getstate()]
-    if HAS_TORCH:
-        import torch
-
-        states.append(torch.get_rng_state().tolist())
-    return states
 
 
 @pytest.mark.parametrize("random_state", [None, 0], ids=["None", "int"])

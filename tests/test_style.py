@@ -21,6 +21,7 @@ RECEIVED = ("ParameterResult", "SemiDiscreteResult", "SolverState", "TrainingRes
 def public():
     """Public names, with those of the torch part where it is installed."""
     names = [f"pot_semidiscrete.{name}" for name in pot_semidiscrete.__all__]
+    names += [f"pot_semidiscrete.samplers.{name}" for name in pot_semidiscrete.samplers.__all__]
     try:
         from pot_semidiscrete import generative
     except ImportError:

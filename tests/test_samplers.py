@@ -1,0 +1,279 @@
+"""Quasi-random points: their law, their evenness, and where a run goes on."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from scipy.special import ndtr
+
+from pot_semidiscrete import solve_semidiscrete
+from pot_semidiscrete._target import build_target
+from pot_semidiscrete.samplers import Draws, SobolSampler
+from tests.backends import global_states
+
+LAWS = ("unif", "normal")
+
+
+def sampler(nx, dimension=3, law="unif", generator=None, random_state=0):
+    like = nx.array(np.zeros((2, 5)))
+    return SobolSampler(dimension, law, generator, type_as=like, random_state=random_state)
+
+
+def cube(law, x):
+    """Points of the law to points of the unit cube."""
+    return ndtr(x) if law == "normal" else x
+
+
+def mean_errors(law, draw, n_seeds=20):
+    """Squared errors of means of a smooth function, in units of those of 4096 independent points."""
+    # in each dimension the function is 1 + 2 (u - 1/2): of mean 1 and variance 1/3
+    function = lambda x: (2.0 * cube(law, x)).prod(axis=1)
+    means = np.array(
+        [function(draw(SobolSampler(3, law, random_state=s))).mean() for s in range(n_seeds)]
+    )
+    return (means - 1.0) ** 2 * 4096 / ((4.0 / 3.0) ** 3 - 1.0)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_law(nx, law):
+    x = nx.host(sampler(nx, law=law)(4096))
+    mean, variance = {"unif": (0.5, 1.0 / 12.0), "normal": (0.0, 1.0)}[law]
+    np.testing.assert_allclose(x.mean(axis=0), mean, atol=0.002)
+    np.testing.assert_allclose(np.cov(x.T), variance * np.eye(3), atol=0.01)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_every_slice_has_its_share(law):
+    x = cube(law, SobolSampler(4, law, random_state=1)(4096))
+    counts = [np.histogram(column, bins=1024, range=(0.0, 1.0))[0] for column in x.T]
+    assert (np.array(counts) == 4).all()
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_low_discrepancy(law):
+    assert mean_errors(law, lambda s: s(4096)).mean() < 1.0 / 20.0
+    assert mean_errors(law, lambda s: np.concatenate([s(1000) for _ in range(4)])).mean() < 1.0 / 20.0
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_independent_points_are_as_wrong_as_independent_points_are(law):
+    # chi-squared of 100 degrees of freedom over 100: 3.5 standard deviations
+    assert 0.5 < mean_errors(law, lambda s: s.independent(4096), 100).mean() < 1.5
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_independent_points_follow_the_law(nx, law):
+    x = cube(law, nx.host(sampler(nx, law=law).independent(4096)))
+    counts = np.array([np.histogram(column, bins=16, range=(0.0, 1.0))[0] for column in x.T])
+    chi2 = ((counts - 256.0) ** 2 / 256.0).sum(axis=1)  # 15 degrees of freedom
+    assert (chi2 < 38.0).all()  # 0.1%
+    assert (chi2 > 3.0).all()  # more even than independent points are
+    assert abs(np.corrcoef(x[1:, 0], x[:-1, 0])[0, 1]) < 0.06
+
+
+@pytest.mark.parametrize("sizes", [[1, 2, 61], [7, 57], [32, 32], [63, 1]], ids=str)
+def test_batch_sizes_do_not_change_the_points(nx, sizes):
+    whole, parts = sampler(nx), sampler(nx)
+    np.testing.assert_array_equal(nx.host(whole(64)), np.concatenate([nx.host(parts(n)) for n in sizes]))
+    np.testing.assert_array_equal(
+        nx.host(whole.independent(64)), np.concatenate([nx.host(parts.independent(n)) for n in sizes])
+    )
+
+
+def test_streams_do_not_move_each_other(nx):
+    whole, mixed = sampler(nx), sampler(nx)
+    found = [mixed(10)]
+    mixed.independent(30)
+    found.append(mixed(10))
+    np.testing.assert_array_equal(nx.host(whole(20)), np.concatenate([nx.host(x) for x in found]))
+    assert (mixed.position, mixed.n_independent) == (20, 30)
+
+
+def test_seeds(nx):
+    points = nx.host(sampler(nx)(16))
+    np.testing.assert_array_equal(points, nx.host(sampler(nx, random_state=np.int64(0))(16)))
+    same = [sampler(nx, random_state=np.random.default_rng(5))(16) for _ in range(2)]
+    np.testing.assert_array_equal(*map(nx.host, same))
+    others = [points, nx.host(same[0])]
+    others += [nx.host(sampler(nx, random_state=seed)(16)) for seed in (1, None, None)]
+    others += [nx.host(sampler(nx).independent(16))]
+    for i, x in enumerate(others):
+        assert all((x != y).all() for y in others[:i])
+
+
+def test_generator_of_random_state_is_advanced():
+    rng = np.random.default_rng(0)
+    assert (SobolSampler(2, random_state=rng)(8) != SobolSampler(2, random_state=rng)(8)).all()
+
+
+def test_global_generators_are_left_alone(nx):
+    before = global_states()
+    for seed in (0, None):
+        found = sampler(nx, random_state=seed)
+        found(5), found.independent(5)
+    assert global_states() == before
+
+
+@pytest.mark.parametrize("drawn", [(), (1,), (2,), (5, 7), (4096,)], ids=str)
+def test_resume(nx, drawn):
+    first = sampler(nx, law="normal", random_state=3)
+    for n in drawn:
+        first(n), first.independent(n + 1)
+    state = json.loads(json.dumps(first.state_dict()))
+    again = sampler(nx, law="normal", random_state=4)
+    again(3), again.independent(3)
+    again.load_state_dict(state)
+    assert again.state_dict() == first.state_dict()
+    np.testing.assert_array_equal(nx.host(again(9)), nx.host(first(9)))
+    np.testing.assert_array_equal(nx.host(again.independent(9)), nx.host(first.independent(9)))
+
+
+def test_state_survives_an_npz_file(tmp_path):
+    first, again = SobolSampler(2, random_state=None), SobolSampler(2)
+    first(5)
+    np.savez(tmp_path / "state.npz", **first.state_dict())
+    with np.load(tmp_path / "state.npz", allow_pickle=False) as file:
+        again.load_state_dict(dict(file))
+    np.testing.assert_array_equal(again(9), first(9))
+
+
+def test_points_are_like_type_as(nx):
+    like = nx.array(np.zeros(3))
+    for x in (sampler(nx)(4), sampler(nx).independent(4), sampler(nx, generator=lambda z: z)(4)):
+        assert type(x) is type(like)
+        assert x.dtype == like.dtype
+        assert x.shape == (4, 3)
+        assert getattr(x, "device", None) == getattr(like, "device", None)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_extreme_points_stay_inside(nx, law):
+    """The nearest that either stream comes to 0 and 1."""
+    ends = np.array([[2.0**-54, 2.0**-33, 1.0 - 2.0**-33, 1.0 - 2.0**-53, 0.5]])
+    x = nx.host(sampler(nx, law=law)._points(ends))
+    assert np.isfinite(x).all()
+    if law == "unif":
+        assert (x > 0).all()
+        assert (x < 1).all()
+
+
+def test_generator(nx):
+    generator = lambda z: 2.0 * z[:, :2] - 1.0
+    plain, moved = sampler(nx), sampler(nx, generator=generator)
+    np.testing.assert_array_equal(nx.host(moved(8)), nx.host(generator(plain(8))))
+    np.testing.assert_array_equal(
+        nx.host(moved.independent(8)), nx.host(generator(plain.independent(8)))
+    )
+
+
+def test_torch_generator_is_called_without_gradient():
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Linear(3, 2)
+    seen = []
+    module.register_forward_hook(lambda *_: seen.append(torch.is_grad_enabled()))
+    draw = SobolSampler(3, generator=module, type_as=module.weight, random_state=0)
+    for x in (draw(4), draw.independent(4)):
+        assert not x.requires_grad
+        assert x.shape == (4, 2)
+    assert seen == [False, False]
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("dimension", [1, 3, 300])
+def test_no_warnings(dimension):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n in (1, 3, 4, 100):
+            draw = SobolSampler(dimension, "normal", random_state=0)
+            draw(n), draw(n), draw.independent(n)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"dimension": 0}, ValueError),
+        ({"dimension": 2.0}, TypeError),
+        ({"dimension": 21202}, ValueError),
+        ({"law": "ball"}, ValueError),
+        ({"law": ["unif"]}, ValueError),
+        ({"generator": 3}, TypeError),
+        ({"type_as": [0.0]}, TypeError),
+        ({"type_as": "float32"}, TypeError),
+        ({"type_as": np.zeros(2, dtype=int)}, TypeError),
+        ({"random_state": -1}, ValueError),
+        ({"random_state": True}, TypeError),
+        ({"random_state": "0"}, TypeError),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_refused(given, error):
+    (name,) = given
+    with pytest.raises(error, match=rf"^{name}: expected .*received"):
+        SobolSampler(**{"dimension": 2} | given)
+
+
+@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (2.0, TypeError), (2**32 + 1, ValueError)])
+def test_bad_numbers_of_points_are_refused(n, error):
+    with pytest.raises(error, match=r"^n: expected .*received"):
+        SobolSampler(2)(n)
+
+
+@pytest.mark.parametrize(
+    "bad", [lambda z: z[:-1], lambda z: None, lambda z: 0.0], ids=["rows", "None", "0"]
+)
+def test_bad_points_of_the_generator_are_refused(nx, bad):
+    draw = sampler(nx, generator=bad)
+    for call in (draw, draw.independent):
+        with pytest.raises(ValueError, match=r"^generator: expected one point for each of 4"):
+            call(4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dimension": 3}, {"position": -1}, {"more": 1}],
+    ids=str,
+)
+def test_bad_states_are_refused(change):
+    draw = SobolSampler(2, random_state=0)
+    draw(3)
+    before = draw.state_dict()
+    with pytest.raises(ValueError, match=r"^state.*: expected .*received"):
+        draw.load_state_dict(before | change)
+    with pytest.raises(ValueError, match=r"^state: expected .*received"):
+        draw.load_state_dict({})
+    assert draw.state_dict() == before
+
+
+@pytest.mark.parametrize("n_columns", [2, 3])
+def test_draws_are_checked_and_counted(nx, n_columns):
+    target = build_target(nx.array(np.arange(8.0).reshape(4, 2)), None, None)
+    draw = Draws(sampler(nx, n_columns), target)
+    if n_columns == 3:
+        for call in (draw, draw.independent):
+            with pytest.raises(ValueError, match="sampler_source"):
+                call(5)
+        return
+    expected = sampler(nx, 2)
+    np.testing.assert_array_equal(nx.host(draw(5)), nx.host(target.local(expected(5))))
+    np.testing.assert_array_equal(
+        nx.host(draw.independent(6)), nx.host(target.local(expected.independent(6)))
+    )
+    assert draw.n_samples == 11
+
+
+def test_draws_of_any_other_source_are_independent_already(nx):
+    target = build_target(nx.array(np.arange(8.0).reshape(4, 2)), None, None)
+    calls = []
+    draw = Draws(lambda n: calls.append(n) or nx.array(np.ones((n, 2))), target)
+    draw.independent(3), draw(4)
+    assert (calls, draw.n_samples) == ([3, 4], 7)
+
+
+def test_solver_takes_it(nx, rng):
+    atoms = nx.array(rng.random((10, 2)))
+    source = SobolSampler(2, type_as=atoms, random_state=0)
+    result = solve_semidiscrete(atoms, source, reg=0.05)
+    assert result.converged
+    exact = solve_semidiscrete(atoms, "unif", reg=0.05, tol=0.02, random_state=0)
+    np.testing.assert_allclose(nx.host(result.potential), nx.host(exact.potential), atol=0.02)
