@@ -119,13 +119,13 @@ def evaluate(target, draw, potential, reg, n_samples, batch_size):
     )
 
 
-def bound(target, evaluation, potential, reg):
+def bound(target, evaluation, potential, reg, fitted=None):
     r"""Interval of the transport cost, and the sub-optimality of a potential, from an evaluation.
 
     From below, the mean of the semi-dual at `potential`, which has not seen the samples. From above,
-    the cost of a plan from the samples to the atoms: its expectation is at least the cost. The plan is
-    that of a potential fitted to the samples, its columns scaled down to the weights where they
-    exceed them, and what is missing from rows and columns filled in by a product.
+    the cost of a plan from points to the atoms: its expectation is at least the cost. The plan is that
+    of a potential fitted to the points, its columns scaled down to the weights where they exceed
+    them, and what is missing from rows and columns filled in by a product.
 
     Parameters
     ----------
@@ -134,6 +134,9 @@ def bound(target, evaluation, potential, reg):
     potential : array, shape (n_support,)
         That of the evaluation.
     reg : float
+    fitted : (array of shape (n, d), array of shape (n_support,)), optional
+        Points to bound the cost with from above, and the potential fitted to them; the samples of the
+        evaluation if there are more of those.
 
     Returns
     -------
@@ -143,13 +146,15 @@ def bound(target, evaluation, potential, reg):
     n, stderr = x.shape[0], evaluation.value_stderr
     value = measure(target, x, potential, reg)[0]
     found = improve(target, x, potential, reg)
-    cost, spread = _feasible(target, x, found.potential, reg)
-    interval = (value - NORMAL_975 * stderr, cost + NORMAL_975 * spread / math.sqrt(n))
+    if fitted is None or fitted[0].shape[0] < n:
+        fitted = x, found.potential
+    cost, spread = _feasible(target, *fitted, reg)
+    interval = (value - NORMAL_975 * stderr, cost + NORMAL_975 * spread)
     return Bounds(interval, max(found.value - value, 0.0), found.trace / (2.0 * n))
 
 
 def _feasible(target, x, potential, reg):
-    """Mean cost, with entropy, of a plan from the points to the atoms, and its deviation."""
+    """Mean cost, with entropy, of a plan from the points to the atoms, and its standard error."""
     nx, b, n = target.nx, target.weights, x.shape[0]
     out = sweep(target, x, potential, reg, ("c_transform", "colsum"))
     mass = out.colsum / n
@@ -168,7 +173,8 @@ def _feasible(target, x, potential, reg):
             tiny = nx.full((1,), 1e-30, type_as=plan)
             cost = cost + reg * (nx.log(nx.maximum(plan, tiny)) - target.log_weights)
         total += float(np.sum(nx.to_numpy(nx.sum(plan * cost, axis=1)), dtype=float))
-    return total / n, float(np.std(nx.to_numpy(out.c_transform), ddof=1, dtype=float))
+    spread = np.std(nx.to_numpy(out.c_transform), ddof=1, dtype=float)
+    return total / n, float(spread / math.sqrt(n))
 
 
 def suboptimality(bounds, trace, n_samples):

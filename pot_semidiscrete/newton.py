@@ -24,7 +24,7 @@ LEAST_ROWS = 2.0  # ... and points for each atom, as far as LARGEST_STORE allows
 LEAST_CURVATURE = 0.3  # in units of b / reg: the floor for atoms that these points hardly visit
 RESIDUAL = 3e-3  # of the conjugate gradients, relative
 MAX_CONJUGATE = 100
-FLAT = 1e-6  # curvature of a direction, in units of the diagonal
+FLAT = 1e-5  # curvature of a direction, in units of the diagonal
 MAX_STEPS = 8
 MAX_CLIPS = 4
 CLIP = 0.25  # from one trial of a step to the next
@@ -36,6 +36,7 @@ LADDER = 4.0  # from one regularisation to the next, where Newton's method is lo
 TOP = 0.2  # of the cost scale: where the ladder begins
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
 N_PROBES = 8
+RESOLVED = 100.0  # points for an atom: then its potential needs no caution
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Curvature:
             unsolved = nx.where(curved, size - RESIDUAL**2 * goal, zero)
             if float(nx.max(unsolved)) <= 0.0:
                 break
-            direction = scaled + size / nx.where(curved, last, one) * direction
+            direction = nx.where(curved, scaled + size / nx.where(curved, last, one) * direction, zero)
         return self.reg * (solution - nx.dot(solution, self.target.weights)[:, None])
 
 
@@ -197,6 +198,25 @@ def _trial(target, x, potential, step, reg, width, value):
         if reached >= value or clips == MAX_CLIPS:
             return (moved, reached, marginal), clips
         cap, clips = CLIP * cap, clips + 1
+
+
+def cautious(target, x, potential, reg):
+    """The maximiser over the points `x`, less what rare points add to its error.
+
+    The mass of an atom grows as the exponential of its potential, so that a potential fitted to few
+    points gives too much on others: without end for an atom lighter than one point. The relative
+    variance of the mean of the exponentials, over the n b_j points that the atom should receive, is
+    taken as that excess.
+    """
+    nx, b, n = target.nx, target.weights, x.shape[0]
+    if reg == 0 or n * float(nx.min(b)) > RESOLVED:
+        return potential
+    total, square, rows = 0.0, 0.0, block_rows(target, x)
+    for start in range(0, n, rows):
+        chi = sweep(target, x[start : start + rows], potential, reg, ("weights",)).weights
+        total, square = total + nx.sum(chi, axis=0), square + nx.sum(chi * chi, axis=0)
+    share = nx.sqrt(square) / nx.maximum(total, nx.full((1,), 1e-30, type_as=b))
+    return target.centred(potential - reg * nx.log(1.0 + share**2 / (n * b)))
 
 
 def measure(target, x, potential, reg):

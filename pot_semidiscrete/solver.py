@@ -12,7 +12,7 @@ from ._run import Progress, SemiDiscreteWarning, guarded
 from ._target import build_target, check_init_potential, check_reg
 from ._validation import check_callable, check_count, check_real
 from .certificates import bound, evaluate, suboptimality, upper_bound
-from .newton import improve, measure
+from .newton import cautious, improve, measure
 from .result import SemiDiscreteResult
 from .samplers import Draws, resolve_source
 
@@ -86,7 +86,8 @@ class Solver:
             self.given = self.dual.potential
         self.window = Window(max_memory, target.nx)
         self.n_iter, self.n_seen, self.corrected_at = 0, 0, 0
-        self.status, self.evaluation, self.bounds, self.trace = "max_iter", None, None, None
+        self.status, self.evaluation, self.fitted = "max_iter", None, None
+        self.bounds, self.trace = None, None
         self.values, self.levels, self.checks = [], [], []
 
     def iterate(self):
@@ -123,7 +124,9 @@ class Solver:
             start, chance = self.given, DOUBT * found.trace / (2.0 * points.shape[0])
             share = max(0.0, 1.0 - chance / max(found.value - value, 1e-300))
             self.trace = share * found.trace
-        potential = start + share * (found.potential - start)
+        self.fitted = points, found.potential
+        moved = cautious(target, points, found.potential, reg)
+        potential = start + share * (moved - start)
         self.dual = replace(
             self.dual, potential=potential, average=potential, level=reg or self.dual.level
         )
@@ -134,7 +137,7 @@ class Solver:
         if self.evaluation is None:
             self.evaluation = evaluate(
                 self.target,
-                self.draw,
+                self.draw.independent,
                 self.dual.average,
                 self.reg,
                 max(LEAST_EVALUATION, int(CHECK_SHARE * self.draw.n_samples)),
@@ -144,7 +147,7 @@ class Solver:
 
     def certify(self):
         """Bound the transport cost, by the evaluation of the final estimate."""
-        self.bounds = bound(self.target, self.look(), self.dual.average, self.reg)
+        self.bounds = bound(self.target, self.look(), self.dual.average, self.reg, self.fitted)
 
     def check(self, tol):
         """Tell whether the marginal error of the corrected estimate is below `tol`, at 95%."""
