@@ -20,4 +20,5 @@ references:
 	$(PYTHON) -m benchmarks.references
 
 benchmarks:
+	$(PYTHON) -m benchmarks.kernels --json benchmarks/results/kernels.json
 	$(PYTHON) -m benchmarks.solver --json benchmarks/results/solver.json
