@@ -49,7 +49,7 @@ from . import machine, problems, references, unregularised
 GOAL_SAMPLES = 128_000
 UNREGULARISED = ("normal_line", "uniform_line", "student_line", "uniform_square")
 MEMORY = ("uniform_square", "plane_rows", "rows_64")
-# steps of Adam in units of the mean cost, of SGD in units of reg / b; both decay as a cosine
+# steps of Adam in units of the potential's scale, of SGD in units of reg / b; both decay as a cosine
 OTT_GRID = [("adam", s) for s in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)] + [("sgd", s) for s in (0.3, 3.0)]
 
 
@@ -92,6 +92,13 @@ def ott_sampler(source):
     return sample
 
 
+def potential_scale(problem):
+    """How far potentials have to go: the spread of the mean cost to an atom, or the mean cost."""
+    source, atoms = problem.quadrature(), problem.atoms
+    costs = (atoms**2).sum(axis=1) - 2.0 * atoms @ (source.mass @ source.nodes)
+    return max(problem.cost_scale, float(costs.std()))
+
+
 def ott(problem, n_samples, setting=None):
     """OTT-JAX, compiled; `setting` is one of `OTT_GRID`, or None for the tutorial's."""
     import jax
@@ -105,7 +112,7 @@ def ott(problem, n_samples, setting=None):
         optimizer = optax.sgd(0.02)
     else:
         name, factor = setting
-        unit = problem.cost_scale if name == "adam" else problem.reg * len(problem.atoms)
+        unit = potential_scale(problem) if name == "adam" else problem.reg * len(problem.atoms)
         optimizer = getattr(optax, name)(optax.cosine_decay_schedule(factor * unit, n_iter))
     atoms, weights = (jax.numpy.asarray(a, "float32") for a in (problem.atoms, problem.weights))
     geometry = semidiscrete_pointcloud.SemidiscretePointCloud(
