@@ -20,5 +20,6 @@ references:
 	$(PYTHON) -m benchmarks.references
 
 benchmarks:
+	$(PYTHON) -m benchmarks.kernels --json benchmarks/results/kernels.json
 	$(PYTHON) -m benchmarks.solver --json benchmarks/results/solver.json
 	$(PYTHON) -m benchmarks.quasi --json benchmarks/results/quasi.json

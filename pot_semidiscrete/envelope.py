@@ -37,7 +37,8 @@ def full_precision(nx, x):
     if nx.__name__ == "torch":
         import torch
 
-        return torch.autocast(x.device.type, enabled=False)
+        if torch.is_autocast_enabled(x.device.type):
+            return torch.autocast(x.device.type, enabled=False)
     return contextlib.nullcontext()
 
 

@@ -10,6 +10,10 @@ from typing import Any
 from .. import envelope
 from ._generic import Kernel
 
+CACHE, MEMORY = 2**20, 2**27  # bytes of a block on the host: wished for, and at most
+SHARING = 256  # rows that make the reading of the atoms cheap
+DEVICE_ENTRIES = 2**26  # of a block elsewhere
+
 
 @dataclass
 class Sweep:
@@ -135,14 +139,18 @@ def select(nx):
 
 
 def block_rows(target, x):
-    """Rows of a block: small enough for the cache, large enough for the product to be one.
+    """Rows of a block: few enough for the cache, enough for the product to be worth its while.
 
-    The higher the dimension, the more a block must share the reading of the atoms.
+    Each product reads and packs all the atoms: the higher the dimension, the more rows share that.
     """
-    n_atoms, d = target.atoms.shape
-    on_host = str(getattr(x, "device", "cpu")).startswith(("cpu", "TFRT_CPU"))
-    entries = 2**19 * min(max(d // 8, 1), 64) if on_host else 2**26
-    return max(1, entries // n_atoms)
+    n_rows, (n_atoms, d) = x.shape[0], target.atoms.shape
+    if str(getattr(x, "device", "cpu")).startswith(("cpu", "TFRT_CPU")):
+        row = n_atoms * target.nx.bitsize(target.atoms) // 8
+        rows = min(max(CACHE // row, min(2 * d, SHARING)), MEMORY // row)
+    else:
+        rows = DEVICE_ENTRIES // n_atoms
+    # blocks of equal length, none of a few rows
+    return max(1, -(-n_rows // -(-n_rows // max(rows, 1)))) if n_rows else 1
 
 
 def _join(pieces, nx):

@@ -4,6 +4,7 @@ import numpy as np
 
 from ._blocks import HardBlock, SoftBlock
 from ._generic import EXP_FLOOR, Kernel
+from ._scratch import scratch
 
 
 class NumpyHardBlock(HardBlock):
@@ -20,7 +21,7 @@ class NumpyKernel(Kernel):
 
     def matmul(self, u, v):
         if self.buffer is None or len(self.buffer) < len(u):
-            self.buffer = np.empty((len(u), len(v)), dtype=u.dtype)
+            self.buffer = scratch((len(u), len(v)), u.dtype)
         return np.matmul(u, v.T, out=self.buffer[: len(u)])
 
     def soft(self, scores, row):

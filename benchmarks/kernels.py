@@ -1,0 +1,128 @@
+"""Nanoseconds per (sample, atom) entry of one dual step, against the limit of the libraries.
+
+``python -m benchmarks.kernels [--rounds 9] [--json FILE]``
+
+A step gives the c-transforms and the column sums of a batch. The limit is the library's matrix
+product into a kept buffer plus one pass of ``torch.exp`` over the block of samples by atoms; at
+``reg = 0``, the product and one pass of ``torch.amax``. POT's step is what its solver does with a
+batch: `semidiscrete_atom_weights` and the mean over the rows (it has no c-transforms to give).
+
+Float32, one thread. All steps take turns, one call each in every round, so that a change of the
+machine's load meets them all, and all find the caches filled by another. Figures are medians over
+the rounds.
+"""
+
+import argparse
+import functools
+import time
+
+import numpy as np
+import ot
+import torch
+from threadpoolctl import threadpool_limits
+
+from pot_semidiscrete._target import build_target
+from pot_semidiscrete.kernels import sweep
+
+from . import machine
+
+CASES = [
+    (256, 10_000, 2, 0.05),
+    (512, 10_000, 64, 0.05),
+    (256, 10_000, 784, 0.05),
+    (256, 60_000, 784, 0.05),
+    (256, 10_000, 2, 0.0),
+    (256, 10_000, 784, 0.0),
+]
+# most that a ratio should be, by dimension
+GOALS = {
+    "torch / limit": {2: 1.5, 64: 1.35, 784: 1.15},
+    "numpy / torch": {2: 1.3, 64: 1.3, 784: 1.3},
+    "torch / POT": {2: 0.3, 64: 0.35, 784: 0.8},
+}
+
+
+def steps(B, N, d, relative_reg):
+    """The steps to time, by name; `relative_reg` is in units of the mean cost."""
+    rng = torch.Generator().manual_seed(0)
+    x, atoms = torch.randn((B, d), generator=rng), torch.randn((N, d), generator=rng)
+    potential, reg = 0.1 * torch.randn(N, generator=rng), relative_reg * 2.0 * d
+    buffer, scores = torch.empty((B, N)), -10.0 * torch.rand((B, N), generator=rng)
+    arrays = {"torch": (x, atoms, potential)}
+    arrays["numpy"] = tuple(a.numpy() for a in arrays["torch"])
+    ours = {}
+    for name, (points, y, psi) in arrays.items():
+        target = build_target(y)
+        arguments = (target, target.local(points), psi, reg, ("c_transform", "colsum"))
+        ours[name] = functools.partial(sweep, *arguments)
+
+    def one_pass():
+        return torch.exp(scores, out=buffer) if reg > 0 else torch.amax(scores, dim=1)
+
+    def pot():
+        weights = ot.semidiscrete.semidiscrete_atom_weights(atoms, x, potential, reg=reg)
+        return weights.mean(axis=0)
+
+    product = {"GEMM": lambda: torch.matmul(x, atoms.T, out=buffer)}
+    return {**product, "pass": one_pass, **ours, "POT": pot}
+
+
+def measure(case, rounds):
+    """Median and least nanoseconds per entry of each step, one turn each in every round."""
+    functions = steps(*case)
+    seconds = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    B, N, d, relative_reg = case
+    unit = 1e9 / (B * N)
+    median = {name: float(np.median(s)) * unit for name, s in seconds.items()}
+    limit = median["GEMM"] + median["pass"]
+    ratios = {
+        "torch / limit": median["torch"] / limit,
+        "numpy / torch": median["numpy"] / median["torch"],
+        "torch / POT": median["torch"] / median["POT"],
+    }
+    missed = [name for name, ratio in ratios.items() if goal(name, case) < ratio]
+    least = {name: min(s) * unit for name, s in seconds.items()}
+    facts = {"batch": B, "atoms": N, "dimension": d, "relative_reg": relative_reg}
+    return {**facts, "median_ns": median, "min_ns": least, "ratios": ratios, "missed": missed}
+
+
+def goal(name, case):
+    """Goal of a ratio: there is none at ``reg = 0``."""
+    return GOALS[name][case[2]] if case[3] > 0 else np.inf
+
+
+def show(row):
+    ns = "  ".join(f"{name} {value:6.2f}" for name, value in row["median_ns"].items())
+    ratios = "  ".join(f"{name} {value:5.2f}" for name, value in row["ratios"].items())
+    missed = f"   missed: {', '.join(row['missed'])}" if row["missed"] else ""
+    print(
+        f"B {row['batch']:3} N {row['atoms']:5} d {row['dimension']:3} "
+        f"reg {row['relative_reg']:<4g} | {ns} | {ratios}{missed}",
+        flush=True,
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    facts, rows = machine.facts(), []
+    with threadpool_limits(1):
+        for case in CASES:
+            rows.append(measure(case, args.rounds))
+            show(rows[-1])
+    if args.json:
+        machine.write(args.json, machine=facts, goals=GOALS, rows=rows)
+
+
+if __name__ == "__main__":
+    main()
