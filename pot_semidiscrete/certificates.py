@@ -10,7 +10,7 @@ from .kernels import block_rows, sweep
 from .newton import improve, measure
 
 N_GROUPS = 32
-NORMAL_975 = 1.959964
+NORMAL_95, NORMAL_975, NORMAL_98 = 1.644854, 1.959964, 2.053749
 CLEAR = 2.0  # times the value that the maximiser over a sample gains by chance: no longer chance
 
 
@@ -188,9 +188,9 @@ def suboptimality(bounds, trace, n_samples):
     return trace / (2.0 * n_samples)
 
 
-def upper_bound(estimate):
-    """95% upper bound of ``chi2``, of an evaluation or a result."""
-    return estimate.chi2 + 1.645 * estimate.chi2_stderr
+def upper_bound(estimate, quantile=NORMAL_95):
+    """Upper bound of ``chi2``, of an evaluation or a result: at 95% unless told."""
+    return estimate.chi2 + quantile * estimate.chi2_stderr
 
 
 def chi_square(counts, sums, weights):

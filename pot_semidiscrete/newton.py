@@ -22,7 +22,7 @@ USUAL_STORE = 2**23
 LEAST_SHARE = 0.125  # of the points, for the curvature ...
 LEAST_ROWS = 2.0  # ... and points for each atom, as far as LARGEST_STORE allows
 LEAST_CURVATURE = 0.3  # in units of b / reg: the floor for atoms that these points hardly visit
-RESIDUAL = 3e-3  # of the conjugate gradients, relative
+RESIDUAL = 1e-2  # of the conjugate gradients, relative
 MAX_CONJUGATE = 100
 FLAT = 1e-5  # curvature of a direction, in units of the diagonal
 MAX_STEPS = 8
@@ -35,7 +35,7 @@ ENOUGH = 0.1  # of the statistical error: what is gained beyond does not matter
 LADDER = 4.0  # from one regularisation to the next, where Newton's method is lost
 TOP = 0.2  # of the cost scale: where the ladder begins
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
-N_PROBES = 8
+N_PROBES = 4
 RESOLVED = 100.0  # points for an atom: then its potential needs no caution
 
 

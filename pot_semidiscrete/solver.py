@@ -11,7 +11,7 @@ from . import ascent
 from ._run import Progress, SemiDiscreteWarning, guarded
 from ._target import build_target, check_init_potential, check_reg
 from ._validation import check_callable, check_count, check_real
-from .certificates import bound, evaluate, suboptimality, upper_bound
+from .certificates import NORMAL_95, NORMAL_98, bound, evaluate, suboptimality, upper_bound
 from .newton import cautious, improve, measure
 from .result import SemiDiscreteResult
 from .samplers import Draws, resolve_source
@@ -20,6 +20,7 @@ FIRST_CHECK = 4.0  # passes after the annealing
 CHECK_GROWTH = 1.5
 CHECK_SHARE = 1.0 / 32.0  # of the samples so far; the checks together cost about three times that
 LEAST_EVALUATION = 1024
+LATEST_CHECKS = 5  # to tell the rate from
 WORTH_CORRECTING = 2.0  # times the marginal error that the samples allow
 DOUBT = 2.0  # times the value that Newton's method gains by chance: what a given potential outweighs
 
@@ -155,11 +156,12 @@ class Solver:
             self.correct()
         found, allowed = self.look(), self.target.weights.shape[0] / max(self.n_seen, 1)
         poor = found.chi2 > WORTH_CORRECTING * allowed and self.n_seen >= 2 * self.corrected_at
-        if upper_bound(found) <= tol**2 or poor:
+        if upper_bound(found, NORMAL_98) <= tol**2 or poor:
             self.correct()
             found = self.look()
         self.checks.append((self.n_iter, found.chi2, found.chi2_stderr))
-        return upper_bound(found) <= tol**2
+        # several looks: each at 98%, so that the run is right at 95%
+        return upper_bound(found, NORMAL_98) <= tol**2
 
     def state(self):
         return SolverState(
@@ -370,6 +372,8 @@ def _run(solver, tol, max_iter, callback, bar):
             solver.status = "stopped"
             return
         last = solver.n_iter == max_iter
+        if last:
+            solver.correct()
         if tol > 0 and (solver.dual.passes >= check_at or last):
             if solver.check(tol):
                 solver.status = "converged"
@@ -378,18 +382,31 @@ def _run(solver, tol, max_iter, callback, bar):
 
 
 def warn_shortfall(result, tol):
-    """Say how far a run ended from its tolerance, and what to change."""
+    """Say how far a run ended from its tolerance, and what it would take to reach it."""
     if tol == 0 or result.status not in ("max_iter", "interrupted"):
         return
-    bound = upper_bound(result)
-    reached = (
-        "before its error was measured"
-        if math.isnan(bound)
-        else f"with a relative marginal error of up to {max(bound, 0.0) ** 0.5:.3g} (95%)"
-    )
+    reached, needed = upper_bound(result), ""
+    if math.isnan(reached):
+        words = "before its error was measured"
+    else:
+        words = f"with a relative marginal error of up to {max(reached, 0.0) ** 0.5:.3g} (95%)"
+        if reached > tol**2:
+            factor = (reached / tol**2) ** (1.0 / _rate(result.log))
+            more = (factor - 1.0) * result.n_samples
+            needed = f" At the rate seen, it needs about {more:.2g} more source points."
     warnings.warn(
-        f"solve_semidiscrete ended ({result.status}) {reached}, tol is {tol:.3g}; raise "
-        "max_iter, batch_size, reg or tol.",
+        f"solve_semidiscrete ended ({result.status}) {words}, tol is {tol:.3g}.{needed} Raise max_iter, "
+        "batch_size, reg or tol, or continue from init_potential=result.potential.",
         SemiDiscreteWarning,
         stacklevel=3,
     )
+
+
+def _rate(log):
+    """Exponent with which the bound of the marginal error falls with the samples; 1 in theory."""
+    bounds = (log["check_chi2"] + NORMAL_95 * log["check_chi2_stderr"])[-LATEST_CHECKS:]
+    batches = log["check_n_iter"][-LATEST_CHECKS:]
+    if len(bounds) < LATEST_CHECKS or min(bounds.min(), batches.min()) <= 0:
+        return 1.0
+    slope = np.polyfit(np.log(batches), np.log(bounds), 1)[0]
+    return float(np.clip(-slope, 0.5, 1.0))
