@@ -189,8 +189,12 @@ def suboptimality(bounds, trace, n_samples):
 
 
 def upper_bound(estimate, quantile=NORMAL_95):
-    """Upper bound of ``chi2``, of an evaluation or a result: at 95% unless told."""
-    return estimate.chi2 + quantile * estimate.chi2_stderr
+    """Upper bound of ``chi2``, of an evaluation or a result: at 95% unless told.
+
+    An estimate below 0 counts as 0, for what is estimated is not negative: noise alone cannot
+    make a bound small.
+    """
+    return max(estimate.chi2, 0.0) + quantile * estimate.chi2_stderr
 
 
 def chi_square(counts, sums, weights):

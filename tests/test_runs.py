@@ -352,7 +352,7 @@ def test_warning_says_how_far_and_what_to_change():
     text = str(warning.message)
     assert warning.filename == __file__
     reached = float(re.search(r"up to ([\d.e-]+)", text)[1])
-    bound = result.chi2 + 1.645 * result.chi2_stderr
+    bound = max(result.chi2, 0.0) + 1.645 * result.chi2_stderr
     np.testing.assert_allclose(reached, bound**0.5, rtol=0.01)
     for word in ("0.001", "max_iter", "batch_size", "reg", "tol"):
         assert word in text
