@@ -137,9 +137,9 @@ def test_value_at_the_maximiser_is_that_of_dense_newton(relative_reg, share, nx)
     found = newton.improve(target, x, 0.0 * target.weights, reg)
     rounding = 20.0 * nx.eps * newton.scale_of(target)
     assert -rounding < exact.value - found.value < share * exact.trace / 4000 + rounding
-    if found.settled:
+    if relative_reg >= 1e-2:
+        assert found.settled
         assert found.trace == pytest.approx(exact.trace, rel=0.6)
-    assert found.settled or relative_reg < 1e-2
 
 
 @pytest.mark.parametrize("reg", [0.0, 1e-3, REG, 10.0])
