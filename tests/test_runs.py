@@ -195,7 +195,7 @@ def test_no_tolerance_runs_to_the_end(max_iter, reg):
 
 def test_callback_sees_the_state():
     states = []
-    result = solve(callback=states.append, max_iter=50)
+    result = solve(callback=states.append, max_iter=50, max_memory=0)
     assert all(type(state) is sd.SolverState for state in states)
     assert [state.n_iter for state in states] == list(range(1, 51))
     assert [state.n_samples for state in states] == list(range(32, 32 * 51, 32))

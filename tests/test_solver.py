@@ -1,11 +1,18 @@
 """The solver's own promises: scale-free, stable, honest."""
 
+import functools
+
 import numpy as np
 import pytest
 from scipy import stats
 
 import pot_semidiscrete as ps
+from benchmarks import problems, references
 from pot_semidiscrete.certificates import chi_square
+from tests.backends import BACKENDS, Backend
+
+SMALL = ["normal_line", "uniform_line", "uniform_square", "light_atoms", "mlp_64"]
+USUAL = [usual for usual in ("numpy-float64", "torch-float32") if usual.split("-")[0] in BACKENDS]
 
 
 def scaled_source(nx, factor, d=2, seed=1):
@@ -31,7 +38,9 @@ def test_iterates_scale_with_the_data(factor, relative_reg, nx64, rng):
     if np.log2(factor) % 1 == 0:
         np.testing.assert_array_equal(potentials[0], potentials[1])
     else:
-        np.testing.assert_allclose(potentials[0], potentials[1], atol=1e-6 * np.ptp(potentials[0]))
+        # rounding decides on which side of a boundary a point falls, and Newton's steps amplify it
+        tol = 1e-5 if reg == 0 else 1e-6
+        np.testing.assert_allclose(potentials[0], potentials[1], atol=tol * np.ptp(potentials[0]))
 
 
 def test_far_from_the_origin_in_float32(nx, rng):
@@ -222,3 +231,63 @@ def test_learnable_metric_leaves_no_graph():
     )
     assert not result.potential.requires_grad
     assert not result.value.requires_grad
+
+
+@functools.cache
+def efficiency(name, backend="numpy-float64", seeds=range(3), n=16_000, shortfall=None, **options):
+    """Efficiency ratios of runs with about `n` points on a stored problem: the limit is 1."""
+    (library, dtype), problem, ratios = backend.split("-"), problems.get(name), []
+    nx, quadrature, reference = Backend(library, dtype), problem.quadrature(), references.load(name)
+    size = options.setdefault("batch_size", 256)
+    n_iter = n // (shortfall or size)
+    for seed in seeds:
+        draw = problem.sampler(np.random.default_rng(seed), dtype)
+        result = ps.solve_semidiscrete(
+            nx.array(problem.atoms),
+            lambda n, draw=draw: nx.array(draw(min(n, shortfall or n))),
+            nx.array(problem.weights),
+            reg=problem.reg,
+            tol=0,
+            max_iter=n_iter,
+            **options,
+        )
+        psi = nx.host(result.potential)
+        ratios.append(reference.efficiency_ratio(quadrature, psi, n_iter * (shortfall or size)))
+    return np.array(ratios)
+
+
+def lower_mean(ratios):
+    """Mean less two standard errors."""
+    return ratios.mean() - 2.0 * ratios.std(ddof=1) / np.sqrt(len(ratios))
+
+
+@pytest.mark.parametrize("backend", USUAL)
+@pytest.mark.parametrize(
+    "name", ["normal_line", "uniform_line", "uniform_square", "light_atoms", "mlp_64"]
+)
+def test_defaults_reach_the_statistical_limit(name, backend):
+    """16,000 points."""
+    assert lower_mean(efficiency(name, backend)) <= 1.5
+
+
+@pytest.mark.parametrize(("batch_size", "shortfall"), [(16, None), (4096, None), (256, 3)])
+def test_limit_is_reached_by_batches_of_any_size(batch_size, shortfall):
+    """Also if the sampler returns 3 points whatever is asked."""
+    ratios = efficiency("uniform_line", n=8192, batch_size=batch_size, shortfall=shortfall)
+    assert lower_mean(ratios) <= 1.5
+
+
+def test_no_memory_leaves_the_average():
+    """On the line an ascent is slow along its long modes; the correction is not."""
+    plain, corrected = efficiency("uniform_line", max_memory=0), efficiency("uniform_line")
+    assert (plain > 2.0 * corrected).all()
+    assert plain.mean() > 3.0
+
+
+@pytest.mark.parametrize("max_memory", [1, 2048, 40_000])
+def test_little_memory_is_no_worse_than_none(max_memory):
+    """A batch of 256 points takes 2,048 bytes here."""
+    little, none = (efficiency("uniform_line", max_memory=m) for m in (max_memory, 0))
+    if max_memory < 2048:
+        np.testing.assert_array_equal(little, none)
+    assert little.mean() <= 1.1 * none.mean()

@@ -1,0 +1,319 @@
+"""Newton's correction: against dense formulas, known maximisers, and data that degenerate."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import references
+from pot_semidiscrete import newton
+from pot_semidiscrete._target import build_target
+from pot_semidiscrete.kernels import sweep
+
+REG = 0.1
+
+
+def build(nx, atoms, weights=None, metric=None):
+    return build_target(nx.array(atoms), None if weights is None else nx.array(weights), metric).detached
+
+
+def cloud(nx, n_atoms=30, n=1500, weights=None, d=2, seed=0):
+    """A target and points, both normal laws."""
+    rng = np.random.default_rng(seed)
+    target = build(nx, 0.7 * rng.normal(size=(n_atoms, d)) + 0.3, weights)
+    return target, target.local(nx.array(rng.normal(size=(n, d))))
+
+
+def law(name, n_atoms):
+    rng = np.random.default_rng(7)
+    weights = {
+        "uniform": np.ones(n_atoms),
+        "dirichlet": rng.dirichlet(np.full(n_atoms, 0.3)) + 1e-8,
+        "light": 10.0 ** rng.uniform(-6.0, 0.0, size=n_atoms),
+    }[name]
+    return weights / weights.sum()
+
+
+def dense(nx, target, x, potential, reg):
+    """Weights chi and ``diag m - E[chi chi^T]``, by the formula."""
+    chi = nx.host(sweep(target, x, potential, reg, ("weights",)).weights)
+    return chi, np.diag(chi.mean(axis=0)) - chi.T @ chi / len(chi)
+
+
+def chi_square(nx, target, x, potential, reg):
+    marginal, b = nx.host(newton.measure(target, x, potential, reg)[1]), nx.host(target.weights)
+    return float(((marginal - b) ** 2 / b).sum())
+
+
+def near(nx, target, x, reg, size=0.3, seed=3):
+    """A potential `size` times reg off the maximiser over the points."""
+    optimum = newton.improve(target, x, 0.0 * target.weights, reg).potential
+    noise = np.random.default_rng(seed).normal(size=target.weights.shape[0])
+    return target.centred(optimum + nx.array(size * reg * noise))
+
+
+# Curvature.
+
+
+def test_product_is_the_dense_hessian_times_reg(nx64):
+    """By the formula, and by differences of the marginal."""
+    target, x = cloud(nx64)
+    potential = near(nx64, target, x, REG)
+    vectors = np.random.default_rng(1).normal(size=(3, 30))
+    found = nx64.host(newton.Curvature(target, x, potential, REG).product(nx64.array(vectors)))
+    np.testing.assert_allclose(found, vectors @ dense(nx64, target, x, potential, REG)[1], atol=1e-12)
+    for vector, image in zip(vectors, found, strict=True):
+        ends = [
+            nx64.host(newton.measure(target, x, potential + nx64.array(h * vector), REG)[1])
+            for h in (1e-5, -1e-5)
+        ]
+        np.testing.assert_allclose(REG * (ends[0] - ends[1]) / 2e-5, image, atol=1e-8)
+
+
+def test_damping_adds_a_share_of_the_diagonal(nx64):
+    target, x = cloud(nx64)
+    potential, vector = near(nx64, target, x, REG), nx64.array(np.ones((1, 30)))
+    plain = newton.Curvature(target, x, potential, REG)
+    damped = newton.Curvature(target, x, potential, REG, damping=0.5)
+    np.testing.assert_allclose(nx64.host(damped.diagonal), 1.5 * nx64.host(plain.diagonal))
+    np.testing.assert_allclose(nx64.host(plain.product(vector)), 0.0, atol=1e-14)
+    difference = nx64.host(damped.product(vector))[0]
+    np.testing.assert_allclose(difference, 0.5 * nx64.host(plain.diagonal), atol=1e-14)
+
+
+def test_recomputed_weights_give_what_stored_ones_do(nx, monkeypatch):
+    target, x = cloud(nx)
+    potential = near(nx, target, x, REG)
+    stored = newton.Curvature(target, x, potential, REG)
+    monkeypatch.setattr(newton, "LARGEST_STORE", 0)
+    recomputed = newton.Curvature(target, x, potential, REG)
+    assert stored.kept is not None
+    assert recomputed.kept is None
+    signs = newton.probes(target)
+    for method in ("product", "solve"):
+        np.testing.assert_array_equal(
+            nx.host(getattr(stored, method)(signs)), nx.host(getattr(recomputed, method)(signs))
+        )
+
+
+@pytest.mark.parametrize("weights", ["uniform", "dirichlet", "light"])
+def test_solve_inverts_the_product(weights, nx):
+    """To within ``RESIDUAL`` in the norm of the inverse diagonal; a threefold slack for float32."""
+    target, x = cloud(nx, weights=law(weights, 30))
+    curvature = newton.Curvature(target, x, near(nx, target, x, REG), REG)
+    right, diagonal = newton.probes(target), nx.host(curvature.diagonal)
+    solved = curvature.solve(right)
+    np.testing.assert_allclose(nx.host(solved) @ nx.host(target.weights), 0.0, atol=1e-5)
+    left = nx.host(curvature.product(solved)) / REG - nx.host(right)
+    norm = lambda u: np.sqrt((u**2 / diagonal).sum(axis=1))
+    slack = 1.0 if nx.dtype == "float64" else 3.0
+    assert (norm(left) <= slack * newton.RESIDUAL * norm(nx.host(right))).all()
+
+
+# The maximiser over the points.
+
+
+@pytest.mark.parametrize("start", ["zeros", "junk"])
+@pytest.mark.parametrize("weights", ["uniform", "dirichlet", "light"])
+def test_marginal_at_the_maximiser_is_that_of_the_weights(weights, start, nx):
+    """The error left is a share ``ENOUGH`` of the statistical one, ``N / n`` for chi2."""
+    target, x = cloud(nx, weights=law(weights, 30))
+    junk = np.random.default_rng(5).normal(size=30) * (start == "junk")
+    found = newton.improve(target, x, nx.array(junk), REG)
+    assert found.settled
+    assert chi_square(nx, target, x, found.potential, REG) < 0.1 * 30 / 1500
+    assert float(nx.host(target.weights) @ nx.host(found.potential)) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("relative_reg", "share"), [(0.2, 0.2), (1e-2, 0.2), (2e-3, 1.0), (1e-3, 1.0)])
+def test_value_at_the_maximiser_is_that_of_dense_newton(relative_reg, share, nx):
+    """From zeros, to a share of the statistical error ``trace / (2 n)``; less well for a small reg."""
+    target, x = cloud(nx, n_atoms=40, n=2000)
+    reg, b = relative_reg * newton.scale_of(target), nx.host(target.weights)
+    source = references.Quadrature(nx.host(x), np.full(2000, 1.0 / 2000))
+    exact = references.newton(source, nx.host(target.atoms), b, reg, tol=1e-10)
+    found = newton.improve(target, x, 0.0 * target.weights, reg)
+    rounding = 20.0 * nx.eps * newton.scale_of(target)
+    assert -rounding < exact.value - found.value < share * exact.trace / 4000 + rounding
+    if relative_reg >= 1e-2:
+        assert found.settled
+        assert found.trace == pytest.approx(exact.trace, rel=0.6)
+
+
+@pytest.mark.parametrize("reg", [0.0, 1e-3, REG, 10.0])
+@pytest.mark.parametrize("size", [0.0, 0.1, 100.0])
+def test_value_never_decreases(reg, size, nx):
+    target, x = cloud(nx, weights=law("dirichlet", 30), n=300)
+    potential = target.centred(nx.array(size * np.random.default_rng(2).normal(size=30)))
+    before = newton.measure(target, x, potential, reg)[0]
+    found = newton.improve(target, x, potential, reg)
+    assert found.value >= before - 10.0 * nx.eps * abs(before)
+    assert found.value == pytest.approx(newton.measure(target, x, found.potential, reg)[0], rel=1e-6)
+
+
+def test_improving_again_changes_little(nx):
+    target, x = cloud(nx)
+    once = newton.improve(target, x, 0.0 * target.weights, REG)
+    twice = newton.improve(target, x, once.potential, REG)
+    assert twice.value - once.value < once.trace / (2 * 1500)
+
+
+def test_trace_is_that_of_the_dense_formula(nx64, monkeypatch):
+    """``tr(A^+ (diag b - b b^T)) - reg (N - 1)``, with 500 probes instead of 8."""
+    monkeypatch.setattr(newton, "N_PROBES", 500)
+    many = newton.probes
+    monkeypatch.setattr(newton, "probes", lambda target: many(target, 500))
+    monkeypatch.setattr(newton, "LEAST_SHARE", 1.0)  # all points for the curvature
+    target, x = cloud(nx64, weights=law("dirichlet", 30))
+    found, b = newton.climb(target, x, near(nx64, target, x, REG, 1e-3), REG), nx64.host(target.weights)
+    hessian = dense(nx64, target, x, found.potential, REG)[1] / REG
+    expected = np.trace(np.linalg.pinv(hessian, 1e-10, hermitian=True) @ (np.diag(b) - np.outer(b, b)))
+    assert found.trace == pytest.approx(expected - 29 * REG, rel=0.1)
+
+
+def test_probes_have_the_covariance_of_a_draw_of_an_atom(nx64):
+    target, _ = cloud(nx64, n_atoms=6, weights=law("dirichlet", 6))
+    z, b = nx64.host(newton.probes(target, 100_000)), nx64.host(target.weights)
+    np.testing.assert_allclose(z.sum(axis=1), 0.0, atol=1e-12)
+    np.testing.assert_allclose(z.T @ z / 100_000, np.diag(b) - np.outer(b, b), atol=0.005)
+
+
+@pytest.mark.parametrize("start", ["zeros", "near"])
+@pytest.mark.parametrize("uniform", [True, False])
+def test_unregularised_line_is_solved(uniform, start, nx):
+    """4,000 quantiles of the law, 20 atoms: the value is right to a fifth of its statistical error.
+
+    The masses are right to a few percent of the total only: atoms that nearly coincide exchange
+    theirs at hardly any cost.
+    """
+    rng, n = np.random.default_rng(4), 4000
+    atoms = np.sort(0.5 * rng.normal(size=20) + 1.0)
+    weights = np.full(20, 0.05) if uniform else rng.dirichlet(np.full(20, 2.0))
+    points = rng.permutation(stats.norm.ppf((np.arange(n) + 0.5) / n))[:, None]
+    exact = references.quantile_potential(atoms, weights, stats.norm.ppf)
+    noise = 0.01 * np.ptp(exact) * rng.normal(size=20)
+    target = build(nx, atoms[:, None], weights)
+    x = target.local(nx.array(points))
+    found = newton.improve(target, x, nx.array((exact + noise) * (start == "near")), 0.0)
+    value = newton.measure(target, x, nx.array(exact), 0.0)[0]
+    trace = newton.climb(target, x, nx.array(exact), 0.0).trace
+    assert value - found.value < 0.2 * trace / (2 * n)
+    assert np.abs(nx.host(found.potential) - exact).max() < 0.01 * np.ptp(exact)
+    marginal = nx.host(newton.measure(target, x, found.potential, 0.0)[1])
+    assert np.abs(marginal - weights).max() < 0.05
+
+
+# Caution.
+
+
+def test_caution_leaves_resolved_atoms_alone(nx):
+    target, x = cloud(nx, n=4000)
+    potential = newton.improve(target, x, 0.0 * target.weights, REG).potential
+    assert newton.cautious(target, x, potential, REG) is potential
+    light = build(nx, nx.host(target.atoms), law("light", 30))
+    assert newton.cautious(light, x, potential, 0.0) is potential
+
+
+def test_caution_lowers_what_few_points_see(nx):
+    """More the fewer points an atom receives; those of more than ``RESOLVED`` hardly."""
+    target, x = cloud(nx, weights=law("light", 30))
+    potential = newton.improve(target, x, 0.0 * target.weights, REG).potential
+    lowered = nx.host(newton.cautious(target, x, potential, REG)) - nx.host(potential)
+    expected = 1500 * nx.host(target.weights)
+    lowered -= lowered[expected.argmax()]  # the centring adds a constant
+    assert (lowered <= 1e-5).all()
+    assert np.abs(lowered[expected > newton.RESOLVED]).max() < 0.02 * REG
+    assert lowered[expected < 0.1].mean() < -REG
+
+
+def test_caution_helps_on_fresh_points(nx):
+    """Weights down to 1e-8, 10 seeds: no light atom gains mass, and the error falls."""
+    rng = np.random.default_rng(0)
+    weights = 10.0 ** rng.uniform(-8.0, 0.0, size=40)
+    target = build(nx, rng.normal(size=(40, 2)), weights / weights.sum())
+    b, errors = nx.host(target.weights), []
+    fresh = target.local(nx.array(rng.normal(size=(20_000, 2))))
+    for _ in range(10):
+        x = target.local(nx.array(rng.normal(size=(500, 2))))
+        potential = newton.improve(target, x, 0.0 * target.weights, 0.5).potential
+        careful = newton.cautious(target, x, potential, 0.5)
+        masses = [nx.host(newton.measure(target, fresh, p, 0.5)[1]) for p in (potential, careful)]
+        light = 500 * b < 1.0
+        assert (masses[1][light] <= masses[0][light] * (1.0 + 1e-3)).all()
+        errors.append([((m - b) ** 2 / b).sum() for m in masses])
+    plain, careful = np.mean(errors, axis=0)
+    assert careful < plain
+
+
+# Scale.
+
+
+@pytest.mark.parametrize("reg", [0.0, 2.0**-10, 2.0**-3])
+@pytest.mark.parametrize("factor", [2.0**-12, 2.0**9])
+def test_steps_scale_with_the_data_to_the_bit(factor, reg, nx64):
+    """Data times s, reg times s^2: potential, value and trace times s^2."""
+    rng = np.random.default_rng(0)
+    atoms, points = rng.normal(size=(30, 2)), rng.normal(size=(500, 2))
+    weights, found = law("dirichlet", 30), []
+    for s in (1.0, factor):
+        target = build(nx64, atoms * s, weights)
+        x = target.local(nx64.array(points * s))
+        out = newton.improve(target, x, 0.0 * target.weights, reg * s * s)
+        careful = newton.cautious(target, x, out.potential, reg * s * s)
+        assert math.isfinite(out.trace)
+        potentials = (nx64.host(p) / s**2 for p in (out.potential, careful))
+        found.append([*potentials, out.value / s**2, out.trace / s**2])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_smoothing_is_narrower_than_a_cell(nx):
+    """On the line, cells of width 1/20: a point is shared by two neighbours at most."""
+    atoms = (np.arange(20) + 0.5)[:, None] / 20
+    target = build(nx, atoms)
+    x = target.local(nx.array(((np.arange(2000) + 0.5) / 2000)[:, None]))
+    width = newton.smoothing(target, x, 0.0 * target.weights)
+    chi = nx.host(sweep(target, x, 0.0 * target.weights, width, ("weights",)).weights)
+    assert (chi**2).sum(axis=1).mean() >= newton.PURITY
+    assert np.sort(chi, axis=1)[:, :-2].sum(axis=1).mean() < 0.1
+
+
+def test_curvature_rows_are_of_the_points_and_at_least_some():
+    for n in (1, 100, 10**6):
+        for n_atoms in (1, 1000, 10**5):
+            rows = newton.curvature_rows(n, n_atoms)
+            assert min(n, n_atoms) <= rows <= n
+
+
+# Data that degenerate.
+
+DEGENERATE = {
+    "duplicate atoms": (lambda r: np.repeat(r.normal(size=(10, 2)), 3, axis=0), 100),
+    "equal atoms": (lambda r: np.ones((10, 2)), 100),
+    "one atom": (lambda r: r.normal(size=(1, 2)), 100),
+    "two atoms": (lambda r: r.normal(size=(2, 2)), 100),
+    "far atoms": (lambda r: 1e3 + r.normal(size=(10, 2)), 100),
+    "one point": (lambda r: r.normal(size=(10, 2)), 1),
+    "two points": (lambda r: r.normal(size=(10, 2)), 2),
+    "equal points": (lambda r: r.normal(size=(10, 2)), -100),
+}
+
+
+@pytest.mark.parametrize("reg", [0.0, 1e-3, REG])
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_data_give_finite_results(name, reg, nx):
+    rng, (draw, n) = np.random.default_rng(0), DEGENERATE[name]
+    target = build(nx, draw(rng))
+    points = np.ones((-n, 2)) if n < 0 else rng.normal(size=(n, 2))
+    x = target.local(nx.array(points))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = newton.measure(target, x, 0.0 * target.weights, reg)[0]
+        found = newton.improve(target, x, 0.0 * target.weights, reg)
+        careful = newton.cautious(target, x, found.potential, reg)
+    assert np.isfinite(nx.host(found.potential)).all()
+    assert np.isfinite(nx.host(careful)).all()
+    assert math.isfinite(found.trace)
+    assert found.value >= before - 10.0 * nx.eps * abs(before)
