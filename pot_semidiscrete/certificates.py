@@ -11,7 +11,7 @@ from .newton import improve, measure
 
 N_GROUPS = 32
 NORMAL_95, NORMAL_975, NORMAL_98 = 1.644854, 1.959964, 2.053749
-CLEAR = 2.0  # times the value that the maximiser over a sample gains by chance: no longer chance
+CLEAR = 3.0  # times the value that the maximiser over a sample gains by chance: no longer chance
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,8 @@ def evaluate(target, draw, potential, reg, n_samples, batch_size):
         x = draw(batch_size)
         points.append(x)
         drawn += x.shape[0]
-        rows = -(-x.shape[0] // pieces)
-        for start in range(0, x.shape[0], rows):
-            part = x[start : start + rows]
+        for k in range(min(pieces, x.shape[0])):
+            part = x[k::pieces]  # whatever the order of a batch
             out = sweep(target, part, potential, reg, ("c_transform", "colsum", "linear"))
             group = groups[slot % len(groups)]
             group[0] += part.shape[0]

@@ -15,7 +15,7 @@ import numpy as np
 
 from .dual import scale_of
 from .envelope import full_precision, no_grad
-from .kernels import block_rows, sweep
+from .kernels import block_rows, mean_cost, sweep
 
 LARGEST_STORE = 2**25  # entries of the weights kept for one solve; beyond, they are recomputed
 USUAL_STORE = 2**23
@@ -149,20 +149,24 @@ def _improve(target, x, potential, reg):
     found = climb(target, x, potential, reg)
     if found.settled:
         return found
-    ladder = [reg] if reg > 0 else [0.0, smoothing(target, x[:1024], found.potential)]
+    ladder = [reg] if reg > 0 else [0.0, smoothing(target, x, found.potential)]
     while ladder[-1] * LADDER < TOP * scale_of(target):
         ladder.append(ladder[-1] * LADDER)
-    other, few = found, x[: max(x.shape[0] // 4, 2 * target.weights.shape[0])]
-    for level in reversed(ladder):
-        other = climb(target, x if level == reg else few, other.potential, level)
-    return max(found, other, key=lambda outcome: outcome.value)
+    few = spread(x, max(x.shape[0] // 4, 2 * target.weights.shape[0]))
+    potential = target.centred(mean_cost(target, few))  # optimal for an infinite reg
+    for level in reversed(ladder[1:]):
+        potential = climb(target, few, potential, level).potential
+    other = climb(target, x, potential, reg)
+    best = max(found, other, key=lambda outcome: outcome.value)
+    return best if best.settled else climb(target, x, best.potential, reg)
 
 
 def climb(target, x, potential, reg):
     """Newton steps at one regularisation, while they matter."""
     nx, b, n = target.nx, target.weights, x.shape[0]
     signs, rows = probes(target), curvature_rows(n, b.shape[0])
-    width = reg if reg > 0 else smoothing(target, x[:1024], potential)
+    width = reg if reg > 0 else smoothing(target, x, potential)
+    some = spread(x, rows)
     value, marginal = measure(target, x, potential, reg)
     damping, trace, settled = 0.0, math.nan, False
     for _ in range(MAX_STEPS):
@@ -172,7 +176,7 @@ def climb(target, x, potential, reg):
             potential = target.centred(potential + reg * nx.log(b / mass))
             value, marginal = measure(target, x, potential, reg)
         gradient = b - marginal
-        curvature = Curvature(target, x[n - rows :], potential, width, damping)
+        curvature = Curvature(target, some, potential, width, damping)
         solved = curvature.solve(nx.concatenate([gradient[None, :], signs], axis=0))
         promised = 0.5 * float(nx.sum(gradient * solved[0]))
         trace = float(nx.sum(signs * solved[1:])) / N_PROBES - reg * (b.shape[0] - 1.0)
@@ -236,6 +240,11 @@ def probes(target, n=N_PROBES):
     return z - nx.sum(z, axis=1)[:, None] * b
 
 
+def spread(x, n):
+    """At most `n` of the points, evenly spaced: a sampler may return them in an order."""
+    return x[:: -(-x.shape[0] // n)]
+
+
 def curvature_rows(n, n_atoms):
     """Points for the curvature, of `n`: fewer than atoms would make it unstable."""
     rows = max(LEAST_SHARE * n, LEAST_ROWS * n_atoms, USUAL_STORE / n_atoms)
@@ -248,7 +257,7 @@ def smoothing(target, x, potential):
     The curvature at ``reg = 0`` is a density on the boundaries of the cells, which no sample sees;
     the weights at a small regularisation average it over their width.
     """
-    nx, width = target.nx, scale_of(target)
+    nx, width, x = target.nx, scale_of(target), spread(x, 1024)
     for _ in range(60):
         chi = sweep(target, x, potential, width, ("weights",)).weights
         if float(nx.sum(chi * chi)) >= PURITY * x.shape[0]:

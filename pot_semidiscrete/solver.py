@@ -19,7 +19,7 @@ from .samplers import Draws, resolve_source
 FIRST_CHECK = 4.0  # passes after the annealing
 CHECK_GROWTH = 1.5
 CHECK_SHARE = 1.0 / 16.0  # of the samples so far; the checks together cost about three times that
-LEAST_EVALUATION = 1024
+LEAST_EVALUATION = 2048
 LATEST_CHECKS = 5  # to tell the rate from
 WORTH_CORRECTING = 2.0  # times the marginal error that the samples allow
 DOUBT = 2.0  # times the value that Newton's method gains by chance: what a given potential outweighs

@@ -160,7 +160,7 @@ def test_a_few_points_lose_little_of_what_many_reached():
 
 
 def test_what_is_within_tolerance_takes_no_batch():
-    """Nearly always: it is 1,024 points that tell."""
+    """Nearly always: it is 2,048 points that tell."""
     results = [
         solve(tol=0.1, random_state=1000 + seed, init_potential=solved(seed)) for seed in range(20)
     ]
