@@ -115,7 +115,8 @@ for n, width, estimate, lack in zip(samples, widths, estimates, lacks["default"]
     print(f"{n:8}{width:10.1e}{estimate:12.1e}{lack:10.1e}")
 
 # %%
-# The figure, means of 6 runs.
+# The figure, means of 6 runs. The limit is one of the expectation: so few runs can be under it, and
+# at all sizes together, for the runs of a seed begin with the same points.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
 colors = {"default": "C0", "Sobol points": "C2", "POT": "C1"}
