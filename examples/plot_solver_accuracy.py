@@ -105,8 +105,8 @@ for n in samples:
 
 # %%
 # What the solver says of itself, with default settings. The interval is to hold the cost in 95% of
-# the runs or more. Its lower end is made with fresh points, a 32nd of those of the run and
-# 1,024 at least, so that its width hardly falls before a 32nd is more than that; then it falls as
+# the runs or more. Its lower end is made with fresh points, a 16th of those of the run and
+# 1,024 at least, so that its width hardly falls before a 16th is more than that; then it falls as
 # the root of the number of points. The sub-optimality falls as the number of points.
 
 print(f"the interval held the cost in {held} of {len(samples) * len(seeds)} runs")
