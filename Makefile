@@ -23,3 +23,4 @@ benchmarks:
 	$(PYTHON) -m benchmarks.kernels --json benchmarks/results/kernels.json
 	$(PYTHON) -m benchmarks.solver --json benchmarks/results/solver.json
 	$(PYTHON) -m benchmarks.quasi --json benchmarks/results/quasi.json
+	$(PYTHON) -m benchmarks.correction --samples 64000 1000 --json benchmarks/results/correction.json
