@@ -18,7 +18,7 @@ from .envelope import full_precision, no_grad
 from .kernels import block_rows, mean_cost, sweep
 
 LARGEST_STORE = 2**25  # entries of the weights kept for one solve; beyond, they are recomputed
-USUAL_STORE = 2**23
+USUAL_STORE = 2**21
 LEAST_SHARE = 0.125  # of the points, for the curvature ...
 LEAST_ROWS = 2.0  # ... and points for each atom, as far as LARGEST_STORE allows
 LEAST_CURVATURE = 0.3  # in units of b / reg: the floor for atoms that these points hardly visit
