@@ -146,19 +146,35 @@ def improve(target, x, potential, reg):
 
 
 def _improve(target, x, potential, reg):
+    if reg == 0:
+        return _unregularised(target, x, potential)
     found = climb(target, x, potential, reg)
     if found.settled:
         return found
-    ladder = [reg] if reg > 0 else [0.0, smoothing(target, x, found.potential)]
-    while ladder[-1] * LADDER < TOP * scale_of(target):
-        ladder.append(ladder[-1] * LADDER)
-    few = spread(x, max(x.shape[0] // 4, 2 * target.weights.shape[0]))
-    potential = target.centred(mean_cost(target, few))  # optimal for an infinite reg
-    for level in reversed(ladder[1:]):
-        potential = climb(target, few, potential, level).potential
-    other = climb(target, x, potential, reg)
+    other = climb(target, x, _descend(target, x, reg), reg)
     best = max(found, other, key=lambda outcome: outcome.value)
     return best if best.settled else climb(target, x, best.potential, reg)
+
+
+def _unregularised(target, x, potential):
+    """Newton steps at ``reg = 0``, where no step knows how far to trust it: from above, once."""
+    start = _descend(target, x, smoothing(target, x, potential))
+    if measure(target, x, start, 0.0)[0] > measure(target, x, potential, 0.0)[0]:
+        potential = start
+    return climb(target, x, potential, 0.0)
+
+
+def _descend(target, x, reg):
+    """Potential from a ladder of regularisations down to `reg`, by a part of the points."""
+    levels, top = [], TOP * scale_of(target)
+    while reg < top:
+        levels.append(reg)
+        reg *= LADDER
+    few = spread(x, max(x.shape[0] // 4, 2 * target.weights.shape[0]))
+    potential = target.centred(mean_cost(target, few))  # optimal for an infinite reg
+    for level in reversed(levels):
+        potential = climb(target, few, potential, level).potential
+    return potential
 
 
 def climb(target, x, potential, reg):
