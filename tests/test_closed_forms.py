@@ -202,7 +202,7 @@ def test_reaches_the_newton_solution(name, relative_reg, nx):
         psi = nx.host(result.potential)
         ratios.append(reference.efficiency_ratio(quadrature, psi, 250 * 256))
         assert abs(float(result.value) - reference.value) < 5 * result.value_stderr
-    assert np.mean(ratios) < 3.0
+    assert np.mean(ratios) < 2.0
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -224,20 +224,20 @@ def test_stored_reference_is_a_solution(name):
 @pytest.mark.parametrize("backend", ["numpy-float64", "torch-float32"])
 @pytest.mark.parametrize("name", ["uniform_square", "shifted_normal"])
 def test_near_the_statistical_limit(name, backend):
-    """64,000 samples, 1,000 atoms, 20 seeds, default settings; 1 is the limit."""
+    """64,000 samples, 1,000 atoms, 5 seeds, default settings; 1 is the limit."""
     library, dtype = backend.split("-")
     reference, problem = references.load(name), problems.get(name)
     atoms = reference.atoms.astype(dtype)
     if library == "torch":
         atoms = pytest.importorskip("torch").from_numpy(atoms)
     quadrature, ratios = problem.quadrature(), []
-    for seed in range(20):
+    for seed in range(5):
         result = ps.solve_semidiscrete(
             atoms, problem.source.name, reg=reference.reg, tol=0, max_iter=250, random_state=seed
         )
         psi = np.asarray(result.potential, dtype=float)
         ratios.append(reference.efficiency_ratio(quadrature, psi, 64_000))
-    assert np.mean(ratios) < 3.0
+    assert np.mean(ratios) < 2.0
 
 
 def empirical(rng, n=80, m=40):
@@ -274,7 +274,7 @@ def test_array_source_is_the_problem_of_sinkhorn(reg, rng, nx):
         )
         ratios.append(reference.efficiency_ratio(source, nx.host(result.potential), 300 * 256))
         assert abs(float(result.value) - reference.value) < 5.0 * result.value_stderr
-    assert np.mean(ratios) < 3.0
+    assert np.mean(ratios) < 2.0
     assert float(result.value_linear) == pytest.approx(float(expected.value_linear), rel=0.1)
 
 
