@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .kernels import block_rows, sweep
+from .kernels import sweep, weight_blocks
 from .newton import improve, measure
 
 N_GROUPS = 32
@@ -162,10 +162,8 @@ def _feasible(target, x, potential, reg):
     total, rest = 0.0, nx.sum(missing)
     if float(rest) > 0.0:
         missing = missing / rest
-    rows = block_rows(target, x)
-    for start in range(0, n, rows):
-        part = x[start : start + rows]
-        plan = sweep(target, part, potential, reg, ("weights",)).weights * scale
+    for part, chi in weight_blocks(target, x, potential, reg):
+        plan = chi * scale
         plan = plan + (1.0 - nx.sum(plan, axis=1))[:, None] * missing
         cost = target.cost_matrix(part)
         if reg > 0:

@@ -15,7 +15,7 @@ import numpy as np
 
 from .dual import scale_of
 from .envelope import full_precision, no_grad
-from .kernels import block_rows, mean_cost, sweep
+from .kernels import mean_cost, sweep, weight_blocks
 
 LARGEST_STORE = 2**25  # entries of the weights kept for one solve; beyond, they are recomputed
 USUAL_STORE = 2**21
@@ -74,10 +74,9 @@ class Curvature:
     """
 
     def __init__(self, target, x, potential, reg, damping=0.0):
-        self.target, self.potential, self.reg, self.n = target, potential, reg, x.shape[0]
-        nx, b, rows = target.nx, target.weights, block_rows(target, x)
-        self.parts = [x[start : start + rows] for start in range(0, self.n, rows)]
-        self.kept = None
+        self.target, self.x, self.potential, self.reg = target, x, potential, reg
+        self.n, self.kept = x.shape[0], None
+        nx, b = target.nx, target.weights
         if self.n * b.shape[0] <= LARGEST_STORE:
             self.kept = list(self.weights())
         mean = sum(nx.sum(chi, axis=0) for chi in self.weights()) / self.n
@@ -86,10 +85,8 @@ class Curvature:
     def weights(self):
         """Assignment weights, in blocks."""
         if self.kept is not None:
-            yield from self.kept
-            return
-        for part in self.parts:
-            yield sweep(self.target, part, self.potential, self.reg, ("weights",)).weights
+            return self.kept
+        return (chi for _, chi in weight_blocks(self.target, self.x, self.potential, self.reg))
 
     def product(self, vectors):
         """Image of the rows of `vectors`."""
@@ -231,9 +228,8 @@ def cautious(target, x, potential, reg):
     nx, b, n = target.nx, target.weights, x.shape[0]
     if reg == 0 or n * float(nx.min(b)) > RESOLVED:
         return potential
-    total, square, rows = 0.0, 0.0, block_rows(target, x)
-    for start in range(0, n, rows):
-        chi = sweep(target, x[start : start + rows], potential, reg, ("weights",)).weights
+    total = square = 0.0
+    for _, chi in weight_blocks(target, x, potential, reg):
         total, square = total + nx.sum(chi, axis=0), square + nx.sum(chi * chi, axis=0)
     share = nx.sqrt(square) / nx.maximum(total, nx.full((1,), 1e-30, type_as=b))
     return target.centred(potential - reg * nx.log(1.0 + share**2 / (n * b)))

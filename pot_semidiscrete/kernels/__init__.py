@@ -107,6 +107,14 @@ def _sweep(target, x, potential, reg, want, differentiable):
     )
 
 
+def weight_blocks(target, x, potential, reg):
+    """Blocks of points, ``(k, d)``, and their assignment weights, ``(k, n_support)``, one by one."""
+    step = block_rows(target, x)
+    for start in range(0, x.shape[0], step):
+        rows = x[start : start + step]
+        yield rows, sweep(target, rows, potential, reg, ("weights",)).weights
+
+
 def mean_cost(target, x, weights=None):
     """Mean cost from the points `x` to each atom, ``(n_support,)``, in blocks.
 
