@@ -50,7 +50,8 @@ def _absent(name, reason):
 class SemiDiscreteResult(OTResult):
     r"""What :func:`solve_semidiscrete` reached.
 
-    All estimates are made on source points drawn after the potential was fixed. Members of
+    Estimates are made on source points drawn after the potential was fixed, but for the upper end of
+    `value_interval`. Members of
     :class:`ot.utils.OTResult` that make no sense for a continuous source raise
     :class:`AttributeError`, so that ``hasattr`` is False.
 
@@ -65,7 +66,8 @@ class SemiDiscreteResult(OTResult):
     value_interval : tuple of float or None
         It holds the transport cost :math:`\mathrm{OT}_\lambda(\mu, \nu)` with 95% confidence, however
         far the potential is from optimal: below, the semi-dual value at the potential; above, the
-        cost of a plan from the fresh points to the atoms, fitted to them.
+        cost of a plan to the atoms, from the points of the run that were kept (or the fresh ones, if
+        there are more) and fitted to them. The cost must have a finite variance.
     suboptimality : float
         Estimate of :math:`\max H - H(\psi)`: what the samples of the run allow at best, in the mean,
         or more if fresh samples show it.
