@@ -9,6 +9,7 @@ from .schedules import CYCLE_GAIN, annealed, cycled, gain
 
 LARGEST_SHARE = 0.25  # passes in one step
 LEAST_ROWS = 32  # points in one step, unless the batch is smaller
+NEAR = 16.0  # passes after which the average is near enough for Newton's method
 LARGEST_PUSH = 3.0  # in units of reg, for one coordinate in one step
 LEAST_LEVEL = 2e-3  # in units of the cost scale
 LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: the floor of the weights in the step
@@ -62,11 +63,12 @@ def warm_start(target, potential, reg):
     return DualState(potential, potential, reg)
 
 
-def step(state, target, x, reg):
+def step(state, target, x, reg, corrected=False):
     """Averaged stochastic ascent with the batch `x`, annealing towards `reg`.
 
     A batch of many points for each atom is taken in several steps, for the curvature bounds the
-    length of one.
+    length of one; but not for long if the average is `corrected` in the end, for all that is then
+    asked of it is to be near.
 
     Returns
     -------
@@ -75,13 +77,20 @@ def step(state, target, x, reg):
         Estimate of the semi-dual at the potentials before the steps: `x` had not been seen.
     """
     n, total = x.shape[0], 0.0
-    pieces = -(-n // max(LEAST_ROWS, int(LARGEST_SHARE * target.weights.shape[0])))
+    pieces = 1
+    if not (corrected and is_near(state)):
+        pieces = max(1, round(n / max(LEAST_ROWS, LARGEST_SHARE * target.weights.shape[0])))
     rows = -(-n // pieces)
     for start in range(0, n, rows):
         part = x[start : start + rows]
         state, value = _step(state, target, part, reg)
         total = total + value * (part.shape[0] / n)
     return state, total
+
+
+def is_near(state):
+    """Whether the average of an ascent is where Newton's method works."""
+    return state is not None and state.passes >= NEAR
 
 
 def _step(state, target, x, reg):

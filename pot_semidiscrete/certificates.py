@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import xlogy
 
-from .kernels import sweep, weight_blocks
+from .kernels import mean_cost, sweep
 from .newton import improve, measure
 
 N_GROUPS = 32
@@ -124,7 +125,8 @@ def bound(target, evaluation, potential, reg, fitted=None):
     From below, the mean of the semi-dual at `potential`, which has not seen the samples. From above,
     the cost of a plan from points to the atoms: its expectation is at least the cost. The plan is that
     of a potential fitted to the points, its columns scaled down to the weights where they exceed
-    them, and what is missing from rows and columns filled in by a product.
+    them, and what is missing from rows and columns filled in by a product. The entropy of that sum
+    is bounded by convexity.
 
     Parameters
     ----------
@@ -133,8 +135,8 @@ def bound(target, evaluation, potential, reg, fitted=None):
     potential : array, shape (n_support,)
         That of the evaluation.
     reg : float
-    fitted : (array of shape (n, d), array of shape (n_support,)), optional
-        Points to bound the cost with from above, and the potential fitted to them; the samples of the
+    fitted : (array of shape (n, d), Outcome), optional
+        Points to bound the cost with from above, and what was fitted to them; the samples of the
         evaluation if there are more of those.
 
     Returns
@@ -146,32 +148,34 @@ def bound(target, evaluation, potential, reg, fitted=None):
     value = measure(target, x, potential, reg)[0]
     found = improve(target, x, potential, reg)
     if fitted is None or fitted[0].shape[0] < n:
-        fitted = x, found.potential
+        fitted = x, found
     cost, spread = _feasible(target, *fitted, reg)
     interval = (value - NORMAL_975 * stderr, cost + NORMAL_975 * spread)
     return Bounds(interval, max(found.value - value, 0.0), found.trace / (2.0 * n))
 
 
-def _feasible(target, x, potential, reg):
-    """Mean cost, with entropy, of a plan from the points to the atoms, and its standard error."""
-    nx, b, n = target.nx, target.weights, x.shape[0]
-    out = sweep(target, x, potential, reg, ("c_transform", "colsum"))
-    mass = out.colsum / n
+def _feasible(target, x, fitted, reg):
+    """Mean cost, with entropy, of a plan from the points to the atoms, and its standard error.
+
+    The plan of row i is ``(1 - e_i) p_i + e_i q``: p_i is proportional to the weights of the potential
+    fitted, less what exceeds the columns, and q to what the columns lack. Its relative entropy is at
+    most ``(1 - e_i) KL(p_i | b) + e_i KL(q | b)``.
+    """
+    nx, b, psi, mass = target.nx, target.weights, fitted.potential, fitted.marginal
     scale = nx.minimum(b / nx.maximum(mass, 1e-30 + 0.0 * b), 1.0 + 0.0 * b)
-    missing = b - scale * mass
-    total, rest = 0.0, nx.sum(missing)
-    if float(rest) > 0.0:
-        missing = missing / rest
-    for part, chi in weight_blocks(target, x, potential, reg):
-        plan = chi * scale
-        plan = plan + (1.0 - nx.sum(plan, axis=1))[:, None] * missing
-        cost = target.cost_matrix(part)
-        if reg > 0:
-            tiny = nx.full((1,), 1e-30, type_as=plan)
-            cost = cost + reg * (nx.log(nx.maximum(plan, tiny)) - target.log_weights)
-        total += float(np.sum(nx.to_numpy(nx.sum(plan * cost, axis=1)), dtype=float))
-    spread = np.std(nx.to_numpy(out.c_transform), ddof=1, dtype=float)
-    return total / n, float(spread / math.sqrt(n))
+    out = sweep(target, x, psi, reg, ("c_transform", "average"), values=scale)
+    lacking = nx.maximum(b - scale * mass, 0.0 * b)
+    lacking = lacking / nx.maximum(nx.sum(lacking), 1e-30 + 0.0 * b)
+    short = nx.maximum(1.0 - out.average, 0.0 * out.average)
+    filling = nx.sum(lacking * mean_cost(target, x, short / x.shape[0]))
+    b, psi, mass, scale, lacking, short, transform = (
+        nx.to_numpy(v).astype(float) for v in (b, psi, mass, scale, lacking, short, out.c_transform)
+    )
+    kept = scale * mass
+    entropy = np.sum(kept * np.log(scale)) - np.mean(xlogy(1.0 - short, 1.0 - short))
+    entropy += np.mean(short) * np.sum(xlogy(lacking, lacking / b))
+    cost = np.mean((1.0 - short) * transform) + np.sum(kept * psi) + reg * entropy + float(filling)
+    return float(cost), float(np.std(transform, ddof=1) / math.sqrt(len(transform)))
 
 
 def suboptimality(bounds, trace, n_samples):

@@ -54,6 +54,10 @@ class Cost:
         """Cost matrix, ``(n, n_atoms)``."""
         return ot.dist(x, y, metric=self.name, nx=nx)
 
+    def mean_cross(self, x, y, block, nx):
+        """``sum_j chi_ij cross_ij``, ``(n,)``, the weights given as a kernel's block."""
+        return nx.sum(block.dense() * self.cross(x, y, 1.0, nx, lambda u, v: nx.dot(u, v.T)), axis=1)
+
     def pullback(self, x, y, block, nx):
         """``sum_j chi_ij d_x c(x_i, y_j)``, ``(n, d)``, the weights given as a kernel's block."""
         raise TypeError(
@@ -76,6 +80,9 @@ class SqEuclidean(Cost):
 
     def cross(self, x, y, scale, nx, matmul):
         return matmul((2.0 * scale) * x, y)
+
+    def mean_cross(self, x, y, block, nx):
+        return 2.0 * nx.sum(x * block.average(y), axis=1)
 
     def pullback(self, x, y, block, nx):
         return 2.0 * (x - block.average(y))

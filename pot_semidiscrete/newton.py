@@ -25,13 +25,16 @@ LEAST_CURVATURE = 0.3  # in units of b / reg: the floor for atoms that these poi
 RESIDUAL = 1e-2  # of the conjugate gradients, relative
 MAX_CONJUGATE = 100
 FLAT = 1e-5  # curvature of a direction, in units of the diagonal
+SPECTRAL = 256  # atoms up to which the curvature is a matrix, decomposed ...
+SPECTRAL_WORK = 2**29  # ... and the products that making it may take
 MAX_STEPS = 8
-MAX_CLIPS = 4
-CLIP = 0.25  # from one trial of a step to the next
+MAX_FAILURES = 4  # of one step
 LARGEST_STEP = 32.0  # in units of reg, for one coordinate
-LARGEST_LOG = 10.0  # of b / m, in one half-iteration
-FIRST_DAMPING = 0.02  # once a step had to be clipped; times 4 each time, a quarter when one had not
-ENOUGH = 0.1  # of the statistical error: what is gained beyond does not matter
+ROUGH = 0.5  # logarithm of b / m that calls for a half-iteration ...
+LARGEST_LOG = 10.0  # ... and the largest in one
+CLIP = 0.25  # of its largest entry, from one trial of a step to the next
+ENOUGH = 0.1  # of the statistical error: what is gained beyond does not matter ...
+EVENLY = 1e-3  # ... but for quasi-random points, whose error is smaller
 LADDER = 4.0  # from one regularisation to the next, where Newton's method is lost
 TOP = 0.2  # of the cost scale: where the ladder begins
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
@@ -48,6 +51,8 @@ class Outcome:
     potential : array, shape (n_support,)
     value : float
         Semi-dual value of the points.
+    marginal : array, shape (n_support,)
+        Mean of their assignment weights.
     trace : float
         Estimate of ``tr(A^+ Sigma)``: n points cannot do better, in the mean, than ``trace / (2 n)``.
     settled : bool
@@ -56,6 +61,7 @@ class Outcome:
 
     potential: Any
     value: float
+    marginal: Any
     trace: float
     settled: bool
 
@@ -69,18 +75,19 @@ class Curvature:
     x : array, shape (n, d)
     potential : array, shape (n_support,)
     reg : float
-    damping : float
-        Share of the diagonal to add to it.
     """
 
-    def __init__(self, target, x, potential, reg, damping=0.0):
+    first_damping = 0.02  # of the diagonal, once a step did not increase the value ...
+    more_damping = 4.0  # ... times this each time, and divided by it when a step did
+
+    def __init__(self, target, x, potential, reg):
         self.target, self.x, self.potential, self.reg = target, x, potential, reg
         self.n, self.kept = x.shape[0], None
         nx, b = target.nx, target.weights
         if self.n * b.shape[0] <= LARGEST_STORE:
             self.kept = list(self.weights())
         mean = sum(nx.sum(chi, axis=0) for chi in self.weights()) / self.n
-        self.diagonal = (1.0 + damping) * nx.maximum(mean, LEAST_CURVATURE * b)
+        self.diagonal = nx.maximum(mean, LEAST_CURVATURE * b)
 
     def weights(self):
         """Assignment weights, in blocks."""
@@ -94,11 +101,26 @@ class Curvature:
         smooth = sum(dot(dot(vectors, chi.T), chi) for chi in self.weights())
         return self.diagonal * vectors - smooth / self.n
 
-    def solve(self, right):
+    def solve(self, right, damping):
         """Newton's steps for the rows of `right`, gradients of sum 0: ``reg`` times the inverse.
 
-        Conjugate gradients (Hestenes and Stiefel, 1952), preconditioned by the diagonal.
+        A share `damping` of the diagonal is added to it (Levenberg, 1944).
         """
+        solution = self.invert(right, damping)
+        return self.reg * (solution - self.target.nx.dot(solution, self.target.weights)[:, None])
+
+    def trial(self, step, gradient, failures):
+        """What to try of a step, after so many failures: its largest entries are cut."""
+        nx = self.target.nx
+        cap = CLIP**failures * min(float(nx.max(nx.abs(step))), LARGEST_STEP * self.reg)
+        return nx.clip(step, -cap, cap)
+
+    def damping(self, failures):
+        """Share of the diagonal to add after so many failures."""
+        return self.first_damping * self.more_damping ** (failures - 1)
+
+    def invert(self, right, damping):
+        """Conjugate gradients (Hestenes and Stiefel, 1952), preconditioned by the diagonal."""
         nx = self.target.nx
         inner = lambda u, v: nx.sum(u * v, axis=1)[:, None]
         residual, solution = right, 0.0 * right
@@ -107,10 +129,11 @@ class Curvature:
         zero = 0.0 * goal
         one = zero + 1.0
         for _ in range(MAX_CONJUGATE):
-            image = self.product(direction)
+            straight = self.diagonal * direction
+            image = self.product(direction) + damping * straight
             along = inner(direction, image)
             # a direction in which the points show no curvature, but rounding, is left alone
-            curved = along > FLAT * inner(direction, self.diagonal * direction)
+            curved = along > FLAT * inner(direction, straight)
             length = nx.where(curved, size / nx.where(curved, along, one), zero)
             solution = solution + length * direction
             residual = residual - length * image
@@ -120,10 +143,37 @@ class Curvature:
             if float(nx.max(unsolved)) <= 0.0:
                 break
             direction = nx.where(curved, scaled + size / nx.where(curved, last, one) * direction, zero)
-        return self.reg * (solution - nx.dot(solution, self.target.weights)[:, None])
+        return solution
 
 
-def improve(target, x, potential, reg):
+class SpectralCurvature(Curvature):
+    """The same for few atoms: a matrix, and its eigenvectors, in double precision."""
+
+    first_damping, more_damping = 1e-3, 10.0
+
+    def __init__(self, target, x, potential, reg):
+        super().__init__(target, x, potential, reg)
+        to_numpy, n_atoms = target.nx.to_numpy, target.weights.shape[0]
+        square = sum(to_numpy(target.nx.dot(chi.T, chi)) for chi in self.weights()).astype(float)
+        self.root = np.sqrt(to_numpy(self.diagonal).astype(float))
+        scaled = np.eye(n_atoms) - square / self.n / np.outer(self.root, self.root)
+        self.curvatures, self.axes = np.linalg.eigh(scaled)
+
+    def invert(self, right, damping):
+        nx = self.target.nx
+        curvatures = self.curvatures + damping
+        inverse = np.where(curvatures > FLAT, 1.0 / np.maximum(curvatures, FLAT), 0.0)
+        along = (nx.to_numpy(right) / self.root) @ self.axes
+        return nx.from_numpy((along * inverse) @ self.axes.T / self.root, type_as=right)
+
+    def trial(self, step, gradient, failures):
+        """What to try, after so many failures: flat directions are left, too."""
+        if failures:
+            step = self.solve(gradient[None, :], self.damping(failures))[0]
+        return super().trial(step, gradient, failures)
+
+
+def improve(target, x, potential, reg, enough=ENOUGH):
     """Maximise the semi-dual of the points `x`, to within their statistical error.
 
     Parameters
@@ -133,32 +183,34 @@ def improve(target, x, potential, reg):
     potential : array, shape (n_support,)
         Estimate to start from; only steps that increase the value are taken.
     reg : float
+    enough : float
+        Share of the statistical error of as many independent points that need not be gained.
 
     Returns
     -------
     Outcome
     """
     with full_precision(target.nx, x), no_grad(target.nx):
-        return _improve(target, x, potential, reg)
+        return _improve(target, x, potential, reg, enough)
 
 
-def _improve(target, x, potential, reg):
+def _improve(target, x, potential, reg, enough):
     if reg == 0:
-        return _unregularised(target, x, potential)
-    found = climb(target, x, potential, reg)
+        return _unregularised(target, x, potential, enough)
+    found = climb(target, x, potential, reg, enough)
     if found.settled:
         return found
-    other = climb(target, x, _descend(target, x, reg), reg)
+    other = climb(target, x, _descend(target, x, reg), reg, enough)
     best = max(found, other, key=lambda outcome: outcome.value)
-    return best if best.settled else climb(target, x, best.potential, reg)
+    return best if best.settled else climb(target, x, best.potential, reg, enough)
 
 
-def _unregularised(target, x, potential):
+def _unregularised(target, x, potential, enough):
     """Newton steps at ``reg = 0``, where no step knows how far to trust it: from above, once."""
     start = _descend(target, x, smoothing(target, x, potential))
     if measure(target, x, start, 0.0)[0] > measure(target, x, potential, 0.0)[0]:
         potential = start
-    return climb(target, x, potential, 0.0)
+    return climb(target, x, potential, 0.0, enough)
 
 
 def _descend(target, x, reg):
@@ -174,47 +226,45 @@ def _descend(target, x, reg):
     return potential
 
 
-def climb(target, x, potential, reg):
+def climb(target, x, potential, reg, enough=ENOUGH):
     """Newton steps at one regularisation, while they matter."""
     nx, b, n = target.nx, target.weights, x.shape[0]
-    signs, rows = probes(target), curvature_rows(n, b.shape[0])
-    width = reg if reg > 0 else smoothing(target, x, potential)
-    some = spread(x, rows)
+    signs, width = probes(target), reg if reg > 0 else smoothing(target, x, potential)
     value, marginal = measure(target, x, potential, reg)
     damping, trace, settled = 0.0, math.nan, False
     for _ in range(MAX_STEPS):
         before = value
-        if reg > 0:
+        if reg > 0 and roughness(target, marginal) > ROUGH:
             mass = nx.maximum(marginal, math.exp(-LARGEST_LOG) * b)
             potential = target.centred(potential + reg * nx.log(b / mass))
             value, marginal = measure(target, x, potential, reg)
+        curvature = curvature_of(target, x, potential, width)
         gradient = b - marginal
-        curvature = Curvature(target, some, potential, width, damping)
-        solved = curvature.solve(nx.concatenate([gradient[None, :], signs], axis=0))
+        solved = curvature.solve(nx.concatenate([gradient[None, :], signs], axis=0), damping)
         promised = 0.5 * float(nx.sum(gradient * solved[0]))
-        trace = float(nx.sum(signs * solved[1:])) / N_PROBES - reg * (b.shape[0] - 1.0)
-        enough = ENOUGH * trace / (2.0 * n)
-        trial, clips = _trial(target, x, potential, solved[0], reg, width, value)
-        rise = trial[1] - value
+        trace = float(nx.sum(signs * solved[1:])) / len(signs) - reg * (b.shape[0] - 1.0)
+        little = enough * trace / (2.0 * n)
+        for failures in range(MAX_FAILURES + 1):
+            moved = target.centred(potential + curvature.trial(solved[0], gradient, failures))
+            reached, mass = measure(target, x, moved, reg)
+            rise = reached - value
+            if rise >= 0:
+                break
         if rise > 0:
-            potential, value, marginal = trial
-        settled = abs(rise - promised) < enough or promised < 5.0 * enough
-        if (settled and clips == 0) or not value - before > enough:
+            potential, value, marginal = moved, reached, mass
+        settled = abs(rise - promised) < little or promised < 5.0 * little
+        smooth = reg == 0 or roughness(target, marginal) < ROUGH
+        if (settled and smooth and failures == 0) or not value - before > little:
             break
-        damping = FIRST_DAMPING * 4.0 ** (clips - 1) if clips else damping / 4.0
-    return Outcome(potential, value, trace, settled)
+        damping = curvature.damping(failures) if failures else damping / curvature.more_damping
+    return Outcome(potential, value, marginal, trace, settled)
 
 
-def _trial(target, x, potential, step, reg, width, value):
-    """The step, clipped until it increases the value: what it leads to, and how often it was."""
-    nx, clips = target.nx, 0
-    cap = min(float(nx.max(nx.abs(step))), LARGEST_STEP * width)
-    while True:
-        moved = target.centred(potential + nx.clip(step, -cap, cap))
-        reached, marginal = measure(target, x, moved, reg)
-        if reached >= value or clips == MAX_CLIPS:
-            return (moved, reached, marginal), clips
-        cap, clips = CLIP * cap, clips + 1
+def roughness(target, marginal):
+    """Largest logarithm, in size, of ``b / m``."""
+    nx, b = target.nx, target.weights
+    mass = nx.maximum(marginal, math.exp(-LARGEST_LOG) * b)
+    return float(nx.max(nx.abs(nx.log(b / mass))))
 
 
 def cautious(target, x, potential, reg):
@@ -228,10 +278,8 @@ def cautious(target, x, potential, reg):
     nx, b, n = target.nx, target.weights, x.shape[0]
     if reg == 0 or n * float(nx.min(b)) > RESOLVED:
         return potential
-    total = square = 0.0
-    for _, chi in weight_blocks(target, x, potential, reg):
-        total, square = total + nx.sum(chi, axis=0), square + nx.sum(chi * chi, axis=0)
-    share = nx.sqrt(square) / nx.maximum(total, nx.full((1,), 1e-30, type_as=b))
+    out = sweep(target, x, potential, reg, ("colsum", "colsquare"))
+    share = nx.sqrt(out.colsquare) / nx.maximum(out.colsum, nx.full((1,), 1e-30, type_as=b))
     return target.centred(potential - reg * nx.log(1.0 + share**2 / (n * b)))
 
 
@@ -244,10 +292,14 @@ def measure(target, x, potential, reg):
     return float(value), out.colsum / x.shape[0]
 
 
-def probes(target, n=N_PROBES):
-    """Random signs times ``b^(1/2)``, less their mean: of covariance ``diag b - b b^T`` (Hutchinson)."""
+def probes(target):
+    """Vectors whose mean square is ``diag b - b b^T``: random signs (Hutchinson), or all, if few."""
     nx, b = target.nx, target.weights
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(n, b.shape[0]))
+    n_atoms = b.shape[0]
+    if n_atoms <= SPECTRAL:
+        signs = math.sqrt(n_atoms) * np.eye(n_atoms)
+    else:
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(N_PROBES, n_atoms))
     z = nx.sqrt(b) * nx.from_numpy(signs, type_as=b)
     return z - nx.sum(z, axis=1)[:, None] * b
 
@@ -257,10 +309,15 @@ def spread(x, n):
     return x[:: -(-x.shape[0] // n)]
 
 
-def curvature_rows(n, n_atoms):
-    """Points for the curvature, of `n`: fewer than atoms would make it unstable."""
+def curvature_of(target, x, potential, reg):
+    """The curvature at a part of the points: fewer than atoms would make it unstable."""
+    n, n_atoms = x.shape[0], target.weights.shape[0]
+    if n_atoms <= SPECTRAL:
+        rows = SPECTRAL_WORK // n_atoms**2
+        return SpectralCurvature(target, spread(x, min(n, rows)), potential, reg)
     rows = max(LEAST_SHARE * n, LEAST_ROWS * n_atoms, USUAL_STORE / n_atoms)
-    return int(min(n, rows, max(LARGEST_STORE / n_atoms, n_atoms)))
+    rows = int(min(n, rows, max(LARGEST_STORE / n_atoms, n_atoms)))
+    return Curvature(target, spread(x, rows), potential, reg)
 
 
 def smoothing(target, x, potential):

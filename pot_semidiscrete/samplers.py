@@ -357,9 +357,14 @@ class Draws:
         """Draw the next batch."""
         return self._draw("sampler_source", self.source, n)
 
+    @property
+    def evenly(self):
+        """Whether the batches are quasi-random."""
+        return hasattr(self.source, "independent")
+
     def independent(self, n):
         """Draw independent points, of a source whose next points are not (quasi-random ones)."""
-        if not hasattr(self.source, "independent"):
+        if not self.evenly:
             return self(n)
         return self._draw("sampler_source.independent", self.source.independent, n)
 

@@ -12,14 +12,15 @@ from ._run import Progress, SemiDiscreteWarning, guarded
 from ._target import build_target, check_init_potential, check_reg
 from ._validation import check_callable, check_count, check_real
 from .certificates import NORMAL_95, NORMAL_98, bound, evaluate, suboptimality, upper_bound
-from .newton import cautious, improve, measure
+from .newton import ENOUGH, EVENLY, cautious, improve, measure
 from .result import SemiDiscreteResult
 from .samplers import Draws, resolve_source
 
 FIRST_CHECK = 4.0  # passes after the annealing
 CHECK_GROWTH = 1.5
 CHECK_SHARE = 1.0 / 16.0  # of the samples so far; the checks together cost about three times that
-LEAST_EVALUATION = 2048
+LEAST_EVALUATION = 2048  # points, to tell whether to stop ...
+LEAST_CERTIFICATE = 1024  # ... and for the certificates of a run that was to end anyway
 LATEST_CHECKS = 5  # to tell the rate from
 WORTH_CORRECTING = 2.0  # times the marginal error that the samples allow
 DOUBT = 2.0  # times the value that Newton's method gains by chance: what a given potential outweighs
@@ -55,16 +56,21 @@ class SolverState:
 
 
 class Window:
-    """The newest source points, up to `limit` bytes."""
+    """The newest source points, up to `limit` bytes; `complete` while none was dropped."""
 
     def __init__(self, limit, nx):
-        self.limit, self.nx, self.batches, self.size = limit, nx, [], 0
+        self.limit, self.nx, self.batches, self.size, self.complete = limit, nx, [], 0, True
+
+    def holds(self, x):
+        """Whether there is room for more points."""
+        return self.size + self._bytes(x) <= self.limit
 
     def add(self, x):
         self.batches.append(x)
         self.size += self._bytes(x)
         while self.size > self.limit and self.batches:
             self.size -= self._bytes(self.batches.pop(0))
+            self.complete = False
 
     def _bytes(self, x):
         return x.shape[0] * x.shape[1] * self.nx.bitsize(x) // 8
@@ -94,11 +100,13 @@ class Solver:
     def iterate(self):
         """Take one batch."""
         x = self.draw(self.batch_size)
+        if self.window.complete and not self.window.holds(x) and ascent.is_near(self.dual):
+            self.correct()  # from now on the ascent is on its own
         if self.dual is None:
             self.dual = ascent.cold_start(self.target, x, self.reg)
         self.levels.append(self.dual.level)
-        self.dual, value = ascent.step(self.dual, self.target, x, self.reg)
         self.window.add(x)
+        self.dual, value = ascent.step(self.dual, self.target, x, self.reg, self.window.complete)
         self.values.append(value)
         self.n_iter += 1
         self.n_seen += x.shape[0]
@@ -115,17 +123,18 @@ class Solver:
         if points is None or self.corrected_at == self.n_seen:
             return
         target, reg, start = self.target, self.reg, self.dual.average
+        enough = EVENLY if self.draw.evenly else ENOUGH
         if self.given is None:
-            found = improve(target, points, start, reg)
+            found = improve(target, points, start, reg, enough)
             share, self.trace = points.shape[0] / self.n_seen, found.trace
         else:
             value = measure(target, points, self.given, reg)[0]
             better = measure(target, points, start, reg)[0] > value
-            found = improve(target, points, start if better else self.given, reg)
+            found = improve(target, points, start if better else self.given, reg, enough)
             start, chance = self.given, DOUBT * found.trace / (2.0 * points.shape[0])
             share = max(0.0, 1.0 - chance / max(found.value - value, 1e-300))
             self.trace = share * found.trace
-        self.fitted = points, found.potential
+        self.fitted = points, found
         moved = cautious(target, points, found.potential, reg)
         potential = start + share * (moved - start)
         self.dual = replace(
@@ -133,7 +142,7 @@ class Solver:
         )
         self.corrected_at, self.evaluation = self.n_seen, None
 
-    def look(self):
+    def look(self, least=LEAST_EVALUATION):
         """Evaluate the present estimate on fresh samples, a share of those so far."""
         if self.evaluation is None:
             self.evaluation = evaluate(
@@ -141,14 +150,15 @@ class Solver:
                 self.draw.independent,
                 self.dual.average,
                 self.reg,
-                max(LEAST_EVALUATION, int(CHECK_SHARE * self.draw.n_samples)),
+                max(least, int(CHECK_SHARE * self.draw.n_samples)),
                 self.batch_size,
             )
         return self.evaluation
 
     def certify(self):
         """Bound the transport cost, by the evaluation of the final estimate."""
-        self.bounds = bound(self.target, self.look(), self.dual.average, self.reg, self.fitted)
+        found = self.look(LEAST_CERTIFICATE)
+        self.bounds = bound(self.target, found, self.dual.average, self.reg, self.fitted)
 
     def check(self, tol):
         """Tell whether the marginal error of the corrected estimate is below `tol`, at 95%."""

@@ -25,10 +25,14 @@ class Sweep:
         ``psi^{c,reg}(x_i)``.
     colsum : array, shape (n_support,)
         ``sum_i chi_ij``.
+    colsquare : array, shape (n_support,)
+        ``sum_i chi_ij^2``.
     gradient : array, shape (n, d)
         ``sum_j chi_ij d_x c(x_i, y_j)``.
     map : array, shape (n, d)
         ``sum_j chi_ij y_j``, in the coordinates of the target's atoms.
+    average : array, shape (n,)
+        ``sum_j chi_ij values_j``.
     linear : array, shape (n,)
         ``sum_j chi_ij c(x_i, y_j)``.
     weights : array, shape (n, n_support)
@@ -37,28 +41,34 @@ class Sweep:
 
     c_transform: Any = None
     colsum: Any = None
+    colsquare: Any = None
     gradient: Any = None
     map: Any = None
+    average: Any = None
     linear: Any = None
     weights: Any = None
 
 
 def _linear(target, x, block):
     """``sum_j chi_ij c(x_i, y_j)``: the cost once more, for it is seldom wanted."""
-    return target.nx.sum(block.dense() * target.cost_matrix(x), axis=1)
+    nx, cost = target.nx, target.cost
+    separable = cost.row(x, nx) + block.average(target.column[:, None])[:, 0]
+    return separable - cost.mean_cross(x, target.atoms, block, nx)
 
 
 _REDUCTIONS = {
     "c_transform": lambda target, x, block: block.c_transform,
     "colsum": lambda target, x, block: block.colsum(),
+    "colsquare": lambda target, x, block: block.colsquare(),
     "gradient": lambda target, x, block: target.cost.pullback(x, target.atoms, block, target.nx),
     "map": lambda target, x, block: block.average(target.atoms),
     "linear": _linear,
     "weights": lambda target, x, block: block.dense(),
 }
+_SUMS = ("colsum", "colsquare")
 
 
-def sweep(target, x, potential, reg, want=("c_transform",), *, differentiable=False):
+def sweep(target, x, potential, reg, want=("c_transform",), *, values=None, differentiable=False):
     """Reduce the assignment weights of `x` over blocks of rows.
 
     Parameters
@@ -70,6 +80,8 @@ def sweep(target, x, potential, reg, want=("c_transform",), *, differentiable=Fa
     reg : float
     want : sequence of str
         Names of the fields of :class:`Sweep` to fill.
+    values : array, shape (n_support,), optional
+        What ``"average"`` is the average of.
     differentiable : bool
         Keep the autograd graph, recomputing each block when it is differentiated, so that memory
         stays that of a block. Otherwise everything is detached and computed in place.
@@ -81,11 +93,13 @@ def sweep(target, x, potential, reg, want=("c_transform",), *, differentiable=Fa
     nx = target.nx
     recording = contextlib.nullcontext() if differentiable else envelope.no_grad(nx)
     with envelope.full_precision(nx, x), recording:
-        return _sweep(target, x, potential, reg, want, differentiable)
+        return _sweep(target, x, potential, reg, want, values, differentiable)
 
 
-def _sweep(target, x, potential, reg, want, differentiable):
+def _sweep(target, x, potential, reg, want, values, differentiable):
     nx = target.nx
+    average = lambda target, x, block: block.average(values[:, None])[:, 0]
+    reductions = [average if name == "average" else _REDUCTIONS[name] for name in want]
     if differentiable:
         kernel, guard = Kernel(target, potential, reg), envelope.checkpoint(nx)
     else:
@@ -95,13 +109,13 @@ def _sweep(target, x, potential, reg, want, differentiable):
     @guard
     def reduce(rows):
         block = kernel(rows)
-        return tuple(_REDUCTIONS[name](target, rows, block) for name in want)
+        return tuple(reduction(target, rows, block) for reduction in reductions)
 
     step = block_rows(target, x)
     parts = [reduce(x[start : start + step]) for start in range(0, x.shape[0], step)]
     return Sweep(
         **{
-            name: sum(pieces[1:], pieces[0]) if name == "colsum" else _join(pieces, nx)
+            name: sum(pieces[1:], pieces[0]) if name in _SUMS else _join(pieces, nx)
             for name, pieces in zip(want, zip(*parts, strict=True), strict=True)
         }
     )
@@ -127,9 +141,13 @@ def mean_cost(target, x, weights=None):
     with envelope.full_precision(nx, x), envelope.no_grad(nx):
         for start in range(0, x.shape[0], step):
             rows, share = x[start : start + step], weights[start : start + step]
-            cross = cost.cross(rows, target.atoms, 1.0, nx, lambda u, v: nx.dot(u, v.T))
+            # the mean of a product of matrices needs no such product
+            mean = lambda u, v, share=share: nx.dot(v, nx.dot(share, u))
+            cross = cost.cross(rows, target.atoms, 1.0, nx, mean)
+            if cross.ndim == 2:
+                cross = nx.dot(share, cross)
             separable = nx.sum(share * cost.row(rows, nx)) + nx.sum(share) * target.column
-            total = total + separable - nx.dot(share, cross)
+            total = total + separable - cross
     return total
 
 

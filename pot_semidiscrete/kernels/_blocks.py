@@ -26,6 +26,13 @@ class SoftBlock:
         """``sum_i chi_ij``."""
         return self.nx.dot(self.inverse, self.shares)
 
+    def colsquare(self):
+        """``sum_i chi_ij^2``; the shares are spent, in place where arrays can be changed."""
+        shares = self.shares
+        shares += 1e-17  # the square of a small share would be a denormal number: see EXP_FLOOR
+        shares *= shares
+        return self.nx.dot((1e10 * self.inverse) ** 2, shares) / 1e20
+
     def average(self, values):
         """``sum_j chi_ij values_j`` for ``values`` of shape (n_atoms, k)."""
         return self.nx.dot(self.shares, values) * self.inverse[:, None]
@@ -46,6 +53,9 @@ class HardBlock:
 
     def colsum(self):
         return self.nx.sum(self.dense(), axis=0)
+
+    def colsquare(self):
+        return self.colsum()
 
     def average(self, values):
         return values[self.index]
