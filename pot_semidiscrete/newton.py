@@ -280,7 +280,8 @@ def cautious(target, x, potential, reg):
         return potential
     out = sweep(target, x, potential, reg, ("colsum", "colsquare"))
     share = nx.sqrt(out.colsquare) / nx.maximum(out.colsum, nx.full((1,), 1e-30, type_as=b))
-    return target.centred(potential - reg * nx.log(1.0 + share**2 / (n * b)))
+    excess = share**2 / (n * b)
+    return target.centred(potential - reg * nx.log(1.0 + excess + excess**2))
 
 
 def measure(target, x, potential, reg):
