@@ -273,13 +273,15 @@ def cautious(target, x, potential, reg):
     The mass of an atom grows as the exponential of its potential, so that a potential fitted to few
     points gives too much on others: without end for an atom lighter than one point. The relative
     variance of the mean of the exponentials, over the n b_j points that the atom should receive, is
-    taken as that excess.
+    taken as that excess, and once more where it is above 1: mass that is missing costs a light atom
+    hardly anything, and mass too much a great deal.
     """
     nx, b, n = target.nx, target.weights, x.shape[0]
     if reg == 0 or n * float(nx.min(b)) > RESOLVED:
         return potential
     out = sweep(target, x, potential, reg, ("colsum", "colsquare"))
-    share = nx.sqrt(out.colsquare) / nx.maximum(out.colsum, nx.full((1,), 1e-30, type_as=b))
+    tiny = nx.full((1,), 1e-30, type_as=b)
+    share = nx.minimum(nx.sqrt(out.colsquare) / nx.maximum(out.colsum, tiny), 1.0 + 0.0 * b)
     excess = share**2 / (n * b)
     return target.centred(potential - reg * nx.log(1.0 + excess + excess**2))
 
