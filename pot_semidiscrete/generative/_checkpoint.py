@@ -13,6 +13,11 @@ from .._target import fingerprint, same_fingerprint
 from .._validation import describe
 
 FORMAT = "pot_semidiscrete training, 1"
+HIDDEN = (
+    "latent_sampler: it has no state_dict and leaves torch's global generator alone. If it draws from a "
+    "state of its own, a run that is continued will not be the one that was interrupted: give it "
+    "state_dict and load_state_dict."
+)
 
 
 def check_path(path):
@@ -49,12 +54,12 @@ def read(path):
     """State that :func:`write` wrote to `path`."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        found = f"{state['format']!r}"
+        found = repr(state["format"] if isinstance(state, dict) else type(state).__name__)
     except OSError:
         raise
     except Exception as error:  # whatever torch says of a file that is none of its own
-        state, found = {}, f"something else ({type(error).__name__})"
-    if state.get("format") != FORMAT:
+        found = f"something else ({type(error).__name__})"
+    if found != repr(FORMAT):
         raise ValueError(
             f"checkpoint: expected a file of the format {FORMAT!r} at {path!r}, received "
             f"{found}; give another path."
@@ -66,8 +71,8 @@ def problem_of(loss):
     """What a checkpoint must agree on about data and potential."""
     target = loss.target
     return {
+        "a_target": target.weights.cpu().double(),
         "target": torch.as_tensor(fingerprint(target)),
-        "a_target": torch.as_tensor(target.nx.to_numpy(target.weights).astype(float)),
         "metric": target.cost.name,
         "reg": loss.reg,
         "dual_steps": loss.dual_steps,
@@ -107,8 +112,8 @@ def check_same(path, expected, received):
 def _agree(name, one, other):
     if name == "target":
         return same_fingerprint(one.numpy(), other.numpy())
-    if isinstance(one, torch.Tensor):
-        return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=0.0)
+    if name == "a_target":  # of other atoms, if there are more or fewer
+        return one.shape != other.shape or torch.allclose(one, other, rtol=1e-4, atol=0.0)
     if isinstance(one, float):
         return math.isclose(one, other, rel_tol=1e-4)
     return one == other
@@ -204,18 +209,12 @@ class Checkpoint:
         seen = []
 
         def draw(n):
-            before = None if seen else GlobalRandom()
-            z = sampler(n)
-            if before is not None:
-                seen.append(True)
-                if not before.state_dict():
-                    warnings.warn(
-                        "latent_sampler: it has no state_dict and leaves torch's global generator alone. "
-                        "If it has a state of its own, a continued run will not be the one that was "
-                        "interrupted: give it state_dict and load_state_dict.",
-                        SemiDiscreteWarning,
-                        stacklevel=2,
-                    )
+            if seen:
+                return sampler(n)
+            random, z = GlobalRandom(), sampler(n)
+            seen.append(True)
+            if not random.state_dict():
+                warnings.warn(HIDDEN, SemiDiscreteWarning, stacklevel=2)
             return z
 
         return draw

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from ..envelope import full_precision
 from .._validation import NotFiniteError, describe
+from ..envelope import full_precision
 from ._optimizers import load_optimizer, resolve_optimizer
 
 
@@ -25,8 +25,8 @@ class NetworkPotential(nn.Module):
         super().__init__()
         if not isinstance(module, nn.Module):
             raise TypeError(
-                f"potential: expected a torch.nn.Module of the atoms, received {describe(module)}; for a "
-                "vector leave it out, and start it with fit(..., init_potential=...)."
+                f"potential: expected a torch.nn.Module of the atoms, received {describe(module)}; for "
+                "a vector leave it out, and start it with fit(..., init_potential=...)."
             )
         self.module, self.points, self.nx = module, points.detach(), nx
         self.optimizer = resolve_optimizer("potential_optimizer", optimizer, module, "potential")
@@ -38,8 +38,8 @@ class NetworkPotential(nn.Module):
         n = len(self.points)
         if not isinstance(psi, torch.Tensor) or psi.shape not in ((n,), (n, 1)):
             raise ValueError(
-                f"potential: expected a module that returns shape ({n},) or ({n}, 1), one number for each "
-                f"atom, received {describe(psi)}."
+                f"potential: expected a module that returns shape ({n},) or ({n}, 1), one number for "
+                f"each atom, received {describe(psi)}."
             )
         return psi.reshape(n).to(self.points.dtype)
 
@@ -63,7 +63,9 @@ class NetworkPotential(nn.Module):
             self.module.zero_grad()
             value = value_at(self())
             if not torch.isfinite(value):
-                raise NotFiniteError("potential: expected finite numbers of the module, received NaN or inf.")
+                raise NotFiniteError(
+                    "potential: expected finite numbers of the module, received NaN or inf."
+                )
             (-value).backward()
             values.append(value.detach())
             return -value

@@ -1,6 +1,7 @@
 """The training loop: the paper's alternating algorithm, for torch generators."""
 
 import contextlib
+import copy
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -43,6 +44,11 @@ class TrainingResult:
     loss: SemiDiscreteLoss
     history: dict = field(default_factory=dict)
     status: str = "finished"
+
+    @property
+    def n_steps(self):
+        """Steps of the generator taken."""
+        return len(self.history["loss"])
 
     def plot(self, axes=None):
         """Draw the loss and the marginal error (needs matplotlib).
@@ -111,21 +117,22 @@ class Trainer:
         """Fresh points, in the generator's present mode."""
         return self.generator(self.latent())
 
-    def tensors(self):
-        """All that a step changes, but for the optimiser's own state."""
-        tensors = [*parameters_of(self.optimizer), *self.loss.parameters(), *self.loss.buffers()]
-        return tensors + [*self.module.buffers()] if isinstance(self.module, torch.nn.Module) else tensors
-
     @contextlib.contextmanager
     def whole_or_not(self):
-        """If points, a value, a gradient or parameters are not finite, undo what the body changed."""
-        kept = [(tensor, tensor.detach().clone()) for tensor in self.tensors()]
+        """If points, a value, a gradient or parameters are not finite, undo what the body changed.
+
+        All but the generator's optimiser, which moves last, and its random numbers.
+        """
+        buffers = self.module.buffers() if isinstance(self.module, torch.nn.Module) else ()
+        tensors = [*parameters_of(self.optimizer), *buffers]
+        kept, loss = [t.detach().clone() for t in tensors], copy.deepcopy(self.loss.state_dict())
         try:
             yield
         except NotFiniteError:
             with torch.no_grad():
-                for tensor, good in kept:
+                for tensor, good in zip(tensors, kept, strict=True):
                     tensor.copy_(good)
+            self.loss.load_state_dict(loss)
             raise
 
     def step(self):
@@ -223,7 +230,9 @@ class Trainer:
         for name, column in self.columns.items():
             column.replace(state["history"][name].numpy())
         self.begun = self.n_steps > 0
-        self.start = time.perf_counter() - (state["history"]["seconds"][-1].item() if self.begun else 0.0)
+        self.start = time.perf_counter() - (
+            state["history"]["seconds"][-1].item() if self.begun else 0.0
+        )
 
 
 def train_generator(
