@@ -70,7 +70,8 @@ class NetworkPotential(nn.Module):
             values.append(value.detach())
             return -value
 
-        self.optimizer.step(closure)
+        with full_precision(self.nx, self.points):  # the derivatives too
+            self.optimizer.step(closure)
         self.module.zero_grad()
         return values[0]
 

@@ -114,6 +114,11 @@ class SemiDiscreteLoss(nn.Module):
         self.register_buffer("average", zeros)
         self.register_buffer("n_steps", torch.zeros((), dtype=torch.long))
         if potential is None:
+            if potential_optimizer is not None:
+                raise ValueError(
+                    "potential_optimizer: expected None with a vector, received one; give potential=, a "
+                    "module."
+                )
             self.register_buffer("potential", zeros.clone())
         else:
             self.potential = NetworkPotential(
