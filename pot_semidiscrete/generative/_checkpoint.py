@@ -28,7 +28,7 @@ def check_path(path):
     folder = os.path.dirname(path) or "."
     if os.path.isdir(path) or not os.path.isdir(folder):
         raise ValueError(f"checkpoint: expected a file in a folder that exists, received {path!r}.")
-    return path
+    return os.path.abspath(path)
 
 
 def write(path, state, check=False):

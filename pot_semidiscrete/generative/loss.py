@@ -111,19 +111,20 @@ class SemiDiscreteLoss(nn.Module):
         self.dual_steps = check_count("dual_steps", dual_steps)
         self._level = ascent.tracking_reg(self.target, self.reg)
         zeros = torch.zeros(self.target.n_atoms, dtype=X_target.dtype, device=X_target.device)
-        self.register_buffer("average", zeros)
-        self.register_buffer("n_steps", torch.zeros((), dtype=torch.long))
         if potential is None:
             if potential_optimizer is not None:
                 raise ValueError(
                     "potential_optimizer: expected None with a vector, received one; give potential=, a "
                     "module."
                 )
-            self.register_buffer("potential", zeros.clone())
+            self.register_buffer("potential", zeros)
         else:
             self.potential = NetworkPotential(
                 potential, potential_optimizer, self.target.compress(points), self.target.nx
             )
+        self.register_buffer("average", zeros.clone())
+        self.register_buffer("n_steps", torch.zeros((), dtype=torch.long))
+        if self.is_network:
             self._evaluate()
 
     def forward(self, x):

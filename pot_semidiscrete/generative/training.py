@@ -37,7 +37,9 @@ class TrainingResult:
         relative marginal error, on fresh points) at the steps ``chi2_step``.
     status : str
         ``"finished"``, ``"stopped"`` (by the callback), ``"interrupted"``, ``"diverged"`` (the loss
-        was not finite; the last good state is kept) or ``"failed"``.
+        was not finite; generator and potential are those of step `n_steps`) or ``"failed"``.
+    n_steps : int
+        Steps of the generator taken.
     """
 
     generator: torch.nn.Module
@@ -229,10 +231,8 @@ class Trainer:
         load_optimizer(self.optimizer, state["optimizer"])
         for name, column in self.columns.items():
             column.replace(state["history"][name].numpy())
-        self.begun = self.n_steps > 0
-        self.start = time.perf_counter() - (
-            state["history"]["seconds"][-1].item() if self.begun else 0.0
-        )
+        self.begun = True
+        self.start = time.perf_counter() - float(state["history"]["seconds"][-1])
 
 
 def train_generator(
@@ -277,11 +277,17 @@ def train_generator(
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
         ``Adam(lr=1e-3)`` by default.
     callback : callable, optional
-        Called with the :class:`TrainingResult` so far after each step; stops by returning True.
+        Called with the :class:`TrainingResult` so far after each step; stops by returning True. A
+        checkpoint keeps its state, if it has ``state_dict`` and ``load_state_dict``.
     random_state : None, int or torch.Generator
         Randomness of the latent law, if `latent_sampler` is a dimension.
     verbose : bool, default=False
         Show a progress bar (tqdm's if it is installed).
+    checkpoint : str or path-like, optional
+        File that keeps the run. If it exists, its run is continued up to `n_steps` in all: the other
+        arguments must be those of that run, but `n_steps` may be larger.
+    checkpoint_every : int, default=100
+        Steps from one writing to the next; the last step is written too.
 
     Returns
     -------
@@ -291,13 +297,29 @@ def train_generator(
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong kind, shape, dtype or range. An exception of a callable passes
-        through with what was reached as its attribute ``partial_result``.
+        If an argument has the wrong kind, shape, dtype or range, or `checkpoint` is the file of another
+        problem. An exception of a callable passes through with what was reached as its attribute
+        ``partial_result``.
 
     Warns
     -----
     SemiDiscreteWarning
-        If the loss ceased to be finite.
+        If the loss ceased to be finite, or a checkpoint cannot keep the state of `latent_sampler`.
+
+    Notes
+    -----
+    A checkpoint replaces the one before as a whole: a kill at any moment leaves a file that
+    ``torch.load(path, weights_only=True)`` reads. With the same `n_steps`, on the same CPU, the
+    continued run is bit for bit the one that was never interrupted: generator, optimiser, potential,
+    history (its seconds aside), and random numbers, which are those of `random_state`, of a
+    `latent_sampler` with ``state_dict`` and ``load_state_dict``, and of torch's global generators if
+    the run uses them.
+
+    If the loss ceases to be finite, generator (with its running statistics) and potential are put back
+    to the last good step; the warning names it, and that of the checkpoint.
+
+    Optimisers are given a closure, which those that evaluate several times, as ``torch.optim.LBFGS``
+    does, call for one batch. A generator may be compiled by ``torch.compile``.
 
     References
     ----------
