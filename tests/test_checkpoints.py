@@ -492,9 +492,12 @@ def test_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["run.pt"]
 
 
-def test_state_that_needs_pickle_is_refused_when_it_is_written(tmp_path):
-    callback = lambda state: None
-    callback.state_dict, callback.load_state_dict = lambda: {"path": tmp_path}, lambda state: None
+@pytest.mark.parametrize(
+    "state", [Path("."), lambda: None, np.zeros(3)], ids=["path", "lambda", "numpy"]
+)
+def test_state_that_needs_pickle_is_refused_when_it_is_written(state, tmp_path):
+    callback = lambda result: None
+    callback.state_dict, callback.load_state_dict = lambda: {"state": state}, lambda state: None
     with pytest.raises(TypeError, match=r"checkpoint: expected states.*callback"):
         run(3, checkpoint=tmp_path / "run.pt", callback=callback)
     assert list(tmp_path.iterdir()) == []
@@ -528,6 +531,20 @@ def test_checkpoint_of_another_problem_is_refused(case, tmp_path):
     with pytest.raises(ValueError, match=rf"^{case.split('-')[0]}: expected.*run\.pt.*received"):
         run(4, checkpoint=path, **OTHERS[case])
     assert path.read_bytes() == before
+
+
+def test_checkpoint_of_other_parameters_of_a_function_is_refused(tmp_path):
+    def train(*shape):
+        theta = torch.zeros(shape, requires_grad=True)
+        optimizer = torch.optim.SGD([theta], lr=0.1)
+        path = tmp_path / "run.pt"
+        train_generator(
+            lambda z: z + theta, 2, DATA, n_steps=1, optimizer=optimizer, random_state=0, checkpoint=path
+        )
+
+    train(2)
+    with pytest.raises(ValueError, match=r"generator: expected.*\(2,\).*run\.pt.*received.*\(1, 2\)"):
+        train(1, 2)
 
 
 def test_refusal_leaves_generator_and_loss_alone(tmp_path):

@@ -37,13 +37,12 @@ def write(path, state, check=False):
     With `check`, not at all if it cannot be read without pickle.
     """
     with replaced(path) as file:
-        torch.save({"format": FORMAT} | state, file)
-        if not check:
-            return
-        file.flush()
         try:
-            torch.load(file.name, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
+            torch.save({"format": FORMAT} | state, file)
+            if check:
+                file.flush()
+                torch.load(file.name, map_location="cpu", weights_only=True)
+        except (pickle.PickleError, AttributeError, TypeError) as error:
             raise TypeError(
                 "checkpoint: expected states of generator, optimizer, latent_sampler and callback made "
                 f"of tensors, numbers, strings, lists and dicts, received others: {error}"

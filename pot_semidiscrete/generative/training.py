@@ -105,9 +105,10 @@ class Trainer:
 
     def problem(self):
         """What a checkpoint must agree on."""
+        parameters = {f"parameter {k}": p for k, p in enumerate(parameters_of(self.optimizer))}
         return problem_of(self.loss) | {
             "batch_size": self.batch_size,
-            "generator": shapes(state_of(self.module) or {}),
+            "generator": shapes((state_of(self.module) or {}) | parameters),
             "optimizer": describe_optimizer(self.optimizer),
         }
 
