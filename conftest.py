@@ -7,5 +7,6 @@ if importlib.util.find_spec("torch") is None:
         "pot_semidiscrete/generative",
         "pot_semidiscrete/kernels/_torch.py",
         "doc/index.rst",
+        "doc/long_runs.rst",
         "doc/theory.rst",
     ]

@@ -43,14 +43,14 @@ def guarded(run, bar):
 class Progress:
     """A progress bar on a terminal or in a notebook, if tqdm is installed; else ten lines."""
 
-    def __init__(self, verbose, total, name):
-        self.total, self.name, self.count, self.shown, self.bar = total, name, 0, 0, None
+    def __init__(self, verbose, total, name, count=0):
+        self.total, self.name, self.count, self.shown, self.bar = total, name, count, count, None
         self.verbose = bool(verbose)
         if verbose and (sys.stderr.isatty() or "ipykernel" in sys.modules):
             try:
                 from tqdm.auto import tqdm
 
-                self.bar = tqdm(total=total, desc=name, leave=True)
+                self.bar = tqdm(total=total, initial=count, desc=name, leave=True)
             except ImportError:
                 pass
 

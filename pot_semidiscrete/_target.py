@@ -124,6 +124,22 @@ def _build(X_target, nx, a_target, metric):
     return Target(atoms, weights, center, support, X_target.shape[0], cost, nx)
 
 
+def fingerprint(target):
+    """One number for each atom and one for the centre, by which a file knows its target."""
+    atoms = target.nx.to_numpy(target.nx.detach(target.atoms)).astype(float)
+    center = 0.0 if target.center is None else target.nx.to_numpy(target.center).astype(float)
+    points = np.vstack([atoms, np.zeros(atoms.shape[1]) + center])
+    return points @ np.cos(1.0 + np.arange(atoms.shape[1]))
+
+
+def same_fingerprint(expected, received):
+    """Tell whether two fingerprints are of the same atoms, up to dtype and rounding."""
+    if expected.shape != received.shape:
+        return False
+    tolerance = 1e-3 * np.abs(expected[:-1]).max() + 1e-5 * np.abs(expected)
+    return bool((np.abs(expected - received) <= tolerance).all())
+
+
 def check_reg(reg, target):
     """Check a regularisation that costs can be divided by in the dtype of the target."""
     reg = check_real("reg", reg)

@@ -1,15 +1,14 @@
 """The result of the solver, an :class:`ot.utils.OTResult` that can be used and kept."""
 
-import contextlib
 import json
-import os
 from zipfile import BadZipFile
 
 import numpy as np
 from ot.utils import OTResult
 
 from . import dual
-from ._target import build_target
+from ._files import replaced
+from ._target import build_target, fingerprint, same_fingerprint
 from ._validation import check_points
 from .kernels import block_rows, sweep
 from .samplers import resolve_random
@@ -217,12 +216,13 @@ class SemiDiscreteResult(OTResult):
             "meta": np.array(json.dumps(meta)),
             "potential": host(self.potential_b),
             "weights": host(target.expand(target.weights)),
-            "fingerprint": _fingerprint(target),
+            "fingerprint": fingerprint(target),
         }
         if self._marginal is not None:
             arrays["marginal"] = host(self._marginal)
         arrays |= {f"log_{name}": np.asarray(values) for name, values in self._log.items()}
-        write_npz(path, arrays)
+        with replaced(path) as file:
+            np.savez_compressed(file, **arrays)
 
     def _scalars(self):
         return {"value": self._value, "value_linear": self._value_linear}
@@ -263,9 +263,7 @@ class SemiDiscreteResult(OTResult):
                 f"metric: expected {meta['metric']!r}, that of the saved result, received "
                 f"{target.cost.name!r}."
             )
-        expected, received = stored["fingerprint"], _fingerprint(target)
-        tolerance = 1e-3 * np.abs(expected[:-1]).max() + 1e-5 * np.abs(expected)
-        if (np.abs(expected - received) > tolerance).any():
+        if not same_fingerprint(stored["fingerprint"], fingerprint(target)):
             raise ValueError(
                 "X_target: expected the atoms of the saved result, in the same order, received others."
             )
@@ -295,20 +293,6 @@ for _name, _reason in _ABSENT.items():
     setattr(SemiDiscreteResult, _name, _absent(_name, _reason))
 
 
-def write_npz(path, arrays):
-    """Write arrays to `path` so that the file appears whole or not at all."""
-    path = os.fsdecode(path)
-    partial = f"{path}.partial"
-    try:
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(partial)
-        raise
-
-
 def _read(path):
     """Arrays and facts of a file that :meth:`SemiDiscreteResult.save` wrote."""
     try:
@@ -326,11 +310,3 @@ def _read(path):
             f"{received}."
         )
     return stored, meta
-
-
-def _fingerprint(target):
-    """One number for each atom and one for the centre, by which a file knows its target."""
-    atoms = target.nx.to_numpy(target.nx.detach(target.atoms)).astype(float)
-    center = 0.0 if target.center is None else target.nx.to_numpy(target.center).astype(float)
-    points = np.vstack([atoms, np.zeros(atoms.shape[1]) + center])
-    return points @ np.cos(1.0 + np.arange(atoms.shape[1]))

@@ -41,6 +41,12 @@ class HostRandom:
         index = self.nx.from_numpy(self.generator.integers(high, size=n))
         return index.to(self.type_as.device) if self.nx.__name__ == "torch" else index
 
+    def state_dict(self):
+        return _plain(self.generator.bit_generator.state)
+
+    def load_state_dict(self, state):
+        self.generator.bit_generator.state = state
+
 
 class TorchRandom:
     """Draws by a torch generator, on its device."""
@@ -63,6 +69,19 @@ class TorchRandom:
         import torch
 
         return torch.randint(high, (n,), **self.options).to(self.type_as.device)
+
+    def state_dict(self):
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state):
+        self.generator.set_state(state["generator"])
+
+
+def _plain(state):
+    """The state of a NumPy generator, without arrays."""
+    if isinstance(state, dict):
+        return {name: _plain(value) for name, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray) else state
 
 
 def resolve_random(random_state, nx, type_as):
@@ -143,6 +162,17 @@ def resolve_source(sampler_source, target, random_state):
         "sampler_source: expected a callable n -> (n, d), an (n, d) array, or one of "
         f"{', '.join(NAMED_SOURCES)}, received {describe(sampler_source)}."
     )
+
+
+class NormalSampler:
+    """Standard normal points of a dimension, drawn by a source of randomness of our own."""
+
+    def __init__(self, dimension, random):
+        self.dimension, self.random = dimension, random
+        self.state_dict, self.load_state_dict = random.state_dict, random.load_state_dict
+
+    def __call__(self, n):
+        return self.random.normal(n, self.dimension)
 
 
 class SobolSampler:

@@ -391,6 +391,158 @@ def test_repr_names_the_problem():
     assert "n_atoms=20, d=2, metric='sqeuclidean', reg=0.3" in repr(stepped(reg=0.3))
 
 
+# The potential as a network.
+
+
+def network(seed=0, dtype=torch.float32, d=2):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = nn.Sequential(
+            nn.Linear(d, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1)
+        )
+    return module.to(dtype)
+
+
+def with_network(**options):
+    return SemiDiscreteLoss(randn(50, 2, seed=1), reg=0.2, **{"potential": network()} | options)
+
+
+def chi_square(loss, x):
+    """Unbiased squared relative error of the masses that the points give to the atoms."""
+    atoms = loss.target.atoms + loss.target.center
+    chi = sd.semidiscrete_atom_weights(atoms, x, loss.average, reg=loss.reg).double()
+    n, N = chi.shape
+    return float((chi.sum(dim=0).square() - chi.square().sum(dim=0)).sum() * N / (n * (n - 1)) - 1)
+
+
+def test_network_comes_close_to_the_vector():
+    """Its squared error falls by ten, its value to a hundredth of the maximum."""
+    atoms, sampler, x = 0.5 * randn(50, 2, seed=1) + 0.5, source(), source(seed=9)(4000)
+    vector = SemiDiscreteLoss(atoms, reg=0.05)
+    loss = SemiDiscreteLoss(atoms, reg=0.05, potential=network())
+    vector.fit(sampler, tol=0.05)
+    best, start = float(vector(x)), chi_square(loss, x)
+    assert start > 1.0
+    assert float(loss(x)) < 0.7 * best
+    for _ in range(300):
+        loss.dual_step(sampler(256))
+    assert chi_square(loss, x) < min(0.15, start / 10)
+    assert abs(float(loss(x)) - best) < 0.01 * best
+    assert (loss.average - vector.average).abs().mean() < 0.1 * vector.average.abs().mean()
+
+
+@each_reg
+@pytest.mark.parametrize("shape", [(6,), (2, 3)], ids=str)
+def test_network_is_moved_along_the_gradient_and_read_without_one(shape, reg):
+    """One step of plain SGD, against the derivative of the loss through the module."""
+    atoms, x = randn(20, *shape, seed=1), randn(50, *shape).requires_grad_()
+    b = weights(20, empty=(3, 5))
+    module = nn.Sequential(nn.Flatten(), network(d=6))
+    expected = copy.deepcopy(module)
+    loss = SemiDiscreteLoss(
+        atoms,
+        b,
+        reg=reg,
+        potential=module,
+        potential_optimizer=lambda p: torch.optim.SGD(p, lr=0.1),
+    )
+    psi = expected(atoms).squeeze(1)
+    semidiscrete_loss(atoms.flatten(1), x.detach().flatten(1), psi, b, reg=reg).backward()
+    value = loss.dual_step(x)
+    for p, q in zip(module.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(p.detach(), (q + 0.1 * q.grad).detach(), rtol=1e-4, atol=1e-6)
+        assert p.grad is None
+    torch.testing.assert_close(value, SemiDiscreteLoss.forward(start(loss, psi), x).detach())
+    after = module(atoms).detach().squeeze(1)
+    torch.testing.assert_close(loss.average[b > 0], (after - b @ after)[b > 0], rtol=1e-4, atol=1e-5)
+    assert (loss.average[[3, 5]] == 0).all()
+    loss(x).backward()
+    assert x.grad.shape == x.shape
+    assert x.grad.abs().max() > 0
+    assert all(p.grad is None for p in module.parameters())
+
+
+def start(loss, psi):
+    """A loss as it was, at a potential."""
+    loss = copy.deepcopy(loss)
+    loss.average.copy_(psi.detach())
+    return loss
+
+
+def test_network_is_in_the_state_with_its_optimizer(tmp_path):
+    loss, sampler = with_network(), source()
+    for _ in range(5):
+        loss.dual_step(sampler(64))
+    names = {f"potential.module.{name}" for name in network().state_dict()}
+    assert loss.state_dict().keys() == names | {"average", "n_steps", "potential._extra_state"}
+    torch.save(loss.state_dict(), tmp_path / "loss.pt")
+    again, x = with_network(potential=network(1)), sampler(64)
+    assert again(x) != loss(x)
+    again.load_state_dict(torch.load(tmp_path / "loss.pt", weights_only=True))
+    copied = copy.deepcopy(loss)
+    assert again(x) == copied(x) == loss(x)
+    for each in (loss, again, copied):
+        each.dual_step(x)
+    for each in (again, copied):
+        assert_equal(each.potential.module.state_dict(), loss.potential.module.state_dict())
+        assert torch.equal(each.average, loss.average)
+    copied.dual_step(x)
+    assert not torch.equal(copied.average, loss.average), "a copy is independent"
+
+
+@pytest.mark.parametrize("cast", ["half", "double", "cpu"])
+def test_casts_leave_the_network_alone(cast):
+    loss, x = with_network(), randn(50, 2)
+    loss.dual_step(x)
+    before = loss(x)
+    getattr(loss, cast)()
+    assert loss(x) == before
+    loss.dual_step(x)
+    assert {p.dtype for p in loss.parameters()} == {torch.float32}
+
+
+def test_autocast_changes_no_network():
+    outcome = []
+    for enabled in (False, True):
+        loss = with_network()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss.warm_up(lambda: randn(64, 2), n_batches=3)
+        outcome.append(loss.average)
+    assert torch.equal(*outcome)
+
+
+@pytest.mark.parametrize("metric", [None, "euclidean"])
+def test_generator_trains_with_a_network(metric):
+    loss = SemiDiscreteLoss(randn(50, 2, seed=1) + 3, metric=metric, potential=network())
+    result = train(target=loss, n_steps=150, optimizer=lambda p: torch.optim.Adam(p, lr=0.05))
+    assert loss.n_steps == 50 + 150 * loss.dual_steps
+    assert result.history["loss"][-20:].mean() < 0.3 * result.history["loss"][:5].mean()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        (
+            {"potential": randn(50)},
+            TypeError,
+            r"potential: expected a torch\.nn\.Module.*init_potential",
+        ),
+        ({"potential": nn.Linear(2, 2)}, ValueError, r"potential: expected.*\(50, 1\).*\(50, 2\)"),
+        ({"potential_optimizer": 3}, TypeError, "potential_optimizer: expected"),
+        ({"potential_optimizer": lambda p: 3}, TypeError, "potential_optimizer: expected"),
+        ({"potential": None, "potential_optimizer": torch.optim.SGD}, ValueError, "potential_optimizer"),
+    ],
+)
+def test_bad_network_is_refused(options, error, match):
+    with pytest.raises(error, match=match):
+        with_network(**options)
+
+
+def test_fit_is_refused_with_a_network():
+    with pytest.raises(TypeError, match=r"fit: expected.*vector.*dual_step"):
+        with_network().fit(source())
+
+
 # The training loop.
 
 

@@ -7,7 +7,9 @@ from .. import ascent
 from .._target import build_target, check_init_potential, check_reg
 from .._validation import check_callable, check_count, check_points, check_real, rows
 from ..dual import scale_of, value_of
+from ..envelope import semi_dual_value
 from ..solver import solve_target, warn_shortfall
+from ._network import NetworkPotential
 
 RELATIVE_REG = 0.01
 
@@ -32,13 +34,18 @@ class SemiDiscreteLoss(nn.Module):
         Regularisation, in units of the metric. 1% of :func:`pot_semidiscrete.cost_scale` by default.
     dual_steps : int, default=5
         Calls of :meth:`dual_step` for each step of the generator.
+    potential : torch.nn.Module, optional
+        The potential as a network, :math:`\psi_j = \mathrm{module}(y_j)`: takes the atoms, of the shape
+        given, to shape (n_atoms,) or (n_atoms, 1). A vector by default.
+    potential_optimizer : torch.optim.Optimizer, or callable of parameters, optional
+        Of the network; ``Adam(lr=1e-3)`` by default.
 
     Attributes
     ----------
     average : tensor, shape (n_atoms,)
         Potential that ``loss(x)`` uses (a buffer).
-    potential : tensor, shape (n_atoms,)
-        Last iterate of the ascent (a buffer).
+    potential : tensor of shape (n_atoms,), or module
+        Last iterate of the ascent (a buffer); or a module that holds the network and its optimiser.
     n_steps : tensor
         Number of dual steps so far (a buffer).
     reg : float
@@ -52,6 +59,11 @@ class SemiDiscreteLoss(nn.Module):
     :meth:`dual_step` follows a generator that moves, in cycles of `dual_steps` calls that start at a
     larger regularisation: what it settles at is the potential of a slightly larger `reg`, the more so
     for very unequal weights. :meth:`fit` has no such bias, and ``dual_steps=1`` has no cycle.
+
+    With a network (SDOT-NN in the reference), :meth:`dual_step` is one step of its optimiser along
+    :math:`b - m` pulled back through it, and ``loss(x)`` uses its values less their mean. Its weights
+    and its optimiser are in ``state_dict``. Its steps have no unit of the problem: bring the costs to
+    about 1.
 
     Batch normalisation makes the law of a generator depend on its mode and on the batch size: give
     :meth:`dual_step` points drawn in the mode and batch size of the generator's own steps.
@@ -74,13 +86,24 @@ class SemiDiscreteLoss(nn.Module):
     torch.Size([2, 2])
     """
 
-    def __init__(self, X_target, a_target=None, metric=None, reg=None, *, dual_steps=5):
+    def __init__(
+        self,
+        X_target,
+        a_target=None,
+        metric=None,
+        reg=None,
+        *,
+        dual_steps=5,
+        potential=None,
+        potential_optimizer=None,
+    ):
         super().__init__()
         if not isinstance(X_target, torch.Tensor):
             raise TypeError(
                 f"X_target: expected a torch tensor, received {type(X_target).__name__}; use "
                 "torch.as_tensor."
             )
+        points = X_target
         if X_target.ndim > 2:
             X_target = X_target.flatten(1)
         self.target = build_target(X_target, a_target, metric).detached
@@ -88,9 +111,21 @@ class SemiDiscreteLoss(nn.Module):
         self.dual_steps = check_count("dual_steps", dual_steps)
         self._level = ascent.tracking_reg(self.target, self.reg)
         zeros = torch.zeros(self.target.n_atoms, dtype=X_target.dtype, device=X_target.device)
-        self.register_buffer("potential", zeros)
+        if potential is None:
+            if potential_optimizer is not None:
+                raise ValueError(
+                    "potential_optimizer: expected None with a vector, received one; give potential=, a "
+                    "module."
+                )
+            self.register_buffer("potential", zeros)
+        else:
+            self.potential = NetworkPotential(
+                potential, potential_optimizer, self.target.compress(points), self.target.nx
+            )
         self.register_buffer("average", zeros.clone())
         self.register_buffer("n_steps", torch.zeros((), dtype=torch.long))
+        if self.is_network:
+            self._evaluate()
 
     def forward(self, x):
         """Semi-dual value of the points `x`, shape (n, ...): a scalar in units of the metric."""
@@ -112,6 +147,11 @@ class SemiDiscreteLoss(nn.Module):
             Semi-dual value of `x` before the step, at the regularisation of the step.
         """
         x = self._local(x)
+        if self.is_network:
+            value = self.potential.ascend(lambda psi: semi_dual_value(self.target, x, psi, self.reg))
+            self._evaluate()
+            self.n_steps += 1
+            return value
         if self.n_steps == 0:
             start = ascent.cold_start(self.target, x, self._level).potential
             self._store(start, start, 0)
@@ -136,8 +176,12 @@ class SemiDiscreteLoss(nn.Module):
         draw : callable
             ``() -> x``, a fresh batch of points of the generator, of any shape.
         n_batches : int
-            Batches to draw.
+            Batches to draw; a network takes a dual step with each.
         """
+        if self.is_network:
+            for _ in range(n_batches):
+                self.dual_step(draw())
+            return
         start = ascent.warm_up(self.target, lambda: self._local(draw()), self._level, n_batches)
         self._store(start, start, self.dual_steps)
 
@@ -166,6 +210,11 @@ class SemiDiscreteLoss(nn.Module):
         pot_semidiscrete.SemiDiscreteResult
             Potential, estimates on fresh samples, and why the run ended.
         """
+        if self.is_network:
+            raise TypeError(
+                "fit: expected a loss whose potential is a vector, received one whose potential is a "
+                "network, which only dual_step and warm_up train; leave out potential=."
+            )
         check_callable("sampler", sampler, "n -> points")
         if callback is not None:
             check_callable("callback", callback, "of the state")
@@ -190,6 +239,16 @@ class SemiDiscreteLoss(nn.Module):
     def extra_repr(self):
         n_atoms, d = self.target.n_atoms, self.target.atoms.shape[1]
         return f"n_atoms={n_atoms}, d={d}, metric={self.target.cost.name!r}, reg={self.reg:.4g}"
+
+    @property
+    def is_network(self):
+        """Whether the potential is a network of the atoms."""
+        return isinstance(self.potential, nn.Module)
+
+    @torch.no_grad()
+    def _evaluate(self):
+        """Note what the network says of each atom."""
+        self.average.copy_(self.target.expand(self.target.centred(self.potential())))
 
     def _store(self, potential, average, n_steps):
         self.potential.copy_(self.target.expand(potential))

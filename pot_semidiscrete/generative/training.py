@@ -1,5 +1,7 @@
 """The training loop: the paper's alternating algorithm, for torch generators."""
 
+import contextlib
+import copy
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -8,14 +10,16 @@ import numpy as np
 import torch
 
 from .._run import Progress, SemiDiscreteWarning, guarded
-from .._validation import NotFiniteError, check_callable, check_count, describe
+from .._validation import NotFiniteError, check_callable, check_count
 from ..certificates import evaluate
-from ..samplers import Draws, resolve_random
+from ..samplers import Draws, NormalSampler, resolve_random
+from ._checkpoint import Checkpoint, check_path, problem_of, restore, shapes, state_of
+from ._optimizers import describe_optimizer, load_optimizer, parameters_of, resolve_optimizer
 from .loss import SemiDiscreteLoss
 
 N_LOOKS = 50  # estimates of chi2 in a run
 LOOK_BATCHES = 5
-LEARNING_RATE = 1e-3
+COLUMNS = ("loss", "seconds", "chi2_step", "chi2")
 
 
 @dataclass
@@ -33,13 +37,20 @@ class TrainingResult:
         relative marginal error, on fresh points) at the steps ``chi2_step``.
     status : str
         ``"finished"``, ``"stopped"`` (by the callback), ``"interrupted"``, ``"diverged"`` (the loss
-        was not finite; the last good state is kept) or ``"failed"``.
+        was not finite; generator and potential are those of step `n_steps`) or ``"failed"``.
+    n_steps : int
+        Steps of the generator taken.
     """
 
     generator: torch.nn.Module
     loss: SemiDiscreteLoss
     history: dict = field(default_factory=dict)
     status: str = "finished"
+
+    @property
+    def n_steps(self):
+        """Steps of the generator taken."""
+        return len(self.history["loss"])
 
     def plot(self, axes=None):
         """Draw the loss and the marginal error (needs matplotlib).
@@ -57,6 +68,26 @@ class TrainingResult:
         return plot_history(self.history, axes)
 
 
+class Column:
+    """Numbers that grow by one at the end; what was handed out before never changes."""
+
+    def __init__(self, dtype=float):
+        self.values, self.n = np.empty(64, dtype), 0
+
+    def append(self, value):
+        if self.n == len(self.values):
+            self.values = np.concatenate([self.values, np.empty_like(self.values)])
+        self.values[self.n] = value
+        self.n += 1
+
+    def view(self):
+        """What there is, without a copy."""
+        return self.values[: self.n]
+
+    def replace(self, values):
+        self.values, self.n = np.concatenate([values, np.empty(64, self.values.dtype)]), len(values)
+
+
 class Trainer:
     """One run: generator, loss, optimiser, history."""
 
@@ -64,26 +95,71 @@ class Trainer:
         self.generator, self.latent_sampler, self.loss = generator, latent_sampler, loss
         self.optimizer, self.batch_size = optimizer, batch_size
         self.status, self.start, self.begun = "finished", time.perf_counter(), False
-        self.losses, self.seconds, self.looks = [], [], []
+        self.columns = {name: Column(int if name == "chi2_step" else float) for name in COLUMNS}
+        # torch.compile wraps a module, whose names and tensors it shares
+        self.module = getattr(generator, "_orig_mod", generator)
+
+    @property
+    def n_steps(self):
+        return self.columns["loss"].n
+
+    def problem(self):
+        """What a checkpoint must agree on."""
+        parameters = {f"parameter {k}": p for k, p in enumerate(parameters_of(self.optimizer))}
+        return problem_of(self.loss) | {
+            "batch_size": self.batch_size,
+            "generator": shapes((state_of(self.module) or {}) | parameters),
+            "optimizer": describe_optimizer(self.optimizer),
+        }
+
+    def latent(self):
+        """Fresh latent points."""
+        return self.latent_sampler(self.batch_size)
 
     def points(self):
         """Fresh points, in the generator's present mode."""
-        return self.generator(self.latent_sampler(self.batch_size))
+        return self.generator(self.latent())
 
-    @property
-    def parameters(self):
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+    @contextlib.contextmanager
+    def whole_or_not(self):
+        """If points, a value, a gradient or parameters are not finite, undo what the body changed.
+
+        All but the generator's optimiser, which moves last, and its random numbers.
+        """
+        buffers = self.module.buffers() if isinstance(self.module, torch.nn.Module) else ()
+        tensors = [*parameters_of(self.optimizer), *buffers]
+        kept, loss = [t.detach().clone() for t in tensors], copy.deepcopy(self.loss.state_dict())
+        try:
+            yield
+        except NotFiniteError:
+            with torch.no_grad():
+                for tensor, good in zip(tensors, kept, strict=True):
+                    tensor.copy_(good)
+            self.loss.load_state_dict(loss)
+            raise
 
     def step(self):
         """Follow with the potential, then move the generator.
 
-        Raises NotFiniteError, the generator being that of the step before, if its points, their
+        Raises NotFiniteError, all being as after the step before, if the generator's points, their
         value, its gradient or what the optimiser made of it are not finite.
         """
-        with torch.no_grad():
-            for _ in range(self.loss.dual_steps):
-                self.loss.dual_step(self.points())
-        value = self.loss(self.points())
+        with self.whole_or_not():
+            with torch.no_grad():
+                for _ in range(self.loss.dual_steps):
+                    self.loss.dual_step(self.points())
+            z, values = self.latent(), []
+            self.optimizer.step(lambda: self.differentiate(z, values))
+            torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
+            _check_finite("parameters", parameters_of(self.optimizer))
+        self.columns["loss"].append(float(values[0]))
+        self.columns["seconds"].append(time.perf_counter() - self.start)
+
+    @torch.enable_grad()
+    def differentiate(self, z, values):
+        """Value of latent points, noted in `values`, and its gradient: the closure of an optimiser."""
+        torch.clear_autocast_cache()
+        value = self.loss(self.generator(z))
         if not value.requires_grad:
             raise TypeError(
                 "generator: expected points that torch can differentiate in the parameters, received "
@@ -93,19 +169,10 @@ class Trainer:
         value.backward()
         _check_finite("loss", [value])
         self.begun = True
-        _check_finite("gradient", [p.grad for p in self.parameters if p.grad is not None])
-        before = [p.detach().clone() for p in self.parameters]
-        self.optimizer.step()
-        torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
-        try:
-            _check_finite("parameters", self.parameters)
-        except NotFiniteError:
-            with torch.no_grad():
-                for p, good in zip(self.parameters, before, strict=True):
-                    p.copy_(good)
-            raise
-        self.losses.append(float(value.detach()))
-        self.seconds.append(time.perf_counter() - self.start)
+        gradients = [p.grad for p in parameters_of(self.optimizer) if p.grad is not None]
+        _check_finite("gradient", gradients)
+        values.append(value.detach())
+        return value
 
     def look(self):
         """Measure the marginal error on fresh points."""
@@ -113,27 +180,60 @@ class Trainer:
         draws = Draws(lambda n: self.loss.rows(self.points()), target)
         potential = target.compress(self.loss.average)
         n = LOOK_BATCHES * self.batch_size
-        found = evaluate(target, draws, potential, self.loss.reg, n, self.batch_size)
-        self.looks.append((len(self.losses), found.chi2))
+        with self.whole_or_not():
+            found = evaluate(target, draws, potential, self.loss.reg, n, self.batch_size)
+        self.columns["chi2_step"].append(self.n_steps)
+        self.columns["chi2"].append(found.chi2)
 
     def progress(self):
-        if not self.losses:
+        if not self.n_steps:
             return {}
-        facts = {"loss": self.losses[-1]}
-        if self.looks:
-            facts["chi2"] = self.looks[-1][1]
-        facts["images/s"] = len(self.losses) * self.batch_size / max(self.seconds[-1], 1e-9)
+        history = self.history()
+        facts = {"loss": history["loss"][-1]}
+        if len(history["chi2"]):
+            facts["chi2"] = history["chi2"][-1]
+        facts["images/s"] = self.n_steps * self.batch_size / max(history["seconds"][-1], 1e-9)
         return facts
 
+    def history(self):
+        return {name: column.view() for name, column in self.columns.items()}
+
     def result(self):
-        looks = np.array(self.looks, dtype=float).reshape(-1, 2)
-        history = {
-            "loss": np.array(self.losses),
-            "seconds": np.array(self.seconds),
-            "chi2_step": looks[:, 0].astype(int),
-            "chi2": looks[:, 1],
+        return TrainingResult(self.generator, self.loss, self.history(), self.status)
+
+    def state_dict(self):
+        """All that the rest of the run depends on, but for what a :class:`Checkpoint` adds."""
+        module, parameters = self.module, parameters_of(self.optimizer)
+        own, buffers = state_of(module) or {}, {}
+        if isinstance(module, torch.nn.Module):
+            buffers = {name: b for name, b in module.named_buffers() if name not in own}
+            inside = {id(p) for p in module.parameters()}
+            parameters = [p for p in parameters if id(p) not in inside]
+        return {
+            "n_steps": self.n_steps,
+            "generator": own,
+            "buffers": buffers,  # those that state_dict leaves out
+            "parameters": [p.detach() for p in parameters],  # those that are not the generator's
+            "loss": self.loss.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": {name: torch.as_tensor(values) for name, values in self.history().items()},
         }
-        return TrainingResult(self.generator, self.loss, history, self.status)
+
+    @torch.no_grad()
+    def load_state_dict(self, state):
+        """Go on where another trainer was."""
+        here = self.state_dict()
+        restore(self.module, state["generator"])
+        for name, buffer in here["buffers"].items():
+            buffer.copy_(state["buffers"][name])
+        for parameter, value in zip(here["parameters"], state["parameters"], strict=True):
+            parameter.copy_(value)
+        self.loss.load_state_dict(state["loss"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        for name, column in self.columns.items():
+            column.replace(state["history"][name].numpy())
+        self.begun = True
+        self.start = time.perf_counter() - float(state["history"]["seconds"][-1])
 
 
 def train_generator(
@@ -149,6 +249,8 @@ def train_generator(
     callback=None,
     random_state=None,
     verbose=False,
+    checkpoint=None,
+    checkpoint_every=100,
 ):
     r"""Train a generator to minimise its regularised transport cost to a data set.
 
@@ -176,11 +278,17 @@ def train_generator(
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
         ``Adam(lr=1e-3)`` by default.
     callback : callable, optional
-        Called with the :class:`TrainingResult` so far after each step; stops by returning True.
+        Called with the :class:`TrainingResult` so far after each step; stops by returning True. A
+        checkpoint keeps its state, if it has ``state_dict`` and ``load_state_dict``.
     random_state : None, int or torch.Generator
         Randomness of the latent law, if `latent_sampler` is a dimension.
     verbose : bool, default=False
         Show a progress bar (tqdm's if it is installed).
+    checkpoint : str or path-like, optional
+        File that keeps the run. If it exists, its run is continued up to `n_steps` in all: the other
+        arguments must be those of that run, but `n_steps` may be larger.
+    checkpoint_every : int, default=100
+        Steps from one writing to the next; the last step is written too.
 
     Returns
     -------
@@ -190,13 +298,29 @@ def train_generator(
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong kind, shape, dtype or range. An exception of a callable passes
-        through with what was reached as its attribute ``partial_result``.
+        If an argument has the wrong kind, shape, dtype or range, or `checkpoint` is the file of another
+        problem. An exception of a callable passes through with what was reached as its attribute
+        ``partial_result``.
 
     Warns
     -----
     SemiDiscreteWarning
-        If the loss ceased to be finite.
+        If the loss ceased to be finite, or a checkpoint cannot keep the state of `latent_sampler`.
+
+    Notes
+    -----
+    A checkpoint replaces the one before as a whole: a kill at any moment leaves a file that
+    ``torch.load(path, weights_only=True)`` reads. With the same `n_steps`, on the same CPU, the
+    continued run is bit for bit the one that was never interrupted: generator, optimiser, potential,
+    history (its seconds aside), and random numbers, which are those of `random_state`, of a
+    `latent_sampler` with ``state_dict`` and ``load_state_dict``, and of torch's global generators if
+    the run uses them.
+
+    If the loss ceases to be finite, generator (with its running statistics) and potential are put back
+    to the last good step; the warning names it, and that of the checkpoint.
+
+    Optimisers are given a closure, which those that evaluate several times, as ``torch.optim.LBFGS``
+    does, call for one batch. A generator may be compiled by ``torch.compile``.
 
     References
     ----------
@@ -213,6 +337,7 @@ def train_generator(
     ('finished', 20)
     """
     n_steps, batch_size = check_count("n_steps", n_steps), check_count("batch_size", batch_size)
+    every = check_count("checkpoint_every", checkpoint_every)
     check_callable("generator", generator, "z -> points")
     if callback is not None:
         check_callable("callback", callback, "of the result so far")
@@ -225,42 +350,56 @@ def train_generator(
         loss = target
     else:
         loss = SemiDiscreteLoss(target, reg=reg, dual_steps=5 if dual_steps is None else dual_steps)
-    trainer = Trainer(
-        generator,
-        _latent(latent_sampler, loss, random_state),
-        loss,
-        _optimizer(optimizer, generator),
-        batch_size,
-    )
-    bar = Progress(verbose, n_steps, "train_generator")
+    latent = _latent(latent_sampler, loss, random_state)
+    optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator")
+    trainer = Trainer(generator, latent, loss, optimizer, batch_size)
+    if checkpoint is not None:
+        problem = trainer.problem() | _latent_problem(latent_sampler, random_state)
+        checkpoint = Checkpoint(check_path(checkpoint), every, problem, latent, callback)
+        trainer.latent_sampler = checkpoint.watched(latent)
+        checkpoint.load(trainer)
+        if trainer.n_steps > n_steps:
+            raise ValueError(
+                f"n_steps: expected at least {trainer.n_steps}, the steps in the checkpoint "
+                f"{checkpoint.path!r}, received {n_steps}; give more, or another path."
+            )
+    bar = Progress(verbose, n_steps, "train_generator", trainer.n_steps)
     with guarded(trainer, bar):
         try:
-            _run(trainer, n_steps, callback, bar)
+            _run(trainer, n_steps, callback, bar, checkpoint)
         except NotFiniteError as error:
             if not trainer.begun:  # the input is at fault, not the training
                 raise
             trainer.status = "diverged"
+            n = trainer.n_steps
+            kept = f"generator and potential are those of step {n}"
+            if checkpoint is not None and checkpoint.n_steps is not None:
+                kept += f", the checkpoint {checkpoint.path!r} is that of step {checkpoint.n_steps}"
             warnings.warn(
-                f"train_generator stopped after {len(trainer.losses)} steps, with the generator of the "
-                f"last one: {error} A lower learning rate may help.",
+                f"train_generator stopped after {n} steps: {error} What is kept: {kept}. A lower "
+                "learning rate may help.",
                 SemiDiscreteWarning,
                 stacklevel=2,
             )
     return trainer.result()
 
 
-def _run(trainer, n_steps, callback, bar):
+def _run(trainer, n_steps, callback, bar, checkpoint):
     """Iterate until the callback or `n_steps` says stop."""
     look_every = max(1, n_steps // N_LOOKS)
     if trainer.loss.n_steps == 0:
         with torch.no_grad():
             trainer.loss.warm_up(trainer.points)
-    for k in range(1, n_steps + 1):
+    for k in range(trainer.n_steps + 1, n_steps + 1):
         trainer.step()
         if k % look_every == 0 or k == n_steps:
             trainer.look()
         bar.update(trainer.progress)
-        if callback is not None and callback(trainer.result()):
+        stop = callback is not None and bool(callback(trainer.result()))
+        # after the callback: what it changes, a learning rate say, is part of the step
+        if checkpoint is not None and (k % checkpoint.every == 0 or k == n_steps or stop):
+            checkpoint.save(trainer)
+        if stop:
             trainer.status = "stopped"
             return
 
@@ -270,30 +409,20 @@ def _check_finite(name, tensors):
         raise NotFiniteError(f"{name}: expected finite numbers, received NaN or inf.")
 
 
+def _latent_problem(latent_sampler, random_state):
+    """What a checkpoint must agree on about a latent law of ours."""
+    if callable(latent_sampler):
+        return {"latent_sampler": "callable", "random_state": None}
+    seed = random_state if isinstance(random_state, (int, np.integer)) else None
+    return {
+        "latent_sampler": f"dimension {latent_sampler}",
+        "random_state": None if seed is None else int(seed),
+    }
+
+
 def _latent(latent_sampler, loss, random_state):
     """The latent law: the user's, or standard normal of a dimension."""
     random = resolve_random(random_state, loss.target.nx, loss.average)
     if callable(latent_sampler):
         return latent_sampler
-    dimension = check_count("latent_sampler", latent_sampler)
-    return lambda n: random.normal(n, dimension)
-
-
-def _optimizer(optimizer, generator):
-    if isinstance(optimizer, torch.optim.Optimizer):
-        return optimizer
-    if not isinstance(generator, torch.nn.Module):
-        raise TypeError(
-            "optimizer: expected a torch optimizer, for the generator is not a torch.nn.Module whose "
-            "parameters could be asked for."
-        )
-    parameters = [p for p in generator.parameters() if p.requires_grad]
-    if optimizer is None:
-        return torch.optim.Adam(parameters, lr=LEARNING_RATE)
-    built = check_callable("optimizer", optimizer, "of parameters")(parameters)
-    if not isinstance(built, torch.optim.Optimizer):
-        raise TypeError(
-            "optimizer: expected a torch optimizer, or a callable of parameters that makes one, "
-            f"received one that made {describe(built)}."
-        )
-    return built
+    return NormalSampler(check_count("latent_sampler", latent_sampler), random)
