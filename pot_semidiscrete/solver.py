@@ -115,25 +115,26 @@ class Solver:
     def correct(self):
         """Move the estimate to the maximiser over the points kept, as far as they are to be trusted.
 
-        Points that were dropped count for the average they went into. A potential that was given
-        counts for as much as its value shows: Newton's method gains ``trace / (2 n)`` by chance, and
-        the share of the gain that is not chance is the share of the way to go (James and Stein, 1961).
+        A potential that rests on other points, dropped ones or those of another run, counts for as much as
+        its value shows: Newton's method gains ``trace / (2 n)`` by chance, and the share of the gain
+        that is not chance is the share of the way to go (James and Stein, 1961).
         """
         points = self.window.points()
         if points is None or self.corrected_at == self.n_seen:
             return
         target, reg, start = self.target, self.reg, self.dual.average
-        enough = EVENLY if self.draw.evenly else ENOUGH
-        if self.given is None:
-            found = improve(target, points, start, reg, enough)
-            share, self.trace = points.shape[0] / self.n_seen, found.trace
-        else:
-            value = measure(target, points, self.given, reg)[0]
-            better = measure(target, points, start, reg)[0] > value
-            found = improve(target, points, start if better else self.given, reg, enough)
-            start, chance = self.given, DOUBT * found.trace / (2.0 * points.shape[0])
-            share = max(0.0, 1.0 - chance / max(found.value - value, 1e-300))
-            self.trace = share * found.trace
+        enough, share = EVENLY if self.draw.evenly else ENOUGH, 1.0
+        value_of = lambda potential: measure(target, points, potential, reg)[0]
+        if self.given is not None and not value_of(start) > value_of(self.given):
+            start = self.given
+        found = improve(target, points, start, reg, enough)
+        if self.given is not None or not self.window.complete:
+            doubt = 1.0 - points.shape[0] / self.n_seen
+            if self.given is not None:
+                start, doubt = self.given, DOUBT
+            chance = doubt * found.trace / (2.0 * points.shape[0])
+            share = max(0.0, 1.0 - chance / max(found.value - value_of(start), 1e-300))
+        self.trace = found.trace if self.given is None else share * found.trace
         self.fitted = points, found
         moved = cautious(target, points, found.potential, reg)
         potential = start + share * (moved - start)

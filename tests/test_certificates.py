@@ -171,9 +171,9 @@ def test_what_is_within_tolerance_takes_no_batch():
     assert result.value_interval[0] <= exact().value <= result.value_interval[1]
 
 
-@pytest.mark.parametrize("size", [1.0, 10.0])
+@pytest.mark.parametrize("size", [1.0, 10.0, 100.0])
 def test_a_wrong_start_is_left(size):
-    """Random potentials of about the cost scale, and ten times that; 6 seeds."""
+    """Random potentials of about the cost scale, ten and a hundred times that; 6 seeds."""
     ratios = []
     for seed in range(6):
         junk = size * np.random.default_rng(seed).normal(size=N_ATOMS)
