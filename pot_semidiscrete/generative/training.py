@@ -10,6 +10,7 @@ import torch
 from .._run import Progress, SemiDiscreteWarning, guarded
 from .._validation import NotFiniteError, check_callable, check_count, describe
 from ..certificates import evaluate
+from ..diagnostics import diagnose
 from ..samplers import Draws, resolve_random
 from .loss import SemiDiscreteLoss
 
@@ -64,7 +65,7 @@ class Trainer:
         self.generator, self.latent_sampler, self.loss = generator, latent_sampler, loss
         self.optimizer, self.batch_size = optimizer, batch_size
         self.status, self.start, self.begun = "finished", time.perf_counter(), False
-        self.losses, self.seconds, self.looks = [], [], []
+        self.losses, self.seconds, self.looks, self.warned = [], [], [], False
 
     def points(self):
         """Fresh points, in the generator's present mode."""
@@ -115,6 +116,8 @@ class Trainer:
         n = LOOK_BATCHES * self.batch_size
         found = evaluate(target, draws, potential, self.loss.reg, n, self.batch_size)
         self.looks.append((len(self.losses), found.chi2))
+        if self.loss.reg == 0 and not self.warned:
+            self.warned = warn_of_boundaries(diagnose(target, found.points, potential, 0.0))
 
     def progress(self):
         if not self.losses:
@@ -196,7 +199,9 @@ def train_generator(
     Warns
     -----
     SemiDiscreteWarning
-        If the loss ceased to be finite.
+        If the loss ceased to be finite; once, if at ``reg = 0`` so much mass lies on the boundaries of
+        the cells, or near them, that the gradient need not exist: see
+        :func:`pot_semidiscrete.gradient_diagnostics`.
 
     References
     ----------
@@ -263,6 +268,18 @@ def _run(trainer, n_steps, callback, bar):
         if callback is not None and callback(trainer.result()):
             trainer.status = "stopped"
             return
+
+
+def warn_of_boundaries(found):
+    """Warn if mass on cell boundaries, or near them, endangers the gradient; tell whether it does."""
+    if found.boundary_reasons:
+        warnings.warn(
+            f"train_generator, reg = 0: the gradient is {found.verdict}, for "
+            f"{'; '.join(found.boundary_reasons)}. A reg of 1% of cost_scale(data) makes it exist.",
+            SemiDiscreteWarning,
+            stacklevel=5,
+        )
+    return bool(found.boundary_reasons)
 
 
 def _check_finite(name, tensors):
