@@ -27,7 +27,7 @@ ROUNDING = 8.0  # of the dtype, in a difference of scores
 LEAST_COUNT = 16  # points in a window
 SIGMAS = 3.0
 DOUBT = 1e-3  # probability of a gap, or of an empty cell, by chance
-N_GROUPS, N_CUTS, N_POWER = 32, 64, 16
+N_GROUPS, N_CUTS, N_POWER = 16, 64, 16
 
 _PLAIN = {"fine": "the gradient exists", "at risk": "do not rely on it", "undefined": "(G) has no value"}
 
@@ -72,7 +72,7 @@ class GradientDiagnostics:
         Atoms whose cells hold no point though they should: the potential is not optimal.
     n_groups : int
         Groups of cells with no mass near what separates them: the optimal potential is unique up to
-        one constant for each.
+        one constant for each. 1 if the boundaries are at fault, and at ``reg > 0``.
     hard_mass : float
         Share of the points that give 99% of themselves to one atom.
     smoothness, mean_smoothness : float
@@ -209,7 +209,9 @@ def _diagnose(target, potential, x, reg):
     facts["tied_mass_stderr"] = math.sqrt(tied * (1.0 - tied) / n)
     near, rough = _near_boundary(target, x, ties)
     facts["marginal_error"], wrong = _marginal_error(target, x, potential, reg)
-    facts["empty_cells"], facts["n_groups"] = (0, 1) if reg > 0 else (ties.empty_cells, ties.n_groups)
+    facts["empty_cells"] = ties.empty_cells if reg == 0 else 0
+    # where two atoms tie, or nearly so, they hide a third
+    facts["n_groups"] = ties.n_groups if reg == 0 and not tied and rough <= ROUGH else 1
     facts["smoothness"] = facts["mean_smoothness"] = math.inf
     if reg > 0:
         constants, top = _smoothness(target, x, potential, reg)
@@ -268,7 +270,7 @@ class Ties:
     ----------
     first, second : ndarray of int, shape (n,)
     margin : ndarray, shape (n,)
-        Difference of their scores, in units of the cost.
+        Difference of their scores, in units of the cost; 0 if that is a rounding error.
     jump : ndarray, shape (n,)
         Length of the difference of their gradients.
     distance : ndarray, shape (n,)
@@ -300,6 +302,7 @@ class Ties:
         self.tied = real & (self.margin <= rounding)
         self.distance = np.full(len(self.jump), math.inf)
         self.distance[real] = np.maximum(self.margin, rounding)[real] / self.jump[real]
+        self.margin[self.tied] = 0.0
         # points of a density in a cell as wide as jump / unit, that are as close by coincidence
         chance = 2.0 * dimension * unit * rounding[real] / self.jump[real] ** 2
         self.coincidences = np.minimum(chance, 1.0).sum()
