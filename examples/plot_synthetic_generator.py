@@ -102,15 +102,15 @@ for name, (atoms, held_out) in data.items():
     print(f"{name:16}{seconds:8.1f}{floor:8.4f}{before:8.3f}{cost:8.4f}{ratio:12.2f}")
 
 # %%
-# Cells and points through training. A cell has the colour of its atom, by its angle and distance, and
-# so has the point at which the atom lies.
+# Cells and points through training. A cell has the colour of its atom, which is drawn darker; the
+# generated points are black.
 
 ticks = np.linspace(-1.5, 1.5, 201, dtype=np.float32)
 places = torch.from_numpy(np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2))
 
 
 def palette(atoms):
-    """A colour for each atom: hue by angle, lightness by turns so that neighbours differ."""
+    """A colour for each atom: hue by angle, lightness at random."""
     hue = plt.cm.hsv((np.arctan2(*atoms.T.numpy()) / (2.0 * np.pi)) % 1.0)[:, :3]
     light = np.random.default_rng(0).uniform(0.35, 0.75, size=(len(atoms), 1))
     return 1.0 - light * (1.0 - hue)

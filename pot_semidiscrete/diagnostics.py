@@ -24,9 +24,11 @@ ROUGH = 30.0  # curvature at the boundaries, in units of that of the cost, that 
 WRONG = 0.3  # relative error of the masses with which a potential is not optimal
 HARD = 0.99  # an assignment weight that is as good as 1, and the share of them that is as good as all
 ROUNDING = 8.0  # of the dtype, in a difference of scores
+HIDDEN = 0.1  # share of the points, above which it is said
 LEAST_COUNT = 16  # points in a window
 SIGMAS = 3.0
 DOUBT = 1e-3  # probability of a gap, or of an empty cell, by chance
+CLEAR = SIGMAS * math.log(64 / DOUBT)  # points by which mass near a boundary would have been seen
 N_GROUPS, N_CUTS, N_POWER = 16, 64, 16
 
 _PLAIN = {"fine": "the gradient exists", "at risk": "do not rely on it", "undefined": "(G) has no value"}
@@ -67,7 +69,8 @@ class GradientDiagnostics:
         in the direction where it is largest and in units of the curvature of the cost: 1 for the
         transport of a density to itself. Infinite if there is mass on the boundaries.
     marginal_error : float
-        Relative error of the masses that the potential gives to the atoms, 0 at an optimal one.
+        Relative error of the masses that the potential gives to the atoms, 0 at an optimal one; NaN for
+        less than 16 points.
     empty_cells : int
         Atoms whose cells hold no point though they should: the potential is not optimal.
     n_groups : int
@@ -78,6 +81,8 @@ class GradientDiagnostics:
     smoothness, mean_smoothness : float
         Lipschitz constant of the gradient of the c-transform at the points, to about 1%: the largest
         and the mean; infinite at ``reg = 0``.
+    step : float
+        Longest step that lowers the value as each point follows its gradient, ``2 / smoothness``.
     """
 
     verdict: str
@@ -207,6 +212,7 @@ def _diagnose(target, potential, x, reg):
     tied = ties.tied_mass
     facts = {"reg": reg, "n_samples": n, "tied_mass": tied, "hard_mass": 1.0}
     facts["tied_mass_stderr"] = math.sqrt(tied * (1.0 - tied) / n)
+    facts["hidden"] = ties.hidden
     near, rough = _near_boundary(target, x, ties)
     facts["marginal_error"], wrong = _marginal_error(target, x, potential, reg)
     facts["empty_cells"] = ties.empty_cells if reg == 0 else 0
@@ -218,7 +224,9 @@ def _diagnose(target, potential, x, reg):
         facts["smoothness"], facts["mean_smoothness"] = constants.max(), constants.mean()
         facts["hard_mass"] = np.mean(top >= HARD) if n_atoms > 1 else 0.0
     facts = {name: v if isinstance(v, int) else float(v) for name, v in (facts | near).items()}
-    return GradientDiagnostics(*_verdict(facts, unit_curvature(target), rough, wrong), **facts)
+    found = _verdict(facts, unit_curvature(target), rough, wrong)
+    facts.pop("hidden")
+    return GradientDiagnostics(*found, **facts)
 
 
 def _verdict(facts, unit, rough, wrong):
@@ -253,6 +261,11 @@ def _verdict(facts, unit, rough, wrong):
             "the potential is not optimal for this source: the masses are wrong by "
             f"{100 * wrong:.2g}% or more"
         )
+    if facts["hidden"] > HIDDEN:
+        notes.append(
+            f"rounding hides the margins of {100 * facts['hidden']:.3g}% of the points, so fine are the "
+            "cells: use float64"
+        )
     if facts["n_groups"] > 1:
         notes.append(
             f"no mass lies near what separates {facts['n_groups']} groups of cells: optimal potentials "
@@ -279,6 +292,8 @@ class Ties:
         Whether the margin is a rounding error, and the jump is not.
     coincidences : float
         Number of such points that a density would give.
+    hidden : float
+        Share of the points whose margin or jump rounding hides.
     """
 
     def __init__(self, target, x, potential, reg):
@@ -306,6 +321,8 @@ class Ties:
         # points of a density in a cell as wide as jump / unit, that are as close by coincidence
         chance = 2.0 * dimension * unit * rounding[real] / self.jump[real] ** 2
         self.coincidences = np.minimum(chance, 1.0).sum()
+        lost = (~real).sum() if self.n_atoms > 1 else 0
+        self.hidden = float(self.coincidences + lost) / len(real)
 
     @property
     def tied_mass(self):
@@ -343,10 +360,11 @@ class Ties:
         here, there = (first >= start) & (first < end), (second >= start) & (second < end)
         sides = [self.margin[here & ~there], self.margin[~here & there]]
         sides = [side for side in sides if len(side)]
-        if not sides:
-            return True
-        widest = max(len(side) * side.min() / max(side.mean(), 1e-300) for side in sides)
-        return widest > SIGMAS * math.log(N_CUTS / DOUBT)
+        if not sides:  # points of each cell, by which one would have been seen
+            size = end - start
+            sides_seen = here.sum() / size, (~here).sum() / max(self.n_atoms - size, 1)
+            return min(sides_seen) > CLEAR
+        return max(len(side) * side.min() / max(side.mean(), 1e-300) for side in sides) > CLEAR
 
 
 def _best_two(target, x, bias, size):
@@ -447,14 +465,14 @@ def _gram(vectors):
 
 def _marginal_error(target, x, potential, reg):
     """Relative error of the masses, and what it is at least."""
-    groups, nx = min(N_GROUPS, x.shape[0]), target.nx
+    if x.shape[0] < N_GROUPS:
+        return math.nan, 0.0
+    groups, nx = N_GROUPS, target.nx
     parts = [x[k::groups] for k in range(groups)]
     sums = [nx.to_numpy(sweep(target, part, potential, reg, ("colsum",)).colsum) for part in parts]
     counts = np.array([part.shape[0] for part in parts], dtype=float)
     weights = nx.to_numpy(target.weights).astype(float)
     chi2, stderr = chi_square(counts, np.stack(sums).astype(float), weights)
-    if groups < 2:
-        return chi2, 0.0
     return math.sqrt(max(chi2, 0.0)), math.sqrt(max(chi2 - SIGMAS * stderr, 0.0))
 
 

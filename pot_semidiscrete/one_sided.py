@@ -34,6 +34,8 @@ class OneSidedDerivatives:
         ``right - left``, and its error; the batches see the same latent points on both sides.
     step : float
         Longest step of the differences, in units of the direction.
+    kink : bool
+        Whether the two derivatives differ by more than three errors.
     """
 
     left: float

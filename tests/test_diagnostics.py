@@ -266,6 +266,27 @@ def test_groups_of_cells_that_are_apart(nx):
     assert diagnose(nx, PAIR, halves, np.zeros(2)).n_groups == 2
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 17])
+@pytest.mark.parametrize("reg", [0.0, 0.1])
+def test_few_points_and_many_atoms(n, reg, nx):
+    rng = np.random.default_rng(0)
+    found = diagnose(nx, rng.normal(size=(30, 3)), rng.normal(size=(n, 3)), np.zeros(30), reg=reg)
+    assert found.tied_mass == 0.0
+    assert found.n_samples == n
+    assert found.n_groups == 1
+
+
+def test_cells_finer_than_rounding_are_told():
+    """A uniform line of 10,000 atoms, 2 points for each: fine, no gap made up; float32 cannot see it."""
+    n, points = 10_000, np.random.default_rng(0).random((20_000, 1))
+    atoms = ((np.arange(n) + 0.5) / n)[:, None]
+    found = gradient_diagnostics(atoms, points, np.zeros(n))
+    assert (found.verdict, found.n_groups, found.notes) == ("fine", 1, ())
+    assert found.density == pytest.approx(2.0 * n, rel=0.15)
+    single = (a.astype(np.float32) for a in (atoms, points, np.zeros(n)))
+    assert "float64" in str(gradient_diagnostics(*single).notes)
+
+
 def test_report_is_readable():
     text = str(gradient_diagnostics(PAIR, segment(), np.zeros(2)))
     assert text.startswith("undefined: ")
