@@ -56,7 +56,14 @@ html_copy_source = html_show_sourcelink = False
 # what users receive and never build: their signatures would only distract
 _RECEIVED = {
     f"pot_semidiscrete.{name}"
-    for name in ("ParameterResult", "SemiDiscreteResult", "SolverState", "generative.TrainingResult")
+    for name in (
+        "GradientDiagnostics",
+        "OneSidedDerivatives",
+        "ParameterResult",
+        "SemiDiscreteResult",
+        "SolverState",
+        "generative.TrainingResult",
+    )
 }
 
 

@@ -1,6 +1,7 @@
 """Semi-discrete optimal transport beside POT, and generators trained by it."""
 
 from ._run import SemiDiscreteWarning
+from .diagnostics import GradientDiagnostics, gradient_diagnostics
 from .dual import (
     cost_scale,
     semidiscrete_atom_weights,
@@ -10,18 +11,23 @@ from .dual import (
     semidiscrete_ot_map,
 )
 from .gradients import ParameterResult, generator_gradient, train_parameters
+from .one_sided import OneSidedDerivatives, one_sided_derivatives
 from .result import SemiDiscreteResult
 from .solver import SolverState, solve_semidiscrete
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GradientDiagnostics",
+    "OneSidedDerivatives",
     "ParameterResult",
     "SemiDiscreteResult",
     "SemiDiscreteWarning",
     "SolverState",
     "cost_scale",
     "generator_gradient",
+    "gradient_diagnostics",
+    "one_sided_derivatives",
     "semidiscrete_atom_weights",
     "semidiscrete_c_transform",
     "semidiscrete_gradient",

@@ -10,6 +10,7 @@ from . import dual
 from ._files import replaced
 from ._target import build_target, fingerprint, same_fingerprint
 from ._validation import check_points
+from .diagnostics import diagnose
 from .kernels import block_rows, sweep
 from .samplers import resolve_random
 
@@ -196,6 +197,23 @@ class SemiDiscreteResult(OTResult):
             parts.append(nx.argmax(chi, axis=1))
         index = nx.concatenate(parts, axis=0)
         return index if target.support is None else target.support[index]
+
+    def diagnose(self, x):
+        """Tell whether the generator gradient exists: :func:`gradient_diagnostics`.
+
+        Parameters
+        ----------
+        x : array, shape (n, d)
+            Fresh source points, or the whole of a finite source.
+
+        Returns
+        -------
+        GradientDiagnostics
+            The verdict, and what it rests on.
+        """
+        x, nx = check_points("x", x, like=self._target.atoms)
+        x = self._target.local(nx.detach(x))
+        return diagnose(self._target, x, self._potential, self.reg)
 
     def save(self, path):
         """Write the result to an ``.npz`` file that is read without pickle.

@@ -15,7 +15,14 @@ NUMPYDOC_IGNORED = {
     "SA01",  # nor a "See Also"
     "EX01",  # examples are asked for below, of functions
 }
-RECEIVED = ("ParameterResult", "SemiDiscreteResult", "SolverState", "TrainingResult")
+RECEIVED = (
+    "GradientDiagnostics",
+    "OneSidedDerivatives",
+    "ParameterResult",
+    "SemiDiscreteResult",
+    "SolverState",
+    "TrainingResult",
+)
 
 
 def public():

@@ -12,6 +12,7 @@ import torch
 from .._run import Progress, SemiDiscreteWarning, guarded
 from .._validation import NotFiniteError, check_callable, check_count
 from ..certificates import evaluate
+from ..diagnostics import diagnose
 from ..samplers import Draws, NormalSampler, resolve_random
 from ._checkpoint import Checkpoint, check_path, problem_of, restore, shapes, state_of
 from ._optimizers import describe_optimizer, load_optimizer, parameters_of, resolve_optimizer
@@ -98,6 +99,7 @@ class Trainer:
         self.columns = {name: Column(int if name == "chi2_step" else float) for name in COLUMNS}
         # torch.compile wraps a module, whose names and tensors it shares
         self.module = getattr(generator, "_orig_mod", generator)
+        self.warned = False
 
     @property
     def n_steps(self):
@@ -184,6 +186,8 @@ class Trainer:
             found = evaluate(target, draws, potential, self.loss.reg, n, self.batch_size)
         self.columns["chi2_step"].append(self.n_steps)
         self.columns["chi2"].append(found.chi2)
+        if self.loss.reg == 0 and not self.warned:
+            self.warned = warn_of_boundaries(diagnose(target, found.points, potential, 0.0))
 
     def progress(self):
         if not self.n_steps:
@@ -305,7 +309,9 @@ def train_generator(
     Warns
     -----
     SemiDiscreteWarning
-        If the loss ceased to be finite, or a checkpoint cannot keep the state of `latent_sampler`.
+        If the loss ceased to be finite; if a checkpoint cannot keep the state of `latent_sampler`; once,
+        if at ``reg = 0`` so much mass lies on the boundaries of the cells, or near them, that the
+        gradient need not exist: see :func:`pot_semidiscrete.gradient_diagnostics`.
 
     Notes
     -----
@@ -402,6 +408,18 @@ def _run(trainer, n_steps, callback, bar, checkpoint):
         if stop:
             trainer.status = "stopped"
             return
+
+
+def warn_of_boundaries(found):
+    """Warn if mass on cell boundaries, or near them, endangers the gradient; tell whether it does."""
+    if found.boundary_reasons:
+        warnings.warn(
+            f"train_generator, reg = 0: the gradient is {found.verdict}, for "
+            f"{'; '.join(found.boundary_reasons)}. A reg of 1% of cost_scale(data) makes it exist.",
+            SemiDiscreteWarning,
+            stacklevel=5,
+        )
+    return bool(found.boundary_reasons)
 
 
 def _check_finite(name, tensors):
