@@ -240,4 +240,5 @@ def chi_square(counts, sums, weights):
     if g > 4:
         spread = (products.sum(axis=1) / (g - 1.0)).var(ddof=1)
         v1 = (spread * (g - 1.0) ** 2 / (g - 2.0) - v2) / (g - 4.0)
-    return chi2, math.sqrt(max(2.0 * (g - 2.0) * v1 + v2, v2 / 2.0) * 2.0 / (g * (g - 1.0)))
+    variance = max(2.0 * (g - 2.0) * v1 + v2, v2 / 2.0, 0.0)  # v2 can be negative by rounding
+    return chi2, math.sqrt(variance * 2.0 / (g * (g - 1.0)))

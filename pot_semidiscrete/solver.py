@@ -115,9 +115,9 @@ class Solver:
     def correct(self):
         """Move the estimate to the maximiser over the points kept, as far as they are to be trusted.
 
-        A potential that rests on other points, dropped ones or those of another run, counts for as much as
-        its value shows: Newton's method gains ``trace / (2 n)`` by chance, and the share of the gain
-        that is not chance is the share of the way to go (James and Stein, 1961).
+        A potential that rests on other points, dropped ones or those of another run, counts for as much
+        as its value shows: Newton's method gains ``trace / (2 n)`` by chance, and the share of the
+        gain that is not chance is the share of the way to go (James and Stein, 1961).
         """
         points = self.window.points()
         if points is None or self.corrected_at == self.n_seen:
@@ -129,10 +129,10 @@ class Solver:
             start = self.given
         found = improve(target, points, start, reg, enough)
         if self.given is not None or not self.window.complete:
-            doubt = 1.0 - points.shape[0] / self.n_seen
+            others = 1.0 - points.shape[0] / self.n_seen
             if self.given is not None:
-                start, doubt = self.given, DOUBT
-            chance = doubt * found.trace / (2.0 * points.shape[0])
+                start, others = self.given, 1.0
+            chance = DOUBT * others * found.trace / (2.0 * points.shape[0])
             share = max(0.0, 1.0 - chance / max(found.value - value_of(start), 1e-300))
         self.trace = found.trace if self.given is None else share * found.trace
         self.fitted = points, found
