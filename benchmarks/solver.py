@@ -8,7 +8,7 @@ Three measures, for every problem of :mod:`benchmarks.problems`:
   depends on neither the machine nor the scale of the data, and 1 is the limit. At ``reg = 0``,
   where a problem's optimum is known exactly, the sub-optimality itself, against POT's;
 - the time to POT's accuracy: seconds of the cheapest run, among 256, 512, 1024, ... samples,
-  that is on average as accurate as POT with 128,000 samples, over POT's seconds;
+  that is on average as accurate as POT with 131,072 samples, over POT's seconds;
 - the peak of the resident memory of a fresh process above what it holds before the run, libraries
   warm, problem built, code compiled (Linux; for some problems only).
 
