@@ -246,18 +246,15 @@ class Judge:
     Parameters
     ----------
     images : ndarray, shape (n, height, width)
-        Training images.
-    labels : ndarray of int, shape (n,)
-        Their classes.
+        Training images: the atoms.
     held_out : ndarray, shape (m, height, width)
         Images that the generator has not seen; 2,000 take seconds, the time grows as the square.
-    n_steps : int
-        Steps of the :class:`Classifier`.
+    classifier : Classifier
+        Trained on them, or on more of the kind.
     random_state : int
 
     Attributes
     ----------
-    classifier : Classifier
     floor : dict of float
         Measures of as many training images as there are held-out ones (at most half of all, and
         ``nearest`` is to the others).
@@ -267,7 +264,8 @@ class Judge:
     >>> from sklearn.datasets import load_digits
     >>> digits = load_digits()
     >>> images, classes = digits.images / 16.0, digits.target
-    >>> judge = Judge(images[:1400], classes[:1400], images[1400:], n_steps=100)
+    >>> classifier = Classifier(images[:1400], classes[:1400], n_steps=100)
+    >>> judge = Judge(images[:1400], images[1400:], classifier)
     >>> blank = judge(0.0 * images[:300])
     >>> blank["covariance"], blank["entropy"]
     (0.0, 0.0)
@@ -275,11 +273,11 @@ class Judge:
     True
     """
 
-    def __init__(self, images, labels, held_out, *, n_steps=1500, random_state=0):
+    def __init__(self, images, held_out, classifier, *, random_state=0):
         self.train, self.held_out = _flat(images), _flat(held_out)
         self.unit = float((self.train.astype(float) ** 2).sum(axis=1).mean())
-        self.classifier = Classifier(images, labels, n_steps=n_steps, random_state=random_state)
-        self._features = self.classifier.features(held_out)
+        self.classifier = classifier
+        self._features = classifier.features(held_out)
         order = np.random.default_rng(random_state).permutation(len(images))
         some, rest = np.split(order, [min(len(held_out), len(images) // 2)])
         self.floor = self._measure(images[some], self.train[rest])

@@ -105,7 +105,8 @@ def digits():
 def judge(digits):
     pytest.importorskip("torch")
     images, labels = digits
-    return Judge(images[:1350], labels[:1350], images[1350:], n_steps=300)
+    classifier = Classifier(images[:1350], labels[:1350], n_steps=300)
+    return Judge(images[:1350], images[1350:], classifier)
 
 
 def test_classifier_recognises_digits(judge, digits):
