@@ -1,5 +1,7 @@
 """The transport cost to a data set, as a torch loss that carries its potential."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -8,10 +10,35 @@ from .._target import build_target, check_init_potential, check_reg
 from .._validation import check_callable, check_count, check_points, check_real, rows
 from ..dual import scale_of, value_of
 from ..envelope import semi_dual_value
+from ..kernels import sweep
 from ..solver import solve_target, warn_shortfall
 from ._network import NetworkPotential
 
 RELATIVE_REG = 0.01
+FITTED = 5  # rounds that a potential counts for that was solved for
+
+
+@dataclass(frozen=True)
+class Majorant:
+    r"""Upper bound of ``loss(x)`` for the squared distance, which touches it at a batch of points.
+
+    :math:`|x|^2 - \psi^{c,\lambda}(x)` is convex, of gradient :math:`2 T(x)`: so
+    :math:`\psi^{c,\lambda}(x') \le \psi^{c,\lambda}(x) - |x - T(x)|^2 + |x' - T(x)|^2`, and a generator
+    can take several steps along the bound for the price of one sweep, the first along formula (G).
+
+    Attributes
+    ----------
+    goal : tensor, shape (n, d)
+        :math:`T(x)`, in the coordinates of the atoms.
+    constant : tensor, shape (n,)
+    """
+
+    goal: torch.Tensor
+    constant: torch.Tensor
+
+    def __call__(self, x):
+        """Bound of the mean over the points `x`, shape (n, d), moved from where it touches."""
+        return (self.constant + (x - self.goal).square().sum(dim=1)).mean()
 
 
 class SemiDiscreteLoss(nn.Module):
@@ -110,6 +137,7 @@ class SemiDiscreteLoss(nn.Module):
         self.reg = RELATIVE_REG * scale_of(self.target) if reg is None else check_reg(reg, self.target)
         self.dual_steps = check_count("dual_steps", dual_steps)
         self._level = ascent.tracking_reg(self.target, self.reg)
+        self._heat = ascent.round_heat(self.target, self._level)
         zeros = torch.zeros(self.target.n_atoms, dtype=X_target.dtype, device=X_target.device)
         if potential is None:
             if potential_optimizer is not None:
@@ -166,6 +194,46 @@ class SemiDiscreteLoss(nn.Module):
         )
         self._store(potential, average, self.n_steps + 1)
         return value
+
+    @torch.no_grad()
+    def follow(self, x):
+        """Move the potential by a round of many small steps with the points `x`.
+
+        For a generator that takes several steps between rounds, as in :func:`train_generator`: the
+        potential is an average over the last rounds. It counts for `dual_steps`, and with a network
+        it is as many, each with a share of the points.
+
+        Parameters
+        ----------
+        x : tensor, shape (n, ...)
+            Fresh points of the generator: several batches.
+        """
+        if self.is_network:
+            for part in x.tensor_split(self.dual_steps):
+                self.dual_step(part)
+            return
+        average, rounds = self.target.compress(self.average), int(self.n_steps) // self.dual_steps
+        average = ascent.follow(average, rounds, self.target, self._local(x), self._level, self._heat)
+        self._store(average, average, self.n_steps + self.dual_steps)
+
+    @torch.no_grad()
+    def majorants(self, batches):
+        """Bounds of the loss that touch it at each of the batches (squared distance only).
+
+        Parameters
+        ----------
+        batches : list of tensors, shape (n, ...)
+
+        Returns
+        -------
+        list of Majorant
+        """
+        potential, bounds = self.target.compress(self.average), []
+        for x in map(self._local, batches):
+            out = sweep(self.target, x, potential, self.reg, ("c_transform", "map"))
+            gap = (x - out.map).square().sum(dim=1)
+            bounds.append(Majorant(out.map, out.c_transform - gap))
+        return bounds
 
     @torch.no_grad()
     def warm_up(self, draw, n_batches=50):
@@ -232,7 +300,7 @@ class SemiDiscreteLoss(nn.Module):
             callback=callback,
         )
         potential = self.target.compress(result.potential)
-        self._store(potential, potential, self.dual_steps)
+        self._store(potential, potential, FITTED * self.dual_steps)
         warn_shortfall(result, tol)
         return result
 
