@@ -7,8 +7,8 @@ Three measures, for every problem of :mod:`benchmarks.problems`:
 - the efficiency ratio: sub-optimality in units of what the samples allow at best, in the mean. It
   depends on neither the machine nor the scale of the data, and 1 is the limit. At ``reg = 0``,
   where a problem's optimum is known exactly, the sub-optimality itself, against POT's;
-- the time to POT's accuracy: seconds of the cheapest run, among 1000, 2000, 4000, ... samples,
-  that is on average as accurate as POT with 128,000 samples, over POT's seconds;
+- the time to POT's accuracy: seconds of the cheapest run, among 256, 512, 1024, ... samples,
+  that is on average as accurate as POT with 131,072 samples, over POT's seconds;
 - the peak of the resident memory of a fresh process above what it holds before the run, libraries
   warm, problem built, code compiled (Linux; for some problems only).
 
@@ -47,7 +47,7 @@ import pot_semidiscrete as ps
 
 from . import machine, problems, references, unregularised
 
-GOAL_SAMPLES = 128_000
+LEAST_SAMPLES, GOAL_SAMPLES = 256, 131_072
 UNREGULARISED = ("normal_line", "uniform_line", "student_line", "uniform_square")
 MEMORY = ("uniform_square", "plane_rows", "rows_64")
 # steps of Adam in units of the potential's scale, of SGD in units of reg / b; both decay as a cosine
@@ -266,7 +266,7 @@ def time_to_accuracy(case, solvers, seeds):
     losses, seconds = trials(case, pot(case.problem, GOAL_SAMPLES), range(seeds))
     goal, limit, rows = losses.mean(), np.median(seconds), []
     for name, solver in solvers.items():
-        budget, row = 1000, None
+        budget, row = LEAST_SAMPLES, None
         while row is None and budget <= GOAL_SAMPLES:
             enough = goal * seeds
             losses, seconds = trials(case, solver(case.problem, budget), range(seeds), enough)

@@ -95,6 +95,13 @@ class Target:
         """The potential of the class ``psi + const`` with ``<b, psi> = 0``."""
         return potential - self.nx.sum(self.weights * potential)
 
+    def cost_matrix(self, x):
+        """Cost of each atom from each of a few points, ``(n, n_support)``."""
+        nx = self.nx
+        with full_precision(nx, x):
+            cross = self.cost.cross(x, self.atoms, 1.0, nx, lambda u, v: nx.dot(u, v.T))
+            return self.cost.row(x, nx)[:, None] + self.column - cross
+
     def dual_value(self, transform, potential):
         """Semi-dual value ``mean(psi^c) + <b, psi>`` of points with that c-transform."""
         return self.nx.mean(transform) + self.nx.sum(self.weights * potential)

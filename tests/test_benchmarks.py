@@ -19,7 +19,7 @@ LEAST = {
 SMALLER = {
     "kernels": {"CASES": [(32, 500, 64, 0.01)]},
     "quasi": {"NAMES": ("normal_line",), "DIMENSIONS": ()},
-    "solver": {"GOAL_SAMPLES": 2000, "UNREGULARISED": ()},
+    "solver": {"GOAL_SAMPLES": 2048, "UNREGULARISED": ()},
 }
 
 
