@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from .._run import Progress, SemiDiscreteWarning, guarded
-from .._validation import NotFiniteError, check_callable, check_count, describe
-from ..certificates import evaluate
-from ..samplers import Draws, resolve_random
+from .._validation import NotFiniteError, check_callable, check_count, check_points, describe
+from ..certificates import chi_square
+from ..kernels import sweep
+from ..samplers import resolve_random
 from .loss import SemiDiscreteLoss
 
 N_LOOKS = 50  # estimates of chi2 in a run
@@ -135,12 +136,16 @@ class Trainer:
 
     def look(self):
         """Measure the marginal error on fresh points."""
-        target = self.loss.target
-        draws = Draws(lambda n: self.loss.rows(self.points()), target)
-        potential = target.compress(self.loss.average)
-        n = LOOK_BATCHES * self.batch_size
-        found = evaluate(target, draws, potential, self.loss.reg, n, self.batch_size)
-        self.looks.append((len(self.losses), found.chi2))
+        loss, target, n = self.loss, self.loss.target, self.batch_size
+        potential, sums = target.compress(loss.average), []
+        with torch.no_grad():
+            for _ in range(LOOK_BATCHES):
+                x = target.local(check_points("points", loss.rows(self.points()), like=target.atoms)[0])
+                sums.append(sweep(target, x, potential, loss.reg, ("colsum",)).colsum)
+        sums = torch.stack(sums).double().cpu().numpy()
+        weights = target.weights.double().cpu().numpy()
+        chi2, _ = chi_square(np.full(LOOK_BATCHES, float(n)), sums, weights)
+        self.looks.append((len(self.losses), chi2))
 
     def progress(self):
         if not self.losses:
@@ -315,6 +320,11 @@ def _latent(latent_sampler, loss, random_state):
     return lambda n: random.normal(n, dimension)
 
 
+def fall(progress):
+    """Learning rate after a share of a run, relative to the first: it falls to 0 in the second half."""
+    return min(1.0, 2.0 * max(1.0 - progress, 0.0))
+
+
 def _loss(target, reg, dual_steps):
     """A loss on data, by default of a sharper `reg` than its own."""
     if reg is None:
@@ -348,8 +358,7 @@ def _optimizer(optimizer, generator, n_steps):
     parameters = [p for p in generator.parameters() if p.requires_grad]
     if optimizer is None:
         adam = torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=BETAS)
-        fall = lambda k: min(1.0, 2.0 * max(1.0 - k / n_steps, 0.0))
-        return adam, torch.optim.lr_scheduler.LambdaLR(adam, fall)
+        return adam, torch.optim.lr_scheduler.LambdaLR(adam, lambda k: fall(k / n_steps))
     built = check_callable("optimizer", optimizer, "of parameters")(parameters)
     if not isinstance(built, torch.optim.Optimizer):
         raise TypeError(
