@@ -6,7 +6,8 @@ The generator is the paper's perceptron, from the same initialisation and the sa
 with Adam at 1e-3 and batches of 200 points unless the recipe says otherwise; the cost is the squared
 distance, in units of the mean squared norm of the atoms, and the regularisation 0.01 of that.
 
-- ``ours``: `train_generator` with its default settings.
+- ``ours``: `train_generator` with its default settings, the rate of its optimiser falling by the clock
+  instead of by the steps, whose number is not known.
 - ``authors``: the alternation of Houdard et al.: before each step of the generator, 10 steps of an
   averaged SGD made anew, of which the last iterate is kept. The step is the best of `STEPS`, in runs
   of a sixth of the seconds.
@@ -36,12 +37,12 @@ from threadpoolctl import threadpool_limits
 from pot_semidiscrete import solve_semidiscrete
 from pot_semidiscrete.datasets import load_mnist, load_mnist_labels
 from pot_semidiscrete.generative import mlp_generator, train_generator
+from pot_semidiscrete.generative.training import BETAS, LEARNING_RATE, fall
 from pot_semidiscrete.metrics import Classifier, Judge
 
 from . import machine
 
 LATENT, BATCH, RATE, REG = 100, 200, 1e-3, 0.01
-TRIAL = 48
 N_HELD_OUT, INTERVAL_BATCHES = 2000, 10
 STEPS = (0.05, 0.5, 5.0, 50.0)  # of the authors' averaged SGD
 SHORT = 2.0 / 3.0  # of the seconds, for all of them together
@@ -110,12 +111,22 @@ class Run:
 
 
 def ours(run):
-    """`train_generator`, for as many steps as a trial says that there is time for."""
-    trial = mlp_generator(LATENT, run.images.shape[1:])
-    train_generator(trial, LATENT, run.images, n_steps=TRIAL, random_state=run.seed)
-    rate = TRIAL / run.used
-    run.steps = max(int(rate * (run.seconds - run.used)), 1)
-    train_generator(run.generator, LATENT, run.images, n_steps=run.steps, random_state=run.seed)
+    optimizer = torch.optim.Adam(run.generator.parameters(), lr=LEARNING_RATE, betas=BETAS)
+
+    def by_the_clock(result):
+        run.steps += 1
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * fall(run.used / run.seconds)
+        return not run.goes_on
+
+    train_generator(
+        run.generator,
+        LATENT,
+        run.images,
+        n_steps=10**6,
+        optimizer=optimizer,
+        callback=by_the_clock,
+        random_state=run.seed,
+    )
 
 
 def authors(run, step):

@@ -182,6 +182,7 @@ CASES = {
     "rounds-that-end": lambda: {"reuse": 3},
     "rounds-that-do-not": lambda: {"reuse": 4},
     "rounds-of-a-network": lambda: {"target": network_loss(), "reuse": 4},
+    "debias": lambda: {"target": SemiDiscreteLoss(DATA, debias=True)},
     "default-optimizer": lambda: {"optimizer": None, "reuse": 4},
 }
 
@@ -534,6 +535,7 @@ OTHERS = {
     "metric": {"target": SemiDiscreteLoss(DATA, metric="euclidean")},
     "reg": {"reg": 0.3},
     "dual_steps": {"dual_steps": 4},
+    "debias": {"target": SemiDiscreteLoss(DATA, reg=0.003 * cost_scale(DATA), debias=True)},
     "potential": {
         "target": SemiDiscreteLoss(DATA, reg=0.003 * cost_scale(DATA), potential=nn.Linear(2, 1))
     },

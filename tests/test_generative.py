@@ -5,6 +5,7 @@ import math
 import warnings
 
 import numpy as np
+import ot
 import pytest
 
 import pot_semidiscrete as sd
@@ -16,6 +17,7 @@ from pot_semidiscrete import (
     semidiscrete_gradient,
     semidiscrete_loss,
 )
+from pot_semidiscrete.metrics import covariance_ratio
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -699,6 +701,66 @@ def test_majorant_bounds_the_loss_and_touches_it(reg, dtype):
         moved = x.detach() + size * randn(50, 2, seed=20 + k, dtype=dtype)
         assert at(moved) >= loss(moved) - 1e-6
     assert at(moved) > loss(moved)
+
+
+class Scale(nn.Module):
+    """A centred Gaussian law of one parameter."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def forward(self, z):
+        return self.scale * z
+
+
+def gaussian_atoms(n):
+    """Normal quantiles along an axis, in the plane: as near to the law as n atoms are."""
+    u = (torch.arange(n) + 0.5) / n
+    y = torch.special.ndtri(u)
+    return torch.cartesian_prod(y, y)
+
+
+@pytest.mark.parametrize("reuse", [1, 16])
+@pytest.mark.parametrize(("debias", "expected"), [(False, 0.5), (True, 1.0)])
+def test_debiasing_undoes_the_shrinkage(debias, expected, reuse):
+    """Theory, entropic shrinkage: the best variance is ``v - reg / 2`` without, and `v` with it."""
+    atoms, generator = gaussian_atoms(15), Scale(1.3)
+    v = float(atoms.var(dim=0, correction=0).mean())
+    # a cycle of several dual steps would settle at the potential of a larger reg
+    loss = SemiDiscreteLoss(atoms, reg=v, debias=debias, dual_steps=1 if reuse == 1 else 5)
+    adam = torch.optim.Adam(generator.parameters(), lr=0.02)
+    train(generator, target=loss, n_steps=300, batch_size=256, reuse=reuse, optimizer=adam)
+    ratio = covariance_ratio(generator(randn(20_000, 2, seed=5)).detach().numpy(), atoms.numpy())
+    assert ratio == pytest.approx(expected, abs=0.08)
+
+
+def test_debiased_value_is_the_sinkhorn_divergence():
+    """Up to the constant of the data: half the cost from the batch to itself is subtracted."""
+    x, atoms = randn(60, 2, dtype=torch.float64), randn(20, 2, seed=1, dtype=torch.float64)
+    plain, debiased = (SemiDiscreteLoss(atoms, reg=0.5, debias=debias) for debias in (False, True))
+    cost = ot.dist(x.numpy())
+    within = ot.solve(cost, reg=0.5, reg_type="KL", tol=1e-12, max_iter=10_000).value
+    assert float(plain(x) - debiased(x)) == pytest.approx(within / 2, rel=1e-6)
+
+
+def test_gradient_of_the_debiased_value():
+    """By central differences, the potential to the data being held."""
+    loss, x = stepped(reg=0.5, dtype=torch.float64, debias=True), randn(30, 2, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(loss(x.requires_grad_()), x)
+    for k in range(3):
+        direction = randn(30, 2, seed=10 + k, dtype=torch.float64)
+        difference = (loss(x + 1e-4 * direction) - loss(x - 1e-4 * direction)) / 2e-4
+        assert float(difference.detach()) == pytest.approx(float((gradient * direction).sum()), rel=1e-4)
+
+
+def test_debiased_model_is_of_first_order():
+    loss, x = stepped(reg=0.5, dtype=torch.float64, debias=True), randn(30, 2, dtype=torch.float64)
+    x.requires_grad_()
+    (model,) = loss.majorants([x])
+    at = lambda points: model(loss.target.local(points))
+    ours, expected = (torch.autograd.grad(v, x)[0] for v in (at(x), loss(x)))
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-9)
 
 
 def test_rounds_find_the_potential_of_a_generator_that_stands_still():

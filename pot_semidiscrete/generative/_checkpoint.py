@@ -76,6 +76,7 @@ def problem_of(loss):
         "metric": target.cost.name,
         "reg": loss.reg,
         "dual_steps": loss.dual_steps,
+        "debias": loss.debias,
         "device": target.atoms.device.type,
         "potential": shapes(loss.state_dict()),
     }

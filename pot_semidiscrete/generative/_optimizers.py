@@ -46,9 +46,9 @@ def describe_optimizer(optimizer):
     return f"{type(optimizer).__name__}({options})"
 
 
-def falling(k, n):
-    """Share of the learning rate at step k, from 0, of n: 1, then down to 0 in the second half."""
-    return min(1.0, 2.0 * (1.0 - k / n))
+def fall(progress):
+    """Learning rate after a share of a run, relative to the first: it falls to 0 in the second half."""
+    return min(1.0, 2.0 * max(1.0 - progress, 0.0))
 
 
 def set_rate(optimizer, rate):

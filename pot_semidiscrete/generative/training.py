@@ -11,13 +11,14 @@ import torch
 
 from .._run import Progress, SemiDiscreteWarning, guarded
 from .._validation import NotFiniteError, check_callable, check_count
-from ..certificates import evaluate
+from ..certificates import chi_square
 from ..diagnostics import diagnose
-from ..samplers import Draws, NormalSampler, resolve_random
+from ..kernels import sweep
+from ..samplers import NormalSampler, resolve_random
 from ._checkpoint import Checkpoint, check_path, problem_of, restore, shapes, state_of
 from ._optimizers import (
     describe_optimizer,
-    falling,
+    fall,
     load_optimizer,
     parameters_of,
     resolve_optimizer,
@@ -192,16 +193,18 @@ class Trainer:
 
     def look(self):
         """Measure the marginal error on fresh points."""
-        target = self.loss.target
-        draws = Draws(lambda n: self.loss.rows(self.points()), target)
-        potential = target.compress(self.loss.average)
-        n = LOOK_BATCHES * self.batch_size
-        with self.whole_or_not():
-            found = evaluate(target, draws, potential, self.loss.reg, n, self.batch_size)
+        loss, target, sums = self.loss, self.loss.target, []
+        potential = target.compress(loss.average)
+        with self.whole_or_not(), torch.no_grad():
+            batches = [loss.local(self.points()) for _ in range(LOOK_BATCHES)]
+        for x in batches:
+            sums.append(sweep(target, x, potential, loss.reg, ("colsum",)).colsum)
+        sums, weights = (v.double().cpu().numpy() for v in (torch.stack(sums), target.weights))
+        counts = np.array([len(x) for x in batches], dtype=float)
         self.columns["chi2_step"].append(self.n_steps)
-        self.columns["chi2"].append(found.chi2)
-        if self.loss.reg == 0 and not self.warned:
-            self.warned = warn_of_boundaries(diagnose(target, found.points, potential, 0.0))
+        self.columns["chi2"].append(chi_square(counts, sums, weights)[0])
+        if loss.reg == 0 and not self.warned:
+            self.warned = warn_of_boundaries(diagnose(target, torch.cat(batches), potential, 0.0))
 
     def progress(self):
         if not self.n_steps:
@@ -384,7 +387,7 @@ def train_generator(
     else:
         loss = _loss(target, reg, 5 if dual_steps is None else dual_steps)
     latent = _latent(latent_sampler, loss, random_state)
-    schedule = None if optimizer is not None else lambda k: LEARNING_RATE * falling(k, n_steps)
+    schedule = None if optimizer is not None else lambda k: LEARNING_RATE * fall(k / n_steps)
     optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", _adam)
     reuse = resolve_reuse(reuse, loss)
     trainer = Trainer(generator, latent, loss, optimizer, schedule, batch_size, reuse)
