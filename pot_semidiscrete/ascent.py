@@ -5,7 +5,7 @@ from typing import Any
 
 from .dual import scale_of
 from .kernels import mean_cost, sweep
-from .schedules import CYCLE_GAIN, annealed, cycled, gain
+from .schedules import CYCLE_GAIN, ROUND_MEMORY, ROUND_TOP, annealed, cycled, gain
 
 LARGEST_SHARE = 0.25  # passes in one step
 LEAST_ROWS = 32  # points in one step, unless the batch is smaller
@@ -131,6 +131,11 @@ def tracking_reg(target, reg):
     return reg if reg > 0 else LEAST_LEVEL * scale_of(target)
 
 
+def round_heat(target, reg):
+    """From where the regularisation falls in a round, in units of `reg`: a tenth of the cost scale."""
+    return max(ROUND_TOP * scale_of(target) / reg, 1.0)
+
+
 def track(potential, average, count, target, x, reg, cycle):
     """One step towards the optimum of a source that moves, the `count`-th since the start.
 
@@ -151,6 +156,40 @@ def track(potential, average, count, target, x, reg, cycle):
     potential, value = move(target, x, start + carry, level, CYCLE_GAIN)
     potential = potential - carry
     return potential, averaged(average, potential, position + 1), value
+
+
+def follow(average, count, target, x, reg, heat):
+    """A round of small steps with the points `x` towards the optimum of a source that moves.
+
+    One cycle, as of :func:`track`, from `heat` times `reg` down to `reg`; but the few points of a step,
+    and the large first levels, leave a noise of many `reg` in its average where an atom sees few. So
+    the potential is an average over the last rounds, of half a pass in all, but at most of five: it must
+    not lag behind the source.
+
+    Parameters
+    ----------
+    average : array, shape (n_support,)
+        Potential so far.
+    count : int
+        Rounds so far.
+    x : array, shape (n, d)
+        Fresh points.
+    heat : float
+
+    Returns
+    -------
+    array, shape (n_support,)
+    """
+    length, potential, mean = -(-x.shape[0] // LEAST_ROWS), average, average
+    for k in range(length):
+        level = cycled(k, length, reg, heat)
+        carry = (reg - level) * target.log_weights
+        potential, _ = move(target, x[k::length], potential + carry, level, CYCLE_GAIN)
+        potential = potential - carry
+        mean = averaged(mean, potential, k + 1)
+    passes, rounds = ROUND_MEMORY
+    rounds = min(rounds, passes * target.weights.shape[0] / x.shape[0], count + 1.0)
+    return average + (mean - average) / max(rounds, 1.0)
 
 
 def averaged(average, potential, t):

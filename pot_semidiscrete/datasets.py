@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+PARTS = "train", "t10k"
 _IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
@@ -60,11 +61,33 @@ def load_mnist(folder):
     FileNotFoundError
         If a file is missing; the message names it.
     """
-    images = []
-    for part in ("train", "t10k"):
-        name = f"{part}-images-idx3-ubyte"
-        found = [p for p in (Path(folder) / name, Path(folder) / f"{name}.gz") if p.exists()]
-        if not found:
-            raise FileNotFoundError(f"{folder}: expected {name} or {name}.gz, found neither.")
-        images.append(read_idx(found[0]).astype(np.float32) / 255.0)
-    return tuple(images)
+    parts = [_read_part(folder, f"{part}-images-idx3-ubyte") for part in PARTS]
+    return tuple(images.astype(np.float32) / 255.0 for images in parts)
+
+
+def load_mnist_labels(folder):
+    """Read the classes of the images of :func:`load_mnist`.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Holds ``train-labels-idx1-ubyte`` and ``t10k-labels-idx1-ubyte``, with or without ``.gz``.
+
+    Returns
+    -------
+    train, test : ndarray, shape (n,)
+        Classes, int64.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing; the message names it.
+    """
+    return tuple(_read_part(folder, f"{part}-labels-idx1-ubyte").astype(np.int64) for part in PARTS)
+
+
+def _read_part(folder, name):
+    found = [p for p in (Path(folder) / name, Path(folder) / f"{name}.gz") if p.exists()]
+    if not found:
+        raise FileNotFoundError(f"{folder}: expected {name} or {name}.gz, found neither.")
+    return read_idx(found[0])

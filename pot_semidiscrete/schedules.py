@@ -9,6 +9,8 @@ import math
 
 SETTLED = 60.0  # passes after which the level falls slowly, at reg = 0
 CYCLE_HEAT = 5.0  # from where the regularisation falls to its value within a cycle of dual steps
+ROUND_TOP = 0.1  # the same for the many steps of a round, in units of the cost scale
+ROUND_MEMORY = 0.5, 5.0  # passes that the average over rounds spans, and rounds at most
 CYCLE_GAIN = 0.7  # step within a cycle, in units of reg / b_j, however few points an atom sees
 
 
@@ -41,10 +43,10 @@ def annealed(level, reg, share, passes=0.0):
     return max(reg, level * math.exp(-min(rate, 0.25)))
 
 
-def cycled(position, length, reg):
-    """Regularisation at a position of a cycle of dual steps: geometric, from 5 `reg` to `reg`.
+def cycled(position, length, reg, heat=CYCLE_HEAT):
+    """Regularisation at a position of a cycle of dual steps: geometric, from `heat` `reg` to `reg`.
 
     A generator that moves leaves the potential behind mostly along smooth directions; at a larger
     regularisation a step sees further along them.
     """
-    return reg * CYCLE_HEAT ** (1.0 - position / (length - 1.0)) if length > 1 else reg
+    return reg * heat ** (1.0 - position / (length - 1.0)) if length > 1 else reg

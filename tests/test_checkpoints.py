@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pot_semidiscrete import SemiDiscreteWarning
+from pot_semidiscrete import SemiDiscreteWarning, cost_scale
 from pot_semidiscrete.samplers import SobolSampler
 
 torch = pytest.importorskip("torch")
@@ -95,10 +95,11 @@ def interrupted_at(step, callback=None):
 
 
 def run(n_steps=15, **options):
-    """A run, and the optimiser that made it."""
+    """A run, and the optimiser that made it: None is the default one."""
     generator = options.pop("generator", None) or new_generator()
     optimizer = options.pop("optimizer", torch.optim.Adam)
-    optimizer = optimizer(generator.parameters(), lr=0.02)
+    if optimizer is not None:
+        optimizer = optimizer(generator.parameters(), lr=0.02)
     callback = options.pop("callback", None)
     if options.pop("decay", False):
         callback = Decay(optimizer) if callback is None else interrupted_at(8, Decay(optimizer))
@@ -133,7 +134,8 @@ def assert_same_run(one, other):
     (one, one_optimizer), (other, other_optimizer) = one, other
     assert_same(one.generator.state_dict(), other.generator.state_dict())
     assert_same(one.loss.state_dict(), other.loss.state_dict())
-    assert_same(one_optimizer.state_dict(), other_optimizer.state_dict())
+    if one_optimizer is not None:
+        assert_same(one_optimizer.state_dict(), other_optimizer.state_dict())
     assert one.status == other.status
     assert one.history.keys() == other.history.keys()
     for name in one.history.keys() - {"seconds"}:
@@ -176,6 +178,12 @@ CASES = {
     "torch": lambda: {"random_state": torch.Generator().manual_seed(3)},
     "reg-0": lambda: {"target": SemiDiscreteLoss(DATA, reg=0.0)},
     "network": lambda: {"target": network_loss()},
+    "single-steps": lambda: {"reuse": 1},
+    "rounds-that-end": lambda: {"reuse": 3},
+    "rounds-that-do-not": lambda: {"reuse": 4},
+    "rounds-of-a-network": lambda: {"target": network_loss(), "reuse": 4},
+    "debias": lambda: {"target": SemiDiscreteLoss(DATA, debias=True)},
+    "default-optimizer": lambda: {"optimizer": None, "reuse": 4},
 }
 
 
@@ -229,7 +237,8 @@ def test_any_optimizer_trains_and_continues(name, tmp_path):
     assert moved.abs().min() > 0
 
 
-def test_lbfgs_evaluates_one_batch_several_times():
+@pytest.mark.parametrize("reuse", [1, 3])
+def test_lbfgs_evaluates_one_batch_several_times(reuse):
     calls = []
 
     def latent(n):
@@ -240,9 +249,12 @@ def test_lbfgs_evaluates_one_batch_several_times():
     generator.register_forward_hook(lambda *args: calls.append("forward"))
     loss = SemiDiscreteLoss(DATA, dual_steps=1)
     loss.dual_step(DATA)
-    run(1, generator=generator, latent=latent, target=loss, optimizer=torch.optim.LBFGS)
-    assert calls[:3] == [16, "forward", 16]
-    assert calls[3:6] == ["forward"] * 3
+    options = {"latent": latent, "target": loss, "optimizer": torch.optim.LBFGS, "reuse": reuse}
+    result, _ = run(reuse, generator=generator, **options)
+    potential = [16, "forward"]
+    start = potential if reuse > 1 else potential + [16]  # a round begins with one sweep of its points
+    assert calls[: len(start) + 3] == start + ["forward"] * 3
+    assert (np.diff(result.history["loss"]) < 0).all()
 
 
 def test_optimizer_that_evaluates_several_times_sees_its_moves_under_autocast():
@@ -353,6 +365,16 @@ def test_finished_run_is_returned_and_a_longer_one_goes_on(tmp_path):
     np.testing.assert_array_equal(longer.history["loss"][:6], first[0].history["loss"])
     with pytest.raises(ValueError, match=r"n_steps: expected at least 10.*run\.pt.*received 7"):
         run(7, checkpoint=path)
+
+
+def test_longer_run_takes_up_its_own_learning_rate(tmp_path):
+    """The default one, which falls to 0 in the second half of `n_steps`."""
+    rates, kept = [], {"checkpoint": tmp_path / "run.pt", "optimizer": None}
+    for n_steps in (8, 16):
+        run(n_steps, **kept)
+        state = torch.load(kept["checkpoint"], weights_only=True)["run"]["optimizer"]
+        rates.append(state["param_groups"][0]["lr"])
+    np.testing.assert_allclose(rates, [3e-3 * 2 / 8, 3e-3 * 2 / 16])
 
 
 def test_global_generator_is_left_alone_if_the_run_does_not_use_it(tmp_path):
@@ -513,11 +535,16 @@ OTHERS = {
     "metric": {"target": SemiDiscreteLoss(DATA, metric="euclidean")},
     "reg": {"reg": 0.3},
     "dual_steps": {"dual_steps": 4},
-    "potential": {"target": SemiDiscreteLoss(DATA, potential=nn.Linear(2, 1))},
+    "debias": {"target": SemiDiscreteLoss(DATA, reg=0.003 * cost_scale(DATA), debias=True)},
+    "potential": {
+        "target": SemiDiscreteLoss(DATA, reg=0.003 * cost_scale(DATA), potential=nn.Linear(2, 1))
+    },
     "batch_size": {"batch_size": 17},
+    "reuse": {"reuse": 1},
     "generator": {"generator": nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))},
     "optimizer-kind": {"optimizer": torch.optim.AdamW},
     "optimizer-option": {"optimizer": lambda p, lr: torch.optim.Adam(p, lr=0.03)},
+    "optimizer-default": {"optimizer": None},
     "random_state": {"random_state": 1},
     "latent_sampler": {"latent": global_latent},
 }
@@ -631,10 +658,21 @@ class Diverging(nn.Module):
         return x
 
 
+PHASES = [
+    (phase, reuse)
+    for phase in ("dual", "value", "gradient", "look")
+    for reuse in (1, 3, 4)
+    if (phase, reuse) != ("dual", 4)
+]
+
+
 @pytest.mark.parametrize("potential", ["vector", "network"])
-@pytest.mark.parametrize("phase", ["dual", "value", "gradient", "look"])
-def test_divergence_keeps_all_of_the_last_good_state(phase, potential, tmp_path):
-    """Running statistics and the potential too, and the file of before; both are named."""
+@pytest.mark.parametrize(("phase", "reuse"), PHASES)
+def test_divergence_keeps_all_of_the_last_good_state(phase, potential, reuse, tmp_path):
+    """Running statistics and the potential too, and the file of before; both are named.
+
+    A round of 3 begins with the seventh step; one of 4 is then in the middle, where the potential rests.
+    """
     generator, path, states = Diverging(phase), tmp_path / "run.pt", []
     loss = network_loss() if potential == "network" else SemiDiscreteLoss(DATA)
 
@@ -648,12 +686,12 @@ def test_divergence_keeps_all_of_the_last_good_state(phase, potential, tmp_path)
                 callback(None)
 
         generator.inner[0].register_forward_pre_hook(hook)
+    options = {"generator": generator, "target": loss, "callback": callback, "reuse": reuse}
+    options |= {"checkpoint": path, "checkpoint_every": 4}
     with pytest.warns(
         SemiDiscreteWarning, match=r"after 6 steps.*finite.*those of step 6.*run\.pt' is that of step 4"
     ):
-        result, _ = run(
-            50, generator=generator, target=loss, callback=callback, checkpoint=path, checkpoint_every=4
-        )
+        result, _ = run(50, **options)
     assert result.status == "diverged"
     assert result.n_steps == 6
     assert_same([generator.state_dict(), loss.state_dict()], states[-1])

@@ -5,6 +5,7 @@ import math
 import warnings
 
 import numpy as np
+import ot
 import pytest
 
 import pot_semidiscrete as sd
@@ -12,9 +13,11 @@ from pot_semidiscrete import (
     SemiDiscreteResult,
     SemiDiscreteWarning,
     cost_scale,
+    semidiscrete_atom_weights,
     semidiscrete_gradient,
     semidiscrete_loss,
 )
+from pot_semidiscrete.metrics import covariance_ratio
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -25,6 +28,7 @@ from pot_semidiscrete.generative import (  # noqa: E402
     mlp_generator,
     train_generator,
 )
+from pot_semidiscrete.generative.training import LOOK_BATCHES  # noqa: E402
 
 DTYPES = [torch.float32, torch.float64]
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
@@ -640,13 +644,135 @@ def test_graph_is_recorded_for_generator_steps_only():
     assert sum(generator.graphs) == 5
 
 
-def test_dual_steps_come_before_each_generator_step():
-    generator = Recorder()
+@pytest.mark.parametrize(("reuse", "expected"), [(1, [4, 7, 10, 13, 16]), (2, [4, 4, 7, 7, 10])])
+def test_potential_moves_before_each_round(reuse, expected):
     loss = SemiDiscreteLoss(randn(50, 2, seed=1), dual_steps=3)
     loss.dual_step(randn(32, 2))  # so that there is no warm-up
     stages = []
-    train(generator, target=loss, n_steps=4, callback=lambda result: stages.append(int(loss.n_steps)))
-    assert stages == [4, 7, 10, 13]
+    callback = lambda result: stages.append(int(loss.n_steps))
+    train(target=loss, n_steps=5, reuse=reuse, callback=callback)
+    assert stages == expected
+
+
+def test_round_goes_through_its_batches():
+    """Drawn once for the potential, then used in turn by the steps of the generator."""
+    generator, seen = Recorder(), []
+
+    def latent(n):
+        seen.append(randn(n, 2, seed=len(seen)))
+        return seen[-1]
+
+    loss = stepped(dual_steps=3)
+    drawn = []
+    callback = lambda result: drawn.append(len(seen))
+    train(generator, latent, loss, n_steps=9, reuse=8, callback=callback)
+    looks = LOOK_BATCHES * np.arange(9)  # after each step of so short a run
+    np.testing.assert_array_equal(np.array(drawn) - looks, 5 + 3 * np.array([1] * 8 + [2]))
+
+
+def test_other_metrics_have_rounds_of_one_step():
+    loss = stepped(metric="euclidean", dual_steps=3)
+    train(target=loss, n_steps=4)
+    assert loss.n_steps == 7 + 4 * 3
+    with pytest.raises(ValueError, match="reuse: expected 1 with metric 'euclidean'"):
+        train(target=loss, reuse=2)
+
+
+def test_network_has_rounds_if_they_are_asked_for():
+    for reuse, moves in ((None, 4), (1, 4), (3, 2)):
+        loss = with_network(dual_steps=3)
+        loss.dual_step(randn(32, 2))
+        train(target=loss, n_steps=4, reuse=reuse)
+        assert loss.n_steps == 1 + moves * 3
+
+
+@each_dtype
+@each_reg
+def test_majorant_bounds_the_loss_and_touches_it(reg, dtype):
+    loss = stepped(reg=reg, dtype=dtype, a_target=weights(20, (3,), dtype))
+    x = randn(50, 2, dtype=dtype).requires_grad_()
+    (bound,) = loss.majorants([x])
+    at = lambda points: bound(loss.target.local(points))
+    value = at(x)
+    torch.testing.assert_close(value, loss(x))
+    ours, expected = (torch.autograd.grad(v, x)[0] for v in (value, loss(x)))
+    torch.testing.assert_close(ours, expected)
+    for k, size in enumerate((0.01, 0.1, 1.0, 10.0)):
+        moved = x.detach() + size * randn(50, 2, seed=20 + k, dtype=dtype)
+        assert at(moved) >= loss(moved) - 1e-6
+    assert at(moved) > loss(moved)
+
+
+class Scale(nn.Module):
+    """A centred Gaussian law of one parameter."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def forward(self, z):
+        return self.scale * z
+
+
+def gaussian_atoms(n):
+    """Normal quantiles along an axis, in the plane: as near to the law as n atoms are."""
+    u = (torch.arange(n) + 0.5) / n
+    y = torch.special.ndtri(u)
+    return torch.cartesian_prod(y, y)
+
+
+@pytest.mark.parametrize("reuse", [1, 16])
+@pytest.mark.parametrize(("debias", "expected"), [(False, 0.5), (True, 1.0)])
+def test_debiasing_undoes_the_shrinkage(debias, expected, reuse):
+    """Theory, entropic shrinkage: the best variance is ``v - reg / 2`` without, and `v` with it."""
+    atoms, generator = gaussian_atoms(15), Scale(1.3)
+    v = float(atoms.var(dim=0, correction=0).mean())
+    # a cycle of several dual steps would settle at the potential of a larger reg
+    loss = SemiDiscreteLoss(atoms, reg=v, debias=debias, dual_steps=1 if reuse == 1 else 5)
+    adam = torch.optim.Adam(generator.parameters(), lr=0.02)
+    train(generator, target=loss, n_steps=300, batch_size=256, reuse=reuse, optimizer=adam)
+    ratio = covariance_ratio(generator(randn(20_000, 2, seed=5)).detach().numpy(), atoms.numpy())
+    assert ratio == pytest.approx(expected, abs=0.08)
+
+
+def test_debiased_value_is_the_sinkhorn_divergence():
+    """Up to the constant of the data: half the cost from the batch to itself is subtracted."""
+    x, atoms = randn(60, 2, dtype=torch.float64), randn(20, 2, seed=1, dtype=torch.float64)
+    plain, debiased = (SemiDiscreteLoss(atoms, reg=0.5, debias=debias) for debias in (False, True))
+    cost = ot.dist(x.numpy())
+    within = ot.solve(cost, reg=0.5, reg_type="KL", tol=1e-12, max_iter=10_000).value
+    assert float(plain(x) - debiased(x)) == pytest.approx(within / 2, rel=1e-6)
+
+
+def test_gradient_of_the_debiased_value():
+    """By central differences, the potential to the data being held."""
+    loss, x = stepped(reg=0.5, dtype=torch.float64, debias=True), randn(30, 2, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(loss(x.requires_grad_()), x)
+    for k in range(3):
+        direction = randn(30, 2, seed=10 + k, dtype=torch.float64)
+        difference = (loss(x + 1e-4 * direction) - loss(x - 1e-4 * direction)) / 2e-4
+        assert float(difference.detach()) == pytest.approx(float((gradient * direction).sum()), rel=1e-4)
+
+
+def test_debiased_model_is_of_first_order():
+    loss, x = stepped(reg=0.5, dtype=torch.float64, debias=True), randn(30, 2, dtype=torch.float64)
+    x.requires_grad_()
+    (model,) = loss.majorants([x])
+    at = lambda points: model(loss.target.local(points))
+    ours, expected = (torch.autograd.grad(v, x)[0] for v in (at(x), loss(x)))
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_rounds_find_the_potential_of_a_generator_that_stands_still():
+    b, sampler, fresh = weights(20, (2,)), source(), source(seed=9)(20_000)
+    exact, loss = (SemiDiscreteLoss(randn(20, 2, seed=1), b) for _ in range(2))
+    exact.fit(sampler, tol=0, max_iter=400)
+    for _ in range(40):
+        loss.follow(sampler(640))
+    assert loss.average[2] == 0
+    assert -1e-3 < exact(fresh) - loss(fresh) < 0.02 * exact(fresh)
+    chi = semidiscrete_atom_weights(randn(20, 2, seed=1), fresh, loss.average, b, reg=loss.reg)
+    assert (chi.mean(dim=0) - b).abs().max() < 0.5 / 20
 
 
 def test_data_and_options_are_as_a_loss_with_them():
@@ -654,7 +780,7 @@ def test_data_and_options_are_as_a_loss_with_them():
     one, other = train(target=data, **kwargs), train(target=SemiDiscreteLoss(data, **kwargs))
     np.testing.assert_array_equal(one.history["loss"], other.history["loss"])
     assert (one.loss.reg, one.loss.dual_steps) == (0.2, 2)
-    assert train(target=data).loss.reg == pytest.approx(0.01 * cost_scale(data))
+    assert train(target=data).loss.reg == pytest.approx(0.003 * cost_scale(data))
 
 
 def test_loss_with_a_potential_is_continued():
@@ -766,7 +892,7 @@ def test_exception_carries_what_was_trained():
         train(latent=latent, n_steps=100)
     partial = caught.value.partial_result
     assert partial.status == "failed"
-    assert 0 < len(partial.history["loss"]) < 10
+    assert 0 < len(partial.history["loss"]) < 20
     assert isinstance(partial.generator, nn.Linear)
 
 
@@ -885,11 +1011,11 @@ def test_images_are_trained_as_images(reg):
     result = train(Images(), 3, data, reg=reg, n_steps=6)
     assert result.status == "finished"
     assert set(shapes) == {(32, 4, 4)}
-    assert result.loss.reg == (0.0 if reg == 0 else pytest.approx(0.01 * cost_scale(data.flatten(1))))
+    assert result.loss.reg == (0.0 if reg == 0 else pytest.approx(0.003 * cost_scale(data.flatten(1))))
 
 
 def test_no_regularisation_trains_too():
-    result = train(reg=0.0, n_steps=150, optimizer=lambda p: torch.optim.Adam(p, lr=0.05))
+    result = train(reg=0.0, n_steps=300, optimizer=lambda p: torch.optim.Adam(p, lr=0.02))
     loss = result.history["loss"]
     assert loss[-20:].mean() < 0.3 * loss[:5].mean()
     assert np.isfinite(result.history["chi2"]).all()

@@ -12,7 +12,7 @@ from .._run import SemiDiscreteWarning
 from .._target import fingerprint, same_fingerprint
 from .._validation import describe
 
-FORMAT = "pot_semidiscrete training, 1"
+FORMAT = "pot_semidiscrete training, 2"
 HIDDEN = (
     "latent_sampler: it has no state_dict and leaves torch's global generator alone. If it draws from a "
     "state of its own, a run that is continued will not be the one that was interrupted: give it "
@@ -44,8 +44,9 @@ def write(path, state, check=False):
                 torch.load(file.name, map_location="cpu", weights_only=True)
         except (pickle.PickleError, AttributeError, TypeError) as error:
             raise TypeError(
-                "checkpoint: expected states of generator, optimizer, latent_sampler and callback made "
-                f"of tensors, numbers, strings, lists and dicts, received others: {error}"
+                "checkpoint: expected states of generator, optimizer, latent_sampler and callback, and "
+                "latent points, made of tensors, numbers, strings, lists and dicts, received others: "
+                f"{error}"
             ) from error
 
 
@@ -75,6 +76,7 @@ def problem_of(loss):
         "metric": target.cost.name,
         "reg": loss.reg,
         "dual_steps": loss.dual_steps,
+        "debias": loss.debias,
         "device": target.atoms.device.type,
         "potential": shapes(loss.state_dict()),
     }

@@ -29,7 +29,9 @@ class NetworkPotential(nn.Module):
                 "a vector leave it out, and start it with fit(..., init_potential=...)."
             )
         self.module, self.points, self.nx = module, points.detach(), nx
-        self.optimizer = resolve_optimizer("potential_optimizer", optimizer, module, "potential")
+        self.optimizer = resolve_optimizer(
+            "potential_optimizer", optimizer, module, "potential", torch.optim.Adam
+        )
 
     def forward(self):
         """Potential of each atom, shape (n_support,)."""

@@ -4,11 +4,9 @@ import torch
 
 from .._validation import check_callable, describe
 
-LEARNING_RATE = 1e-3
 
-
-def resolve_optimizer(name, optimizer, module, owner):
-    """An optimiser as it was given, or made of the parameters of `module`; Adam by default.
+def resolve_optimizer(name, optimizer, module, owner, default):
+    """An optimiser as it was given, or made of the parameters of `module`.
 
     Parameters
     ----------
@@ -18,6 +16,8 @@ def resolve_optimizer(name, optimizer, module, owner):
     module : torch.nn.Module or callable
     owner : str
         What `module` is, for errors.
+    default : callable of parameters
+        Makes it if there is none.
     """
     if isinstance(optimizer, torch.optim.Optimizer):
         return optimizer
@@ -27,9 +27,8 @@ def resolve_optimizer(name, optimizer, module, owner):
             "parameters could be asked for."
         )
     parameters = [p for p in module.parameters() if p.requires_grad]
-    if optimizer is None:
-        return torch.optim.Adam(parameters, lr=LEARNING_RATE)
-    built = check_callable(name, optimizer, "of parameters")(parameters)
+    make = default if optimizer is None else check_callable(name, optimizer, "of parameters")
+    built = make(parameters)
     if not isinstance(built, torch.optim.Optimizer):
         raise TypeError(
             f"{name}: expected a torch optimizer, or a callable of parameters that makes one, "
@@ -45,6 +44,16 @@ def describe_optimizer(optimizer):
         for name, value in sorted(optimizer.defaults.items())
     )
     return f"{type(optimizer).__name__}({options})"
+
+
+def fall(progress):
+    """Learning rate after a share of a run, relative to the first: it falls to 0 in the second half."""
+    return min(1.0, 2.0 * max(1.0 - progress, 0.0))
+
+
+def set_rate(optimizer, rate):
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def parameters_of(optimizer):

@@ -1,5 +1,7 @@
 """The transport cost to a data set, as a torch loss that carries its potential."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -8,10 +10,48 @@ from .._target import build_target, check_init_potential, check_reg
 from .._validation import check_callable, check_count, check_points, check_real, rows
 from ..dual import scale_of, value_of
 from ..envelope import semi_dual_value
+from ..kernels import sweep
 from ..solver import solve_target, warn_shortfall
 from ._network import NetworkPotential
 
 RELATIVE_REG = 0.01
+SELF_STEPS = 20  # for the potential from a batch to itself
+FITTED = 5  # rounds that a potential counts for that was solved for
+
+
+@dataclass(frozen=True)
+class Majorant:
+    r"""Upper bound of ``loss(x)`` for the squared distance, which touches it at a batch of points.
+
+    :math:`|x|^2 - \psi^{c,\lambda}(x)` is convex, of gradient :math:`2 T(x)`: so
+    :math:`\psi^{c,\lambda}(x') \le \psi^{c,\lambda}(x) - |x - T(x)|^2 + |x' - T(x)|^2`, and a generator
+    can take several steps along the bound for the price of one sweep, the first along formula (G).
+
+    Attributes
+    ----------
+    goal : tensor, shape (n, d)
+        :math:`T(x)`, in the coordinates of the atoms.
+    constant : tensor, shape (n,)
+    """
+
+    goal: torch.Tensor
+    constant: torch.Tensor
+
+    def __call__(self, x):
+        """Bound of the mean over the points `x`, shape (n, d), moved from where it touches."""
+        return (self.constant + (x - self.goal).square().sum(dim=1)).mean()
+
+
+def self_target(x, metric, reg):
+    """The law of the points `x` as a target, and the potential from it to itself.
+
+    By the symmetric iteration ``phi <- (phi + phi^{c,reg}) / 2`` (Feydy et al., 2019).
+    """
+    target = build_target(x.detach(), metric=metric)
+    points, potential = target.atoms, 0.0 * target.weights
+    for _ in range(SELF_STEPS):
+        potential = (potential + sweep(target, points, potential, reg).c_transform) / 2.0
+    return target, potential
 
 
 class SemiDiscreteLoss(nn.Module):
@@ -34,6 +74,11 @@ class SemiDiscreteLoss(nn.Module):
         Regularisation, in units of the metric. 1% of :func:`pot_semidiscrete.cost_scale` by default.
     dual_steps : int, default=5
         Calls of :meth:`dual_step` for each step of the generator.
+    debias : bool, default=False
+        Subtract half the cost from the generated points to themselves, which makes the loss the
+        Sinkhorn divergence, up to a constant: without, the best generator has less variance than the
+        data, by `reg` / 2 along each axis for Gaussian laws and the squared distance. The cost is
+        that of the batch: it does nothing where `reg` is small beside the squared distances within it.
     potential : torch.nn.Module, optional
         The potential as a network, :math:`\psi_j = \mathrm{module}(y_j)`: takes the atoms, of the shape
         given, to shape (n_atoms,) or (n_atoms, 1). A vector by default.
@@ -71,7 +116,8 @@ class SemiDiscreteLoss(nn.Module):
     References
     ----------
     Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the differentiation theorem for
-    the regularised cost, and the alternating algorithm).
+    the regularised cost, and the alternating algorithm). Feydy et al., arXiv:1810.08278 (the
+    Sinkhorn divergence).
 
     Examples
     --------
@@ -94,10 +140,12 @@ class SemiDiscreteLoss(nn.Module):
         reg=None,
         *,
         dual_steps=5,
+        debias=False,
         potential=None,
         potential_optimizer=None,
     ):
         super().__init__()
+        self.debias, self._metric = bool(debias), metric
         if not isinstance(X_target, torch.Tensor):
             raise TypeError(
                 f"X_target: expected a torch tensor, received {type(X_target).__name__}; use "
@@ -110,6 +158,7 @@ class SemiDiscreteLoss(nn.Module):
         self.reg = RELATIVE_REG * scale_of(self.target) if reg is None else check_reg(reg, self.target)
         self.dual_steps = check_count("dual_steps", dual_steps)
         self._level = ascent.tracking_reg(self.target, self.reg)
+        self._heat = ascent.round_heat(self.target, self._level)
         zeros = torch.zeros(self.target.n_atoms, dtype=X_target.dtype, device=X_target.device)
         if potential is None:
             if potential_optimizer is not None:
@@ -130,7 +179,13 @@ class SemiDiscreteLoss(nn.Module):
     def forward(self, x):
         """Semi-dual value of the points `x`, shape (n, ...): a scalar in units of the metric."""
         x, _ = check_points("x", self.rows(x), like=self.target.atoms)
-        return value_of(self.target, x, self.target.compress(self.average), self.reg)
+        value = value_of(self.target, x, self.target.compress(self.average), self.reg)
+        if not self.debias:
+            return value
+        # its derivative in x, the target being held, is that of half the cost (both marginals move)
+        target, potential = self_target(x, self._metric, self.reg)
+        within = value_of(target, x, potential, self.reg)
+        return value - within + within.detach() / 2.0
 
     @torch.no_grad()
     def dual_step(self, x):
@@ -146,7 +201,7 @@ class SemiDiscreteLoss(nn.Module):
         tensor
             Semi-dual value of `x` before the step, at the regularisation of the step.
         """
-        x = self._local(x)
+        x = self.local(x)
         if self.is_network:
             value = self.potential.ascend(lambda psi: semi_dual_value(self.target, x, psi, self.reg))
             self._evaluate()
@@ -168,6 +223,52 @@ class SemiDiscreteLoss(nn.Module):
         return value
 
     @torch.no_grad()
+    def follow(self, x):
+        """Move the potential by a round of many small steps with the points `x`.
+
+        For a generator that takes several steps between rounds, as in :func:`train_generator`: the
+        potential is an average over the last rounds. It counts for `dual_steps`, and with a network
+        it is as many, each with a share of the points.
+
+        Parameters
+        ----------
+        x : tensor, shape (n, ...)
+            Fresh points of the generator: several batches.
+        """
+        if self.is_network:
+            for part in x.tensor_split(self.dual_steps):
+                self.dual_step(part)
+            return
+        average, rounds = self.target.compress(self.average), int(self.n_steps) // self.dual_steps
+        average = ascent.follow(average, rounds, self.target, self.local(x), self._level, self._heat)
+        self._store(average, average, self.n_steps + self.dual_steps)
+
+    @torch.no_grad()
+    def majorants(self, batches):
+        """Bounds of the loss that touch it at each of the batches (squared distance only).
+
+        With `debias` they are models of first order, and no bounds.
+
+        Parameters
+        ----------
+        batches : list of tensors, shape (n, ...)
+
+        Returns
+        -------
+        list of Majorant
+        """
+        x = torch.cat([self.local(batch) for batch in batches])
+        potential = self.target.compress(self.average)
+        out = sweep(self.target, x, potential, self.reg, ("c_transform", "map"))
+        goal, value = out.map, out.c_transform
+        if self.debias:
+            target, potential = self_target(x, self._metric, self.reg)
+            out = sweep(target, target.atoms, potential, self.reg, ("c_transform", "gradient"))
+            goal, value = goal + out.gradient / 2.0, value - out.c_transform
+        constant, sizes = value - (x - goal).square().sum(dim=1), [len(batch) for batch in batches]
+        return list(map(Majorant, goal.split(sizes), constant.split(sizes)))
+
+    @torch.no_grad()
     def warm_up(self, draw, n_batches=50):
         """Start the potential from a short annealing, enough to follow a generator from.
 
@@ -182,7 +283,7 @@ class SemiDiscreteLoss(nn.Module):
             for _ in range(n_batches):
                 self.dual_step(draw())
             return
-        start = ascent.warm_up(self.target, lambda: self._local(draw()), self._level, n_batches)
+        start = ascent.warm_up(self.target, lambda: self.local(draw()), self._level, n_batches)
         self._store(start, start, self.dual_steps)
 
     def fit(
@@ -232,7 +333,7 @@ class SemiDiscreteLoss(nn.Module):
             callback=callback,
         )
         potential = self.target.compress(result.potential)
-        self._store(potential, potential, self.dual_steps)
+        self._store(potential, potential, FITTED * self.dual_steps)
         warn_shortfall(result, tol)
         return result
 
@@ -261,7 +362,8 @@ class SemiDiscreteLoss(nn.Module):
             x = x.to(self.target.atoms.dtype)
         return rows(x, self.target.nx)
 
-    def _local(self, x):
+    def local(self, x):
+        """Points in the coordinates of the atoms, checked, and cut from their graph."""
         x, _ = check_points("x", self.rows(x), like=self.target.atoms)
         return self.target.local(x.detach())
 

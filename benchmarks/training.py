@@ -1,0 +1,297 @@
+"""Generators of MNIST's digits trained for the same seconds by four recipes.
+
+``python -m benchmarks.training --mnist FOLDER [--seconds 180] [--seeds 3] [--json FILE]``
+
+The generator is the paper's perceptron, from the same initialisation and the same normal latent law,
+with Adam at 1e-3 and batches of 200 points unless the recipe says otherwise; the cost is the squared
+distance, in units of the mean squared norm of the atoms, and the regularisation 0.01 of that.
+
+- ``ours``: `train_generator` with its default settings, the rate of its optimiser falling by the clock
+  instead of by the steps, whose number is not known.
+- ``authors``: the alternation of Houdard et al.: before each step of the generator, 10 steps of an
+  averaged SGD made anew, of which the last iterate is kept. The step is the best of `STEPS`, in runs
+  of a sixth of the seconds.
+- ``sinkhorn``: `ot.sinkhorn` between a batch of points and one of atoms.
+- ``pot``: before each step of the generator, POT's solver for 10 batches of 32 points, from the
+  potential before.
+
+Seconds are those of the processor for each thread, which are those of a clock if nothing else runs: on
+a shared machine a run loses nothing to its neighbours but their use of the caches. With ``--json``, rows
+of the file for other recipes and seeds are kept. What is measured is in
+`pot_semidiscrete.metrics`, on 2,000 images of each generator, 2,000 held-out ones, and a classifier
+trained on all training images. ``value`` is a 95% interval of the transport cost at the regularisation
+above. Measuring is outside the seconds.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import ot
+import torch
+from threadpoolctl import threadpool_limits
+
+from pot_semidiscrete import solve_semidiscrete
+from pot_semidiscrete.datasets import load_mnist, load_mnist_labels
+from pot_semidiscrete.generative import mlp_generator, train_generator
+from pot_semidiscrete.generative.training import BETAS, LEARNING_RATE, fall
+from pot_semidiscrete.metrics import Classifier, Judge
+
+from . import machine
+
+LATENT, BATCH, RATE, REG = 100, 200, 1e-3, 0.01
+N_HELD_OUT, INTERVAL_BATCHES = 2000, 10
+STEPS = (0.05, 0.5, 5.0, 50.0)  # of the authors' averaged SGD
+SHORT = 2.0 / 3.0  # of the seconds, for all of them together
+DUAL_STEPS, POT_BATCH, SINKHORN_STEPS = 10, 32, 200
+
+MEASURES = ("steps", "cost", "covariance", "nearest", "frechet", "entropy", "rarest")
+
+
+def seconds_of_processor():
+    return time.process_time() / torch.get_num_threads()
+
+
+class Run:
+    """A generator in training: seeded, and stopped by the clock.
+
+    Parameters
+    ----------
+    images : tensor, shape (n_atoms, height, width)
+    seconds : float
+    seed : int
+
+    Attributes
+    ----------
+    root : float
+        Root of the mean squared norm of the images: coordinates are in units of it, costs of its square.
+    steps : int
+        Steps of the generator so far.
+    """
+
+    def __init__(self, images, seconds, seed):
+        torch.manual_seed(seed)
+        self.images, self.seconds, self.seed, self.steps = images, seconds, seed, 0
+        self.generator = mlp_generator(LATENT, images.shape[1:])
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=RATE)
+        self.root = float(images.flatten(1).square().sum(dim=1).mean().sqrt())
+        self.atoms = images.flatten(1) / self.root
+        self.begin = seconds_of_processor()
+
+    @property
+    def used(self):
+        return seconds_of_processor() - self.begin
+
+    @property
+    def goes_on(self):
+        return self.used < self.seconds
+
+    def points(self, n=BATCH):
+        return self.generator(torch.randn(n, LATENT)).flatten(1) / self.root
+
+    def draw(self, n):
+        with torch.no_grad():
+            return self.points(n)
+
+    def follow(self, x, goal):
+        """One step of the generator, its points `x` being drawn to `goal`."""
+        self.optimizer.zero_grad()
+        x.backward(2.0 * (x.detach() - goal) / len(x))
+        self.optimizer.step()
+        self.steps += 1
+
+    def follow_potential(self, potential):
+        """One step of the generator along formula (G)."""
+        x = self.points()
+        goal = ot.semidiscrete.semidiscrete_ot_map(self.atoms, x.detach(), potential, reg=REG)
+        self.follow(x, goal)
+
+
+def ours(run):
+    optimizer = torch.optim.Adam(run.generator.parameters(), lr=LEARNING_RATE, betas=BETAS)
+
+    def by_the_clock(result):
+        run.steps += 1
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * fall(run.used / run.seconds)
+        return not run.goes_on
+
+    train_generator(
+        run.generator,
+        LATENT,
+        run.images,
+        n_steps=10**6,
+        optimizer=optimizer,
+        callback=by_the_clock,
+        random_state=run.seed,
+    )
+
+
+def authors(run, step):
+    potential = torch.zeros(len(run.atoms), requires_grad=True)
+    squared, log_n = run.atoms.square().sum(dim=1), math.log(len(run.atoms))
+    while run.goes_on:
+        ascent = torch.optim.ASGD([potential], lr=step, alpha=0.5, t0=1)
+        for _ in range(DUAL_STEPS):
+            x = run.draw(BATCH)
+            cost = x.square().sum(dim=1)[:, None] + squared - 2.0 * x @ run.atoms.T
+            transform = -REG * (torch.logsumexp((potential - cost) / REG, dim=1) - log_n)
+            ascent.zero_grad()
+            (-transform.mean() - potential.mean()).backward()
+            ascent.step()
+        run.follow_potential(potential.detach())
+
+
+def sinkhorn(run):
+    uniform = np.full(BATCH, 1.0 / BATCH)
+    while run.goes_on:
+        x, y = run.points(), run.atoms[torch.randint(len(run.atoms), (BATCH,))]
+        cost = ot.dist(x.detach().double().numpy(), y.double().numpy())
+        plan = ot.sinkhorn(uniform, uniform, cost, REG, numItermax=SINKHORN_STEPS, warn=False)
+        shares = torch.as_tensor(plan / plan.sum(axis=1, keepdims=True)).to(y.dtype)
+        run.follow(x, shares @ y)
+
+
+def pot(run):
+    potential = None
+    while run.goes_on:
+        potential = ot.semidiscrete.solve_semidiscrete(
+            run.atoms,
+            run.draw,
+            reg=REG,
+            max_iter=DUAL_STEPS,
+            batch_size=POT_BATCH,
+            init_potential=potential,
+        )
+        run.follow_potential(potential)
+
+
+RECIPES = {"ours": ours, "authors": authors, "sinkhorn": sinkhorn, "pot": pot}
+
+
+def train(recipe, images, seconds, seed, **options):
+    """A run of a recipe, ended."""
+    run = Run(images, seconds, seed)
+    RECIPES[recipe](run, **options)
+    run.total = run.used
+    return run
+
+
+def measure(run, judge):
+    """Measures of a trained generator."""
+    torch.manual_seed(1000 + run.seed)
+    with torch.no_grad():
+        return judge(run.generator(torch.randn(N_HELD_OUT, LATENT)).numpy())
+
+
+def interval(run):
+    """Interval of the transport cost from a trained generator."""
+    options = {"max_iter": INTERVAL_BATCHES, "batch_size": BATCH, "random_state": 0}
+    return solve_semidiscrete(run.atoms, run.draw, reg=REG, tol=0, **options).value_interval
+
+
+def best_step(images, seconds, judge):
+    """The authors' step of least Frechet distance in short runs."""
+    found = {}
+    for step in STEPS:
+        run = train("authors", images, seconds / len(STEPS), seed=0, step=step)
+        found[step] = measure(run, judge)["frechet"]
+        print(f"authors, step {step:<5g} frechet {found[step]:8.2f}", flush=True)
+    return min(found, key=found.get), found
+
+
+def show(name, row):
+    print(
+        f"{name:12} cost {row['cost']:.3f}  covariance {row['covariance']:.2f}  frechet "
+        f"{row['frechet']:7.2f}  entropy {row['entropy']:.3f}  rarest {row['rarest']:.3f}  nearest "
+        f"{row['nearest']:.3f}",
+        flush=True,
+    )
+
+
+def medians(rows):
+    """Median over the seeds of each measure, by recipe."""
+    return {
+        recipe: {name: float(np.median([row[name] for row in group])) for name in MEASURES}
+        for recipe in RECIPES
+        if (group := [row for row in rows if row["recipe"] == recipe])
+    }
+
+
+def load(folder, n_atoms):
+    """Images for the atoms, and the judge."""
+    (images, test), (labels, _) = load_mnist(folder), load_mnist_labels(folder)
+    rng = np.random.default_rng(0)
+    atoms = images[rng.choice(len(images), n_atoms, replace=False)]
+    held_out = test[rng.choice(len(test), N_HELD_OUT, replace=False)]
+    return torch.as_tensor(atoms), Judge(atoms, held_out, Classifier(images, labels))
+
+
+def kept(path, recipes, seeds):
+    """Facts of a file, and the rows that a run of these recipes and seeds leaves as they are."""
+    if path is None or not Path(path).exists():
+        return {}, []
+    facts = json.loads(Path(path).read_text())
+    rows, _ = facts.pop("rows"), facts.pop("medians")
+    return facts, [row for row in rows if row["recipe"] not in recipes or row["seed"] not in seeds]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--mnist", metavar="FOLDER", required=True, help="folder with its IDX files")
+    parser.add_argument("--recipe", choices=RECIPES, nargs="+", default=list(RECIPES))
+    parser.add_argument("--seconds", type=float, default=180.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--atoms", type=int, default=10_000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--step", type=float, help="of the authors' recipe; the best of a grid if left out"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
+    parser.add_argument("--images", metavar="FOLDER", help="save 96 images of each generator")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)  # for all: the weights of POT's and the authors' steps have many
+    facts, rows = kept(args.json, args.recipe, args.seeds)
+    facts |= {"machine": machine.facts(), "seconds": args.seconds, "atoms": args.atoms}
+    with threadpool_limits(args.threads):
+        images, judge = load(args.mnist, args.atoms)
+        facts["floor"] = judge.floor
+        show("floor", judge.floor)
+        options = {recipe: {} for recipe in RECIPES}
+        if "authors" in args.recipe:
+            step = args.step
+            if step is None:
+                step, facts["authors_steps"] = best_step(images, SHORT * args.seconds, judge)
+            options["authors"] = {"step": step}
+        for seed in args.seeds:
+            for recipe in args.recipe:
+                run = train(recipe, images, args.seconds, seed, **options[recipe])
+                row = {"recipe": recipe, "seed": seed, "seconds": run.total, "steps": run.steps}
+                rows.append({**row, **options[recipe], **measure(run, judge), "value": interval(run)})
+                show(f"{recipe} {seed}", rows[-1])
+                if args.json:
+                    machine.write(args.json, **facts, rows=rows, medians=medians(rows))
+                if args.images:
+                    draw(Path(args.images) / f"{recipe}_{seed}.png", run)
+    for recipe, row in medians(rows).items():
+        show(recipe, row)
+
+
+def draw(path, run):
+    """96 images of a generator, to a file (needs matplotlib)."""
+    import matplotlib.pyplot as plt
+
+    from pot_semidiscrete.plot import plot_images
+
+    figure, axes = plt.subplots(figsize=(6, 4))
+    plot_images((run.draw(96) * run.root).reshape(-1, *run.images.shape[1:]).numpy(), axes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What a step of the generator goes down: the loss at fresh points, or the bounds of a round."""
+
+import torch
+
+from .._validation import check_count
+from .loss import Majorant
+
+REUSE = 16  # steps of the generator for one sweep of its points
+
+
+def resolve_reuse(reuse, loss):
+    """Steps of the generator in a round: more than one need the squared distance."""
+    squared = loss.target.cost.name == "sqeuclidean"
+    if reuse is None:
+        return REUSE if squared and not loss.is_network else 1
+    reuse = check_count("reuse", reuse)
+    if reuse > 1 and not squared:
+        raise ValueError(
+            f"reuse: expected 1 with metric {loss.target.cost.name!r}, received {reuse}; the bound that "
+            "several steps descend is known for 'sqeuclidean'."
+        )
+    return reuse
+
+
+class Rounds:
+    """Moves of the potential, and what each step of the generator goes down after them.
+
+    Parameters
+    ----------
+    generator : callable
+    latent : callable
+        ``() -> z``, a fresh batch.
+    loss : SemiDiscreteLoss
+    reuse : int
+        Steps of the generator in a round.
+
+    Attributes
+    ----------
+    latents, bounds : list
+        Batches of the present round, and the :class:`Majorant` of each.
+    position : int
+        Steps taken in it.
+    """
+
+    def __init__(self, generator, latent, loss, reuse):
+        self.generator, self.latent, self.loss, self.reuse = generator, latent, loss, reuse
+        self.latents, self.bounds, self.position = [], [], 0
+
+    @torch.no_grad()
+    def objective(self):
+        """Value of the next step's batch, to be differentiated: a function of nothing.
+
+        Optimisers may call it several times. The potential has moved before, if that was due.
+        """
+        if self.reuse == 1:
+            return self.fresh()
+        if not self.latents or self.position == self.reuse:
+            self.begin()
+        k = self.position % len(self.latents)
+        z, bound = self.latents[k], self.bounds[k]
+        self.position += 1
+        return lambda: bound(self.loss.target.local(self.loss.rows(self.generator(z))))
+
+    def fresh(self):
+        """The loss at points that nothing has seen: formula (G)."""
+        for _ in range(self.loss.dual_steps):
+            self.loss.dual_step(self.generator(self.latent()))
+        z = self.latent()
+        return lambda: self.loss(self.generator(z))
+
+    def begin(self):
+        """Follow with the potential, by points whose bounds the generator will then go down."""
+        self.latents = [self.latent() for _ in range(self.loss.dual_steps)]
+        batches = [self.loss.rows(self.generator(z)) for z in self.latents]
+        self.loss.follow(torch.cat(batches))
+        self.bounds, self.position = self.loss.majorants(batches), 0
+
+    def state_dict(self):
+        return {
+            "latents": self.latents,
+            "bounds": [[bound.goal, bound.constant] for bound in self.bounds],
+            "position": self.position,
+        }
+
+    def load_state_dict(self, state):
+        device = self.loss.target.atoms.device
+        move = lambda z: z.to(device) if isinstance(z, torch.Tensor) else z
+        self.latents = [move(z) for z in state["latents"]]
+        self.bounds = [Majorant(move(goal), move(constant)) for goal, constant in state["bounds"]]
+        self.position = state["position"]
