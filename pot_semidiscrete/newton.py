@@ -256,9 +256,21 @@ def climb(target, x, potential, reg, enough=ENOUGH):
         settled = abs(rise - promised) < little or promised < 5.0 * little
         smooth = reg == 0 or roughness(target, marginal) < ROUGH
         if (settled and smooth and failures == 0) or not value - before > little:
+            if enough <= ENOUGH and curvature.n < n:
+                best = potential, value, marginal
+                potential, value, marginal = _again(target, x, best, reg, curvature)
             break
         damping = curvature.damping(failures) if failures else damping / curvature.more_damping
     return Outcome(potential, value, marginal, trace, settled)
+
+
+def _again(target, x, best, reg, curvature):
+    """One more step with the same curvature: that of a part of the points leaves something."""
+    potential, value, marginal = best
+    step = curvature.solve((target.weights - marginal)[None, :], 0.0)[0]
+    moved = target.centred(potential + curvature.trial(step, None, 0))
+    reached, mass = measure(target, x, moved, reg)
+    return (moved, reached, mass) if reached > value else best
 
 
 def roughness(target, marginal):
