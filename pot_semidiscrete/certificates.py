@@ -8,10 +8,11 @@ import numpy as np
 from scipy.special import xlogy
 
 from .kernels import mean_cost, sweep
-from .newton import improve, measure
+from .newton import ENOUGH, Fit, improve, measure
 
 N_GROUPS = 32
 NORMAL_95, NORMAL_975, NORMAL_98 = 1.644854, 1.959964, 2.053749
+ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
 CLEAR = 3.0  # times the value that the maximiser over a sample gains by chance: no longer chance
 
 
@@ -119,7 +120,7 @@ def evaluate(target, draw, potential, reg, n_samples, batch_size):
     )
 
 
-def bound(target, evaluation, potential, reg, fitted=None):
+def bound(target, evaluation, potential, reg, fit=None):
     r"""Interval of the transport cost, and the sub-optimality of a potential, from an evaluation.
 
     From below, the mean of the semi-dual at `potential`, which has not seen the samples. From above,
@@ -135,7 +136,7 @@ def bound(target, evaluation, potential, reg, fitted=None):
     potential : array, shape (n_support,)
         That of the evaluation.
     reg : float
-    fitted : (array of shape (n, d), Outcome), optional
+    fit : Fit, optional
         Points to bound the cost with from above, and what was fitted to them; the samples of the
         evaluation if there are more of those.
 
@@ -146,28 +147,26 @@ def bound(target, evaluation, potential, reg, fitted=None):
     x = evaluation.points
     n, stderr = x.shape[0], evaluation.value_stderr
     value = measure(target, x, potential, reg)[0]
-    found = improve(target, x, potential, reg)
-    if fitted is None or fitted[0].shape[0] < n:
-        fitted = x, found
-    cost, spread = _feasible(target, *fitted, reg)
+    own = fit is None or fit.points.shape[0] < n
+    found = improve(target, x, potential, reg, ENOUGH if own else ROUGHLY)
+    cost, spread = _feasible(Fit(target, x, found, reg) if own else fit)
     interval = (value - NORMAL_975 * stderr, cost + NORMAL_975 * spread)
     return Bounds(interval, max(found.value - value, 0.0), found.trace / (2.0 * n))
 
 
-def _feasible(target, x, fitted, reg):
+def _feasible(fit):
     """Mean cost, with entropy, of a plan from the points to the atoms, and its standard error.
 
     The plan of row i is ``(1 - e_i) p_i + e_i q``: p_i is proportional to the weights of the potential
     fitted, less what exceeds the columns, and q to what the columns lack. Its relative entropy is at
     most ``(1 - e_i) KL(p_i | b) + e_i KL(q | b)``.
     """
-    nx, b, psi, mass = target.nx, target.weights, fitted.potential, fitted.marginal
-    scale = nx.minimum(b / nx.maximum(mass, 1e-30 + 0.0 * b), 1.0 + 0.0 * b)
-    out = sweep(target, x, psi, reg, ("c_transform", "average"), values=scale)
+    target, reg, outcome, out = fit.target, fit.reg, fit.outcome, fit.swept
+    nx, b, psi, mass, scale = target.nx, target.weights, outcome.potential, outcome.marginal, fit.scale
     lacking = nx.maximum(b - scale * mass, 0.0 * b)
     lacking = lacking / nx.maximum(nx.sum(lacking), 1e-30 + 0.0 * b)
     short = nx.maximum(1.0 - out.average, 0.0 * out.average)
-    filling = nx.sum(lacking * mean_cost(target, x, short / x.shape[0]))
+    filling = nx.sum(lacking * mean_cost(target, fit.points, short / fit.points.shape[0]))
     b, psi, mass, scale, lacking, short, transform = (
         nx.to_numpy(v).astype(float) for v in (b, psi, mass, scale, lacking, short, out.c_transform)
     )

@@ -7,6 +7,7 @@ gradient that of all of them. Before each step, half of a Sinkhorn iteration,
 quadratic model is poor.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -267,23 +268,50 @@ def roughness(target, marginal):
     return float(nx.max(nx.abs(nx.log(b / mass))))
 
 
-def cautious(target, x, potential, reg):
-    """The maximiser over the points `x`, less what rare points add to its error.
+class Fit:
+    """Points, and what Newton's method made of them.
 
-    The mass of an atom grows as the exponential of its potential, so that a potential fitted to few
-    points gives too much on others: without end for an atom lighter than one point. The relative
-    variance of the mean of the exponentials, over the n b_j points that the atom should receive, is
-    taken as that excess, and once more where it is above 1: mass that is missing costs a light atom
-    hardly anything, and mass too much a great deal.
+    Parameters
+    ----------
+    target : Target
+    points : array, shape (n, d)
+    outcome : Outcome
+    reg : float
     """
-    nx, b, n = target.nx, target.weights, x.shape[0]
-    if reg == 0 or n * float(nx.min(b)) > RESOLVED:
-        return potential
-    out = sweep(target, x, potential, reg, ("colsum", "colsquare"))
-    tiny = nx.full((1,), 1e-30, type_as=b)
-    share = nx.minimum(nx.sqrt(out.colsquare) / nx.maximum(out.colsum, tiny), 1.0 + 0.0 * b)
-    excess = share**2 / (n * b)
-    return target.centred(potential - reg * nx.log(1.0 + excess + excess**2))
+
+    def __init__(self, target, points, outcome, reg):
+        self.target, self.points, self.outcome, self.reg = target, points, outcome, reg
+
+    @functools.cached_property
+    def scale(self):
+        """Factors, at most 1, with which no atom receives more than its weight."""
+        nx, b = self.target.nx, self.target.weights
+        return nx.minimum(b / nx.maximum(self.outcome.marginal, 1e-30 + 0.0 * b), 1.0 + 0.0 * b)
+
+    @functools.cached_property
+    def swept(self):
+        """C-transforms, squares of the weights, and how much of each point `scale` leaves."""
+        want = ("c_transform", "average", "colsquare")
+        potential = self.outcome.potential
+        return sweep(self.target, self.points, potential, self.reg, want, values=self.scale)
+
+    def cautious(self):
+        """The maximiser over the points, less what rare points add to its error.
+
+        The mass of an atom grows as the exponential of its potential, so that a potential fitted to
+        few points gives too much on others: without end for an atom lighter than one point. The
+        relative variance of the mean of the exponentials, over the n b_j points that the atom should
+        receive, is taken as that excess, and once more where it is above 1: mass that is missing costs
+        a light atom hardly anything, and mass too much a great deal.
+        """
+        nx, b, n = self.target.nx, self.target.weights, self.points.shape[0]
+        potential = self.outcome.potential
+        if self.reg == 0 or n * float(nx.min(b)) > RESOLVED:
+            return potential
+        mass = nx.maximum(n * self.outcome.marginal, nx.full((1,), 1e-30, type_as=b))
+        share = nx.minimum(nx.sqrt(self.swept.colsquare) / mass, 1.0 + 0.0 * b)
+        excess = share**2 / (n * b)
+        return self.target.centred(potential - self.reg * nx.log(1.0 + excess + excess**2))
 
 
 def measure(target, x, potential, reg):

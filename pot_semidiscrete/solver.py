@@ -12,7 +12,7 @@ from ._run import Progress, SemiDiscreteWarning, guarded
 from ._target import build_target, check_init_potential, check_reg
 from ._validation import check_callable, check_count, check_real
 from .certificates import NORMAL_95, NORMAL_98, bound, evaluate, suboptimality, upper_bound
-from .newton import ENOUGH, EVENLY, cautious, improve, measure
+from .newton import ENOUGH, EVENLY, Fit, improve, measure
 from .result import SemiDiscreteResult
 from .samplers import Draws, resolve_source
 
@@ -93,7 +93,7 @@ class Solver:
             self.given = self.dual.potential
         self.window = Window(max_memory, target.nx)
         self.n_iter, self.n_seen, self.corrected_at = 0, 0, 0
-        self.status, self.evaluation, self.fitted = "max_iter", None, None
+        self.status, self.evaluation, self.fit = "max_iter", None, None
         self.bounds, self.trace = None, None
         self.values, self.levels, self.checks = [], [], []
 
@@ -135,9 +135,8 @@ class Solver:
             chance = DOUBT * others * found.trace / (2.0 * points.shape[0])
             share = max(0.0, 1.0 - chance / max(found.value - value_of(start), 1e-300))
         self.trace = found.trace if self.given is None else share * found.trace
-        self.fitted = points, found
-        moved = cautious(target, points, found.potential, reg)
-        potential = start + share * (moved - start)
+        self.fit = Fit(target, points, found, reg)
+        potential = start + share * (self.fit.cautious() - start)
         self.dual = replace(
             self.dual, potential=potential, average=potential, level=reg or self.dual.level
         )
@@ -159,7 +158,7 @@ class Solver:
     def certify(self):
         """Bound the transport cost, by the evaluation of the final estimate."""
         found = self.look(LEAST_CERTIFICATE)
-        self.bounds = bound(self.target, found, self.dual.average, self.reg, self.fitted)
+        self.bounds = bound(self.target, found, self.dual.average, self.reg, self.fit)
 
     def check(self, tol):
         """Tell whether the marginal error of the corrected estimate is below `tol`, at 95%."""

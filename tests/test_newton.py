@@ -215,17 +215,17 @@ def test_unregularised_line_is_solved(uniform, start, nx):
 
 def test_caution_leaves_resolved_atoms_alone(nx):
     target, x = cloud(nx, n=4000)
-    potential = newton.improve(target, x, 0.0 * target.weights, REG).potential
-    assert newton.cautious(target, x, potential, REG) is potential
+    found = newton.improve(target, x, 0.0 * target.weights, REG)
+    assert newton.Fit(target, x, found, REG).cautious() is found.potential
     light = build(nx, nx.host(target.atoms), law("light", 30))
-    assert newton.cautious(light, x, potential, 0.0) is potential
+    assert newton.Fit(light, x, found, 0.0).cautious() is found.potential
 
 
 def test_caution_lowers_what_few_points_see(nx):
     """More the fewer points an atom receives; those of more than ``RESOLVED`` hardly."""
     target, x = cloud(nx, weights=law("light", 30))
-    potential = newton.improve(target, x, 0.0 * target.weights, REG).potential
-    lowered = nx.host(newton.cautious(target, x, potential, REG)) - nx.host(potential)
+    found = newton.improve(target, x, 0.0 * target.weights, REG)
+    lowered = nx.host(newton.Fit(target, x, found, REG).cautious()) - nx.host(found.potential)
     expected = 1500 * nx.host(target.weights)
     lowered -= lowered[expected.argmax()]  # the centring adds a constant
     assert (lowered <= 1e-5).all()
@@ -242,9 +242,9 @@ def test_caution_helps_on_fresh_points(nx):
     fresh = target.local(nx.array(rng.normal(size=(20_000, 2))))
     for _ in range(10):
         x = target.local(nx.array(rng.normal(size=(500, 2))))
-        potential = newton.improve(target, x, 0.0 * target.weights, 0.5).potential
-        careful = newton.cautious(target, x, potential, 0.5)
-        masses = [nx.host(newton.measure(target, fresh, p, 0.5)[1]) for p in (potential, careful)]
+        found = newton.improve(target, x, 0.0 * target.weights, 0.5)
+        careful = newton.Fit(target, x, found, 0.5).cautious()
+        masses = [nx.host(newton.measure(target, fresh, p, 0.5)[1]) for p in (found.potential, careful)]
         light = 500 * b < 1.0
         assert (masses[1][light] <= masses[0][light] * (1.0 + 1e-3)).all()
         errors.append([((m - b) ** 2 / b).sum() for m in masses])
@@ -266,7 +266,7 @@ def test_steps_scale_with_the_data_to_the_bit(factor, reg, nx64):
         target = build(nx64, atoms * s, weights)
         x = target.local(nx64.array(points * s))
         out = newton.improve(target, x, 0.0 * target.weights, reg * s * s)
-        careful = newton.cautious(target, x, out.potential, reg * s * s)
+        careful = newton.Fit(target, x, out, reg * s * s).cautious()
         assert math.isfinite(out.trace)
         potentials = (nx64.host(p) / s**2 for p in (out.potential, careful))
         found.append([*potentials, out.value / s**2, out.trace / s**2])
@@ -319,7 +319,7 @@ def test_degenerate_data_give_finite_results(name, reg, nx):
         warnings.simplefilter("error")
         before = newton.measure(target, x, 0.0 * target.weights, reg)[0]
         found = newton.improve(target, x, 0.0 * target.weights, reg)
-        careful = newton.cautious(target, x, found.potential, reg)
+        careful = newton.Fit(target, x, found, reg).cautious()
     assert np.isfinite(nx.host(found.potential)).all()
     assert np.isfinite(nx.host(careful)).all()
     assert math.isfinite(found.trace)
