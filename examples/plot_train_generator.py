@@ -43,7 +43,7 @@ from pot_semidiscrete.plot import plot_images
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--mnist", metavar="FOLDER", help="folder with MNIST's IDX files")
-parser.add_argument("--steps", type=int, default=4000, help="steps of the generator")
+parser.add_argument("--steps", type=int, default=6000, help="steps of the generator")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--output", default="train_generator.png", help="where to save the figure")
 args = parser.parse_args()
