@@ -7,9 +7,9 @@ A multilayer perceptron is trained to minimise its entropic transport cost to a 
 .. math:: \min_\theta\; \mathrm{OT}_\lambda(g_\theta \sharp \zeta, \nu), \qquad
           \nu = \frac1N \sum_j \delta_{y_j},
 
-by the alternating algorithm of Houdard, Leclaire, Papadakis and Rabin (arXiv:2102.05542): a few
-steps of stochastic ascent on the potential of the atoms, then one step of the generator along
-the gradient that the potential gives.
+by the alternating algorithm of Houdard, Leclaire, Papadakis and Rabin (arXiv:2102.05542), in rounds:
+stochastic ascent on the potential of the atoms, then some steps of the generator with the potential
+frozen, the first along the gradient that it gives.
 
 Is it any good? Three measures on images that the training never saw, and two controls:
 
@@ -43,7 +43,7 @@ from pot_semidiscrete.plot import plot_images
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--mnist", metavar="FOLDER", help="folder with MNIST's IDX files")
-parser.add_argument("--steps", type=int, default=4000, help="steps of the generator")
+parser.add_argument("--steps", type=int, default=6000, help="steps of the generator")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--output", default="train_generator.png", help="where to save the figure")
 args = parser.parse_args()
@@ -62,7 +62,7 @@ reg = 0.01 * cost_scale(atoms)
 print(f"{len(atoms)} atoms in dimension {atoms.shape[1]}, reg = {reg:.3g} (1% of the mean cost)")
 
 # %%
-# Training. Potential and generator are warm from step to step; ``chi2`` in the history is the
+# Training. Potential and generator are warm from round to round; ``chi2`` in the history is the
 # squared relative error of the masses that the atoms receive.
 
 

@@ -25,6 +25,7 @@ nn = torch.nn
 from pot_semidiscrete.generative import (  # noqa: E402
     SemiDiscreteLoss,
     TrainingResult,
+    dcgan_generator,
     mlp_generator,
     train_generator,
 )
@@ -1053,3 +1054,21 @@ def test_mlp_generator_starts_with_different_images():
     """Nearly equal ones would start at a saddle: at least a tenth of a uniform pixel's variance."""
     x = mlp_generator(32, (8, 8))(randn(200, 32))
     assert x.var(dim=0).mean() > 0.1 / 12
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (8, 8), (7, 12), (32, 15)], ids=str)
+@pytest.mark.parametrize("channels", [(8,), (8, 4), (8, 6, 4)], ids=str)
+def test_dcgan_generator_makes_images(shape, channels):
+    x = dcgan_generator(7, shape, channels)(randn(9, 7))
+    assert x.shape == (9, *shape)
+    assert ((x >= 0) & (x <= 1)).all()
+
+
+def test_dcgan_generator_is_that_of_the_paper_by_default():
+    layers = [m for m in dcgan_generator(100, (28, 28)) if isinstance(m, nn.ConvTranspose2d)]
+    assert [(m.in_channels, m.out_channels) for m in layers] == [
+        (100, 256),
+        (256, 128),
+        (128, 64),
+        (64, 1),
+    ]

@@ -9,7 +9,7 @@ except ImportError as error:
     ) from error
 
 from .loss import SemiDiscreteLoss
-from .models import mlp_generator
+from .models import dcgan_generator, mlp_generator
 from .training import TrainingResult, train_generator
 
-__all__ = ["SemiDiscreteLoss", "TrainingResult", "mlp_generator", "train_generator"]
+__all__ = ["SemiDiscreteLoss", "TrainingResult", "dcgan_generator", "mlp_generator", "train_generator"]

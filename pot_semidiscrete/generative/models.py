@@ -42,3 +42,44 @@ def mlp_generator(latent_dim, shape, widths=(256, 512, 1024)):
         nn.init.zeros_(linear.bias)
         layers += [linear, nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers[:-1], nn.Sigmoid(), nn.Unflatten(1, tuple(shape)))
+
+
+def dcgan_generator(latent_dim, shape, channels=(256, 128, 64)):
+    """Transposed convolutions with batch normalisation, from latent points to images in [0, 1].
+
+    As in the paper (Houdard et al., arXiv:2102.05542), after Radford et al. (2016): each layer doubles
+    the size, but for one pixel where it is odd; ReLU between layers and a sigmoid at the end.
+
+    Parameters
+    ----------
+    latent_dim : int
+        Dimension of the latent points.
+    shape : tuple of int
+        Height and width of an image.
+    channels : sequence of int
+        Of the hidden layers. Three suit 28 by 28 pixels, two suit 8 by 8.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        ``(n, latent_dim) -> (n, height, width)``. In train mode its law depends on n: draw all points
+        in one mode, and in batches of one size.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pot_semidiscrete.generative import dcgan_generator
+    >>> dcgan_generator(16, (28, 28))(torch.zeros(5, 16)).shape
+    torch.Size([5, 28, 28])
+    >>> dcgan_generator(16, (8, 8), channels=(64, 32))(torch.zeros(5, 16)).shape
+    torch.Size([5, 8, 8])
+    """
+    sizes = [tuple(shape)]
+    for _ in channels:
+        sizes.insert(0, tuple(-(-n // 2) for n in sizes[0]))
+    layers = [nn.Unflatten(1, (latent_dim, 1, 1)), nn.ConvTranspose2d(latent_dim, channels[0], sizes[0])]
+    for k, (inner, outer) in enumerate(itertools.pairwise([*channels, 1])):
+        kernel = tuple(4 - n % 2 for n in sizes[k + 1])
+        grow = nn.ConvTranspose2d(inner, outer, kernel, stride=2, padding=1)
+        layers += [nn.BatchNorm2d(inner), nn.ReLU(), grow]
+    return nn.Sequential(*layers, nn.Sigmoid(), nn.Flatten(1, 2))
