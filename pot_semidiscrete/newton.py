@@ -239,6 +239,7 @@ def climb(target, x, potential, reg, enough=ENOUGH):
             mass = nx.maximum(marginal, math.exp(-LARGEST_LOG) * b)
             potential = target.centred(potential + reg * nx.log(b / mass))
             value, marginal = measure(target, x, potential, reg)
+        curvature = None  # its store is freed before there is another
         curvature = curvature_of(target, x, potential, width)
         gradient = b - marginal
         solved = curvature.solve(nx.concatenate([gradient[None, :], signs], axis=0), damping)
