@@ -687,6 +687,12 @@ def test_network_has_rounds_if_they_are_asked_for():
         assert loss.n_steps == 1 + moves * 3
 
 
+def test_majorants_are_of_the_squared_distance():
+    loss = SemiDiscreteLoss(torch.rand(20, 2), metric="euclidean")
+    with pytest.raises(ValueError, match="sqeuclidean"):
+        loss.majorants([torch.rand(5, 2)])
+
+
 @each_dtype
 @each_reg
 def test_majorant_bounds_the_loss_and_touches_it(reg, dtype):

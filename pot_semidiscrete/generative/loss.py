@@ -257,6 +257,11 @@ class SemiDiscreteLoss(nn.Module):
         -------
         list of Majorant
         """
+        if self.target.cost.name != "sqeuclidean":
+            raise ValueError(
+                "majorants: expected a loss with metric 'sqeuclidean', whose bound is known, received "
+                f"{self.target.cost.name!r}; take steps along the loss itself."
+            )
         x = torch.cat([self.local(batch) for batch in batches])
         potential = self.target.compress(self.average)
         out = sweep(self.target, x, potential, self.reg, ("c_transform", "map"))

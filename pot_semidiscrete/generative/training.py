@@ -203,7 +203,9 @@ class Trainer:
         counts = np.array([len(x) for x in batches], dtype=float)
         self.columns["chi2_step"].append(self.n_steps)
         self.columns["chi2"].append(chi_square(counts, sums, weights)[0])
-        if loss.reg == 0 and not self.warned:
+        n_looks = self.columns["chi2"].n
+        # a diagnosis takes longer than a look: at the 1st, 2nd, 4th, 8th, ...
+        if loss.reg == 0 and not self.warned and n_looks & (n_looks - 1) == 0:
             self.warned = warn_of_boundaries(diagnose(target, torch.cat(batches), potential, 0.0))
 
     def progress(self):
