@@ -133,7 +133,7 @@ def tracking_reg(target, reg):
 
 def round_heat(target, reg):
     """From where the regularisation falls in a round, in units of `reg`: a tenth of the cost scale."""
-    return max(ROUND_TOP * scale_of(target) / reg, 1.0)
+    return max(ROUND_TOP * scale_of(target) / reg, 1.0) if reg > 0 else 1.0  # 0 for one atom only
 
 
 def track(potential, average, count, target, x, reg, cycle):
