@@ -197,6 +197,14 @@ def upper_bound(estimate, quantile=NORMAL_95):
     return max(estimate.chi2, 0.0) + quantile * estimate.chi2_stderr
 
 
+def marginal_chi_square(target, parts, potential, reg):
+    """:func:`chi_square` of groups of points, and its standard error."""
+    to_numpy = target.nx.to_numpy
+    sums = [to_numpy(sweep(target, part, potential, reg, ("colsum",)).colsum) for part in parts]
+    counts = np.array([part.shape[0] for part in parts], dtype=float)
+    return chi_square(counts, np.stack(sums).astype(float), to_numpy(target.weights).astype(float))
+
+
 def chi_square(counts, sums, weights):
     """Unbiased ``sum_j (m_j - b_j)^2 / b_j`` from column sums over groups of samples.
 

@@ -14,9 +14,9 @@ from scipy.sparse import csgraph, csr_array
 from . import envelope
 from ._target import _index, build_target, check_potential, check_reg
 from ._validation import check_points
-from .certificates import chi_square
+from .certificates import marginal_chi_square
 from .dual import scale_of
-from .kernels import block_rows, sweep, weight_blocks
+from .kernels import block_rows, weight_blocks
 from .kernels._blocks import HardBlock, SoftBlock
 
 MASS = 1e-3  # on the boundaries, from which (G) is called undefined
@@ -467,12 +467,8 @@ def _marginal_error(target, x, potential, reg):
     """Relative error of the masses, and what it is at least."""
     if x.shape[0] < N_GROUPS:
         return math.nan, 0.0
-    groups, nx = N_GROUPS, target.nx
-    parts = [x[k::groups] for k in range(groups)]
-    sums = [nx.to_numpy(sweep(target, part, potential, reg, ("colsum",)).colsum) for part in parts]
-    counts = np.array([part.shape[0] for part in parts], dtype=float)
-    weights = nx.to_numpy(target.weights).astype(float)
-    chi2, stderr = chi_square(counts, np.stack(sums).astype(float), weights)
+    parts = [x[k::N_GROUPS] for k in range(N_GROUPS)]
+    chi2, stderr = marginal_chi_square(target, parts, potential, reg)
     return math.sqrt(max(chi2, 0.0)), math.sqrt(max(chi2 - SIGMAS * stderr, 0.0))
 
 

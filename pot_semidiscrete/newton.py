@@ -2,7 +2,7 @@
 
 The sample average of the semi-dual is maximised by Newton's method, from an estimate that is
 already near (Le Cam's one-step estimator). The curvature is that of a part of the points, the
-gradient that of all of them. Before each step, half of a Sinkhorn iteration,
+gradient that of all of them. Before a step, where masses are far off, half of a Sinkhorn iteration,
 ``psi += reg log(b / m)``, mends atoms that hardly communicate with the others, for which a
 quadratic model is poor.
 """
@@ -235,9 +235,9 @@ def climb(target, x, potential, reg, enough=ENOUGH):
     damping, trace, settled = 0.0, math.nan, False
     for _ in range(MAX_STEPS):
         before = value
-        if reg > 0 and roughness(target, marginal) > ROUGH:
-            mass = nx.maximum(marginal, math.exp(-LARGEST_LOG) * b)
-            potential = target.centred(potential + reg * nx.log(b / mass))
+        lack = lack_of(target, marginal)
+        if reg > 0 and float(nx.max(nx.abs(lack))) > ROUGH:
+            potential = target.centred(potential + reg * lack)
             value, marginal = measure(target, x, potential, reg)
         curvature = None  # its store is freed before there is another
         curvature = curvature_of(target, x, potential, width)
@@ -255,7 +255,7 @@ def climb(target, x, potential, reg, enough=ENOUGH):
         if rise > 0:
             potential, value, marginal = moved, reached, mass
         settled = abs(rise - promised) < little or promised < 5.0 * little
-        smooth = reg == 0 or roughness(target, marginal) < ROUGH
+        smooth = reg == 0 or float(nx.max(nx.abs(lack_of(target, marginal)))) < ROUGH
         if (settled and smooth and failures == 0) or not value - before > little:
             if enough <= ENOUGH and curvature.n < n:
                 best = potential, value, marginal
@@ -274,11 +274,10 @@ def _again(target, x, best, reg, curvature):
     return (moved, reached, mass) if reached > value else best
 
 
-def roughness(target, marginal):
-    """Largest logarithm, in size, of ``b / m``."""
+def lack_of(target, marginal):
+    """Logarithm of ``b / m``, of atoms that receive nothing up to `LARGEST_LOG`."""
     nx, b = target.nx, target.weights
-    mass = nx.maximum(marginal, math.exp(-LARGEST_LOG) * b)
-    return float(nx.max(nx.abs(nx.log(b / mass))))
+    return nx.log(b / nx.maximum(marginal, math.exp(-LARGEST_LOG) * b))
 
 
 class Fit:

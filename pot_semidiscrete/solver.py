@@ -122,21 +122,23 @@ class Solver:
         points = self.window.points()
         if points is None or self.corrected_at == self.n_seen:
             return
-        target, reg, start = self.target, self.reg, self.dual.average
-        enough, share = EVENLY if self.draw.evenly else ENOUGH, 1.0
+        target, reg = self.target, self.reg
+        start = prior = self.dual.average
+        others, share = 1.0 - points.shape[0] / self.n_seen, 1.0
         value_of = lambda potential: measure(target, points, potential, reg)[0]
-        if self.given is not None and not value_of(start) > value_of(self.given):
-            start = self.given
-        found = improve(target, points, start, reg, enough)
-        if self.given is not None or not self.window.complete:
-            others = 1.0 - points.shape[0] / self.n_seen
-            if self.given is not None:
-                start, others = self.given, 1.0
+        if self.given is not None:
+            prior, others = self.given, 1.0
+        if others > 0:
+            value = value_of(prior)
+            if start is not prior and not value_of(start) > value:
+                start = prior
+        found = improve(target, points, start, reg, EVENLY if self.draw.evenly else ENOUGH)
+        if others > 0:
             chance = DOUBT * others * found.trace / (2.0 * points.shape[0])
-            share = max(0.0, 1.0 - chance / max(found.value - value_of(start), 1e-300))
+            share = max(0.0, 1.0 - chance / max(found.value - value, 1e-300))
         self.trace = found.trace if self.given is None else share * found.trace
         self.fit = Fit(target, points, found, reg)
-        potential = start + share * (self.fit.cautious() - start)
+        potential = prior + share * (self.fit.cautious() - prior)
         self.dual = replace(
             self.dual, potential=potential, average=potential, level=reg or self.dual.level
         )

@@ -10,11 +10,10 @@ REUSE = 16  # steps of the generator for one sweep of its points
 
 def resolve_reuse(reuse, loss):
     """Steps of the generator in a round: more than one need the squared distance."""
-    squared = loss.target.cost.name == "sqeuclidean"
     if reuse is None:
-        return REUSE if squared and not loss.is_network else 1
+        return REUSE if loss.has_majorants and not loss.is_network else 1
     reuse = check_count("reuse", reuse)
-    if reuse > 1 and not squared:
+    if reuse > 1 and not loss.has_majorants:
         raise ValueError(
             f"reuse: expected 1 with metric {loss.target.cost.name!r}, received {reuse}; the bound that "
             "several steps descend is known for 'sqeuclidean'."

@@ -243,6 +243,11 @@ class SemiDiscreteLoss(nn.Module):
         average = ascent.follow(average, rounds, self.target, self.local(x), self._level, self._heat)
         self._store(average, average, self.n_steps + self.dual_steps)
 
+    @property
+    def has_majorants(self):
+        """Whether bounds of the loss are known: for the squared distance only."""
+        return self.target.cost.name == "sqeuclidean"
+
     @torch.no_grad()
     def majorants(self, batches):
         """Bounds of the loss that touch it at each of the batches (squared distance only).
@@ -257,7 +262,7 @@ class SemiDiscreteLoss(nn.Module):
         -------
         list of Majorant
         """
-        if self.target.cost.name != "sqeuclidean":
+        if not self.has_majorants:
             raise ValueError(
                 "majorants: expected a loss with metric 'sqeuclidean', whose bound is known, received "
                 f"{self.target.cost.name!r}; take steps along the loss itself."

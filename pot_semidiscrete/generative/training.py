@@ -1,4 +1,4 @@
-"""The training loop: the paper's alternating algorithm, for torch generators."""
+"""The training loop, for torch generators: in rounds, or the paper's alternation."""
 
 import contextlib
 import copy
@@ -11,9 +11,8 @@ import torch
 
 from .._run import Progress, SemiDiscreteWarning, guarded
 from .._validation import NotFiniteError, check_callable, check_count
-from ..certificates import chi_square
+from ..certificates import marginal_chi_square
 from ..diagnostics import diagnose
-from ..kernels import sweep
 from ..samplers import NormalSampler, resolve_random
 from ._checkpoint import Checkpoint, check_path, problem_of, restore, shapes, state_of
 from ._optimizers import (
@@ -193,16 +192,13 @@ class Trainer:
 
     def look(self):
         """Measure the marginal error on fresh points."""
-        loss, target, sums = self.loss, self.loss.target, []
+        loss, target = self.loss, self.loss.target
         potential = target.compress(loss.average)
         with self.whole_or_not(), torch.no_grad():
             batches = [loss.local(self.points()) for _ in range(LOOK_BATCHES)]
-        for x in batches:
-            sums.append(sweep(target, x, potential, loss.reg, ("colsum",)).colsum)
-        sums, weights = (v.double().cpu().numpy() for v in (torch.stack(sums), target.weights))
-        counts = np.array([len(x) for x in batches], dtype=float)
+        chi2, _ = marginal_chi_square(target, batches, potential, loss.reg)
         self.columns["chi2_step"].append(self.n_steps)
-        self.columns["chi2"].append(chi_square(counts, sums, weights)[0])
+        self.columns["chi2"].append(chi2)
         n_looks = self.columns["chi2"].n
         # a diagnosis takes longer than a look: at the 1st, 2nd, 4th, 8th, ...
         if loss.reg == 0 and not self.warned and n_looks & (n_looks - 1) == 0:
