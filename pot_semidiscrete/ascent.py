@@ -158,7 +158,7 @@ def track(potential, average, count, target, x, reg, cycle):
     return potential, averaged(average, potential, position + 1), value
 
 
-def follow(average, count, target, x, reg, heat):
+def follow(average, count, target, x, reg, heat, cross=None):
     """A round of small steps with the points `x` towards the optimum of a source that moves.
 
     One cycle, as of :func:`track`, from `heat` times `reg` down to `reg`; but the few points of a step,
@@ -175,6 +175,8 @@ def follow(average, count, target, x, reg, heat):
     x : array, shape (n, d)
         Fresh points.
     heat : float
+    cross : array, shape (n, n_support), optional
+        As in :func:`pot_semidiscrete.kernels.sweep`.
 
     Returns
     -------
@@ -184,7 +186,8 @@ def follow(average, count, target, x, reg, heat):
     for k in range(length):
         level = cycled(k, length, reg, heat)
         carry = (reg - level) * target.log_weights
-        potential, _ = move(target, x[k::length], potential + carry, level, CYCLE_GAIN)
+        known = None if cross is None else cross[k::length]
+        potential, _ = move(target, x[k::length], potential + carry, level, CYCLE_GAIN, known)
         potential = potential - carry
         mean = averaged(mean, potential, k + 1)
     passes, rounds = ROUND_MEMORY
@@ -197,7 +200,7 @@ def averaged(average, potential, t):
     return average + (2.0 / (t + 1.0)) * (potential - average)
 
 
-def move(target, x, potential, level, eta):
+def move(target, x, potential, level, eta, cross=None):
     """``psi_j += level * clip(eta * (b_j - m_j) / max(b_j, floor))``, m the mean of the weights.
 
     Returns
@@ -207,7 +210,7 @@ def move(target, x, potential, level, eta):
         Semi-dual value of the batch at the potential before the step, at the regularisation `level`.
     """
     nx, n, weights = target.nx, x.shape[0], target.weights
-    out = sweep(target, x, potential, level, ("c_transform", "colsum"))
+    out = sweep(target, x, potential, level, ("c_transform", "colsum"), cross=cross)
     value = target.dual_value(out.c_transform, potential)
     floor = nx.full((1,), LIGHTEST_ATOM / weights.shape[0], type_as=weights)
     push = eta * (weights - out.colsum / n) / nx.maximum(weights, floor)

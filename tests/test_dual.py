@@ -8,6 +8,7 @@ import pytest
 
 import pot_semidiscrete as ps
 from pot_semidiscrete import kernels
+from pot_semidiscrete._target import build_target
 
 METRICS = (None, "sqeuclidean", "euclidean", "minkowski", "cityblock", "cosine", "correlation")
 FUNCTIONS = (
@@ -91,6 +92,24 @@ def test_blocks_do_not_show(name, reg, problem, nx64, monkeypatch):
     np.testing.assert_allclose(
         nx64.host(call(name, nx64, problem, reg=reg)), whole, rtol=1e-12, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+@pytest.mark.parametrize("metric", METRICS)
+def test_cross_may_be_known(metric, reg, problem, nx64, monkeypatch):
+    monkeypatch.setattr(kernels, "block_rows", lambda target, x: 3)
+    target = build_target(nx64.array(problem["X_target"]), nx64.array(problem["a_target"]), metric)
+    x = target.local(nx64.array(problem["X_source"]))
+    psi, want = nx64.array(problem["semi_dual_potential"]), ("c_transform", "colsum", "map")
+    cross = kernels.known_cross(target, x)
+    before = nx64.host(cross)
+    found, expected = (kernels.sweep(target, x, psi, reg, want, cross=c) for c in (cross, None))
+    for name in want:
+        ours, theirs = (nx64.host(getattr(out, name)) for out in (found, expected))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(nx64.host(cross), before)  # it is kept, and not worked in
+    monkeypatch.setattr(kernels, "LARGEST_CROSS", cross.shape[0] * cross.shape[1] - 1)
+    assert kernels.known_cross(target, x) is None
 
 
 def test_memory_is_that_of_a_block(rng):

@@ -71,8 +71,10 @@ class Rounds:
         """Follow with the potential, by points whose bounds the generator will then go down."""
         self.latents = [self.latent() for _ in range(self.loss.dual_steps)]
         batches = [self.loss.rows(self.generator(z)) for z in self.latents]
-        self.loss.follow(torch.cat(batches))
-        self.bounds, self.position = self.loss.majorants(batches), 0
+        points = torch.cat(batches)
+        cross = self.loss.cross(points)
+        self.loss.follow(points, cross)
+        self.bounds, self.position = self.loss.majorants(batches, cross), 0
 
     def state_dict(self):
         return {

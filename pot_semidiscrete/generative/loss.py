@@ -10,7 +10,7 @@ from .._target import build_target, check_init_potential, check_reg
 from .._validation import check_callable, check_count, check_points, check_real, rows
 from ..dual import scale_of, value_of
 from ..envelope import semi_dual_value
-from ..kernels import sweep
+from ..kernels import known_cross, sweep
 from ..solver import solve_target, warn_shortfall
 from ._network import NetworkPotential
 
@@ -223,7 +223,7 @@ class SemiDiscreteLoss(nn.Module):
         return value
 
     @torch.no_grad()
-    def follow(self, x):
+    def follow(self, x, cross=None):
         """Move the potential by a round of many small steps with the points `x`.
 
         For a generator that takes several steps between rounds, as in :func:`train_generator`: the
@@ -234,14 +234,31 @@ class SemiDiscreteLoss(nn.Module):
         ----------
         x : tensor, shape (n, ...)
             Fresh points of the generator: several batches.
+        cross : tensor, optional
+            What :meth:`cross` returned for them.
         """
         if self.is_network:
             for part in x.tensor_split(self.dual_steps):
                 self.dual_step(part)
             return
         average, rounds = self.target.compress(self.average), int(self.n_steps) // self.dual_steps
-        average = ascent.follow(average, rounds, self.target, self.local(x), self._level, self._heat)
+        x = self.local(x)
+        average = ascent.follow(average, rounds, self.target, x, self._level, self._heat, cross)
         self._store(average, average, self.n_steps + self.dual_steps)
+
+    @torch.no_grad()
+    def cross(self, x):
+        """The matrix that :meth:`follow` and :meth:`majorants` begin with, if it can be kept.
+
+        Parameters
+        ----------
+        x : tensor, shape (n, ...)
+
+        Returns
+        -------
+        tensor, shape (n, n_support), or None
+        """
+        return None if self.is_network else known_cross(self.target, self.local(x))
 
     @property
     def has_majorants(self):
@@ -249,7 +266,7 @@ class SemiDiscreteLoss(nn.Module):
         return self.target.cost.name == "sqeuclidean"
 
     @torch.no_grad()
-    def majorants(self, batches):
+    def majorants(self, batches, cross=None):
         """Bounds of the loss that touch it at each of the batches (squared distance only).
 
         With `debias` they are models of first order, and no bounds.
@@ -257,6 +274,8 @@ class SemiDiscreteLoss(nn.Module):
         Parameters
         ----------
         batches : list of tensors, shape (n, ...)
+        cross : tensor, optional
+            What :meth:`cross` returned for all of them together.
 
         Returns
         -------
@@ -269,7 +288,7 @@ class SemiDiscreteLoss(nn.Module):
             )
         x = torch.cat([self.local(batch) for batch in batches])
         potential = self.target.compress(self.average)
-        out = sweep(self.target, x, potential, self.reg, ("c_transform", "map"))
+        out = sweep(self.target, x, potential, self.reg, ("c_transform", "map"), cross=cross)
         goal, value = out.map, out.c_transform
         if self.debias:
             target, potential = self_target(x, self._metric, self.reg)

@@ -13,6 +13,7 @@ from ._generic import Kernel
 CACHE, MEMORY = 2**20, 2**27  # bytes of a block on the host: wished for, and at most
 SHARING = 256  # rows that make the reading of the atoms cheap
 DEVICE_ENTRIES = 2**26  # of a block elsewhere
+LARGEST_CROSS = 2**26  # entries of a matrix that is kept for several sweeps of the same points
 
 
 @dataclass
@@ -68,7 +69,9 @@ _REDUCTIONS = {
 _SUMS = ("colsum", "colsquare")
 
 
-def sweep(target, x, potential, reg, want=("c_transform",), *, values=None, differentiable=False):
+def sweep(
+    target, x, potential, reg, want=("c_transform",), *, values=None, cross=None, differentiable=False
+):
     """Reduce the assignment weights of `x` over blocks of rows.
 
     Parameters
@@ -82,6 +85,8 @@ def sweep(target, x, potential, reg, want=("c_transform",), *, values=None, diff
         Names of the fields of :class:`Sweep` to fill.
     values : array, shape (n_support,), optional
         What ``"average"`` is the average of.
+    cross : array, shape (n, n_support), optional
+        What :func:`known_cross` returned for `x`.
     differentiable : bool
         Keep the autograd graph, recomputing each block when it is differentiated, so that memory
         stays that of a block. Otherwise everything is detached and computed in place.
@@ -93,10 +98,10 @@ def sweep(target, x, potential, reg, want=("c_transform",), *, values=None, diff
     nx = target.nx
     recording = contextlib.nullcontext() if differentiable else envelope.no_grad(nx)
     with envelope.full_precision(nx, x), recording:
-        return _sweep(target, x, potential, reg, want, values, differentiable)
+        return _sweep(target, x, potential, reg, want, values, cross, differentiable)
 
 
-def _sweep(target, x, potential, reg, want, values, differentiable):
+def _sweep(target, x, potential, reg, want, values, cross, differentiable):
     nx = target.nx
     average = lambda target, x, block: block.average(values[:, None])[:, 0]
     reductions = [average if name == "average" else _REDUCTIONS[name] for name in want]
@@ -107,18 +112,31 @@ def _sweep(target, x, potential, reg, want, values, differentiable):
         kernel, guard = select(nx)(target, potential, reg), lambda function: function
 
     @guard
-    def reduce(rows):
-        block = kernel(rows)
+    def reduce(rows, *known):
+        block = kernel(rows, *known)
         return tuple(reduction(target, rows, block) for reduction in reductions)
 
-    step = block_rows(target, x)
-    parts = [reduce(x[start : start + step]) for start in range(0, x.shape[0], step)]
+    step, by_row = block_rows(target, x), [x] if cross is None else [x, cross]
+    starts = range(0, x.shape[0], step)
+    parts = [reduce(*(array[start : start + step] for array in by_row)) for start in starts]
     return Sweep(
         **{
             name: sum(pieces[1:], pieces[0]) if name in _SUMS else _join(pieces, nx)
             for name, pieces in zip(want, zip(*parts, strict=True), strict=True)
         }
     )
+
+
+def known_cross(target, x):
+    """The part of the costs that a sweep computes first, to keep for several sweeps of the points `x`.
+
+    None, and to be computed each time, where it would have more than `LARGEST_CROSS` entries.
+    """
+    nx, atoms = target.nx, target.atoms
+    if x.shape[0] * atoms.shape[0] > LARGEST_CROSS:
+        return None
+    with envelope.full_precision(nx, x), envelope.no_grad(nx):
+        return target.cost.cross(x, atoms, 1.0, nx, lambda u, v: nx.dot(u, v.T))
 
 
 def weight_blocks(target, x, potential, reg):

@@ -32,15 +32,21 @@ class Kernel:
         if reg > 0:
             self.bias = self.bias + target.log_weights
 
-    def __call__(self, x):
-        """Block for the source points `x`, shape (n, d)."""
+    def __call__(self, x, cross=None):
+        """Block for the source points `x`, shape (n, d), and the cross part of their costs, if known."""
         target, nx = self.target, self.nx
-        scores = target.cost.cross(x, target.atoms, self.scale, nx, self.matmul)
+        if cross is None:
+            scores = target.cost.cross(x, target.atoms, self.scale, nx, self.matmul)
+        else:
+            scores = self.scaled(cross)
         row = target.cost.row(x, nx)
         return self.soft(scores, row) if self.reg > 0 else self.hard(scores, row)
 
     def matmul(self, u, v):
         return self.nx.dot(u, v.T)
+
+    def scaled(self, cross):
+        return self.scale * cross
 
     def soft(self, scores, row):
         nx = self.nx

@@ -19,10 +19,17 @@ class NumpyKernel(Kernel):
 
     buffer = None
 
+    def room(self, rows):
+        """Where the scores of these rows go."""
+        if self.buffer is None or len(self.buffer) < len(rows):
+            self.buffer = scratch((len(rows), len(self.bias)), rows.dtype)
+        return self.buffer[: len(rows)]
+
     def matmul(self, u, v):
-        if self.buffer is None or len(self.buffer) < len(u):
-            self.buffer = scratch((len(u), len(v)), u.dtype)
-        return np.matmul(u, v.T, out=self.buffer[: len(u)])
+        return np.matmul(u, v.T, out=self.room(u))
+
+    def scaled(self, cross):
+        return np.multiply(cross, self.scale, out=self.room(cross))
 
     def soft(self, scores, row):
         scores += self.bias

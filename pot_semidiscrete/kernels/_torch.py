@@ -20,14 +20,20 @@ class TorchKernel(Kernel):
 
     buffer = None
 
-    def matmul(self, u, v):
-        n = u.shape[0]
+    def room(self, rows):
+        """Where the scores of these rows go."""
+        n = rows.shape[0]
         if self.buffer is None or self.buffer.shape[0] < n:
-            shape = (n, v.shape[0])
-            self.buffer = (
-                torch.from_numpy(scratch(shape, u.numpy().dtype)) if u.is_cpu else u.new_empty(shape)
-            )
-        return torch.matmul(u, v.T, out=self.buffer[:n])
+            shape, on_host = (n, self.bias.shape[0]), rows.is_cpu
+            memory = scratch(shape, rows.numpy().dtype) if on_host else rows.new_empty(shape)
+            self.buffer = torch.from_numpy(memory) if on_host else memory
+        return self.buffer[:n]
+
+    def matmul(self, u, v):
+        return torch.matmul(u, v.T, out=self.room(u))
+
+    def scaled(self, cross):
+        return torch.mul(cross, self.scale, out=self.room(cross))
 
     def soft(self, scores, row):
         scores += self.bias
