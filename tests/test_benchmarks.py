@@ -4,7 +4,9 @@ import importlib
 import json
 import sys
 
+import numpy as np
 import pytest
+from test_data import idx
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("threadpoolctl")
@@ -23,15 +25,54 @@ SMALLER = {
 }
 
 
+@pytest.fixture
+def mnist(tmp_path, rng):
+    """Folder with files like MNIST's: wide spots of 8 by 8 pixels, in ten places."""
+    places = np.stack(np.meshgrid(np.arange(8), np.arange(8), indexing="ij"), axis=-1)
+    for part in ("train", "t10k"):
+        labels = rng.integers(10, size=2000)
+        spots = np.stack([labels % 5, 4 * (labels // 5)], axis=-1) + rng.random((2000, 2)) + 1.0
+        distance = ((places - spots[:, None, None]) ** 2).sum(axis=-1)
+        images = (255 * np.exp(-distance / 10.0)).astype("uint8")
+        for kind, array in {"images-idx3": images, "labels-idx1": labels.astype("uint8")}.items():
+            (tmp_path / f"{part}-{kind}-ubyte").write_bytes(idx(array))
+    return tmp_path
+
+
+def run(module, monkeypatch, arguments):
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)  # it would stay for other tests
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+    module.main()
+
+
 @pytest.mark.parametrize("name", LEAST)
 def test_benchmark_runs_and_writes_its_results(name, monkeypatch, tmp_path):
     module = importlib.import_module(f"benchmarks.{name}")
     for constant, value in SMALLER.get(name, {}).items():
         monkeypatch.setattr(module, constant, value)
-    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)  # it would stay for other tests
     path = tmp_path / "results.json"
-    monkeypatch.setattr(sys, "argv", [name, *LEAST[name].split(), "--json", str(path)])
-    module.main()
+    run(module, monkeypatch, [*LEAST[name].split(), "--json", path])
     found = json.loads(path.read_text())
     assert found["machine"]["numpy"]
     assert found["accuracy" if name == "solver" else "rows"]
+
+
+def test_benchmark_of_training_compares_its_recipes(mnist, monkeypatch, tmp_path):
+    module, path = importlib.import_module("benchmarks.training"), tmp_path / "results.json"
+    monkeypatch.setattr(module, "N_HELD_OUT", 200)
+    options = f"--seconds 0.5 --seeds 0 --atoms 300 --step 1 --mnist {mnist} --json {path}"
+    run(module, monkeypatch, options.split())
+    found = json.loads(path.read_text())
+    assert set(found["medians"]) == set(module.RECIPES)
+    assert all(row["steps"] > 0 and row["value"][0] < row["value"][1] for row in found["rows"])
+
+
+def test_gallery_keeps_what_an_example_prints_and_draws(mnist, monkeypatch, tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    module, output = importlib.import_module("benchmarks.gallery"), tmp_path / "output"
+    monkeypatch.setattr(module, "EXAMPLES", {"train_generator": "--steps 5"})
+    run(module, monkeypatch, ["--mnist", mnist, "--output", output])
+    printed = (output / "train_generator.txt").read_text()
+    assert printed.startswith("plot_train_generator.py --mnist FOLDER --steps 5")
+    assert capsys.readouterr().out.strip() in printed
+    assert (output / "train_generator.png").stat().st_size > 1000

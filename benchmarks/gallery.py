@@ -1,0 +1,78 @@
+"""The gallery's examples at full size: what they print, and their figures.
+
+``python -m benchmarks.gallery --mnist FOLDER [--examples NAME ...] [--output FOLDER]``
+
+Runs the script of each example in `EXAMPLES` with its arguments, and writes what it printed,
+after the facts of the machine, to ``NAME.txt``, and its figures to ``NAME*.png``. The documentation shows
+the files of ``benchmarks/results/gallery``.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import runpy
+import sys
+import time
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from . import machine
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = {
+    "mnist_regularisation": "--steps 1000",
+    "versus_wgan": "--seconds 180 --output versus_wgan.png",
+}
+
+
+class Tee(io.TextIOBase):
+    """What is written goes to two places."""
+
+    def __init__(self, *streams):
+        self.streams = streams
+
+    def write(self, text):
+        for stream in self.streams:
+            stream.write(text)
+            stream.flush()
+        return len(text)
+
+
+def run(name, mnist, output):
+    """Run an example in the folder `output`, and keep what it prints there."""
+    arguments = ["--mnist", str(Path(mnist).resolve()), *EXAMPLES[name].split()]
+    script, facts, start = ROOT / "examples" / f"plot_{name}.py", machine.facts(), time.perf_counter()
+    output.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(output / f"{name}.txt", "w"))
+        stack.enter_context(contextlib.chdir(output))
+        argv = sys.argv
+        stack.callback(setattr, sys, "argv", argv)
+        sys.argv = [str(script), *arguments]
+        command = " ".join(["plot_" + name + ".py", "--mnist FOLDER", EXAMPLES[name]])
+        file.write(f"{command}\n{', '.join(f'{key} {value}' for key, value in facts.items())}\n\n")
+        stack.enter_context(contextlib.redirect_stdout(Tee(sys.stdout, file)))
+        runpy.run_path(str(script), run_name="__main__")
+        print(f"\n{time.perf_counter() - start:.0f} seconds in all")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--mnist", metavar="FOLDER", required=True, help="folder with its IDX files")
+    parser.add_argument("--examples", choices=EXAMPLES, nargs="+", default=list(EXAMPLES))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "gallery")
+    args = parser.parse_args()
+    os.environ.setdefault("MPLBACKEND", "agg")
+    import torch
+
+    torch.set_num_threads(args.threads)
+    with threadpool_limits(args.threads):
+        for name in args.examples:
+            run(name, args.mnist, args.output)
+
+
+if __name__ == "__main__":
+    main()
