@@ -8,7 +8,8 @@ from .kernels import mean_cost, sweep
 from .schedules import CYCLE_GAIN, ROUND_MEMORY, ROUND_TOP, annealed, cycled, gain
 
 LARGEST_SHARE = 0.25  # passes in one step
-LEAST_ROWS = 32  # points in one step, unless the batch is smaller
+LEAST_ROWS = 32  # points in one step, unless the batch is smaller, or the round too short ...
+LEAST_LENGTH = 16  # ... in steps
 NEAR = 16.0  # passes after which the average is near enough for Newton's method
 LARGEST_PUSH = 3.0  # in units of reg, for one coordinate in one step
 LEAST_LEVEL = 2e-3  # in units of the cost scale
@@ -182,7 +183,8 @@ def follow(average, count, target, x, reg, heat, cross=None):
     -------
     array, shape (n_support,)
     """
-    length, potential, mean = -(-x.shape[0] // LEAST_ROWS), average, average
+    n, potential, mean = x.shape[0], average, average
+    length = max(-(-n // LEAST_ROWS), min(LEAST_LENGTH, n))
     for k in range(length):
         level = cycled(k, length, reg, heat)
         carry = (reg - level) * target.log_weights
@@ -191,7 +193,7 @@ def follow(average, count, target, x, reg, heat, cross=None):
         potential = potential - carry
         mean = averaged(mean, potential, k + 1)
     passes, rounds = ROUND_MEMORY
-    rounds = min(rounds, passes * target.weights.shape[0] / x.shape[0], count + 1.0)
+    rounds = min(rounds, passes * target.weights.shape[0] / n, count + 1.0)
     return average + (mean - average) / max(rounds, 1.0)
 
 

@@ -62,15 +62,18 @@ class Rounds:
 
     def fresh(self):
         """The loss at points that nothing has seen: formula (G)."""
-        for _ in range(self.loss.dual_steps):
-            self.loss.dual_step(self.generator(self.latent()))
+        self.loss.follow(torch.cat(self.draw()[1]))
         z = self.latent()
         return lambda: self.loss(self.generator(z))
 
+    def draw(self):
+        """Latent batches for the potential, and their points."""
+        latents = [self.latent() for _ in range(self.loss.dual_steps)]
+        return latents, [self.loss.rows(self.generator(z)) for z in latents]
+
     def begin(self):
         """Follow with the potential, by points whose bounds the generator will then go down."""
-        self.latents = [self.latent() for _ in range(self.loss.dual_steps)]
-        batches = [self.loss.rows(self.generator(z)) for z in self.latents]
+        self.latents, batches = self.draw()
         points = torch.cat(batches)
         cross = self.loss.cross(points)
         self.loss.follow(points, cross)
