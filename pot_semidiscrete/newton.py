@@ -211,7 +211,9 @@ def _unregularised(target, x, potential, enough):
     start = _descend(target, x, smoothing(target, x, potential))
     if measure(target, x, start, 0.0)[0] > measure(target, x, potential, 0.0)[0]:
         potential = start
-    return climb(target, x, potential, 0.0, enough)
+    found = climb(target, x, potential, 0.0, enough)
+    # the width of the smoothing is that of the first cells: from the better ones it is better
+    return found if found.settled else climb(target, x, found.potential, 0.0, enough)
 
 
 def _descend(target, x, reg):
@@ -348,8 +350,11 @@ def probes(target):
 
 
 def spread(x, n):
-    """At most `n` of the points, evenly spaced: a sampler may return them in an order."""
-    return x[:: -(-x.shape[0] // n)]
+    """At most `n` of the points, evenly spaced: a sampler may return them in an order.
+
+    The spacing is odd, for in a Sobol sequence every second point lies in the same half of the space.
+    """
+    return x[:: -(-x.shape[0] // n) // 2 * 2 + 1] if x.shape[0] > n else x
 
 
 def curvature_of(target, x, potential, reg):

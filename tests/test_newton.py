@@ -11,6 +11,7 @@ from benchmarks import references
 from pot_semidiscrete import newton
 from pot_semidiscrete._target import build_target
 from pot_semidiscrete.kernels import sweep
+from pot_semidiscrete.samplers import SobolSampler
 
 REG = 0.1
 
@@ -324,3 +325,13 @@ def test_degenerate_data_give_finite_results(name, reg, nx):
     assert np.isfinite(nx.host(careful)).all()
     assert math.isfinite(found.trace)
     assert found.value >= before - 10.0 * nx.eps * abs(before)
+
+
+@pytest.mark.parametrize("n", [64, 100, 128, 500])
+def test_a_part_of_quasi_random_points_is_as_even_as_all_of_them(n):
+    x = SobolSampler(2, random_state=0)(1024)
+    part = newton.spread(x, n)
+    assert n / 2 <= len(part) <= n
+    for axis in (0, 1):
+        halves = (part[:, axis] < 0.5).mean()
+        assert abs(halves - 0.5) < 2.0 / len(part) ** 0.75  # 0 or 1 where the spacing is even
