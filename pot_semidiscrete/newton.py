@@ -23,7 +23,7 @@ USUAL_STORE = 2**21
 LEAST_SHARE = 0.125  # of the points, for the curvature ...
 LEAST_ROWS = 2.0  # ... and points for each atom, as far as LARGEST_STORE allows
 LEAST_CURVATURE = 0.3  # in units of b / reg: the floor for atoms that these points hardly visit
-RESIDUAL = 1e-2  # of the conjugate gradients, relative
+REST = 0.15  # of the gain, where conjugate gradients end
 MAX_CONJUGATE = 100
 FLAT = 1e-5  # curvature of a direction, in units of the diagonal
 SPECTRAL = 256  # atoms up to which the curvature is a matrix, decomposed ...
@@ -78,7 +78,7 @@ class Curvature:
     reg : float
     """
 
-    first_damping = 0.02  # of the diagonal, once a step did not increase the value ...
+    first_damping = 0.1  # of the diagonal, once a step did not increase the value ...
     more_damping = 4.0  # ... times this each time, and divided by it when a step did
 
     def __init__(self, target, x, potential, reg):
@@ -111,8 +111,10 @@ class Curvature:
         return self.reg * (solution - self.target.nx.dot(solution, self.target.weights)[:, None])
 
     def trial(self, step, gradient, failures):
-        """What to try of a step, after so many failures: its largest entries are cut."""
+        """What to try of a step, after so many failures: flat directions, and large entries, are cut."""
         nx = self.target.nx
+        if failures:
+            step = self.solve(gradient[None, :], self.damping(failures))[0]
         cap = CLIP**failures * min(float(nx.max(nx.abs(step))), LARGEST_STEP * self.reg)
         return nx.clip(step, -cap, cap)
 
@@ -126,23 +128,23 @@ class Curvature:
         inner = lambda u, v: nx.sum(u * v, axis=1)[:, None]
         residual, solution = right, 0.0 * right
         direction = right / self.diagonal
-        size = goal = inner(right, direction)
-        zero = 0.0 * goal
+        size = inner(right, direction)
+        zero = gain = 0.0 * size
         one = zero + 1.0
-        for _ in range(MAX_CONJUGATE):
+        for k in range(1, MAX_CONJUGATE + 1):
             straight = self.diagonal * direction
             image = self.product(direction) + damping * straight
             along = inner(direction, image)
             # a direction in which the points show no curvature, but rounding, is left alone
             curved = along > FLAT * inner(direction, straight)
             length = nx.where(curved, size / nx.where(curved, along, one), zero)
-            solution = solution + length * direction
+            solution, gain = solution + length * direction, gain + length * size
+            # slow directions, as far as they hold value (Nash and Sofer, 1990)
+            if float(nx.max(k * length * size - REST * gain)) <= 0.0:
+                break
             residual = residual - length * image
             scaled = residual / self.diagonal
             size, last = inner(residual, scaled), size
-            unsolved = nx.where(curved, size - RESIDUAL**2 * goal, zero)
-            if float(nx.max(unsolved)) <= 0.0:
-                break
             direction = nx.where(curved, scaled + size / nx.where(curved, last, one) * direction, zero)
         return solution
 
@@ -166,12 +168,6 @@ class SpectralCurvature(Curvature):
         inverse = np.where(curvatures > FLAT, 1.0 / np.maximum(curvatures, FLAT), 0.0)
         along = (nx.to_numpy(right) / self.root) @ self.axes
         return nx.from_numpy((along * inverse) @ self.axes.T / self.root, type_as=right)
-
-    def trial(self, step, gradient, failures):
-        """What to try, after so many failures: flat directions are left, too."""
-        if failures:
-            step = self.solve(gradient[None, :], self.damping(failures))[0]
-        return super().trial(step, gradient, failures)
 
 
 def improve(target, x, potential, reg, enough=ENOUGH):

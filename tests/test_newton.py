@@ -102,7 +102,7 @@ def test_recomputed_weights_give_what_stored_ones_do(nx, monkeypatch):
 @pytest.mark.parametrize("kind", [newton.Curvature, newton.SpectralCurvature])
 @pytest.mark.parametrize("weights", ["uniform", "dirichlet", "light"])
 def test_solve_inverts_the_product(weights, kind, nx):
-    """To within ``RESIDUAL`` in the norm of the inverse diagonal; a threefold slack for float32."""
+    """The matrix to a residual of 1%, conjugate gradients to a share ``REST`` of all gains."""
     target, x = cloud(nx, weights=law(weights, 30))
     curvature = kind(target, x, near(nx, target, x, REG), REG)
     right, diagonal = newton.probes(target), nx.host(curvature.diagonal)
@@ -112,7 +112,14 @@ def test_solve_inverts_the_product(weights, kind, nx):
     left = nx.host(curvature.product(curvature.invert(right, 0.0))) - nx.host(right)
     norm = lambda u: np.sqrt((u**2 / diagonal).sum(axis=1))
     slack = 1.0 if nx.dtype == "float64" else 3.0
-    assert (norm(left) <= slack * newton.RESIDUAL * norm(nx.host(right))).all()
+    if kind is newton.SpectralCurvature:
+        assert (norm(left) <= slack * 0.01 * norm(nx.host(right))).all()
+    root = np.sqrt(diagonal)
+    matrix = nx.host(curvature.product(nx.array(np.eye(30)))).astype(float) / np.outer(root, root)
+    scaled = nx.host(right) / root
+    gain = (scaled @ np.linalg.pinv(matrix, newton.FLAT) * scaled).sum()
+    reached = (nx.host(right) * nx.host(solved)).sum() / REG
+    assert (1.0 - newton.REST) * gain <= reached <= 1.001 * gain
 
 
 # The maximiser over the points.
