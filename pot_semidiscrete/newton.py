@@ -170,7 +170,7 @@ class SpectralCurvature(Curvature):
         return nx.from_numpy((along * inverse) @ self.axes.T / self.root, type_as=right)
 
 
-def improve(target, x, potential, reg, enough=ENOUGH):
+def improve(target, x, potential, reg, enough=ENOUGH, measured=None):
     """Maximise the semi-dual of the points `x`, to within their statistical error.
 
     Parameters
@@ -182,19 +182,21 @@ def improve(target, x, potential, reg, enough=ENOUGH):
     reg : float
     enough : float
         Share of the statistical error of as many independent points that need not be gained.
+    measured : (float, array), optional
+        Value and marginal of the points at `potential`, if known.
 
     Returns
     -------
     Outcome
     """
     with full_precision(target.nx, x), no_grad(target.nx):
-        return _improve(target, x, potential, reg, enough)
+        return _improve(target, x, potential, reg, enough, measured)
 
 
-def _improve(target, x, potential, reg, enough):
+def _improve(target, x, potential, reg, enough, measured):
     if reg == 0:
         return _unregularised(target, x, potential, enough)
-    found = climb(target, x, potential, reg, enough)
+    found = climb(target, x, potential, reg, enough, measured)
     if found.settled:
         return found
     other = climb(target, x, _descend(target, x, reg), reg, enough)
@@ -225,11 +227,11 @@ def _descend(target, x, reg):
     return potential
 
 
-def climb(target, x, potential, reg, enough=ENOUGH):
+def climb(target, x, potential, reg, enough=ENOUGH, measured=None):
     """Newton steps at one regularisation, while they matter."""
     nx, b, n = target.nx, target.weights, x.shape[0]
-    signs, width = probes(target), reg if reg > 0 else smoothing(target, x, potential)
-    value, marginal = measure(target, x, potential, reg)
+    width = reg if reg > 0 else smoothing(target, x, potential)
+    value, marginal = measured or measure(target, x, potential, reg)
     damping, trace, settled = 0.0, math.nan, False
     for _ in range(MAX_STEPS):
         before = value
@@ -240,12 +242,10 @@ def climb(target, x, potential, reg, enough=ENOUGH):
         curvature = None  # its store is freed before there is another
         curvature = curvature_of(target, x, potential, width)
         gradient = b - marginal
-        solved = curvature.solve(nx.concatenate([gradient[None, :], signs], axis=0), damping)
-        promised = 0.5 * float(nx.sum(gradient * solved[0]))
-        trace = float(nx.sum(signs * solved[1:])) / len(signs) - reg * (b.shape[0] - 1.0)
+        step, promised, trace = _promise(target, curvature, gradient, reg, damping)
         little = enough * trace / (2.0 * n)
         for failures in range(MAX_FAILURES + 1):
-            moved = target.centred(potential + curvature.trial(solved[0], gradient, failures))
+            moved = target.centred(potential + curvature.trial(step, gradient, failures))
             reached, mass = measure(target, x, moved, reg)
             rise = reached - value
             if rise >= 0:
@@ -261,6 +261,25 @@ def climb(target, x, potential, reg, enough=ENOUGH):
             break
         damping = curvature.damping(failures) if failures else damping / curvature.more_damping
     return Outcome(potential, value, marginal, trace, settled)
+
+
+def promise(target, x, potential, reg, marginal):
+    """What a Newton step promises to gain, and the trace of an :class:`Outcome`.
+
+    `marginal` is that of the points at `potential`.
+    """
+    with full_precision(target.nx, x), no_grad(target.nx):
+        width = reg if reg > 0 else smoothing(target, x, potential)
+        curvature = curvature_of(target, x, potential, width)
+        return _promise(target, curvature, target.weights - marginal, reg, 0.0)[1:]
+
+
+def _promise(target, curvature, gradient, reg, damping):
+    """Newton's step, what it promises, and the trace."""
+    nx, signs = target.nx, probes(target)
+    solved = curvature.solve(nx.concatenate([gradient[None, :], signs], axis=0), damping)
+    trace = float(nx.sum(signs * solved[1:])) / len(signs) - reg * (target.weights.shape[0] - 1.0)
+    return solved[0], 0.5 * float(nx.sum(gradient * solved[0])), trace
 
 
 def _again(target, x, best, reg, curvature):
