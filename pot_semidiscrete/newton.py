@@ -318,9 +318,15 @@ class Fit:
         return nx.minimum(b / nx.maximum(self.outcome.marginal, 1e-30 + 0.0 * b), 1.0 + 0.0 * b)
 
     @functools.cached_property
+    def resolved(self):
+        """Whether each atom sees enough points."""
+        nx, b = self.target.nx, self.target.weights
+        return self.reg == 0 or self.points.shape[0] * float(nx.min(b)) > RESOLVED
+
+    @functools.cached_property
     def swept(self):
-        """C-transforms, squares of the weights, and how much of each point `scale` leaves."""
-        want = ("c_transform", "average", "colsquare")
+        """C-transforms, how much of each point `scale` leaves, and squares of the weights if needed."""
+        want = ("c_transform", "average") if self.resolved else ("c_transform", "average", "colsquare")
         potential = self.outcome.potential
         return sweep(self.target, self.points, potential, self.reg, want, values=self.scale)
 
@@ -335,7 +341,7 @@ class Fit:
         """
         nx, b, n = self.target.nx, self.target.weights, self.points.shape[0]
         potential = self.outcome.potential
-        if self.reg == 0 or n * float(nx.min(b)) > RESOLVED:
+        if self.resolved:
             return potential
         mass = nx.maximum(n * self.outcome.marginal, nx.full((1,), 1e-30, type_as=b))
         share = nx.minimum(nx.sqrt(self.swept.colsquare) / mass, 1.0 + 0.0 * b)
