@@ -23,7 +23,7 @@ USUAL_STORE = 2**21
 LEAST_SHARE = 0.125  # of the points, for the curvature ...
 LEAST_ROWS = 2.0  # ... and points for each atom, as far as LARGEST_STORE allows
 LEAST_CURVATURE = 0.3  # in units of b / reg: the floor for atoms that these points hardly visit
-RESIDUAL = 1e-2  # of the conjugate gradients, relative
+REST = 0.15  # of the gain, where conjugate gradients end
 MAX_CONJUGATE = 100
 FLAT = 1e-5  # curvature of a direction, in units of the diagonal
 SPECTRAL = 256  # atoms up to which the curvature is a matrix, decomposed ...
@@ -78,7 +78,7 @@ class Curvature:
     reg : float
     """
 
-    first_damping = 0.02  # of the diagonal, once a step did not increase the value ...
+    first_damping = 0.1  # of the diagonal, once a step did not increase the value ...
     more_damping = 4.0  # ... times this each time, and divided by it when a step did
 
     def __init__(self, target, x, potential, reg):
@@ -111,8 +111,10 @@ class Curvature:
         return self.reg * (solution - self.target.nx.dot(solution, self.target.weights)[:, None])
 
     def trial(self, step, gradient, failures):
-        """What to try of a step, after so many failures: its largest entries are cut."""
+        """What to try of a step, after so many failures: flat directions, and large entries, are cut."""
         nx = self.target.nx
+        if failures:
+            step = self.solve(gradient[None, :], self.damping(failures))[0]
         cap = CLIP**failures * min(float(nx.max(nx.abs(step))), LARGEST_STEP * self.reg)
         return nx.clip(step, -cap, cap)
 
@@ -126,23 +128,23 @@ class Curvature:
         inner = lambda u, v: nx.sum(u * v, axis=1)[:, None]
         residual, solution = right, 0.0 * right
         direction = right / self.diagonal
-        size = goal = inner(right, direction)
-        zero = 0.0 * goal
+        size = inner(right, direction)
+        zero = gain = 0.0 * size
         one = zero + 1.0
-        for _ in range(MAX_CONJUGATE):
+        for k in range(1, MAX_CONJUGATE + 1):
             straight = self.diagonal * direction
             image = self.product(direction) + damping * straight
             along = inner(direction, image)
             # a direction in which the points show no curvature, but rounding, is left alone
             curved = along > FLAT * inner(direction, straight)
             length = nx.where(curved, size / nx.where(curved, along, one), zero)
-            solution = solution + length * direction
+            solution, gain = solution + length * direction, gain + length * size
+            # slow directions, as far as they hold value (Nash and Sofer, 1990)
+            if float(nx.max(k * length * size - REST * gain)) <= 0.0:
+                break
             residual = residual - length * image
             scaled = residual / self.diagonal
             size, last = inner(residual, scaled), size
-            unsolved = nx.where(curved, size - RESIDUAL**2 * goal, zero)
-            if float(nx.max(unsolved)) <= 0.0:
-                break
             direction = nx.where(curved, scaled + size / nx.where(curved, last, one) * direction, zero)
         return solution
 
@@ -167,14 +169,8 @@ class SpectralCurvature(Curvature):
         along = (nx.to_numpy(right) / self.root) @ self.axes
         return nx.from_numpy((along * inverse) @ self.axes.T / self.root, type_as=right)
 
-    def trial(self, step, gradient, failures):
-        """What to try, after so many failures: flat directions are left, too."""
-        if failures:
-            step = self.solve(gradient[None, :], self.damping(failures))[0]
-        return super().trial(step, gradient, failures)
 
-
-def improve(target, x, potential, reg, enough=ENOUGH):
+def improve(target, x, potential, reg, enough=ENOUGH, measured=None):
     """Maximise the semi-dual of the points `x`, to within their statistical error.
 
     Parameters
@@ -186,19 +182,21 @@ def improve(target, x, potential, reg, enough=ENOUGH):
     reg : float
     enough : float
         Share of the statistical error of as many independent points that need not be gained.
+    measured : (float, array), optional
+        Value and marginal of the points at `potential`, if known.
 
     Returns
     -------
     Outcome
     """
     with full_precision(target.nx, x), no_grad(target.nx):
-        return _improve(target, x, potential, reg, enough)
+        return _improve(target, x, potential, reg, enough, measured)
 
 
-def _improve(target, x, potential, reg, enough):
+def _improve(target, x, potential, reg, enough, measured):
     if reg == 0:
         return _unregularised(target, x, potential, enough)
-    found = climb(target, x, potential, reg, enough)
+    found = climb(target, x, potential, reg, enough, measured)
     if found.settled:
         return found
     other = climb(target, x, _descend(target, x, reg), reg, enough)
@@ -211,7 +209,9 @@ def _unregularised(target, x, potential, enough):
     start = _descend(target, x, smoothing(target, x, potential))
     if measure(target, x, start, 0.0)[0] > measure(target, x, potential, 0.0)[0]:
         potential = start
-    return climb(target, x, potential, 0.0, enough)
+    found = climb(target, x, potential, 0.0, enough)
+    # the width of the smoothing is that of the first cells: from the better ones it is better
+    return found if found.settled else climb(target, x, found.potential, 0.0, enough)
 
 
 def _descend(target, x, reg):
@@ -227,11 +227,11 @@ def _descend(target, x, reg):
     return potential
 
 
-def climb(target, x, potential, reg, enough=ENOUGH):
+def climb(target, x, potential, reg, enough=ENOUGH, measured=None):
     """Newton steps at one regularisation, while they matter."""
     nx, b, n = target.nx, target.weights, x.shape[0]
-    signs, width = probes(target), reg if reg > 0 else smoothing(target, x, potential)
-    value, marginal = measure(target, x, potential, reg)
+    width = reg if reg > 0 else smoothing(target, x, potential)
+    value, marginal = measured or measure(target, x, potential, reg)
     damping, trace, settled = 0.0, math.nan, False
     for _ in range(MAX_STEPS):
         before = value
@@ -242,12 +242,10 @@ def climb(target, x, potential, reg, enough=ENOUGH):
         curvature = None  # its store is freed before there is another
         curvature = curvature_of(target, x, potential, width)
         gradient = b - marginal
-        solved = curvature.solve(nx.concatenate([gradient[None, :], signs], axis=0), damping)
-        promised = 0.5 * float(nx.sum(gradient * solved[0]))
-        trace = float(nx.sum(signs * solved[1:])) / len(signs) - reg * (b.shape[0] - 1.0)
+        step, promised, trace = _promise(target, curvature, gradient, reg, damping)
         little = enough * trace / (2.0 * n)
         for failures in range(MAX_FAILURES + 1):
-            moved = target.centred(potential + curvature.trial(solved[0], gradient, failures))
+            moved = target.centred(potential + curvature.trial(step, gradient, failures))
             reached, mass = measure(target, x, moved, reg)
             rise = reached - value
             if rise >= 0:
@@ -263,6 +261,25 @@ def climb(target, x, potential, reg, enough=ENOUGH):
             break
         damping = curvature.damping(failures) if failures else damping / curvature.more_damping
     return Outcome(potential, value, marginal, trace, settled)
+
+
+def promise(target, x, potential, reg, marginal):
+    """What a Newton step promises to gain, and the trace of an :class:`Outcome`.
+
+    `marginal` is that of the points at `potential`.
+    """
+    with full_precision(target.nx, x), no_grad(target.nx):
+        width = reg if reg > 0 else smoothing(target, x, potential)
+        curvature = curvature_of(target, x, potential, width)
+        return _promise(target, curvature, target.weights - marginal, reg, 0.0)[1:]
+
+
+def _promise(target, curvature, gradient, reg, damping):
+    """Newton's step, what it promises, and the trace."""
+    nx, signs = target.nx, probes(target)
+    solved = curvature.solve(nx.concatenate([gradient[None, :], signs], axis=0), damping)
+    trace = float(nx.sum(signs * solved[1:])) / len(signs) - reg * (target.weights.shape[0] - 1.0)
+    return solved[0], 0.5 * float(nx.sum(gradient * solved[0])), trace
 
 
 def _again(target, x, best, reg, curvature):
@@ -301,9 +318,15 @@ class Fit:
         return nx.minimum(b / nx.maximum(self.outcome.marginal, 1e-30 + 0.0 * b), 1.0 + 0.0 * b)
 
     @functools.cached_property
+    def resolved(self):
+        """Whether each atom sees enough points."""
+        nx, b = self.target.nx, self.target.weights
+        return self.reg == 0 or self.points.shape[0] * float(nx.min(b)) > RESOLVED
+
+    @functools.cached_property
     def swept(self):
-        """C-transforms, squares of the weights, and how much of each point `scale` leaves."""
-        want = ("c_transform", "average", "colsquare")
+        """C-transforms, how much of each point `scale` leaves, and squares of the weights if needed."""
+        want = ("c_transform", "average") if self.resolved else ("c_transform", "average", "colsquare")
         potential = self.outcome.potential
         return sweep(self.target, self.points, potential, self.reg, want, values=self.scale)
 
@@ -318,7 +341,7 @@ class Fit:
         """
         nx, b, n = self.target.nx, self.target.weights, self.points.shape[0]
         potential = self.outcome.potential
-        if self.reg == 0 or n * float(nx.min(b)) > RESOLVED:
+        if self.resolved:
             return potential
         mass = nx.maximum(n * self.outcome.marginal, nx.full((1,), 1e-30, type_as=b))
         share = nx.minimum(nx.sqrt(self.swept.colsquare) / mass, 1.0 + 0.0 * b)
@@ -348,8 +371,11 @@ def probes(target):
 
 
 def spread(x, n):
-    """At most `n` of the points, evenly spaced: a sampler may return them in an order."""
-    return x[:: -(-x.shape[0] // n)]
+    """At most `n` of the points, evenly spaced: a sampler may return them in an order.
+
+    The spacing is odd, for in a Sobol sequence every second point lies in the same half of the space.
+    """
+    return x[:: -(-x.shape[0] // n) // 2 * 2 + 1] if x.shape[0] > n else x
 
 
 def curvature_of(target, x, potential, reg):

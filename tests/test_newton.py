@@ -11,6 +11,7 @@ from benchmarks import references
 from pot_semidiscrete import newton
 from pot_semidiscrete._target import build_target
 from pot_semidiscrete.kernels import sweep
+from pot_semidiscrete.samplers import SobolSampler
 
 REG = 0.1
 
@@ -101,7 +102,7 @@ def test_recomputed_weights_give_what_stored_ones_do(nx, monkeypatch):
 @pytest.mark.parametrize("kind", [newton.Curvature, newton.SpectralCurvature])
 @pytest.mark.parametrize("weights", ["uniform", "dirichlet", "light"])
 def test_solve_inverts_the_product(weights, kind, nx):
-    """To within ``RESIDUAL`` in the norm of the inverse diagonal; a threefold slack for float32."""
+    """The matrix to a residual of 1%, conjugate gradients to a share ``REST`` of all gains."""
     target, x = cloud(nx, weights=law(weights, 30))
     curvature = kind(target, x, near(nx, target, x, REG), REG)
     right, diagonal = newton.probes(target), nx.host(curvature.diagonal)
@@ -111,7 +112,14 @@ def test_solve_inverts_the_product(weights, kind, nx):
     left = nx.host(curvature.product(curvature.invert(right, 0.0))) - nx.host(right)
     norm = lambda u: np.sqrt((u**2 / diagonal).sum(axis=1))
     slack = 1.0 if nx.dtype == "float64" else 3.0
-    assert (norm(left) <= slack * newton.RESIDUAL * norm(nx.host(right))).all()
+    if kind is newton.SpectralCurvature:
+        assert (norm(left) <= slack * 0.01 * norm(nx.host(right))).all()
+    root = np.sqrt(diagonal)
+    matrix = nx.host(curvature.product(nx.array(np.eye(30)))).astype(float) / np.outer(root, root)
+    scaled = nx.host(right) / root
+    gain = (scaled @ np.linalg.pinv(matrix, newton.FLAT) * scaled).sum()
+    reached = (nx.host(right) * nx.host(solved)).sum() / REG
+    assert (1.0 - newton.REST) * gain <= reached <= 1.001 * gain
 
 
 # The maximiser over the points.
@@ -324,3 +332,13 @@ def test_degenerate_data_give_finite_results(name, reg, nx):
     assert np.isfinite(nx.host(careful)).all()
     assert math.isfinite(found.trace)
     assert found.value >= before - 10.0 * nx.eps * abs(before)
+
+
+@pytest.mark.parametrize("n", [64, 100, 128, 500])
+def test_a_part_of_quasi_random_points_is_as_even_as_all_of_them(n):
+    x = SobolSampler(2, random_state=0)(1024)
+    part = newton.spread(x, n)
+    assert n / 2 <= len(part) <= n
+    for axis in (0, 1):
+        halves = (part[:, axis] < 0.5).mean()
+        assert abs(halves - 0.5) < 2.0 / len(part) ** 0.75  # 0 or 1 where the spacing is even
