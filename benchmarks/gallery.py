@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.gallery --mnist FOLDER [--examples NAME ...] [--output FOLDER]``
 
-Runs the script of each example in `EXAMPLES` with its arguments, and writes what it printed, after the
-facts of the machine, to ``NAME.txt``, and its figures to ``NAME*.png``. The documentation shows the files
-of ``benchmarks/results/gallery``.
+Runs the script of each example in `EXAMPLES` with its arguments, and writes what it printed, after
+the facts of the machine, to ``NAME.txt``, and its figures to ``NAME*.png``. The documentation shows
+the files of ``benchmarks/results/gallery``.
 """
 
 import argparse
