@@ -69,7 +69,7 @@ class Run:
     def __init__(self, lr, betas, falls, batch_size=200):
         torch.manual_seed(args.seed)
         self.generator, self.batch_size = mlp_generator(latent_dim, shape, widths), batch_size
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=lr, betas=betas)
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=lr, betas=betas, fused=True)
         self.lr, self.falls, self.steps, self.start = lr, falls, 0, time.process_time()
 
     def draw(self):
@@ -122,7 +122,9 @@ def wgan_gp(critic_steps=5, weight=10.0, **options):
     for rows, columns in zip((d, *critic_widths), critic_widths, strict=False):
         layers += [nn.Linear(rows, columns), nn.LeakyReLU(0.2)]
     critic = nn.Sequential(*layers, nn.Linear(critic_widths[-1], 1))
-    optimizer = torch.optim.Adam(critic.parameters(), lr=options["lr"], betas=options["betas"])
+    optimizer = torch.optim.Adam(
+        critic.parameters(), lr=options["lr"], betas=options["betas"], fused=True
+    )
     while run.goes_on(optimizer):
         for _ in range(critic_steps):
             y = run.data()
