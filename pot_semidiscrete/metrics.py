@@ -6,6 +6,17 @@ import ot
 BLOCK = 500  # points at a time
 
 
+def _samples(x, y):
+    """Points of any shape as rows of one length, in double precision."""
+    x, y = (np.asarray(points, dtype=float) for points in (x, y))
+    if x.ndim < 2 or y.ndim < 2 or x.shape[1:] != y.shape[1:] or 0 in x.shape + y.shape:
+        raise ValueError(
+            "x, y: expected points of one shape, arrays of shape (n, ...) and (m, ...), received shapes "
+            f"{x.shape} and {y.shape}."
+        )
+    return _flat(x), _flat(y)
+
+
 def transport_cost(x, y, unit=1.0):
     """Exact squared Euclidean transport cost between two samples, by :func:`ot.emd2`.
 
@@ -13,8 +24,8 @@ def transport_cost(x, y, unit=1.0):
 
     Parameters
     ----------
-    x : ndarray, shape (n, d)
-    y : ndarray, shape (m, d)
+    x : ndarray, shape (n, ...)
+    y : ndarray, shape (m, ...)
     unit : float
         What to divide the cost by.
 
@@ -28,7 +39,7 @@ def transport_cost(x, y, unit=1.0):
     >>> transport_cost(np.zeros((2, 1)), np.ones((2, 1)))
     1.0
     """
-    x, y = (np.asarray(points, dtype=float) for points in (x, y))
+    x, y = _samples(x, y)
     # 10 million iterations: ot.emd2's own limit is met at 2,000 points
     return float(ot.emd2([], [], ot.dist(x, y), numItermax=10_000_000)) / unit
 
@@ -38,8 +49,8 @@ def covariance_ratio(x, y):
 
     Parameters
     ----------
-    x : ndarray, shape (n, d)
-    y : ndarray, shape (m, d)
+    x : ndarray, shape (n, ...)
+    y : ndarray, shape (m, ...)
 
     Returns
     -------
@@ -51,7 +62,7 @@ def covariance_ratio(x, y):
     >>> covariance_ratio(np.array([[0.0], [1.0]]), np.array([[0.0], [2.0]]))
     0.25
     """
-    x, y = (np.asarray(points, dtype=float) for points in (x, y))
+    x, y = _samples(x, y)
     return float(x.var(axis=0, ddof=1).sum() / y.var(axis=0, ddof=1).sum())
 
 
@@ -60,8 +71,8 @@ def nearest_cost(x, y, unit=1.0):
 
     Parameters
     ----------
-    x : ndarray, shape (n, d)
-    y : ndarray, shape (m, d)
+    x : ndarray, shape (n, ...)
+    y : ndarray, shape (m, ...)
     unit : float
         What to divide it by.
 
@@ -75,7 +86,7 @@ def nearest_cost(x, y, unit=1.0):
     >>> nearest_cost(np.array([[0.0], [1.0]]), np.array([[0.0], [3.0]]))
     0.5
     """
-    x, y = (np.asarray(points, dtype=float) for points in (x, y))
+    x, y = _samples(x, y)
     nearest = [ot.dist(part, y).min(axis=1) for part in np.array_split(x, -(-len(x) // BLOCK))]
     return float(np.concatenate(nearest).mean()) / unit
 
@@ -89,8 +100,8 @@ def frechet_distance(x, y):
 
     Parameters
     ----------
-    x : ndarray, shape (n, d)
-    y : ndarray, shape (m, d)
+    x : ndarray, shape (n, ...)
+    y : ndarray, shape (m, ...)
 
     Returns
     -------
@@ -102,7 +113,7 @@ def frechet_distance(x, y):
     >>> frechet_distance(np.array([[-1.0], [1.0]]), np.array([[0.0], [4.0]]))  # sd sqrt(2), sqrt(8)
     6.0
     """
-    x, y = (np.asarray(points, dtype=float) for points in (x, y))
+    x, y = _samples(x, y)
     cx, cy = (np.atleast_2d(np.cov(points.T)) for points in (x, y))
     values, vectors = np.linalg.eigh(cx)
     root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T

@@ -18,6 +18,9 @@ from pot_semidiscrete.metrics import (
     transport_cost,
 )
 
+MEASURES = transport_cost, covariance_ratio, nearest_cost, frechet_distance
+OTHER_SHAPES = ((5, 2), (5, 3)), ((5,), (5,)), ((0, 2), (5, 2)), ((5, 4), (5, 2, 2))
+
 
 def test_transport_cost_is_the_best_permutation(rng):
     x, y = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
@@ -44,6 +47,19 @@ def test_transport_cost_of_a_set_to_itself_is_zero(rng):
 def test_transport_cost_of_a_translation_is_its_square(rng):
     x = rng.normal(size=(40, 2))
     assert transport_cost(x, x + [3.0, 4.0]) == pytest.approx(25, rel=1e-12)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_points_may_be_images(measure, rng):
+    x, y = rng.random((30, 3, 4)), rng.random((40, 3, 4))
+    assert measure(x, y) == measure(x.reshape(30, 12), y.reshape(40, 12))
+
+
+@pytest.mark.parametrize("shapes", OTHER_SHAPES, ids=str)
+@pytest.mark.parametrize("measure", MEASURES)
+def test_points_of_other_shapes_are_refused(measure, shapes):
+    with pytest.raises(ValueError, match="expected points of one shape"):
+        measure(*map(np.zeros, shapes))
 
 
 def test_covariance_ratio(rng):
