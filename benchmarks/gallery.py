@@ -22,8 +22,8 @@ from . import machine
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = {
-    "mnist_regularisation": "--steps 800",
-    "versus_wgan": "--seconds 120 --output versus_wgan.png",
+    "mnist_regularisation": "--steps 800 --generators MLP",
+    "versus_wgan": "--seconds 90 --output versus_wgan.png",
 }
 
 

@@ -34,6 +34,7 @@ from pot_semidiscrete.plot import plot_images
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--mnist", metavar="FOLDER", help="folder with MNIST's IDX files")
+parser.add_argument("--generators", choices=("MLP", "DCGAN"), nargs="+", default=["MLP", "DCGAN"])
 parser.add_argument("--steps", type=int, default=1000, help="steps of each generator")
 parser.add_argument("--output", default="mnist_regularisation", help="start of the figures' names")
 args = parser.parse_args()
@@ -106,12 +107,12 @@ print(
     f"{'':8}{'reg':>6}{'seconds':>9}{'cost':>8}{'covariance':>12}{'Frechet':>9}{'masses':>8}{'varies':>8}"
 )
 print(f"{'data':23}{floor['cost']:8.3f}{floor['covariance']:12.2f}{floor['frechet']:9.1f}")
-for name, make in makers.items():
+for name in args.generators:
     for reg in regs:
         start = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            run = runs[name, reg] = train(make, reg)
+            run = runs[name, reg] = train(makers[name], reg)
         seconds = time.perf_counter() - start
         samples[name, reg] = draw(run.generator, len(held_out))
         found, history = judge(samples[name, reg]), run.history
@@ -126,8 +127,10 @@ for name, make in makers.items():
 # %%
 # Images of each, from the same latent points.
 
-figure, axes = plt.subplots(2, len(regs), figsize=(2.4 * len(regs), 5.4), layout="constrained")
-for row, name in zip(axes, makers, strict=True):
+shape = len(args.generators), len(regs)
+size = 2.4 * len(regs), 2.7 * len(args.generators)
+figure, axes = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
+for row, name in zip(axes, args.generators, strict=True):
     for axis, reg in zip(row, regs, strict=True):
         plot_images(samples[name, reg][:48], axis, columns=6, title=f"reg {reg:g}")
     row[0].set_ylabel(name)
@@ -137,14 +140,16 @@ figure.savefig(f"{args.output}_images.png", dpi=120)
 # The losses, in the unit of the table: the semi-dual values differ by what the entropy adds, so compare
 # their noise and not their height.
 
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
-for axis, name in zip(axes, makers, strict=True):
+shape = 1, len(args.generators)
+size = 4.5 * len(args.generators), 3.6
+figure, axes = plt.subplots(*shape, figsize=size, layout="constrained", sharey=True, squeeze=False)
+for axis, name in zip(axes[0], args.generators, strict=True):
     for k, reg in enumerate(regs):
         loss = runs[name, reg].history["loss"] / unit
         axis.plot(np.arange(1, len(loss) + 1), loss, color=plt.cm.viridis(k / len(regs)), lw=0.6)
         axis.plot([], [], color=plt.cm.viridis(k / len(regs)), label=f"reg {reg:g}")
     axis.set(title=name, xlabel="step of the generator", xscale="log", ylim=(0, 1))
-axes[0].set_ylabel("loss of a batch / mean $|y|^2$")
-axes[1].legend()
+axes[0, 0].set_ylabel("loss of a batch / mean $|y|^2$")
+axes[0, -1].legend()
 figure.savefig(f"{args.output}_losses.png", dpi=120)
 plt.show()

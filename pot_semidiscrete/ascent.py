@@ -164,7 +164,7 @@ def follow(average, count, target, x, reg, heat, cross=None):
 
     One cycle, as of :func:`track`, from `heat` times `reg` down to `reg`; but the few points of a step,
     and the large first levels, leave a noise of many `reg` in its average where an atom sees few. So
-    the potential is an average over the last rounds, of half a pass in all, but at most of five: it must
+    the potential is an average over the last rounds, of one pass in all, but at most of five: it must
     not lag behind the source.
 
     Parameters

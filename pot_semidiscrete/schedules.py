@@ -10,7 +10,7 @@ import math
 SETTLED = 60.0  # passes after which the level falls slowly, at reg = 0
 CYCLE_HEAT = 5.0  # from where the regularisation falls to its value within a cycle of dual steps
 ROUND_TOP = 0.1  # the same for the many steps of a round, in units of the cost scale
-ROUND_MEMORY = 0.5, 5.0  # passes that the average over rounds spans, and rounds at most
+ROUND_MEMORY = 1.0, 5.0  # passes that the average over rounds spans, and rounds at most
 CYCLE_GAIN = 0.7  # step within a cycle, in units of reg / b_j, however few points an atom sees
 
 
