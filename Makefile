@@ -1,4 +1,5 @@
 PYTHON ?= python
+MNIST ?= mnist
 
 .PHONY: test lint format doc references benchmarks
 
@@ -24,3 +25,6 @@ benchmarks:
 	$(PYTHON) -m benchmarks.solver --json benchmarks/results/solver.json
 	$(PYTHON) -m benchmarks.quasi --json benchmarks/results/quasi.json
 	$(PYTHON) -m benchmarks.correction --samples 64000 1000 --json benchmarks/results/correction.json
+	$(PYTHON) -m benchmarks.certificates --json benchmarks/results/certificates.json
+	$(PYTHON) -m benchmarks.training --mnist $(MNIST) --json benchmarks/results/training.json
+	$(PYTHON) -m benchmarks.gallery --mnist $(MNIST)
