@@ -60,7 +60,7 @@ class SemiDiscreteLoss(nn.Module):
     ``loss(x)`` is the Monte-Carlo semi-dual value
     :math:`\frac1n \sum_i \psi^{c,\lambda}(x_i) + \langle b, \psi \rangle`, whose gradient in `x`
     makes ``backward()`` follow :math:`\nabla W_\lambda(\theta)`, formula (G). The potential is only
-    moved by :meth:`fit` and :meth:`dual_step`, never by ``loss(x)``.
+    moved by :meth:`follow`, :meth:`dual_step` and :meth:`fit`, never by ``loss(x)``.
 
     Parameters
     ----------
@@ -125,8 +125,7 @@ class SemiDiscreteLoss(nn.Module):
     >>> from pot_semidiscrete.generative import SemiDiscreteLoss
     >>> generator = torch.nn.Linear(2, 2)
     >>> loss = SemiDiscreteLoss(torch.rand(100, 2))
-    >>> for _ in range(5):
-    ...     value = loss.dual_step(generator(torch.randn(64, 2)))
+    >>> loss.follow(generator(torch.randn(320, 2)))
     >>> loss(generator(torch.randn(64, 2))).backward()
     >>> generator.weight.grad.shape
     torch.Size([2, 2])
@@ -226,8 +225,8 @@ class SemiDiscreteLoss(nn.Module):
     def follow(self, x, cross=None):
         """Move the potential by a round of many small steps with the points `x`.
 
-        For a generator that takes several steps between rounds, as in :func:`train_generator`: the
-        potential is an average over the last rounds. It counts for `dual_steps`, and with a network
+        For a generator that takes one or several steps between rounds, as in :func:`train_generator`:
+        the potential is an average over the last rounds. It counts for `dual_steps`, and with a network
         it is as many, each with a share of the points.
 
         Parameters
