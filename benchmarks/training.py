@@ -37,7 +37,7 @@ from threadpoolctl import threadpool_limits
 from pot_semidiscrete import solve_semidiscrete
 from pot_semidiscrete.datasets import load_mnist, load_mnist_labels
 from pot_semidiscrete.generative import mlp_generator, train_generator
-from pot_semidiscrete.generative.training import BETAS, LEARNING_RATE, fall
+from pot_semidiscrete.generative.training import LEARNING_RATE, adam, fall
 from pot_semidiscrete.metrics import Classifier, Judge
 
 from . import machine
@@ -111,8 +111,7 @@ class Run:
 
 
 def ours(run):
-    parameters = run.generator.parameters()
-    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=BETAS, fused=True)
+    optimizer = adam(list(run.generator.parameters()))
 
     def by_the_clock(result):
         run.steps += 1

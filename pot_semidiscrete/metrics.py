@@ -285,8 +285,8 @@ class Judge:
     """
 
     def __init__(self, images, held_out, classifier, *, random_state=0):
-        self.train, self.held_out = _flat(images), _flat(held_out)
-        self.unit = float((self.train.astype(float) ** 2).sum(axis=1).mean())
+        self.train, self.held_out = images, held_out
+        self.unit = float((_flat(images).astype(float) ** 2).sum(axis=1).mean())
         self.classifier = classifier
         self._features = classifier.features(held_out)
         order = np.random.default_rng(random_state).permutation(len(images))
@@ -298,12 +298,11 @@ class Judge:
         return self._measure(images, self.train)
 
     def _measure(self, images, train):
-        x = _flat(images)
         shares = class_shares(self.classifier.labels(images), self.classifier.n_classes)
         return {
-            "cost": transport_cost(x, self.held_out, self.unit),
-            "covariance": covariance_ratio(x, self.held_out),
-            "nearest": nearest_cost(x, train, self.unit),
+            "cost": transport_cost(images, self.held_out, self.unit),
+            "covariance": covariance_ratio(images, self.held_out),
+            "nearest": nearest_cost(images, train, self.unit),
             "frechet": frechet_distance(self.classifier.features(images), self._features),
             "entropy": entropy(shares),
             "rarest": float(shares.min()),

@@ -195,23 +195,29 @@ def improve(target, x, potential, reg, enough=ENOUGH, measured=None):
 
 def _improve(target, x, potential, reg, enough, measured):
     if reg == 0:
-        return _unregularised(target, x, potential, enough)
+        return _unregularised(target, x, potential, enough, measured)
     found = climb(target, x, potential, reg, enough, measured)
     if found.settled:
         return found
     other = climb(target, x, _descend(target, x, reg), reg, enough)
     best = max(found, other, key=lambda outcome: outcome.value)
-    return best if best.settled else climb(target, x, best.potential, reg, enough)
+    return best if best.settled else _go_on(target, x, best, reg, enough)
 
 
-def _unregularised(target, x, potential, enough):
+def _go_on(target, x, outcome, reg, enough):
+    """Climb from where Newton's method has been."""
+    return climb(target, x, outcome.potential, reg, enough, (outcome.value, outcome.marginal))
+
+
+def _unregularised(target, x, potential, enough, measured):
     """Newton steps at ``reg = 0``, where no step knows how far to trust it: from above, once."""
     start = _descend(target, x, smoothing(target, x, potential))
-    if measure(target, x, start, 0.0)[0] > measure(target, x, potential, 0.0)[0]:
-        potential = start
-    found = climb(target, x, potential, 0.0, enough)
+    here, there = measured or measure(target, x, potential, 0.0), measure(target, x, start, 0.0)
+    if there[0] > here[0]:
+        potential, here = start, there
+    found = climb(target, x, potential, 0.0, enough, here)
     # the width of the smoothing is that of the first cells: from the better ones it is better
-    return found if found.settled else climb(target, x, found.potential, 0.0, enough)
+    return found if found.settled else _go_on(target, x, found, 0.0, enough)
 
 
 def _descend(target, x, reg):

@@ -386,7 +386,7 @@ def train_generator(
         loss = _loss(target, reg, 5 if dual_steps is None else dual_steps)
     latent = _latent(latent_sampler, loss, random_state)
     schedule = None if optimizer is not None else lambda k: LEARNING_RATE * fall(k / n_steps)
-    optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", _adam)
+    optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", adam)
     reuse = resolve_reuse(reuse, loss)
     trainer = Trainer(generator, latent, loss, optimizer, schedule, batch_size, reuse)
     if checkpoint is not None:
@@ -484,7 +484,7 @@ def _loss(target, reg, dual_steps):
     return SemiDiscreteLoss(target, reg=reg, dual_steps=dual_steps)
 
 
-def _adam(parameters):
-    # one pass over the parameters, where torch has it
+def adam(parameters):
+    """The default optimiser of a list of parameters: in one pass over them, where torch has it."""
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
     return torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=BETAS, fused=fused)
