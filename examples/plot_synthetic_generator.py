@@ -66,7 +66,7 @@ def train(atoms, reg):
         step = len(result.history["loss"])
         if step in shown:
             with torch.no_grad():
-                frames[step] = result.generator(z), result.loss.average.clone()
+                frames[step] = result.generator(z), result.loss.potential.clone()
 
     result = train_generator(
         new_generator(),
@@ -148,7 +148,7 @@ for axis, share in zip(axes, shares, strict=True):
     with torch.no_grad():
         points = result.generator(z)
         fresh = result.generator(torch.randn(2000, 2, generator=torch.Generator().manual_seed(2)))
-    found = gradient_diagnostics(atoms, fresh, result.loss.average, reg=reg)
+    found = gradient_diagnostics(atoms, fresh, result.loss.potential, reg=reg)
     varies = np.std(result.history["loss"][-100:]) / np.mean(result.history["loss"][-100:])
     print(f"{share:8.1%}{cost:8.4f}{ratio:12.2f}{varies:8.3f}  {found.verdict}")
     for words in (*found.reasons, *found.notes, *(f"warned: {w.message}" for w in caught)):

@@ -5,11 +5,12 @@ from typing import Any
 
 from .dual import scale_of
 from .kernels import mean_cost, sweep
-from .schedules import CYCLE_GAIN, ROUND_MEMORY, ROUND_TOP, annealed, cycled, gain
+from .schedules import ROUND_GAIN, ROUND_MEMORY, ROUND_TOP, annealed, cooled, gain
 
 LARGEST_SHARE = 0.25  # passes in one step
 LEAST_ROWS = 32  # points in one step, unless the batch is smaller, or the round too short ...
 LEAST_LENGTH = 16  # ... in steps
+FITTED = 5  # rounds that a potential counts for that was solved for
 NEAR = 16.0  # passes after which the average is near enough for Newton's method
 LARGEST_PUSH = 3.0  # in units of reg, for one coordinate in one step
 LEAST_LEVEL = 2e-3  # in units of the cost scale
@@ -119,7 +120,7 @@ def warm_up(target, draw, reg, n_batches=50):
     ratio = reg / state.level if state.level > 0 else 1.0
     for k in range(n_batches):
         level = state.level * ratio ** (k / max(n_batches - 1.0, 1.0))
-        potential, _ = move(target, draw(), potential, level, CYCLE_GAIN)
+        potential, _ = move(target, draw(), potential, level, ROUND_GAIN)
         average = averaged(average, potential, k + 1)
     return average
 
@@ -137,35 +138,13 @@ def round_heat(target, reg):
     return max(ROUND_TOP * scale_of(target) / reg, 1.0) if reg > 0 else 1.0  # 0 for one atom only
 
 
-def track(potential, average, count, target, x, reg, cycle):
-    """One step towards the optimum of a source that moves, the `count`-th since the start.
-
-    Steps come in cycles of `cycle`, one for each move of the source. A cycle starts from the
-    average of the last one, at a larger regularisation, and has an average of its own.
-
-    Returns
-    -------
-    potential, average : array, shape (n_support,)
-    value : scalar
-        As in :func:`step`, at the regularisation of the position in the cycle.
-    """
-    position = count % cycle
-    level = cycled(position, cycle, reg)
-    # psi_level ~ psi_0 - level log b: potentials are kept as they would be at `reg`
-    carry = (reg - level) * target.log_weights
-    start = average if position == 0 else potential
-    potential, value = move(target, x, start + carry, level, CYCLE_GAIN)
-    potential = potential - carry
-    return potential, averaged(average, potential, position + 1), value
-
-
 def follow(average, count, target, x, reg, heat, cross=None):
     """A round of small steps with the points `x` towards the optimum of a source that moves.
 
-    One cycle, as of :func:`track`, from `heat` times `reg` down to `reg`; but the few points of a step,
-    and the large first levels, leave a noise of many `reg` in its average where an atom sees few. So
-    the potential is an average over the last rounds, of one pass in all, but at most of five: it must
-    not lag behind the source.
+    The regularisation falls from `heat` times `reg` to `reg`, and the iterates are averaged. The few
+    points of a step, and the large first levels, leave a noise of many `reg` in that average where an
+    atom sees few. So the potential is an average over the last rounds, of one pass in all, but at most
+    of five: it must not lag behind the source.
 
     Parameters
     ----------
@@ -186,10 +165,11 @@ def follow(average, count, target, x, reg, heat, cross=None):
     n, potential, mean = x.shape[0], average, average
     length = max(-(-n // LEAST_ROWS), min(LEAST_LENGTH, n))
     for k in range(length):
-        level = cycled(k, length, reg, heat)
+        level = cooled(k, length, reg, heat)
         carry = (reg - level) * target.log_weights
         known = None if cross is None else cross[k::length]
-        potential, _ = move(target, x[k::length], potential + carry, level, CYCLE_GAIN, known)
+        # psi_level ~ psi_0 - level log b: potentials are kept as they would be at `reg`
+        potential, _ = move(target, x[k::length], potential + carry, level, ROUND_GAIN, known)
         potential = potential - carry
         mean = averaged(mean, potential, k + 1)
     passes, rounds = ROUND_MEMORY

@@ -178,9 +178,9 @@ def train_parameters(
 ):
     r"""Fit the parameters of a generator to atoms: the alternating algorithm, without torch.
 
-    Each step takes `dual_steps` steps of averaged stochastic ascent on the potential, with fresh
-    points, then one step of Adam along :func:`generator_gradient`. Neural networks are better
-    served by :func:`pot_semidiscrete.generative.train_generator`.
+    Each step takes a round of averaged stochastic ascent on the potential, with fresh points, then one
+    step of Adam along :func:`generator_gradient`. Neural networks are better served by
+    :func:`pot_semidiscrete.generative.train_generator`.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def train_parameters(
     n_steps : int
         Number of steps on `theta`.
     dual_steps : int, default=5
-        Steps on the potential for each step on `theta`.
+        Batches for the potential for each step on `theta`.
     batch_size : int, default=200
         Points in a batch, for both.
     learning_rate : float, default=1e-2
@@ -276,8 +276,9 @@ class ParameterRun:
         self.target, self.vjp, self.reg = target, vjp, reg
         self.dual_steps, self.batch_size = dual_steps, batch_size
         self.level = ascent.tracking_reg(target, reg)
-        self.potential = self.average = target.nx.zeros((target.atoms.shape[0],), type_as=target.atoms)
-        self.losses, self.status, self.count = [], "finished", 0
+        self.heat = ascent.round_heat(target, self.level)
+        self.potential = target.nx.zeros((target.atoms.shape[0],), type_as=target.atoms)
+        self.losses, self.status, self.rounds = [], "finished", 0
 
     def points(self):
         """A fresh batch of points, for the potential."""
@@ -288,25 +289,20 @@ class ParameterRun:
     def start(self, potential):
         """Start from a potential, or from a short annealing."""
         if potential is None:
-            potential = ascent.warm_up(self.target, self.points, self.level)
-        self.potential = self.average = potential
+            self.potential, self.rounds = ascent.warm_up(self.target, self.points, self.level), 1
+        else:
+            self.potential, self.rounds = potential, ascent.FITTED
 
     def step(self):
         """Follow with the potential, then move the parameters."""
-        for _ in range(self.dual_steps):
-            self.potential, self.average, _ = ascent.track(
-                self.potential,
-                self.average,
-                self.count,
-                self.target,
-                self.points(),
-                self.level,
-                self.dual_steps,
-            )
-            self.count += 1
+        x = self.target.nx.concatenate([self.points() for _ in range(self.dual_steps)], axis=0)
+        self.potential = ascent.follow(
+            self.potential, self.rounds, self.target, x, self.level, self.heat
+        )
+        self.rounds += 1
         z, theta = self.latent_sampler(self.batch_size), self.adam.theta
         loss, gradient = gradient_at(
-            self.generator, theta, z, self.target, self.average, self.reg, self.vjp
+            self.generator, theta, z, self.target, self.potential, self.reg, self.vjp
         )
         if not all_finite(gradient, self.target.nx):
             raise ValueError(
@@ -323,7 +319,7 @@ class ParameterRun:
         """What was reached."""
         target = self.target
         history = {"loss": np.array([float(loss) for loss in self.losses])}
-        potential = target.expand(target.centred(self.average))
+        potential = target.expand(target.centred(self.potential))
         return ParameterResult(self.adam.theta, potential, history, self.status)
 
 

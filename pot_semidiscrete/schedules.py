@@ -8,10 +8,9 @@ the data nor the number of atoms appears in any default.
 import math
 
 SETTLED = 60.0  # passes after which the level falls slowly, at reg = 0
-CYCLE_HEAT = 5.0  # from where the regularisation falls to its value within a cycle of dual steps
-ROUND_TOP = 0.1  # the same for the many steps of a round, in units of the cost scale
+ROUND_TOP = 0.1  # from where the regularisation falls within a round, in units of the cost scale
 ROUND_MEMORY = 1.0, 5.0  # passes that the average over rounds spans, and rounds at most
-CYCLE_GAIN = 0.7  # step within a cycle, in units of reg / b_j, however few points an atom sees
+ROUND_GAIN = 0.7  # step within a round, in units of reg / b_j, however few points an atom sees
 
 
 def gain(passes, share):
@@ -43,8 +42,8 @@ def annealed(level, reg, share, passes=0.0):
     return max(reg, level * math.exp(-min(rate, 0.25)))
 
 
-def cycled(position, length, reg, heat=CYCLE_HEAT):
-    """Regularisation at a position of a cycle of dual steps: geometric, from `heat` `reg` to `reg`.
+def cooled(position, length, reg, heat):
+    """Regularisation at a position of a round of small steps: geometric, from `heat` `reg` to `reg`.
 
     A generator that moves leaves the potential behind mostly along smooth directions; at a larger
     regularisation a step sees further along them.

@@ -88,10 +88,10 @@ def assert_equal(one, other):
 
 def test_state_is_the_potential_and_not_the_data():
     loss = stepped()
-    assert loss.state_dict().keys() == {"potential", "average", "n_steps"}
-    assert {name for name, _ in loss.named_buffers()} == {"potential", "average", "n_steps"}
+    assert loss.state_dict().keys() == {"potential", "n_steps"}
+    assert {name for name, _ in loss.named_buffers()} == {"potential", "n_steps"}
     assert list(loss.parameters()) == []
-    assert [b.shape for b in loss.state_dict().values()] == [(20,), (20,), ()]
+    assert [b.shape for b in loss.state_dict().values()] == [(20,), ()]
     assert loss.n_steps == 7
 
 
@@ -117,7 +117,6 @@ def test_state_inside_a_larger_module():
     state = Model().state_dict()
     assert {name for name in state if name.startswith("loss.")} == {
         "loss.potential",
-        "loss.average",
         "loss.n_steps",
     }
 
@@ -170,8 +169,8 @@ def test_forward_is_the_loss_and_its_gradient(metric, reg, dtype):
     x = randn(50, 2, dtype=dtype).requires_grad_()
     loss(x).backward()
     atoms, problem = randn(20, 2, seed=1, dtype=dtype), {"metric": metric, "reg": reg}
-    value = semidiscrete_loss(atoms, x.detach(), loss.average, **problem)
-    gradient = semidiscrete_gradient(atoms, x.detach(), loss.average, **problem) / 50
+    value = semidiscrete_loss(atoms, x.detach(), loss.potential, **problem)
+    gradient = semidiscrete_gradient(atoms, x.detach(), loss.potential, **problem) / 50
     tolerance = (
         {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
     )
@@ -218,10 +217,11 @@ def test_autocast_changes_nothing(metric, reg):
         points = x.clone().requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             loss = SemiDiscreteLoss(atoms, metric=metric, reg=reg)
-            steps = torch.stack([loss.dual_step(points) for _ in range(6)])
+            for _ in range(6):
+                loss.dual_step(points)
             value = loss(points)
         value.backward()
-        outcome.append({"steps": steps, "value": value.detach(), "grad": points.grad, **buffers(loss)})
+        outcome.append({"value": value.detach(), "grad": points.grad, **buffers(loss)})
     assert_equal(outcome[1], outcome[0])
 
 
@@ -262,7 +262,7 @@ def test_generator_trains_under_autocast():
     """Its layers in bfloat16, the transport in the precision of the data."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         result = train(n_steps=150, optimizer=lambda p: torch.optim.Adam(p, lr=0.05))
-    assert result.loss.average.dtype == torch.float32
+    assert result.loss.potential.dtype == torch.float32
     assert result.history["loss"][-20:].mean() < 0.3 * result.history["loss"][:5].mean()
 
 
@@ -288,8 +288,7 @@ def test_generator_under_autocast_gets_gradients():
 def test_dual_steps_and_fit_leave_no_graph():
     generator, z = nn.Linear(2, 2), source()
     loss = SemiDiscreteLoss(randn(20, 2, seed=1).requires_grad_())
-    value = loss.dual_step(generator(z(64)))
-    assert not value.requires_grad
+    loss.dual_step(generator(z(64)))
     result = loss.fit(lambda n: generator(z(n)), tol=0, max_iter=3)
     loss.warm_up(lambda: generator(z(64)), n_batches=3)
     for tensor in (*loss.buffers(), result.potential, result.value, result.marginal_b):
@@ -300,7 +299,7 @@ def test_dual_steps_and_fit_leave_no_graph():
 
 def test_average_has_mean_zero():
     b = weights(20, empty=(3,), dtype=torch.float64)
-    assert abs(b @ stepped(a_target=b, dtype=torch.float64).average) < 1e-12
+    assert abs(b @ stepped(a_target=b, dtype=torch.float64).potential) < 1e-12
 
 
 def weights(n, empty, dtype=torch.float32):
@@ -319,7 +318,7 @@ def test_fit_balances_the_marginal(reg, dtype):
     result = loss.fit(source(dtype=dtype), tol=0.1)
     assert isinstance(result, SemiDiscreteResult)
     assert result.converged
-    torch.testing.assert_close(result.potential, loss.average, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(result.potential, loss.potential, rtol=1e-5, atol=1e-5)
     n = 20_000
     chi = result.atom_weights(source(seed=8, dtype=dtype)(n)).double()
     assert (chi[:, [2, 3]] == 0).all()
@@ -354,7 +353,6 @@ def test_fit_warns_when_it_falls_short():
 def test_fit_of_atoms_without_weight():
     loss = SemiDiscreteLoss(randn(20, 2, seed=1), weights(20, empty=(0, 19)))
     loss.fit(source(), tol=0, max_iter=3, init_potential=torch.ones(20))
-    assert (loss.average[[0, 19]] == 0).all()
     assert (loss.potential[[0, 19]] == 0).all()
 
 
@@ -380,8 +378,8 @@ def test_atoms_without_weight_are_as_if_absent(reg):
         x = sampler(64)
         full.dual_step(x)
         less.dual_step(x)
-    assert (full.average[~kept] == 0).all()
-    torch.testing.assert_close(full.average[kept], less.average, rtol=1e-10, atol=1e-10)
+    assert (full.potential[~kept] == 0).all()
+    torch.testing.assert_close(full.potential[kept], less.potential, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(full(x), less(x), rtol=1e-10, atol=1e-10)
 
 
@@ -415,7 +413,7 @@ def with_network(**options):
 def chi_square(loss, x):
     """Unbiased squared relative error of the masses that the points give to the atoms."""
     atoms = loss.target.atoms + loss.target.center
-    chi = sd.semidiscrete_atom_weights(atoms, x, loss.average, reg=loss.reg).double()
+    chi = sd.semidiscrete_atom_weights(atoms, x, loss.potential, reg=loss.reg).double()
     n, N = chi.shape
     return float((chi.sum(dim=0).square() - chi.square().sum(dim=0)).sum() * N / (n * (n - 1)) - 1)
 
@@ -433,7 +431,7 @@ def test_network_comes_close_to_the_vector():
         loss.dual_step(sampler(256))
     assert chi_square(loss, x) < min(0.15, start / 10)
     assert abs(float(loss(x)) - best) < 0.01 * best
-    assert (loss.average - vector.average).abs().mean() < 0.1 * vector.average.abs().mean()
+    assert (loss.potential - vector.potential).abs().mean() < 0.1 * vector.potential.abs().mean()
 
 
 @each_reg
@@ -453,33 +451,25 @@ def test_network_is_moved_along_the_gradient_and_read_without_one(shape, reg):
     )
     psi = expected(atoms).squeeze(1)
     semidiscrete_loss(atoms.flatten(1), x.detach().flatten(1), psi, b, reg=reg).backward()
-    value = loss.dual_step(x)
+    loss.dual_step(x)
     for p, q in zip(module.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(p.detach(), (q + 0.1 * q.grad).detach(), rtol=1e-4, atol=1e-6)
         assert p.grad is None
-    torch.testing.assert_close(value, SemiDiscreteLoss.forward(start(loss, psi), x).detach())
     after = module(atoms).detach().squeeze(1)
-    torch.testing.assert_close(loss.average[b > 0], (after - b @ after)[b > 0], rtol=1e-4, atol=1e-5)
-    assert (loss.average[[3, 5]] == 0).all()
+    torch.testing.assert_close(loss.potential[b > 0], (after - b @ after)[b > 0], rtol=1e-4, atol=1e-5)
+    assert (loss.potential[[3, 5]] == 0).all()
     loss(x).backward()
     assert x.grad.shape == x.shape
     assert x.grad.abs().max() > 0
     assert all(p.grad is None for p in module.parameters())
 
 
-def start(loss, psi):
-    """A loss as it was, at a potential."""
-    loss = copy.deepcopy(loss)
-    loss.average.copy_(psi.detach())
-    return loss
-
-
 def test_network_is_in_the_state_with_its_optimizer(tmp_path):
     loss, sampler = with_network(), source()
     for _ in range(5):
         loss.dual_step(sampler(64))
-    names = {f"potential.module.{name}" for name in network().state_dict()}
-    assert loss.state_dict().keys() == names | {"average", "n_steps", "potential._extra_state"}
+    names = {f"network.module.{name}" for name in network().state_dict()}
+    assert loss.state_dict().keys() == names | {"potential", "n_steps", "network._extra_state"}
     torch.save(loss.state_dict(), tmp_path / "loss.pt")
     again, x = with_network(potential=network(1)), sampler(64)
     assert again(x) != loss(x)
@@ -489,10 +479,10 @@ def test_network_is_in_the_state_with_its_optimizer(tmp_path):
     for each in (loss, again, copied):
         each.dual_step(x)
     for each in (again, copied):
-        assert_equal(each.potential.module.state_dict(), loss.potential.module.state_dict())
-        assert torch.equal(each.average, loss.average)
+        assert_equal(each.network.module.state_dict(), loss.network.module.state_dict())
+        assert torch.equal(each.potential, loss.potential)
     copied.dual_step(x)
-    assert not torch.equal(copied.average, loss.average), "a copy is independent"
+    assert not torch.equal(copied.potential, loss.potential), "a copy is independent"
 
 
 @pytest.mark.parametrize("cast", ["half", "double", "cpu"])
@@ -512,7 +502,7 @@ def test_autocast_changes_no_network():
         loss = with_network()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             loss.warm_up(lambda: randn(64, 2), n_batches=3)
-        outcome.append(loss.average)
+        outcome.append(loss.potential)
     assert torch.equal(*outcome)
 
 
@@ -734,7 +724,7 @@ def test_debiasing_undoes_the_shrinkage(debias, expected, reuse):
     """Theory, entropic shrinkage: the best variance is ``v - reg / 2`` without, and `v` with it."""
     atoms, generator = gaussian_atoms(15), Scale(1.3)
     v = float(atoms.var(dim=0, correction=0).mean())
-    # a cycle of several dual steps would settle at the potential of a larger reg
+    # a round of several steps settles at the potential of a larger reg
     loss = SemiDiscreteLoss(atoms, reg=v, debias=debias, dual_steps=1 if reuse == 1 else 5)
     adam = torch.optim.Adam(generator.parameters(), lr=0.02)
     train(generator, target=loss, n_steps=300, batch_size=256, reuse=reuse, optimizer=adam)
@@ -776,9 +766,9 @@ def test_rounds_find_the_potential_of_a_generator_that_stands_still():
     exact.fit(sampler, tol=0, max_iter=400)
     for _ in range(40):
         loss.follow(sampler(640))
-    assert loss.average[2] == 0
+    assert loss.potential[2] == 0
     assert -1e-3 < exact(fresh) - loss(fresh) < 0.02 * exact(fresh)
-    chi = semidiscrete_atom_weights(randn(20, 2, seed=1), fresh, loss.average, b, reg=loss.reg)
+    chi = semidiscrete_atom_weights(randn(20, 2, seed=1), fresh, loss.potential, b, reg=loss.reg)
     assert (chi.mean(dim=0) - b).abs().max() < 0.5 / 20
 
 

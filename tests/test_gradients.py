@@ -6,6 +6,7 @@ from scipy import stats
 
 import pot_semidiscrete as ps
 from benchmarks import references
+from pot_semidiscrete.metrics import transport_cost
 
 
 def affine(theta, z):
@@ -142,6 +143,39 @@ def test_training_a_translation_finds_the_mean(reg, nx):
     assert len(result.history["loss"]) == 300
     assert np.abs(np.mean(path[150:], axis=0) - atoms.mean(axis=0)).max() < 0.1
     assert nx.host(result.potential).mean() == pytest.approx(0.0, abs=1e-5)
+
+
+def perceptron(theta, z):
+    """Two layers of 32 units, theta = (W, c, V, d) as one vector."""
+    hidden = np.maximum(z @ theta[:64].reshape(2, 32) + theta[64:96], 0)
+    return hidden @ theta[96:160].reshape(32, 2) + theta[160:]
+
+
+def perceptron_vjp(theta, z, cotangent):
+    hidden = np.maximum(z @ theta[:64].reshape(2, 32) + theta[64:96], 0)
+    back = (cotangent @ theta[96:160].reshape(32, 2).T) * (hidden > 0)
+    parts = (z.T @ back, back.sum(axis=0), hidden.T @ cotangent, cotangent.sum(axis=0))
+    return np.concatenate([part.ravel() for part in parts])
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.05])
+@pytest.mark.parametrize("learning_rate", [0.01, 0.03])
+def test_training_bears_large_steps(learning_rate, reg):
+    """Two groups of 500 atoms, at 6.7 from their middle in mean square: it reaches 0.15 to 0.3."""
+    rng = np.random.default_rng(0)
+    atoms = rng.normal(size=(500, 2)) + 3.0 * rng.integers(2, size=(500, 1))
+    result = training(
+        generator=perceptron,
+        theta=0.5 * rng.normal(size=162),
+        vjp=perceptron_vjp,
+        X_target=atoms,
+        reg=reg,
+        n_steps=150,
+        batch_size=100,
+        learning_rate=learning_rate,
+    )
+    x = perceptron(result.theta, rng.normal(size=(500, 2)))
+    assert transport_cost(x, atoms) < 0.4
 
 
 def training(**options):

@@ -52,13 +52,7 @@ class NetworkPotential(nn.Module):
         ----------
         value_at : callable
             ``psi -> value``, of gradient ``b - m`` in psi.
-
-        Returns
-        -------
-        tensor
-            Value before the step.
         """
-        values = []
 
         @torch.enable_grad()
         def closure():
@@ -69,13 +63,11 @@ class NetworkPotential(nn.Module):
                     "potential: expected finite numbers of the module, received NaN or inf."
                 )
             (-value).backward()
-            values.append(value.detach())
             return -value
 
         with full_precision(self.nx, self.points):  # the derivatives too
             self.optimizer.step(closure)
         self.module.zero_grad()
-        return values[0]
 
     def get_extra_state(self):
         return self.optimizer.state_dict()

@@ -11,7 +11,7 @@ REUSE = 16  # steps of the generator for one sweep of its points
 def resolve_reuse(reuse, loss):
     """Steps of the generator in a round: more than one need the squared distance."""
     if reuse is None:
-        return REUSE if loss.has_majorants and not loss.is_network else 1
+        return REUSE if loss.has_majorants and loss.network is None else 1
     reuse = check_count("reuse", reuse)
     if reuse > 1 and not loss.has_majorants:
         raise ValueError(

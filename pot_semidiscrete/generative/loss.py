@@ -16,7 +16,6 @@ from ._network import NetworkPotential
 
 RELATIVE_REG = 0.01
 SELF_STEPS = 20  # for the potential from a batch to itself
-FITTED = 5  # rounds that a potential counts for that was solved for
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ class SemiDiscreteLoss(nn.Module):
     reg : float, optional
         Regularisation, in units of the metric. 1% of :func:`pot_semidiscrete.cost_scale` by default.
     dual_steps : int, default=5
-        Calls of :meth:`dual_step` for each step of the generator.
+        Batches for the potential between moves of the generator: calls of :meth:`dual_step`, or what
+        one call of :meth:`follow` counts for.
     debias : bool, default=False
         Subtract half the cost from the generated points to themselves, which makes the loss the
         Sinkhorn divergence, up to a constant: without, the best generator has less variance than the
@@ -87,10 +87,10 @@ class SemiDiscreteLoss(nn.Module):
 
     Attributes
     ----------
-    average : tensor, shape (n_atoms,)
-        Potential that ``loss(x)`` uses (a buffer).
-    potential : tensor of shape (n_atoms,), or module
-        Last iterate of the ascent (a buffer); or a module that holds the network and its optimiser.
+    potential : tensor, shape (n_atoms,)
+        What ``loss(x)`` uses (a buffer).
+    network : torch.nn.Module or None
+        Holds the potential's network and its optimiser.
     n_steps : tensor
         Number of dual steps so far (a buffer).
     reg : float
@@ -101,9 +101,9 @@ class SemiDiscreteLoss(nn.Module):
     The buffers keep the dtype of the data, whatever ``half()`` or ``double()`` ask, and ``loss(x)``
     is computed in that precision under autocast; ``to(device)`` moves them and the data.
 
-    :meth:`dual_step` follows a generator that moves, in cycles of `dual_steps` calls that start at a
-    larger regularisation: what it settles at is the potential of a slightly larger `reg`, the more so
-    for very unequal weights. :meth:`fit` has no such bias, and ``dual_steps=1`` has no cycle.
+    :meth:`follow` and :meth:`dual_step` follow a generator that moves, by rounds of small steps that
+    start at a larger regularisation: what they settle at is the potential of a slightly larger `reg`,
+    the more so for very unequal weights. :meth:`fit` has no such bias.
 
     With a network (SDOT-NN in the reference), :meth:`dual_step` is one step of its optimiser along
     :math:`b - m` pulled back through it, and ``loss(x)`` uses its values less their mean. Its weights
@@ -159,26 +159,24 @@ class SemiDiscreteLoss(nn.Module):
         self._level = ascent.tracking_reg(self.target, self.reg)
         self._heat = ascent.round_heat(self.target, self._level)
         zeros = torch.zeros(self.target.n_atoms, dtype=X_target.dtype, device=X_target.device)
-        if potential is None:
-            if potential_optimizer is not None:
-                raise ValueError(
-                    "potential_optimizer: expected None with a vector, received one; give potential=, a "
-                    "module."
-                )
-            self.register_buffer("potential", zeros)
-        else:
-            self.potential = NetworkPotential(
+        self.register_buffer("potential", zeros)
+        self.register_buffer("n_steps", torch.zeros((), dtype=torch.long))
+        self.network = None
+        if potential is not None:
+            self.network = NetworkPotential(
                 potential, potential_optimizer, self.target.compress(points), self.target.nx
             )
-        self.register_buffer("average", zeros.clone())
-        self.register_buffer("n_steps", torch.zeros((), dtype=torch.long))
-        if self.is_network:
-            self._evaluate()
+            self._store(self.network(), 0)
+        elif potential_optimizer is not None:
+            raise ValueError(
+                "potential_optimizer: expected None with a vector, received one; give potential=, a "
+                "module."
+            )
 
     def forward(self, x):
         """Semi-dual value of the points `x`, shape (n, ...): a scalar in units of the metric."""
         x, _ = check_points("x", self.rows(x), like=self.target.atoms)
-        value = value_of(self.target, x, self.target.compress(self.average), self.reg)
+        value = value_of(self.target, x, self.target.compress(self.potential), self.reg)
         if not self.debias:
             return value
         # its derivative in x, the target being held, is that of half the cost (both marginals move)
@@ -188,38 +186,21 @@ class SemiDiscreteLoss(nn.Module):
 
     @torch.no_grad()
     def dual_step(self, x):
-        """Move the potential by one step of stochastic ascent with the points `x`.
+        """Move the potential by one batch of points, for a loop of your own.
+
+        `dual_steps` calls come between moves of the generator; :meth:`follow` does as many in one.
 
         Parameters
         ----------
         x : tensor, shape (n, ...)
             Fresh points of the generator; its graph is not followed.
-
-        Returns
-        -------
-        tensor
-            Semi-dual value of `x` before the step, at the regularisation of the step.
         """
         x = self.local(x)
-        if self.is_network:
-            value = self.potential.ascend(lambda psi: semi_dual_value(self.target, x, psi, self.reg))
-            self._evaluate()
-            self.n_steps += 1
-            return value
-        if self.n_steps == 0:
-            start = ascent.cold_start(self.target, x, self._level).potential
-            self._store(start, start, 0)
-        potential, average, value = ascent.track(
-            self.target.compress(self.potential),
-            self.target.compress(self.average),
-            int(self.n_steps),
-            self.target,
-            x,
-            self._level,
-            self.dual_steps,
-        )
-        self._store(potential, average, self.n_steps + 1)
-        return value
+        if self.network is None:
+            self._ascend(x, 1)
+            return
+        self.network.ascend(lambda psi: semi_dual_value(self.target, x, psi, self.reg))
+        self._store(self.network(), self.n_steps + 1)
 
     @torch.no_grad()
     def follow(self, x, cross=None):
@@ -236,14 +217,19 @@ class SemiDiscreteLoss(nn.Module):
         cross : tensor, optional
             What :meth:`cross` returned for them.
         """
-        if self.is_network:
-            for part in x.tensor_split(self.dual_steps):
-                self.dual_step(part)
+        if self.network is None:
+            self._ascend(self.local(x), self.dual_steps, cross)
             return
-        average, rounds = self.target.compress(self.average), int(self.n_steps) // self.dual_steps
-        x = self.local(x)
-        average = ascent.follow(average, rounds, self.target, x, self._level, self._heat, cross)
-        self._store(average, average, self.n_steps + self.dual_steps)
+        for part in x.tensor_split(self.dual_steps):
+            self.dual_step(part)
+
+    def _ascend(self, x, n_steps, cross=None):
+        """A round of small steps of the vector, that counts for `n_steps`."""
+        potential, rounds = self.target.compress(self.potential), int(self.n_steps) // n_steps
+        if rounds == 0:
+            potential = ascent.cold_start(self.target, x, self._level).potential
+        potential = ascent.follow(potential, rounds, self.target, x, self._level, self._heat, cross)
+        self._store(potential, self.n_steps + n_steps)
 
     @torch.no_grad()
     def cross(self, x):
@@ -257,7 +243,7 @@ class SemiDiscreteLoss(nn.Module):
         -------
         tensor, shape (n, n_support), or None
         """
-        return None if self.is_network else known_cross(self.target, self.local(x))
+        return None if self.network is not None else known_cross(self.target, self.local(x))
 
     @property
     def has_majorants(self):
@@ -286,7 +272,7 @@ class SemiDiscreteLoss(nn.Module):
                 f"{self.target.cost.name!r}; take steps along the loss itself."
             )
         x = torch.cat([self.local(batch) for batch in batches])
-        potential = self.target.compress(self.average)
+        potential = self.target.compress(self.potential)
         out = sweep(self.target, x, potential, self.reg, ("c_transform", "map"), cross=cross)
         goal, value = out.map, out.c_transform
         if self.debias:
@@ -307,12 +293,12 @@ class SemiDiscreteLoss(nn.Module):
         n_batches : int
             Batches to draw; a network takes a dual step with each.
         """
-        if self.is_network:
-            for _ in range(n_batches):
-                self.dual_step(draw())
+        if self.network is None:
+            start = ascent.warm_up(self.target, lambda: self.local(draw()), self._level, n_batches)
+            self._store(start, self.dual_steps)
             return
-        start = ascent.warm_up(self.target, lambda: self.local(draw()), self._level, n_batches)
-        self._store(start, start, self.dual_steps)
+        for _ in range(n_batches):
+            self.dual_step(draw())
 
     def fit(
         self,
@@ -339,7 +325,7 @@ class SemiDiscreteLoss(nn.Module):
         pot_semidiscrete.SemiDiscreteResult
             Potential, estimates on fresh samples, and why the run ended.
         """
-        if self.is_network:
+        if self.network is not None:
             raise TypeError(
                 "fit: expected a loss whose potential is a vector, received one whose potential is a "
                 "network, which only dual_step and warm_up train; leave out potential=."
@@ -360,8 +346,7 @@ class SemiDiscreteLoss(nn.Module):
             verbose=verbose,
             callback=callback,
         )
-        potential = self.target.compress(result.potential)
-        self._store(potential, potential, FITTED * self.dual_steps)
+        self._store(self.target.compress(result.potential), ascent.FITTED * self.dual_steps)
         warn_shortfall(result, tol)
         return result
 
@@ -369,19 +354,9 @@ class SemiDiscreteLoss(nn.Module):
         n_atoms, d = self.target.n_atoms, self.target.atoms.shape[1]
         return f"n_atoms={n_atoms}, d={d}, metric={self.target.cost.name!r}, reg={self.reg:.4g}"
 
-    @property
-    def is_network(self):
-        """Whether the potential is a network of the atoms."""
-        return isinstance(self.potential, nn.Module)
-
     @torch.no_grad()
-    def _evaluate(self):
-        """Note what the network says of each atom."""
-        self.average.copy_(self.target.expand(self.target.centred(self.potential())))
-
-    def _store(self, potential, average, n_steps):
-        self.potential.copy_(self.target.expand(potential))
-        self.average.copy_(self.target.expand(self.target.centred(average)))
+    def _store(self, potential, n_steps):
+        self.potential.copy_(self.target.expand(self.target.centred(potential)))
         self.n_steps.fill_(int(n_steps))
 
     def rows(self, x):
@@ -397,6 +372,6 @@ class SemiDiscreteLoss(nn.Module):
 
     def _apply(self, fn, recurse=True):
         # follow the device that fn moves to, and only that: the potential needs its precision
-        device = fn(torch.empty(0, dtype=self.average.dtype, device=self.average.device)).device
+        device = fn(torch.empty(0, dtype=self.potential.dtype, device=self.potential.device)).device
         self.target = self.target.map(lambda array: array.to(device))
         return super()._apply(lambda tensor: tensor.to(device), recurse)

@@ -193,7 +193,7 @@ class Trainer:
     def look(self):
         """Measure the marginal error on fresh points."""
         loss, target = self.loss, self.loss.target
-        potential = target.compress(loss.average)
+        potential = target.compress(loss.potential)
         with self.whole_or_not(), torch.no_grad():
             batches = [loss.local(self.points()) for _ in range(LOOK_BATCHES)]
         chi2, _ = marginal_chi_square(target, batches, potential, loss.reg)
@@ -471,7 +471,7 @@ def _latent_problem(latent_sampler, random_state):
 
 def _latent(latent_sampler, loss, random_state):
     """The latent law: the user's, or standard normal of a dimension."""
-    random = resolve_random(random_state, loss.target.nx, loss.average)
+    random = resolve_random(random_state, loss.target.nx, loss.potential)
     if callable(latent_sampler):
         return latent_sampler
     return NormalSampler(check_count("latent_sampler", latent_sampler), random)
