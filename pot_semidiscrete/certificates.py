@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from .kernels import mean_cost, sweep
-from .newton import ENOUGH, Fit, improve, promise
+from .newton import Fit, improve, promise, spread
 
 N_GROUPS = 32
 NORMAL_95, NORMAL_975, NORMAL_98 = 1.644854, 1.959964, 2.053749
@@ -154,34 +154,38 @@ def bound(target, evaluation, potential, reg, fit=None):
     own = fit is None or fit.points.shape[0] < n
     gain, trace = (math.inf, 0.0) if own else promise(target, x, potential, reg, marginal)
     if gain > (1.0 + CLEAR) * trace / (2.0 * n):
-        found = improve(target, x, potential, reg, ENOUGH if own else ROUGHLY, (value, marginal))
+        found = improve(target, x, potential, reg, ROUGHLY, (value, marginal))
         gain, trace = found.value - value, found.trace
-    cost, spread = _feasible(Fit(target, x, found, reg) if own else fit)
-    interval = (value - NORMAL_975 * stderr, cost + NORMAL_975 * spread)
+    cost, deviation = _feasible(Fit(target, x, found, reg) if own else fit, n)
+    interval = (value - NORMAL_975 * stderr, cost + NORMAL_975 * deviation)
     return Bounds(interval, max(gain, 0.0), trace / (2.0 * n))
 
 
-def _feasible(fit):
+def _feasible(fit, n):
     """Mean cost, with entropy, of a plan from the points to the atoms, and its standard error.
 
     The plan of row i is ``(1 - e_i) p_i + e_i q``: p_i is proportional to the weights of the potential
     fitted, less what exceeds the columns, and q to what the columns lack. Its relative entropy is at
-    most ``(1 - e_i) KL(p_i | b) + e_i KL(q | b)``.
+    most ``(1 - e_i) KL(p_i | b) + e_i KL(q | b)``. Value and masses of the fit say what all of it costs
+    without e; what e adds is little, and measured on n of the points.
     """
-    target, reg, outcome, out = fit.target, fit.reg, fit.outcome, fit.swept
+    target, reg, outcome, part = fit.target, fit.reg, fit.outcome, spread(fit.points, n)
     nx, b, psi, mass, scale = target.nx, target.weights, outcome.potential, outcome.marginal, fit.scale
+    out = sweep(target, part, psi, reg, ("c_transform", "average"), values=scale)
     lacking = nx.maximum(b - scale * mass, 0.0 * b)
     lacking = lacking / nx.maximum(nx.sum(lacking), 1e-30 + 0.0 * b)
     short = nx.maximum(1.0 - out.average, 0.0 * out.average)
-    filling = nx.sum(lacking * mean_cost(target, fit.points, short / fit.points.shape[0]))
+    filling = nx.sum(lacking * mean_cost(target, part, short / part.shape[0]))
     b, psi, mass, scale, lacking, short, transform = (
         nx.to_numpy(v).astype(float) for v in (b, psi, mass, scale, lacking, short, out.c_transform)
     )
     kept = scale * mass
     entropy = np.sum(kept * np.log(scale)) - np.mean(xlogy(1.0 - short, 1.0 - short))
     entropy += np.mean(short) * np.sum(xlogy(lacking, lacking / b))
-    cost = np.mean((1.0 - short) * transform) + np.sum(kept * psi) + reg * entropy + float(filling)
-    return float(cost), float(np.std(transform, ddof=1) / math.sqrt(len(transform)))
+    cost = outcome.value - np.mean(short * transform) + np.sum((kept - b) * psi)
+    variance = np.var(transform, ddof=1) / fit.points.shape[0]
+    variance += np.var(short * transform, ddof=1) / part.shape[0]
+    return float(cost + reg * entropy + float(filling)), float(math.sqrt(variance))
 
 
 def suboptimality(bounds, trace, n_samples):

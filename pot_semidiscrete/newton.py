@@ -23,11 +23,13 @@ USUAL_STORE = 2**21
 LEAST_SHARE = 0.125  # of the points, for the curvature ...
 LEAST_ROWS = 2.0  # ... and points for each atom, as far as LARGEST_STORE allows
 LEAST_CURVATURE = 0.3  # in units of b / reg: the floor for atoms that these points hardly visit
+LEAST_WEIGHT = 1e-17  # added to all: products of smaller ones would be denormal numbers, and slow
 REST = 0.15  # of the gain, where conjugate gradients end
 MAX_CONJUGATE = 100
 FLAT = 1e-5  # curvature of a direction, in units of the diagonal
-SPECTRAL = 256  # atoms up to which the curvature is a matrix, decomposed ...
-SPECTRAL_WORK = 2**29  # ... and the products that making it may take
+DENSE = 256  # atoms up to which the curvature is a matrix, inverted ...
+DENSE_WORK = 2**29  # ... and the products that making it may take
+LOST = 10.0  # gain that a step promises where Newton's method is lost, in units of reg n_atoms / n
 MAX_STEPS = 8
 MAX_FAILURES = 4  # of one step
 LARGEST_STEP = 32.0  # in units of reg, for one coordinate
@@ -36,11 +38,12 @@ LARGEST_LOG = 10.0  # ... and the largest in one
 CLIP = 0.25  # of its largest entry, from one trial of a step to the next
 ENOUGH = 0.1  # of the statistical error: what is gained beyond does not matter ...
 EVENLY = 1e-3  # ... but for quasi-random points, whose error is smaller
+COARSE = 1.0  # the same on the way
 LADDER = 4.0  # from one regularisation to the next, where Newton's method is lost
 TOP = 0.2  # of the cost scale: where the ladder begins
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
 N_PROBES = 4
-RESOLVED = 100.0  # points for an atom: then its potential needs no caution
+RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,11 @@ class Curvature:
     def weights(self):
         """Assignment weights, in blocks."""
         if self.kept is not None:
-            return self.kept
-        return (chi for _, chi in weight_blocks(self.target, self.x, self.potential, self.reg))
+            yield from self.kept
+            return
+        for _, chi in weight_blocks(self.target, self.x, self.potential, self.reg):
+            chi += LEAST_WEIGHT
+            yield chi
 
     def product(self, vectors):
         """Image of the rows of `vectors`."""
@@ -109,6 +115,12 @@ class Curvature:
         """
         solution = self.invert(right, damping)
         return self.reg * (solution - self.target.nx.dot(solution, self.target.weights)[:, None])
+
+    def newton(self, gradient, damping):
+        """Newton's step, and the trace of ``diag b - b b^T`` times the inverse, of the same sign."""
+        nx, signs = self.target.nx, probes(self.target)
+        solved = self.solve(nx.concatenate([gradient[None, :], signs], axis=0), damping)
+        return solved[0], float(nx.sum(signs * solved[1:])) / len(signs)
 
     def trial(self, step, gradient, failures):
         """What to try of a step, after so many failures: flat directions, and large entries, are cut."""
@@ -149,25 +161,34 @@ class Curvature:
         return solution
 
 
-class SpectralCurvature(Curvature):
-    """The same for few atoms: a matrix, and its eigenvectors, in double precision."""
+class DenseCurvature(Curvature):
+    """The same for few atoms: a matrix, inverted in double precision."""
 
     first_damping, more_damping = 1e-3, 10.0
 
     def __init__(self, target, x, potential, reg):
         super().__init__(target, x, potential, reg)
-        to_numpy, n_atoms = target.nx.to_numpy, target.weights.shape[0]
+        to_numpy = target.nx.to_numpy
         square = sum(to_numpy(target.nx.dot(chi.T, chi)) for chi in self.weights()).astype(float)
         self.root = np.sqrt(to_numpy(self.diagonal).astype(float))
-        scaled = np.eye(n_atoms) - square / self.n / np.outer(self.root, self.root)
-        self.curvatures, self.axes = np.linalg.eigh(scaled)
+        self.scaled = np.eye(len(square)) - square / self.n / np.outer(self.root, self.root)
+        self.inverses = {}
+
+    def inverse(self, damping):
+        """That of the damped matrix; flat directions are damped in any case."""
+        if damping not in self.inverses:
+            damped = self.scaled + max(damping, FLAT) * np.eye(len(self.root))
+            self.inverses[damping] = np.linalg.inv(damped) / np.outer(self.root, self.root)
+        return self.inverses[damping]
+
+    def newton(self, gradient, damping):
+        b, inverse = self.target.nx.to_numpy(self.target.weights).astype(float), self.inverse(damping)
+        trace = self.reg * float(np.diag(inverse) @ b - b @ inverse @ b)
+        return self.solve(gradient[None, :], damping)[0], trace
 
     def invert(self, right, damping):
         nx = self.target.nx
-        curvatures = self.curvatures + damping
-        inverse = np.where(curvatures > FLAT, 1.0 / np.maximum(curvatures, FLAT), 0.0)
-        along = (nx.to_numpy(right) / self.root) @ self.axes
-        return nx.from_numpy((along * inverse) @ self.axes.T / self.root, type_as=right)
+        return nx.from_numpy(nx.to_numpy(right) @ self.inverse(damping), type_as=right)
 
 
 def improve(target, x, potential, reg, enough=ENOUGH, measured=None):
@@ -196,7 +217,9 @@ def improve(target, x, potential, reg, enough=ENOUGH, measured=None):
 def _improve(target, x, potential, reg, enough, measured):
     if reg == 0:
         return _unregularised(target, x, potential, enough, measured)
-    found = climb(target, x, potential, reg, enough, measured)
+    # a relative error of the masses of order 1, and more than chance: the model is no guide
+    most = reg * max(1.0, LOST * target.weights.shape[0] / x.shape[0])
+    found = climb(target, x, potential, reg, enough, measured, most)
     if found.settled:
         return found
     other = climb(target, x, _descend(target, x, reg), reg, enough)
@@ -229,12 +252,12 @@ def _descend(target, x, reg):
     few = spread(x, max(x.shape[0] // 4, 2 * target.weights.shape[0]))
     potential = target.centred(mean_cost(target, few))  # optimal for an infinite reg
     for level in reversed(levels):
-        potential = climb(target, few, potential, level).potential
+        potential = climb(target, few, potential, level, COARSE).potential
     return potential
 
 
-def climb(target, x, potential, reg, enough=ENOUGH, measured=None):
-    """Newton steps at one regularisation, while they matter."""
+def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
+    """Newton steps at one regularisation, while they matter and none promises more than `most`."""
     nx, b, n = target.nx, target.weights, x.shape[0]
     width = reg if reg > 0 else smoothing(target, x, potential)
     value, marginal = measured or measure(target, x, potential, reg)
@@ -249,6 +272,8 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None):
         curvature = curvature_of(target, x, potential, width)
         gradient = b - marginal
         step, promised, trace = _promise(target, curvature, gradient, reg, damping)
+        if promised > most:
+            break
         little = enough * trace / (2.0 * n)
         for failures in range(MAX_FAILURES + 1):
             moved = target.centred(potential + curvature.trial(step, gradient, failures))
@@ -282,10 +307,9 @@ def promise(target, x, potential, reg, marginal):
 
 def _promise(target, curvature, gradient, reg, damping):
     """Newton's step, what it promises, and the trace."""
-    nx, signs = target.nx, probes(target)
-    solved = curvature.solve(nx.concatenate([gradient[None, :], signs], axis=0), damping)
-    trace = float(nx.sum(signs * solved[1:])) / len(signs) - reg * (target.weights.shape[0] - 1.0)
-    return solved[0], 0.5 * float(nx.sum(gradient * solved[0])), trace
+    step, trace = curvature.newton(gradient, damping)
+    trace -= reg * (target.weights.shape[0] - 1.0)
+    return step, 0.5 * float(target.nx.sum(gradient * step)), trace
 
 
 def _again(target, x, best, reg, curvature):
@@ -329,13 +353,6 @@ class Fit:
         nx, b = self.target.nx, self.target.weights
         return self.reg == 0 or self.points.shape[0] * float(nx.min(b)) > RESOLVED
 
-    @functools.cached_property
-    def swept(self):
-        """C-transforms, how much of each point `scale` leaves, and squares of the weights if needed."""
-        want = ("c_transform", "average") if self.resolved else ("c_transform", "average", "colsquare")
-        potential = self.outcome.potential
-        return sweep(self.target, self.points, potential, self.reg, want, values=self.scale)
-
     def cautious(self):
         """The maximiser over the points, less what rare points add to its error.
 
@@ -350,7 +367,8 @@ class Fit:
         if self.resolved:
             return potential
         mass = nx.maximum(n * self.outcome.marginal, nx.full((1,), 1e-30, type_as=b))
-        share = nx.minimum(nx.sqrt(self.swept.colsquare) / mass, 1.0 + 0.0 * b)
+        squares = sweep(self.target, self.points, potential, self.reg, ("colsquare",)).colsquare
+        share = nx.minimum(nx.sqrt(squares) / mass, 1.0 + 0.0 * b)
         excess = share**2 / (n * b)
         return self.target.centred(potential - self.reg * nx.log(1.0 + excess + excess**2))
 
@@ -365,13 +383,9 @@ def measure(target, x, potential, reg):
 
 
 def probes(target):
-    """Vectors whose mean square is ``diag b - b b^T``: random signs (Hutchinson), or all, if few."""
+    """Random signs times vectors whose mean square is ``diag b - b b^T`` (Hutchinson)."""
     nx, b = target.nx, target.weights
-    n_atoms = b.shape[0]
-    if n_atoms <= SPECTRAL:
-        signs = math.sqrt(n_atoms) * np.eye(n_atoms)
-    else:
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(N_PROBES, n_atoms))
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(N_PROBES, b.shape[0]))
     z = nx.sqrt(b) * nx.from_numpy(signs, type_as=b)
     return z - nx.sum(z, axis=1)[:, None] * b
 
@@ -387,9 +401,9 @@ def spread(x, n):
 def curvature_of(target, x, potential, reg):
     """The curvature at a part of the points: fewer than atoms would make it unstable."""
     n, n_atoms = x.shape[0], target.weights.shape[0]
-    if n_atoms <= SPECTRAL:
-        rows = SPECTRAL_WORK // n_atoms**2
-        return SpectralCurvature(target, spread(x, min(n, rows)), potential, reg)
+    if n_atoms <= DENSE:
+        rows = DENSE_WORK // n_atoms**2
+        return DenseCurvature(target, spread(x, min(n, rows)), potential, reg)
     rows = max(LEAST_SHARE * n, LEAST_ROWS * n_atoms, USUAL_STORE / n_atoms)
     rows = int(min(n, rows, max(LARGEST_STORE / n_atoms, n_atoms)))
     return Curvature(target, spread(x, rows), potential, reg)

@@ -9,6 +9,8 @@ import pytest
 
 import pot_semidiscrete as ps
 from benchmarks import references
+from pot_semidiscrete import certificates, newton
+from pot_semidiscrete._target import build_target
 
 SEEDS = 200
 N_ATOMS = 20
@@ -89,6 +91,27 @@ def test_interval_is_of_this_backend_and_finite(reg, nx):
     assert type(high) is float
     assert low < float(result.value) < high
     assert 0.0 <= result.suboptimality < high - low
+
+
+@pytest.mark.parametrize("off", [0.0, 0.3, 3.0])
+@pytest.mark.parametrize("reg", [0.0, REG])
+def test_part_of_the_points_bounds_the_cost_as_all_of_them_do(reg, off, nx):
+    """Potentials off by up to 3 reg: plans from near to far from feasible; 30 parts of 500 points."""
+    rng = np.random.default_rng(0)
+    target = build_target(nx.array(ATOMS)).detached
+    potential = exact().potential + off * REG * rng.normal(size=N_ATOMS)
+    costs = []
+    for _ in range(30):
+        points = target.local(nx.array(rng.normal(size=(20_000, 1))))
+        value, marginal = newton.measure(target, points, nx.array(potential), reg)
+        outcome = newton.Outcome(nx.array(potential), value, marginal, math.nan, True)
+        fit = newton.Fit(target, points, outcome, reg)
+        costs.append([*certificates._feasible(fit, 500), *certificates._feasible(fit, 20_000)])
+    part, error, whole, least = np.array(costs).T
+    assert (np.abs(part - whole) < 5.0 * error).all()
+    assert abs(np.mean(part - whole)) < 4.0 * np.std(part - whole) / 30**0.5 + 1e-4 * least.mean()
+    if off == 0.0 and reg > 0:
+        assert error.mean() < 1.2 * least.mean()
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.1])

@@ -55,6 +55,13 @@ def near(nx, target, x, reg, size=0.3, seed=3):
     return target.centred(optimum + nx.array(size * reg * noise))
 
 
+def unit_gradients(nx, target):
+    """A vector for each atom, of sum 0."""
+    b = nx.host(target.weights)
+    z = np.diag(np.sqrt(len(b) * b))
+    return nx.array(z - z.sum(axis=1, keepdims=True) * b)
+
+
 # Curvature.
 
 
@@ -73,12 +80,12 @@ def test_product_is_the_dense_hessian_times_reg(nx64):
         np.testing.assert_allclose(REG * (ends[0] - ends[1]) / 2e-5, image, atol=1e-8)
 
 
-@pytest.mark.parametrize("kind", [newton.Curvature, newton.SpectralCurvature])
+@pytest.mark.parametrize("kind", [newton.Curvature, newton.DenseCurvature])
 def test_damping_adds_a_share_of_the_diagonal(kind, nx64):
     """The damped solution, put into the damped product, gives the right-hand side."""
     target, x = cloud(nx64)
     curvature = kind(target, x, near(nx64, target, x, REG), REG)
-    right, diagonal = newton.probes(target), nx64.host(curvature.diagonal)
+    right, diagonal = unit_gradients(nx64, target), nx64.host(curvature.diagonal)
     solution = curvature.invert(right, 0.5)
     back = nx64.host(curvature.product(solution)) + 0.5 * diagonal * nx64.host(solution)
     np.testing.assert_allclose(back, nx64.host(right), atol=0.02 * np.abs(nx64.host(right)).max())
@@ -99,20 +106,20 @@ def test_recomputed_weights_give_what_stored_ones_do(nx, monkeypatch):
         np.testing.assert_array_equal(nx.host(call(stored)), nx.host(call(recomputed)))
 
 
-@pytest.mark.parametrize("kind", [newton.Curvature, newton.SpectralCurvature])
+@pytest.mark.parametrize("kind", [newton.Curvature, newton.DenseCurvature])
 @pytest.mark.parametrize("weights", ["uniform", "dirichlet", "light"])
 def test_solve_inverts_the_product(weights, kind, nx):
     """The matrix to a residual of 1%, conjugate gradients to a share ``REST`` of all gains."""
     target, x = cloud(nx, weights=law(weights, 30))
     curvature = kind(target, x, near(nx, target, x, REG), REG)
-    right, diagonal = newton.probes(target), nx.host(curvature.diagonal)
+    right, diagonal = unit_gradients(nx, target), nx.host(curvature.diagonal)
     solved = curvature.solve(right, 0.0)
     size = np.abs(nx.host(solved)).max()
     np.testing.assert_allclose(nx.host(solved) @ nx.host(target.weights) / size, 0.0, atol=1e-5)
     left = nx.host(curvature.product(curvature.invert(right, 0.0))) - nx.host(right)
     norm = lambda u: np.sqrt((u**2 / diagonal).sum(axis=1))
     slack = 1.0 if nx.dtype == "float64" else 3.0
-    if kind is newton.SpectralCurvature:
+    if kind is newton.DenseCurvature:
         assert (norm(left) <= slack * 0.01 * norm(nx.host(right))).all()
     root = np.sqrt(diagonal)
     matrix = nx.host(curvature.product(nx.array(np.eye(30)))).astype(float) / np.outer(root, root)
@@ -173,7 +180,7 @@ def test_improving_again_changes_little(nx):
 @pytest.mark.parametrize("few", [True, False])
 def test_trace_is_that_of_the_dense_formula(few, nx64, monkeypatch):
     """``tr(A^+ (diag b - b b^T)) - reg (N - 1)``: exact for few atoms, and with 500 probes."""
-    monkeypatch.setattr(newton, "SPECTRAL", 30 if few else 29)
+    monkeypatch.setattr(newton, "DENSE", 30 if few else 29)
     monkeypatch.setattr(newton, "N_PROBES", 500)
     monkeypatch.setattr(newton, "LEAST_SHARE", 1.0)  # all points for the curvature
     target, x = cloud(nx64, weights=law("dirichlet", 30))
@@ -183,14 +190,44 @@ def test_trace_is_that_of_the_dense_formula(few, nx64, monkeypatch):
     assert found.trace == pytest.approx(expected - 29 * REG, rel=0.02 if few else 0.1)
 
 
-@pytest.mark.parametrize(("most", "atol"), [(6, 1e-12), (5, 0.005)])
-def test_probes_have_the_covariance_of_a_draw_of_an_atom(most, atol, nx64, monkeypatch):
-    monkeypatch.setattr(newton, "SPECTRAL", most)
+def test_probes_have_the_covariance_of_a_draw_of_an_atom(nx64, monkeypatch):
     monkeypatch.setattr(newton, "N_PROBES", 100_000)
     target, _ = cloud(nx64, n_atoms=6, weights=law("dirichlet", 6))
     z, b = nx64.host(newton.probes(target)), nx64.host(target.weights)
     np.testing.assert_allclose(z.sum(axis=1), 0.0, atol=1e-12)
-    np.testing.assert_allclose(z.T @ z / len(z), np.diag(b) - np.outer(b, b), atol=atol)
+    np.testing.assert_allclose(z.T @ z / len(z), np.diag(b) - np.outer(b, b), atol=0.005)
+
+
+def test_a_promise_too_large_ends_the_climb_before_its_step(nx):
+    """The half-iteration before it is kept, for it cannot lower the value."""
+    target, x = cloud(nx)
+    junk = target.centred(nx.array(3.0 * np.random.default_rng(7).normal(size=30)))
+    before = newton.measure(target, x, junk, REG)[0]
+    found = newton.climb(target, x, junk, REG, most=0.0)
+    assert not found.settled
+    assert before < found.value < newton.improve(target, x, junk, REG).value
+
+
+def test_far_starts_take_the_ladder(nx, monkeypatch):
+    """It does not depend on the start, so that they end at one potential; near ones never see it."""
+    target, x = cloud(nx)
+    start, ladder, taken = near(nx, target, x, REG), newton._descend, []
+    monkeypatch.setattr(newton, "_descend", lambda *args: taken.append(1) or ladder(*args))
+    newton.improve(target, x, start, REG)
+    assert not taken
+    junk = [nx.array(30.0 * np.random.default_rng(s).normal(size=30)) for s in (7, 8)]
+    ends = [nx.host(newton.improve(target, x, target.centred(p), REG).potential) for p in junk]
+    assert len(taken) == 2
+    np.testing.assert_array_equal(*ends)
+
+
+def test_products_of_weights_are_no_denormal_numbers(nx):
+    target, x = cloud(nx)
+    potential = nx.array(1e3 * np.random.default_rng(7).normal(size=30))
+    for kind in (newton.Curvature, newton.DenseCurvature):
+        weights = np.concatenate([nx.host(chi) for chi in kind(target, x, potential, REG).weights()])
+        assert weights.min() ** 2 > np.finfo(nx.dtype).tiny
+        np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize("start", ["zeros", "near"])
@@ -299,7 +336,7 @@ def test_curvature_is_of_the_points_and_of_as_many_as_atoms(n_atoms, n, nx):
     target, x = cloud(nx, n_atoms=n_atoms, n=n)
     few = newton.curvature_of(target, x, 0.0 * target.weights, REG)
     assert min(n, n_atoms) <= few.n <= n
-    assert isinstance(few, newton.SpectralCurvature) == (n_atoms <= newton.SPECTRAL)
+    assert isinstance(few, newton.DenseCurvature) == (n_atoms <= newton.DENSE)
 
 
 # Data that degenerate.
