@@ -11,7 +11,7 @@ from .kernels import mean_cost, sweep
 from .newton import Fit, improve, promise, spread
 
 N_GROUPS = 32
-NORMAL_95, NORMAL_975, NORMAL_98 = 1.644854, 1.959964, 2.053749
+NORMAL_95, NORMAL_975, NORMAL_99 = 1.644854, 1.959964, 2.326348
 ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
 CLEAR = 3.0  # times the value that the maximiser over a sample gains by chance: no longer chance
 

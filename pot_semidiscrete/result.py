@@ -80,7 +80,7 @@ class SemiDiscreteResult(OTResult):
     chi2_stderr : float
         Its standard error.
     converged : bool
-        Whether a bound on `chi2` was at most ``tol**2``: at 98% in each look, for about 95% in a run.
+        Whether a bound on `chi2` was at most ``tol**2``: at 99% in each look, for about 95% in a run.
     status : str
         ``"converged"``, ``"max_iter"``, ``"stopped"`` (by the callback), ``"interrupted"`` or
         ``"failed"`` (an exception, to which this result is attached).

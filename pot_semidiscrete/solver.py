@@ -11,7 +11,7 @@ from . import ascent
 from ._run import Progress, SemiDiscreteWarning, guarded
 from ._target import build_target, check_init_potential, check_reg
 from ._validation import check_callable, check_count, check_real
-from .certificates import NORMAL_95, NORMAL_98, bound, evaluate, suboptimality, upper_bound
+from .certificates import NORMAL_95, NORMAL_99, bound, evaluate, suboptimality, upper_bound
 from .newton import ENOUGH, EVENLY, Fit, improve, measure
 from .result import SemiDiscreteResult
 from .samplers import Draws, resolve_source
@@ -168,12 +168,12 @@ class Solver:
             self.correct()
         found, allowed = self.look(), self.target.weights.shape[0] / max(self.n_seen, 1)
         poor = found.chi2 > WORTH_CORRECTING * allowed and self.n_seen >= 2 * self.corrected_at
-        if upper_bound(found, NORMAL_98) <= tol**2 or poor:
+        if upper_bound(found, NORMAL_99) <= tol**2 or poor:
             self.correct()
             found = self.look()
         self.checks.append((self.n_iter, found.chi2, found.chi2_stderr))
-        # several looks: each at 98%, so that the run is right at 95%
-        return upper_bound(found, NORMAL_98) <= tol**2
+        # several looks: each at 99%, so that the run is right at 95%
+        return upper_bound(found, NORMAL_99) <= tol**2
 
     def state(self):
         return SolverState(
