@@ -74,10 +74,7 @@ class Rounds:
     def begin(self):
         """Follow with the potential, by points whose bounds the generator will then go down."""
         self.latents, batches = self.draw()
-        points = torch.cat(batches)
-        cross = self.loss.cross(points)
-        self.loss.follow(points, cross)
-        self.bounds, self.position = self.loss.majorants(batches, cross), 0
+        self.bounds, self.position = self.loss.begin_round(batches), 0
 
     def state_dict(self):
         return {

@@ -195,15 +195,10 @@ class SemiDiscreteLoss(nn.Module):
         x : tensor, shape (n, ...)
             Fresh points of the generator; its graph is not followed.
         """
-        x = self.local(x)
-        if self.network is None:
-            self._ascend(x, 1)
-            return
-        self.network.ascend(lambda psi: semi_dual_value(self.target, x, psi, self.reg))
-        self._store(self.network(), self.n_steps + 1)
+        self._move(self.local(x), 1)
 
     @torch.no_grad()
-    def follow(self, x, cross=None):
+    def follow(self, x):
         """Move the potential by a round of many small steps with the points `x`.
 
         For a generator that takes one or several steps between rounds, as in :func:`train_generator`:
@@ -214,36 +209,21 @@ class SemiDiscreteLoss(nn.Module):
         ----------
         x : tensor, shape (n, ...)
             Fresh points of the generator: several batches.
-        cross : tensor, optional
-            What :meth:`cross` returned for them.
         """
-        if self.network is None:
-            self._ascend(self.local(x), self.dual_steps, cross)
-            return
-        for part in x.tensor_split(self.dual_steps):
-            self.dual_step(part)
+        self._move(self.local(x), self.dual_steps)
 
-    def _ascend(self, x, n_steps, cross=None):
-        """A round of small steps of the vector, that counts for `n_steps`."""
+    def _move(self, x, n_steps, cross=None):
+        """Follow the points `x`, in the coordinates of the atoms; this counts for `n_steps`."""
+        if self.network is not None:
+            for part in x.tensor_split(n_steps):
+                self.network.ascend(lambda psi, x=part: semi_dual_value(self.target, x, psi, self.reg))
+            self._store(self.network(), self.n_steps + n_steps)
+            return
         potential, rounds = self.target.compress(self.potential), int(self.n_steps) // n_steps
-        if rounds == 0:
+        if self.n_steps == 0:
             potential = ascent.cold_start(self.target, x, self._level).potential
         potential = ascent.follow(potential, rounds, self.target, x, self._level, self._heat, cross)
         self._store(potential, self.n_steps + n_steps)
-
-    @torch.no_grad()
-    def cross(self, x):
-        """The matrix that :meth:`follow` and :meth:`majorants` begin with, if it can be kept.
-
-        Parameters
-        ----------
-        x : tensor, shape (n, ...)
-
-        Returns
-        -------
-        tensor, shape (n, n_support), or None
-        """
-        return None if self.network is not None else known_cross(self.target, self.local(x))
 
     @property
     def has_majorants(self):
@@ -251,7 +231,7 @@ class SemiDiscreteLoss(nn.Module):
         return self.target.cost.name == "sqeuclidean"
 
     @torch.no_grad()
-    def majorants(self, batches, cross=None):
+    def majorants(self, batches):
         """Bounds of the loss that touch it at each of the batches (squared distance only).
 
         With `debias` they are models of first order, and no bounds.
@@ -259,8 +239,6 @@ class SemiDiscreteLoss(nn.Module):
         Parameters
         ----------
         batches : list of tensors, shape (n, ...)
-        cross : tensor, optional
-            What :meth:`cross` returned for all of them together.
 
         Returns
         -------
@@ -271,7 +249,9 @@ class SemiDiscreteLoss(nn.Module):
                 "majorants: expected a loss with metric 'sqeuclidean', whose bound is known, received "
                 f"{self.target.cost.name!r}; take steps along the loss itself."
             )
-        x = torch.cat([self.local(batch) for batch in batches])
+        return self._majorants(self.local(torch.cat(batches)), batches)
+
+    def _majorants(self, x, batches, cross=None):
         potential = self.target.compress(self.potential)
         out = sweep(self.target, x, potential, self.reg, ("c_transform", "map"), cross=cross)
         goal, value = out.map, out.c_transform
@@ -281,6 +261,17 @@ class SemiDiscreteLoss(nn.Module):
             goal, value = goal + out.gradient / 2.0, value - out.c_transform
         constant, sizes = value - (x - goal).square().sum(dim=1), [len(batch) for batch in batches]
         return list(map(Majorant, goal.split(sizes), constant.split(sizes)))
+
+    @torch.no_grad()
+    def begin_round(self, batches):
+        """:meth:`follow` the points of the batches, then :meth:`majorants` there.
+
+        One product of the points and the atoms serves both, if it can be kept.
+        """
+        x = self.local(torch.cat(batches))
+        cross = known_cross(self.target, x) if self.network is None else None
+        self._move(x, self.dual_steps, cross)
+        return self._majorants(x, batches, cross)
 
     @torch.no_grad()
     def warm_up(self, draw, n_batches=50):
