@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.gallery --mnist FOLDER [--examples NAME ...] [--output FOLDER]``
 
-Runs the script of each example in `EXAMPLES` with its arguments, and writes what it printed, after
+Runs each script of `EXAMPLES` with its arguments, and writes what it printed, after
 the facts of the machine, to ``NAME.txt``, and its figures to ``NAME*.png``. The documentation shows
 the files of ``benchmarks/results/gallery``.
 """
@@ -22,8 +22,12 @@ from . import machine
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = {
-    "mnist_regularisation": "--steps 800 --generators MLP",
-    "versus_wgan": "--seconds 90 --output versus_wgan.png",
+    "mnist_regularisation": ("plot_mnist_regularisation", "--steps 800 --generators MLP"),
+    "mnist_regularisation_dcgan": (
+        "plot_mnist_regularisation",
+        "--steps 400 --generators DCGAN --output mnist_regularisation_dcgan",
+    ),
+    "versus_wgan": ("plot_versus_wgan", "--seconds 90 --output versus_wgan.png"),
 }
 
 
@@ -42,16 +46,16 @@ class Tee(io.TextIOBase):
 
 def run(name, mnist, output):
     """Run an example in the folder `output`, and keep what it prints there."""
-    arguments = ["--mnist", str(Path(mnist).resolve()), *EXAMPLES[name].split()]
-    script, facts, start = ROOT / "examples" / f"plot_{name}.py", machine.facts(), time.perf_counter()
+    script, options = EXAMPLES[name]
+    script, facts, start = ROOT / "examples" / f"{script}.py", machine.facts(), time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open(output / f"{name}.txt", "w"))
         stack.enter_context(contextlib.chdir(output))
         argv = sys.argv
         stack.callback(setattr, sys, "argv", argv)
-        sys.argv = [str(script), *arguments]
-        command = " ".join(["plot_" + name + ".py", "--mnist FOLDER", EXAMPLES[name]])
+        sys.argv = [str(script), "--mnist", str(Path(mnist).resolve()), *options.split()]
+        command = f"{script.name} --mnist FOLDER {options}"
         file.write(f"{command}\n{', '.join(f'{key} {value}' for key, value in facts.items())}\n\n")
         stack.enter_context(contextlib.redirect_stdout(Tee(sys.stdout, file)))
         runpy.run_path(str(script), run_name="__main__")

@@ -8,7 +8,8 @@ distance, in units of the mean squared norm of the atoms, and the regularisation
 
 - ``ours``: `train_generator` with its default settings, the rate of its optimiser falling by the clock
   instead of by the steps, whose number is not known.
-- ``held``: the same for half the seconds; then one round of `HELD` points, whose goals stay to the end.
+- ``held``: the same for half the seconds; then each of `HELD` latent points keeps the atom whose cell it
+  is in, and the generator goes on towards these atoms, with the same optimiser begun anew.
 - ``authors``: the alternation of Houdard et al.: before each step of the generator, 10 steps of an
   averaged SGD made anew, of which the last iterate is kept. The step is the best of `STEPS`, in runs
   of a sixth of the seconds.
@@ -35,7 +36,7 @@ import ot
 import torch
 from threadpoolctl import threadpool_limits
 
-from pot_semidiscrete import solve_semidiscrete
+from pot_semidiscrete import semidiscrete_ot_map, solve_semidiscrete
 from pot_semidiscrete.datasets import load_mnist, load_mnist_labels
 from pot_semidiscrete.generative import mlp_generator, train_generator
 from pot_semidiscrete.generative.training import LEARNING_RATE, adam, fall
@@ -112,30 +113,39 @@ class Run:
         self.follow(x, goal)
 
 
-def ours(run, held=0):
+def ours(run, share=1.0):
+    """For this share of the seconds; returns the loss."""
     optimizer = adam(list(run.generator.parameters()))
 
-    def by_the_clock(until):
-        def callback(result):
-            run.steps += 1
-            optimizer.param_groups[0]["lr"] = LEARNING_RATE * fall(run.used / run.seconds)
-            return run.used > until
+    def by_the_clock(result):
+        run.steps += 1
+        used = run.used / (share * run.seconds)
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * fall(used)
+        return used > 1.0
 
-        return callback
-
-    options = {"n_steps": 10**6, "optimizer": optimizer, "random_state": run.seed}
-    seconds = run.seconds / 2.0 if held else run.seconds
     result = train_generator(
-        run.generator, LATENT, run.images, callback=by_the_clock(seconds), **options
+        run.generator,
+        LATENT,
+        run.images,
+        n_steps=10**6,
+        optimizer=optimizer,
+        callback=by_the_clock,
+        random_state=run.seed,
     )
-    if held:
-        result.loss.dual_steps = held // BATCH
-        options |= {"reuse": options["n_steps"], "callback": by_the_clock(run.seconds)}
-        train_generator(run.generator, LATENT, result.loss, **options)
+    return result.loss
 
 
 def held(run):
-    ours(run, HELD)
+    potential = ours(run, 0.5).potential / run.root**2
+    z = torch.randn(HELD, LATENT)
+    with torch.no_grad():
+        x = torch.cat([run.generator(part).flatten(1) for part in z.split(BATCH)]) / run.root
+    goals = semidiscrete_ot_map(run.atoms, x, potential)
+    run.optimizer = adam(list(run.generator.parameters()))
+    while run.goes_on:
+        run.optimizer.param_groups[0]["lr"] = LEARNING_RATE * fall(2.0 * run.used / run.seconds - 1.0)
+        chosen = torch.randint(HELD, (BATCH,))
+        run.follow(run.generator(z[chosen]).flatten(1) / run.root, goals[chosen])
 
 
 def authors(run, step):

@@ -70,7 +70,7 @@ def test_benchmark_of_training_compares_its_recipes(mnist, monkeypatch, tmp_path
 def test_gallery_keeps_what_an_example_prints_and_draws(mnist, monkeypatch, tmp_path, capsys):
     pytest.importorskip("sklearn")
     module, output = importlib.import_module("benchmarks.gallery"), tmp_path / "output"
-    monkeypatch.setattr(module, "EXAMPLES", {"train_generator": "--steps 5"})
+    monkeypatch.setattr(module, "EXAMPLES", {"train_generator": ("plot_train_generator", "--steps 5")})
     run(module, monkeypatch, ["--mnist", mnist, "--output", output])
     printed = (output / "train_generator.txt").read_text()
     assert printed.startswith("plot_train_generator.py --mnist FOLDER --steps 5")
