@@ -25,7 +25,7 @@ EXAMPLES = {
     "mnist_regularisation": ("plot_mnist_regularisation", "--steps 800 --generators MLP"),
     "mnist_regularisation_dcgan": (
         "plot_mnist_regularisation",
-        "--steps 400 --generators DCGAN --output mnist_regularisation_dcgan",
+        "--steps 800 --generators DCGAN --output mnist_regularisation_dcgan",
     ),
     "versus_wgan": ("plot_versus_wgan", "--seconds 90 --output versus_wgan.png"),
 }

@@ -108,7 +108,7 @@ def _step(state, target, x, reg):
 
 
 def warm_up(target, draw, reg, n_batches=50):
-    """Potential to start tracking from: a short annealing down to `reg`, averaged.
+    """Potential to start following from: a short annealing down to `reg`, averaged.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def round_heat(target, reg):
     return max(ROUND_TOP * scale_of(target) / reg, 1.0) if reg > 0 else 1.0  # 0 for one atom only
 
 
-def follow(average, count, target, x, reg, heat, cross=None):
+def follow(average, count, target, x, reg, heat, cross=None, calls=1):
     """A round of small steps with the points `x` towards the optimum of a source that moves.
 
     The regularisation falls from `heat` times `reg` to `reg`, and the iterates are averaged. The few
@@ -151,19 +151,21 @@ def follow(average, count, target, x, reg, heat, cross=None):
     average : array, shape (n_support,)
         Potential so far.
     count : int
-        Rounds so far.
+        Calls so far.
     x : array, shape (n, d)
         Fresh points.
     heat : float
     cross : array, shape (n, n_support), optional
         As in :func:`pot_semidiscrete.kernels.sweep`.
+    calls : int
+        In how many calls, each with a part of the points, the round is done.
 
     Returns
     -------
     array, shape (n_support,)
     """
     n, potential, mean = x.shape[0], average, average
-    length = max(-(-n // LEAST_ROWS), min(LEAST_LENGTH, n))
+    length = max(-(-n // LEAST_ROWS), min(-(-LEAST_LENGTH // calls), n))
     for k in range(length):
         level = cooled(k, length, reg, heat)
         carry = (reg - level) * target.log_weights
@@ -173,7 +175,7 @@ def follow(average, count, target, x, reg, heat, cross=None):
         potential = potential - carry
         mean = averaged(mean, potential, k + 1)
     passes, rounds = ROUND_MEMORY
-    rounds = min(rounds, passes * target.weights.shape[0] / n, count + 1.0)
+    rounds = min(rounds * calls, passes * target.weights.shape[0] / n, count + 1.0)
     return average + (mean - average) / max(rounds, 1.0)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import xlogy
 
-from .kernels import mean_cost, sweep
+from .kernels import expected_cost, sweep
 from .newton import Fit, improve, promise, spread
 
 N_GROUPS = 32
@@ -167,25 +167,26 @@ def _feasible(fit, n):
     The plan of row i is ``(1 - e_i) p_i + e_i q``: p_i is proportional to the weights of the potential
     fitted, less what exceeds the columns, and q to what the columns lack. Its relative entropy is at
     most ``(1 - e_i) KL(p_i | b) + e_i KL(q | b)``. Value and masses of the fit say what all of it costs
-    without e; what e adds is little, and measured on n of the points.
+    without e; what e adds is measured on at most n of the points, and does not see ``psi + const``.
     """
     target, reg, outcome, part = fit.target, fit.reg, fit.outcome, spread(fit.points, n)
     nx, b, psi, mass, scale = target.nx, target.weights, outcome.potential, outcome.marginal, fit.scale
     out = sweep(target, part, psi, reg, ("c_transform", "average"), values=scale)
     lacking = nx.maximum(b - scale * mass, 0.0 * b)
     lacking = lacking / nx.maximum(nx.sum(lacking), 1e-30 + 0.0 * b)
+    filling = expected_cost(target, part, lacking) - nx.sum(lacking * psi)
     short = nx.maximum(1.0 - out.average, 0.0 * out.average)
-    filling = nx.sum(lacking * mean_cost(target, part, short / part.shape[0]))
-    b, psi, mass, scale, lacking, short, transform = (
-        nx.to_numpy(v).astype(float) for v in (b, psi, mass, scale, lacking, short, out.c_transform)
+    b, mass, scale, lacking, short, filling, transform = (
+        nx.to_numpy(v).astype(float) for v in (b, mass, scale, lacking, short, filling, out.c_transform)
     )
-    kept = scale * mass
-    entropy = np.sum(kept * np.log(scale)) - np.mean(xlogy(1.0 - short, 1.0 - short))
-    entropy += np.mean(short) * np.sum(xlogy(lacking, lacking / b))
-    cost = outcome.value - np.mean(short * transform) + np.sum((kept - b) * psi)
-    variance = np.var(transform, ddof=1) / fit.points.shape[0]
-    variance += np.var(short * transform, ddof=1) / part.shape[0]
-    return float(cost + reg * entropy + float(filling)), float(math.sqrt(variance))
+    added = short * (filling + reg * np.sum(xlogy(lacking, lacking / b)) - transform)
+    added -= reg * xlogy(1.0 - short, 1.0 - short)
+    cost = outcome.value + np.mean(added) + reg * np.sum(scale * mass * np.log(scale))
+    # the part is among the points, so that the two means vary together
+    covariance = np.cov(transform, added)
+    variance = (covariance[0, 0] + 2.0 * covariance[0, 1]) / fit.points.shape[0]
+    variance += covariance[1, 1] / part.shape[0]
+    return float(cost), math.sqrt(max(variance, 0.0))
 
 
 def suboptimality(bounds, trace, n_samples):
@@ -256,7 +257,7 @@ def chi_square(counts, sums, weights):
     v2 = (products**2).sum() / (g * (g - 1.0)) - (products.sum() / (g * (g - 1.0))) ** 2
     v1 = 0.0
     if g > 4:
-        spread = (products.sum(axis=1) / (g - 1.0)).var(ddof=1)
-        v1 = (spread * (g - 1.0) ** 2 / (g - 2.0) - v2) / (g - 4.0)
+        between = (products.sum(axis=1) / (g - 1.0)).var(ddof=1)
+        v1 = (between * (g - 1.0) ** 2 / (g - 2.0) - v2) / (g - 4.0)
     variance = max(2.0 * (g - 2.0) * v1 + v2, v2 / 2.0, 0.0)  # v2 can be negative by rounding
     return chi2, math.sqrt(variance * 2.0 / (g * (g - 1.0)))

@@ -29,6 +29,7 @@ MAX_CONJUGATE = 100
 FLAT = 1e-5  # curvature of a direction, in units of the diagonal
 DENSE = 256  # atoms up to which the curvature is a matrix, inverted ...
 DENSE_WORK = 2**29  # ... and the products that making it may take
+UNSURE = 0.1  # a trace, in units of reg n_atoms, that is a difference of much larger numbers
 LOST = 10.0  # gain that a step promises where Newton's method is lost, in units of reg n_atoms / n
 MAX_STEPS = 8
 MAX_FAILURES = 4  # of one step
@@ -121,6 +122,13 @@ class Curvature:
         nx, signs = self.target.nx, probes(self.target)
         solved = self.solve(nx.concatenate([gradient[None, :], signs], axis=0), damping)
         return solved[0], float(nx.sum(signs * solved[1:])) / len(signs)
+
+    def least_trace(self):
+        """Bound of ``reg tr(A^+ Sigma)`` from below, by the diagonal: tight for a large `reg`."""
+        nx = self.target.nx
+        mean = sum(nx.sum(chi, axis=0) for chi in self.weights()) / self.n
+        variance = sum(nx.sum((chi - mean) ** 2, axis=0) for chi in self.weights()) / self.n
+        return self.reg * float(nx.sum(variance / self.diagonal))
 
     def trial(self, step, gradient, failures):
         """What to try of a step, after so many failures: flat directions, and large entries, are cut."""
@@ -307,8 +315,11 @@ def promise(target, x, potential, reg, marginal):
 
 def _promise(target, curvature, gradient, reg, damping):
     """Newton's step, what it promises, and the trace."""
-    step, trace = curvature.newton(gradient, damping)
-    trace -= reg * (target.weights.shape[0] - 1.0)
+    step, whole = curvature.newton(gradient, damping)
+    part = reg * (target.weights.shape[0] - 1.0)
+    trace = whole - part
+    if trace < UNSURE * part:
+        trace = max(trace, curvature.least_trace())
     return step, 0.5 * float(target.nx.sum(gradient * step)), trace
 
 

@@ -11,6 +11,7 @@ import pot_semidiscrete as ps
 from benchmarks import references
 from pot_semidiscrete import certificates, newton
 from pot_semidiscrete._target import build_target
+from pot_semidiscrete.kernels import sweep
 
 SEEDS = 200
 N_ATOMS = 20
@@ -112,6 +113,30 @@ def test_part_of_the_points_bounds_the_cost_as_all_of_them_do(reg, off, nx):
     assert abs(np.mean(part - whole)) < 4.0 * np.std(part - whole) / 30**0.5 + 1e-4 * least.mean()
     if off == 0.0 and reg > 0:
         assert error.mean() < 1.2 * least.mean()
+
+
+@pytest.mark.parametrize("away", [0.0, 30.0])
+@pytest.mark.parametrize("reg", [0.0, 0.01])
+def test_error_of_a_part_is_what_parts_scatter_by(reg, away):
+    """300 atoms in the square, 120 parts of one set of points, from near and from far away."""
+    rng = np.random.default_rng(0)
+    target = build_target(rng.random((300, 2))).detached
+    points = target.local(rng.random((120 * 301, 2)) + away)
+    found = newton.improve(target, points[::30], 0.0 * target.weights, reg)
+    value, marginal = newton.measure(target, points, found.potential, reg)
+    outcome = newton.Outcome(found.potential, value, marginal, math.nan, True)
+    transform = sweep(target, points, found.potential, reg).c_transform
+    whole, _ = certificates._feasible(newton.Fit(target, points, outcome, reg), len(points))
+    parts, errors = [], []
+    for _ in range(120):
+        shuffled = points[rng.permutation(len(points))]
+        cost, error = certificates._feasible(newton.Fit(target, shuffled, outcome, reg), 301)
+        parts.append(cost)
+        errors.append(error**2 - transform.var() / len(points))
+    scatter = np.mean((np.array(parts) - whole) ** 2)
+    assert abs(np.mean(parts) - whole) < 5.0 * (scatter / 120) ** 0.5
+    tolerance = 0.02 * transform.var() / len(points) if away else 0.0  # rounding of a small difference
+    assert 0.6 * scatter - tolerance < np.mean(errors) < 1.7 * scatter + tolerance
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.1])

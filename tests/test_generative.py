@@ -297,7 +297,7 @@ def test_dual_steps_and_fit_leave_no_graph():
     assert generator.weight.grad is None
 
 
-def test_average_has_mean_zero():
+def test_potential_has_mean_zero():
     b = weights(20, empty=(3,), dtype=torch.float64)
     assert abs(b @ stepped(a_target=b, dtype=torch.float64).potential) < 1e-12
 
@@ -341,6 +341,28 @@ def test_fit_continues_by_dual_steps_and_by_itself():
     again = loss.fit(sampler, tol=0.1, init_potential=result.potential)
     assert again.converged
     assert (again.log["reg"] == loss.reg).all()
+
+
+@pytest.mark.parametrize("n_atoms", [500, 2000])
+def test_dual_steps_follow_as_rounds_do(n_atoms):
+    """Batch by batch, the potential of a source that stands still is nearly as good as by rounds."""
+    losses = [SemiDiscreteLoss(randn(n_atoms, 2, seed=1)) for _ in range(2)]
+    sampler, x, gaps = source(), source(seed=9)(20_000), []
+    for _ in range(40):
+        points = sampler(1000)
+        losses[0].follow(points)
+        for part in points.split(200):
+            losses[1].dual_step(part)
+    best = copy.deepcopy(losses[0])
+    best.fit(sampler, tol=0, max_iter=400)
+    gaps = [float(best(x) - loss(x)) / best.reg for loss in losses]
+    assert gaps[1] < 2.5 * gaps[0]
+
+
+def test_network_follows_with_fewer_points_than_steps():
+    loss = with_network()
+    loss.follow(randn(3, 2))
+    assert loss.n_steps == 5
 
 
 def test_fit_warns_when_it_falls_short():
@@ -724,8 +746,7 @@ def test_debiasing_undoes_the_shrinkage(debias, expected, reuse):
     """Theory, entropic shrinkage: the best variance is ``v - reg / 2`` without, and `v` with it."""
     atoms, generator = gaussian_atoms(15), Scale(1.3)
     v = float(atoms.var(dim=0, correction=0).mean())
-    # a round of several steps settles at the potential of a larger reg
-    loss = SemiDiscreteLoss(atoms, reg=v, debias=debias, dual_steps=1 if reuse == 1 else 5)
+    loss = SemiDiscreteLoss(atoms, reg=v, debias=debias)
     adam = torch.optim.Adam(generator.parameters(), lr=0.02)
     train(generator, target=loss, n_steps=300, batch_size=256, reuse=reuse, optimizer=adam)
     ratio = covariance_ratio(generator(randn(20_000, 2, seed=5)).detach().numpy(), atoms.numpy())

@@ -10,7 +10,8 @@ from scipy import stats
 from benchmarks import references
 from pot_semidiscrete import newton
 from pot_semidiscrete._target import build_target
-from pot_semidiscrete.kernels import sweep
+from pot_semidiscrete.dual import scale_of
+from pot_semidiscrete.kernels import sweep, weight_blocks
 from pot_semidiscrete.samplers import SobolSampler
 
 REG = 0.1
@@ -196,6 +197,20 @@ def test_probes_have_the_covariance_of_a_draw_of_an_atom(nx64, monkeypatch):
     z, b = nx64.host(newton.probes(target)), nx64.host(target.weights)
     np.testing.assert_allclose(z.sum(axis=1), 0.0, atol=1e-12)
     np.testing.assert_allclose(z.T @ z / len(z), np.diag(b) - np.outer(b, b), atol=0.005)
+
+
+@pytest.mark.parametrize("n_atoms", [3, 30, 300])
+@pytest.mark.parametrize("heat", [1e2, 1e4])
+def test_trace_of_a_large_regularisation_is_positive(heat, n_atoms, nx):
+    """There ``reg A -> diag b - b b^T``: the trace is that of ``Sigma / b``, however small."""
+    target, x = cloud(nx, n_atoms=n_atoms, n=1000)
+    reg = heat * float(scale_of(target))
+    found = newton.improve(target, x, 0.0 * target.weights, reg)
+    blocks = weight_blocks(target, x, found.potential, reg)
+    chi = np.concatenate([nx.host(chi) for _, chi in blocks]).astype(float)
+    expected = reg * float((chi.var(axis=0) / chi.mean(axis=0)).sum())
+    assert found.settled or nx.dtype == "float32"  # whose rounding is larger than what is to be gained
+    assert 0.5 * expected < found.trace < 2.0 * expected
 
 
 def test_a_promise_too_large_ends_the_climb_before_its_step(nx):

@@ -191,6 +191,17 @@ def test_warm_start_keeps_what_was_reached(nx64, rng):
     assert warm.chi2 < max(cold.chi2, 0.0) + 5 * (cold.chi2_stderr + warm.chi2_stderr)
 
 
+@pytest.mark.parametrize("n_atoms", [20, 300])
+def test_large_regularisation_continues_where_it_was(n_atoms, nx, rng):
+    """At 10 times the scale of the cost, where next to nothing is left to gain."""
+    atoms, draw = nx.array(rng.normal(size=(n_atoms, 1))), scaled_source(nx, 1.0, d=1)
+    options = {"reg": 10.0 * ps.cost_scale(atoms), "tol": 0, "max_iter": 20}
+    first = ps.solve_semidiscrete(atoms, draw, **options)
+    again = ps.solve_semidiscrete(atoms, draw, init_potential=first.potential, **options)
+    assert np.abs(nx.host(again.potential) - nx.host(first.potential)).max() < 1e-3
+    assert 0.0 < again.suboptimality < 1e-3
+
+
 def test_potential_is_unbiased_enough_for_the_value(nx64):
     """Value against quadrature on the line, z-test at 1e-5."""
     atoms = np.linspace(0.0, 1.0, 30)[:, None]

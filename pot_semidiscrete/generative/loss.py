@@ -111,7 +111,7 @@ class SemiDiscreteLoss(nn.Module):
     about 1.
 
     Batch normalisation makes the law of a generator depend on its mode and on the batch size: give
-    :meth:`dual_step` points drawn in the mode and batch size of the generator's own steps.
+    :meth:`follow` and :meth:`dual_step` points drawn in the mode and batch size of the generator's own steps.
 
     References
     ----------
@@ -166,7 +166,8 @@ class SemiDiscreteLoss(nn.Module):
             self.network = NetworkPotential(
                 potential, potential_optimizer, self.target.compress(points), self.target.nx
             )
-            self._store(self.network(), 0)
+            with torch.no_grad():
+                self._store(self.network(), 0)
         elif potential_optimizer is not None:
             raise ValueError(
                 "potential_optimizer: expected None with a vector, received one; give potential=, a "
@@ -188,7 +189,8 @@ class SemiDiscreteLoss(nn.Module):
     def dual_step(self, x):
         """Move the potential by one batch of points, for a loop of your own.
 
-        `dual_steps` calls come between moves of the generator; :meth:`follow` does as many in one.
+        `dual_steps` calls come between moves of the generator. One call of :meth:`follow` with all of
+        their points is better: each has a round of its own, of fewer steps.
 
         Parameters
         ----------
@@ -215,14 +217,17 @@ class SemiDiscreteLoss(nn.Module):
     def _move(self, x, n_steps, cross=None):
         """Follow the points `x`, in the coordinates of the atoms; this counts for `n_steps`."""
         if self.network is not None:
-            for part in x.tensor_split(n_steps):
+            for part in x.tensor_split(min(n_steps, len(x))):
                 self.network.ascend(lambda psi, x=part: semi_dual_value(self.target, x, psi, self.reg))
             self._store(self.network(), self.n_steps + n_steps)
             return
-        potential, rounds = self.target.compress(self.potential), int(self.n_steps) // n_steps
+        potential, calls = self.target.compress(self.potential), self.dual_steps // n_steps
+        count = int(self.n_steps) // n_steps
         if self.n_steps == 0:
             potential = ascent.cold_start(self.target, x, self._level).potential
-        potential = ascent.follow(potential, rounds, self.target, x, self._level, self._heat, cross)
+        potential = ascent.follow(
+            potential, count, self.target, x, self._level, self._heat, cross, calls
+        )
         self._store(potential, self.n_steps + n_steps)
 
     @property
@@ -244,12 +249,15 @@ class SemiDiscreteLoss(nn.Module):
         -------
         list of Majorant
         """
+        self._check_majorants()
+        return self._majorants(self.local(torch.cat(batches)), batches)
+
+    def _check_majorants(self):
         if not self.has_majorants:
             raise ValueError(
                 "majorants: expected a loss with metric 'sqeuclidean', whose bound is known, received "
                 f"{self.target.cost.name!r}; take steps along the loss itself."
             )
-        return self._majorants(self.local(torch.cat(batches)), batches)
 
     def _majorants(self, x, batches, cross=None):
         potential = self.target.compress(self.potential)
@@ -267,7 +275,16 @@ class SemiDiscreteLoss(nn.Module):
         """:meth:`follow` the points of the batches, then :meth:`majorants` there.
 
         One product of the points and the atoms serves both, if it can be kept.
+
+        Parameters
+        ----------
+        batches : list of tensors, shape (n, ...)
+
+        Returns
+        -------
+        list of Majorant
         """
+        self._check_majorants()
         x = self.local(torch.cat(batches))
         cross = known_cross(self.target, x) if self.network is None else None
         self._move(x, self.dual_steps, cross)
@@ -319,7 +336,7 @@ class SemiDiscreteLoss(nn.Module):
         if self.network is not None:
             raise TypeError(
                 "fit: expected a loss whose potential is a vector, received one whose potential is a "
-                "network, which only dual_step and warm_up train; leave out potential=."
+                "network, which only follow, dual_step and warm_up train; leave out potential=."
             )
         check_callable("sampler", sampler, "n -> points")
         if callback is not None:

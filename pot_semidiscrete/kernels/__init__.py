@@ -169,6 +169,20 @@ def mean_cost(target, x, weights=None):
     return total
 
 
+def expected_cost(target, x, law):
+    """Mean cost from each of the points `x` to the atoms, of weights `law`, ``(n,)``, in blocks."""
+    nx, cost, means = target.nx, target.cost, []
+    step = block_rows(target, x)
+    with envelope.full_precision(nx, x), envelope.no_grad(nx):
+        for start in range(0, x.shape[0], step):
+            rows = x[start : start + step]
+            cross = cost.cross(rows, target.atoms, 1.0, nx, lambda u, v: nx.dot(u, nx.dot(law, v)))
+            if cross.ndim == 2:
+                cross = nx.dot(cross, law)
+            means.append(nx.sum(law) * cost.row(rows, nx) + nx.sum(law * target.column) - cross)
+    return nx.concatenate(means, axis=0)
+
+
 def select(nx):
     """The fastest kernel for a backend."""
     if nx.__name__ == "numpy":
