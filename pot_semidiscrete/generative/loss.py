@@ -111,7 +111,8 @@ class SemiDiscreteLoss(nn.Module):
     about 1.
 
     Batch normalisation makes the law of a generator depend on its mode and on the batch size: give
-    :meth:`follow` and :meth:`dual_step` points drawn in the mode and batch size of the generator's own steps.
+    :meth:`follow` and :meth:`dual_step` points drawn in the mode and batch size of the generator's own
+    steps.
 
     References
     ----------
