@@ -92,8 +92,12 @@ class Run:
     def goes_on(self):
         return self.used < self.seconds
 
+    def at(self, z):
+        """Points of the generator at these latent ones."""
+        return self.generator(z).flatten(1) / self.root
+
     def points(self, n=BATCH):
-        return self.generator(torch.randn(n, LATENT)).flatten(1) / self.root
+        return self.at(torch.randn(n, LATENT))
 
     def draw(self, n):
         with torch.no_grad():
@@ -139,13 +143,13 @@ def held(run):
     potential = ours(run, 0.5).potential / run.root**2
     z = torch.randn(HELD, LATENT)
     with torch.no_grad():
-        x = torch.cat([run.generator(part).flatten(1) for part in z.split(BATCH)]) / run.root
+        x = torch.cat([run.at(part) for part in z.split(BATCH)])
     goals = semidiscrete_ot_map(run.atoms, x, potential)
     run.optimizer = adam(list(run.generator.parameters()))
     while run.goes_on:
         run.optimizer.param_groups[0]["lr"] = LEARNING_RATE * fall(2.0 * run.used / run.seconds - 1.0)
         chosen = torch.randint(HELD, (BATCH,))
-        run.follow(run.generator(z[chosen]).flatten(1) / run.root, goals[chosen])
+        run.follow(run.at(z[chosen]), goals[chosen])
 
 
 def authors(run, step):

@@ -91,8 +91,8 @@ class Curvature:
         nx, b = target.nx, target.weights
         if self.n * b.shape[0] <= LARGEST_STORE:
             self.kept = list(self.weights())
-        mean = sum(nx.sum(chi, axis=0) for chi in self.weights()) / self.n
-        self.diagonal = nx.maximum(mean, LEAST_CURVATURE * b)
+        self.mean = sum(nx.sum(chi, axis=0) for chi in self.weights()) / self.n
+        self.diagonal = nx.maximum(self.mean, LEAST_CURVATURE * b)
 
     def weights(self):
         """Assignment weights, in blocks."""
@@ -126,8 +126,7 @@ class Curvature:
     def least_trace(self):
         """Bound of ``reg tr(A^+ Sigma)`` from below, by the diagonal: tight for a large `reg`."""
         nx = self.target.nx
-        mean = sum(nx.sum(chi, axis=0) for chi in self.weights()) / self.n
-        variance = sum(nx.sum((chi - mean) ** 2, axis=0) for chi in self.weights()) / self.n
+        variance = sum(nx.sum((chi - self.mean) ** 2, axis=0) for chi in self.weights()) / self.n
         return self.reg * float(nx.sum(variance / self.diagonal))
 
     def trial(self, step, gradient, failures):

@@ -347,7 +347,7 @@ def test_fit_continues_by_dual_steps_and_by_itself():
 def test_dual_steps_follow_as_rounds_do(n_atoms):
     """Batch by batch, the potential of a source that stands still is nearly as good as by rounds."""
     losses = [SemiDiscreteLoss(randn(n_atoms, 2, seed=1)) for _ in range(2)]
-    sampler, x, gaps = source(), source(seed=9)(20_000), []
+    sampler, x = source(), source(seed=9)(20_000)
     for _ in range(40):
         points = sampler(1000)
         losses[0].follow(points)

@@ -74,7 +74,7 @@ class Rounds:
     def begin(self):
         """Follow with the potential, by points whose bounds the generator will then go down."""
         self.latents, batches = self.draw()
-        self.bounds, self.position = self.loss.begin_round(batches), 0
+        self.bounds, self.position = self.loss.majorants(batches, follow=True), 0
 
     def state_dict(self):
         return {

@@ -237,7 +237,7 @@ class SemiDiscreteLoss(nn.Module):
         return self.target.cost.name == "sqeuclidean"
 
     @torch.no_grad()
-    def majorants(self, batches):
+    def majorants(self, batches, follow=False):
         """Bounds of the loss that touch it at each of the batches (squared distance only).
 
         With `debias` they are models of first order, and no bounds.
@@ -245,22 +245,23 @@ class SemiDiscreteLoss(nn.Module):
         Parameters
         ----------
         batches : list of tensors, shape (n, ...)
+        follow : bool, default=False
+            Whether to :meth:`follow` the points first. One product of the points and the atoms then
+            serves both, if it can be kept.
 
         Returns
         -------
         list of Majorant
         """
-        self._check_majorants()
-        return self._majorants(self.local(torch.cat(batches)), batches)
-
-    def _check_majorants(self):
         if not self.has_majorants:
             raise ValueError(
                 "majorants: expected a loss with metric 'sqeuclidean', whose bound is known, received "
                 f"{self.target.cost.name!r}; take steps along the loss itself."
             )
-
-    def _majorants(self, x, batches, cross=None):
+        x, cross = self.local(torch.cat(batches)), None
+        if follow:
+            cross = known_cross(self.target, x) if self.network is None else None
+            self._move(x, self.dual_steps, cross)
         potential = self.target.compress(self.potential)
         out = sweep(self.target, x, potential, self.reg, ("c_transform", "map"), cross=cross)
         goal, value = out.map, out.c_transform
@@ -270,26 +271,6 @@ class SemiDiscreteLoss(nn.Module):
             goal, value = goal + out.gradient / 2.0, value - out.c_transform
         constant, sizes = value - (x - goal).square().sum(dim=1), [len(batch) for batch in batches]
         return list(map(Majorant, goal.split(sizes), constant.split(sizes)))
-
-    @torch.no_grad()
-    def begin_round(self, batches):
-        """:meth:`follow` the points of the batches, then :meth:`majorants` there.
-
-        One product of the points and the atoms serves both, if it can be kept.
-
-        Parameters
-        ----------
-        batches : list of tensors, shape (n, ...)
-
-        Returns
-        -------
-        list of Majorant
-        """
-        self._check_majorants()
-        x = self.local(torch.cat(batches))
-        cross = known_cross(self.target, x) if self.network is None else None
-        self._move(x, self.dual_steps, cross)
-        return self._majorants(x, batches, cross)
 
     @torch.no_grad()
     def warm_up(self, draw, n_batches=50):
