@@ -10,7 +10,7 @@ from typing import Any
 from .. import envelope
 from ._generic import Kernel
 
-CACHE, MEMORY = 2**20, 2**27  # bytes of a block on the host: wished for, and at most
+CACHE, MEMORY = 2**21, 2**27  # bytes of a block on the host: wished for, and at most
 SHARING = 256  # rows that make the reading of the atoms cheap
 DEVICE_ENTRIES = 2**26  # of a block elsewhere
 LARGEST_CROSS = 2**26  # entries of a matrix that is kept for several sweeps of the same points

@@ -16,7 +16,8 @@ class Kernel:
 
     With ``s_ij = (psi_j - c(x_i, y_j)) / reg + log b_j`` up to a term of the row, the weights are
     the softmax of ``s`` and the c-transform is ``row - reg logsumexp(s)``; at ``reg = 0``,
-    the argmax and ``row - max(s)`` with ``s = psi - c``.
+    the argmax and ``row - max(s)`` with ``s = psi - c``. Subclasses may hold ``s`` in units of
+    ``log 2``, for powers of 2 where they are the faster ones.
 
     Parameters
     ----------
@@ -25,12 +26,14 @@ class Kernel:
     reg : float
     """
 
+    unit = 1.0  # of the scores at reg > 0
+
     def __init__(self, target, potential, reg):
         self.target, self.nx, self.reg = target, target.nx, reg
-        self.scale = 1.0 / reg if reg > 0 else 1.0
+        self.scale = 1.0 / (reg * self.unit) if reg > 0 else 1.0
         self.bias = self.scale * (potential - target.column)
         if reg > 0:
-            self.bias = self.bias + target.log_weights
+            self.bias = self.bias + target.log_weights / self.unit
 
     def __call__(self, x, cross=None):
         """Block for the source points `x`, shape (n, d), and the cross part of their costs, if known."""

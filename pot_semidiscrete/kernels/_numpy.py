@@ -1,10 +1,26 @@
 """NumPy: one product into a kept buffer, one in-place exponential."""
 
+import functools
+import math
+
 import numpy as np
 
 from ._blocks import HardBlock, SoftBlock
 from ._generic import EXP_FLOOR, Kernel
 from ._scratch import scratch
+
+
+@functools.cache
+def fastest_power(char):
+    """Power function of a dtype, and the logarithm of its base.
+
+    Powers of 2 take half of the time of those of e where NumPy has them in wide instructions, and twice
+    where it has not.
+    """
+    introspect = getattr(np.lib, "introspect", None)  # since NumPy 2.0
+    found = introspect.opt_func_info(func_name="^exp2$") if introspect else {}
+    current = found.get("exp2", {}).get(2 * char, {}).get("current", "baseline")
+    return (np.exp, 1.0) if current.startswith("baseline") else (np.exp2, math.log(2.0))
 
 
 class NumpyHardBlock(HardBlock):
@@ -18,6 +34,10 @@ class NumpyKernel(Kernel):
     """In-place :class:`Kernel` for NumPy arrays."""
 
     buffer = None
+
+    def __init__(self, target, potential, reg):
+        self.power, self.unit = fastest_power(potential.dtype.char)
+        super().__init__(target, potential, reg)
 
     def room(self, rows):
         """Where the scores of these rows go."""
@@ -35,10 +55,13 @@ class NumpyKernel(Kernel):
         scores += self.bias
         top = scores.max(axis=1)
         scores -= top[:, None]
-        np.maximum(scores, EXP_FLOOR[scores.itemsize], out=scores)
-        np.exp(scores, out=scores)
+        # an array of floors: with a number, NumPy takes three times as long
+        floor = np.full(scores.shape[1], EXP_FLOOR[scores.itemsize] / self.unit, dtype=scores.dtype)
+        np.maximum(scores, floor, out=scores)
+        self.power(scores, out=scores)
         total = scores.sum(axis=1)
-        return SoftBlock(scores, 1.0 / total, row - self.reg * (top + np.log(total)), self.nx)
+        transform = row - self.reg * (self.unit * top + np.log(total))
+        return SoftBlock(scores, 1.0 / total, transform, self.nx)
 
     def hard(self, scores, row):
         scores += self.bias

@@ -1,5 +1,7 @@
 """torch: the same passes as NumPy's kernel, on any device."""
 
+import math
+
 import torch
 
 from ._blocks import HardBlock, SoftBlock
@@ -19,6 +21,7 @@ class TorchKernel(Kernel):
     """In-place :class:`Kernel` for torch tensors, outside any autograd graph."""
 
     buffer = None
+    unit = math.log(2.0)  # on a processor, torch.exp2 takes less than half of the time of torch.exp
 
     def room(self, rows):
         """Where the scores of these rows go."""
@@ -38,9 +41,9 @@ class TorchKernel(Kernel):
     def soft(self, scores, row):
         scores += self.bias
         top = scores.amax(dim=1)
-        scores.sub_(top[:, None]).clamp_(min=EXP_FLOOR[scores.itemsize]).exp_()
+        scores.sub_(top[:, None]).clamp_(min=EXP_FLOOR[scores.itemsize] / self.unit).exp2_()
         total = scores.sum(dim=1)
-        transform = row - self.reg * (top + total.log())
+        transform = row - (self.reg * self.unit) * (top + total.log2())
         return SoftBlock(scores, total.reciprocal_(), transform, self.nx)
 
     def hard(self, scores, row):
