@@ -17,6 +17,7 @@ import numpy as np
 from .dual import scale_of
 from .envelope import full_precision, no_grad
 from .kernels import mean_cost, sweep, weight_blocks
+from .sample import ALL, Sample, groups, in_groups, measure, ordered, plus, spread
 
 LARGEST_STORE = 2**25  # entries of the weights kept for one solve; beyond, they are recomputed
 USUAL_STORE = 2**21
@@ -87,27 +88,31 @@ class Curvature:
 
     def __init__(self, target, x, potential, reg):
         self.target, self.x, self.potential, self.reg = target, x, potential, reg
-        self.n, self.kept = x.shape[0], None
+        self.n, self.kept, self.grouped = x.shape[0], None, in_groups(target, x)
         nx, b = target.nx, target.weights
         if self.n * b.shape[0] <= LARGEST_STORE:
             self.kept = list(self.weights())
-        self.mean = sum(nx.sum(chi, axis=0) for chi in self.weights()) / self.n
+        self.mean = 0.0 * b
+        for chi, near in self.weights():
+            self.mean = plus(self.mean, near, nx.sum(chi, axis=0) / self.n)
         self.diagonal = nx.maximum(self.mean, LEAST_CURVATURE * b)
 
     def weights(self):
-        """Assignment weights, in blocks."""
+        """Blocks of assignment weights, and the atoms of their columns: those that have a part in it."""
         if self.kept is not None:
             yield from self.kept
             return
-        for _, chi in weight_blocks(self.target, self.x, self.potential, self.reg):
-            chi += LEAST_WEIGHT
-            yield chi
+        for _, block in weight_blocks(self.target, self.x, self.potential, self.reg):
+            for chi, near in groups(self.target, block) if self.grouped else [(block, ALL)]:
+                chi += LEAST_WEIGHT
+                yield chi, near
 
     def product(self, vectors):
         """Image of the rows of `vectors`."""
-        dot = self.target.nx.dot
-        smooth = sum(dot(dot(vectors, chi.T), chi) for chi in self.weights())
-        return self.diagonal * vectors - smooth / self.n
+        dot, image = self.target.nx.dot, self.diagonal * vectors
+        for chi, near in self.weights():
+            image = plus(image, near, dot(dot(vectors[:, near], chi.T), chi) / -self.n)
+        return image
 
     def solve(self, right, damping):
         """Newton's steps for the rows of `right`, gradients of sum 0: ``reg`` times the inverse.
@@ -126,7 +131,11 @@ class Curvature:
     def least_trace(self):
         """Bound of ``reg tr(A^+ Sigma)`` from below, by the diagonal: tight for a large `reg`."""
         nx = self.target.nx
-        variance = sum(nx.sum((chi - self.mean) ** 2, axis=0) for chi in self.weights()) / self.n
+        square, seen = 0.0 * self.mean, 0.0 * self.mean
+        for chi, near in self.weights():
+            square = plus(square, near, nx.sum((chi - self.mean[near]) ** 2, axis=0))
+            seen = plus(seen, near, nx.sum(0.0 * chi + 1.0, axis=0))
+        variance = (square + (self.n - seen) * self.mean**2) / self.n
         return self.reg * float(nx.sum(variance / self.diagonal))
 
     def trial(self, step, gradient, failures):
@@ -176,8 +185,11 @@ class DenseCurvature(Curvature):
     def __init__(self, target, x, potential, reg):
         super().__init__(target, x, potential, reg)
         to_numpy = target.nx.to_numpy
-        square = sum(to_numpy(target.nx.dot(chi.T, chi)) for chi in self.weights()).astype(float)
         self.root = np.sqrt(to_numpy(self.diagonal).astype(float))
+        square = np.zeros((len(self.root), len(self.root)))
+        for chi, near in self.weights():
+            rows = near if isinstance(near, slice) else near[:, None]
+            square[rows, near] += to_numpy(target.nx.dot(chi.T, chi))
         self.scaled = np.eye(len(square)) - square / self.n / np.outer(self.root, self.root)
         self.inverses = {}
 
@@ -218,7 +230,7 @@ def improve(target, x, potential, reg, enough=ENOUGH, measured=None):
     Outcome
     """
     with full_precision(target.nx, x), no_grad(target.nx):
-        return _improve(target, x, potential, reg, enough, measured)
+        return _improve(target, ordered(target, x), potential, reg, enough, measured)
 
 
 def _improve(target, x, potential, reg, enough, measured):
@@ -265,16 +277,16 @@ def _descend(target, x, reg):
 
 def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
     """Newton steps at one regularisation, while they matter and none promises more than `most`."""
-    nx, b, n = target.nx, target.weights, x.shape[0]
+    nx, b, n, sample = target.nx, target.weights, x.shape[0], Sample(target, x, reg)
     width = reg if reg > 0 else smoothing(target, x, potential)
-    value, marginal = measured or measure(target, x, potential, reg)
+    value, marginal = measured or sample.measure(potential)
     damping, trace, settled = 0.0, math.nan, False
     for _ in range(MAX_STEPS):
         before = value
         lack = lack_of(target, marginal)
         if reg > 0 and float(nx.max(nx.abs(lack))) > ROUGH:
             potential = target.centred(potential + reg * lack)
-            value, marginal = measure(target, x, potential, reg)
+            value, marginal = sample.measure(potential)
         curvature = None  # its store is freed before there is another
         curvature = curvature_of(target, x, potential, width)
         gradient = b - marginal
@@ -284,7 +296,7 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf
         little = enough * trace / (2.0 * n)
         for failures in range(MAX_FAILURES + 1):
             moved = target.centred(potential + curvature.trial(step, gradient, failures))
-            reached, mass = measure(target, x, moved, reg)
+            reached, mass = sample.measure(moved)
             rise = reached - value
             if rise >= 0:
                 break
@@ -295,7 +307,7 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf
         if (settled and smooth and failures == 0) or not value - before > little:
             if enough <= ENOUGH and curvature.n < n:
                 best = potential, value, marginal
-                potential, value, marginal = _again(target, x, best, reg, curvature)
+                potential, value, marginal = _again(sample, best, curvature)
             break
         damping = curvature.damping(failures) if failures else damping / curvature.more_damping
     return Outcome(potential, value, marginal, trace, settled)
@@ -308,7 +320,7 @@ def promise(target, x, potential, reg, marginal):
     """
     with full_precision(target.nx, x), no_grad(target.nx):
         width = reg if reg > 0 else smoothing(target, x, potential)
-        curvature = curvature_of(target, x, potential, width)
+        curvature = curvature_of(target, ordered(target, x), potential, width)
         return _promise(target, curvature, target.weights - marginal, reg, 0.0)[1:]
 
 
@@ -322,12 +334,12 @@ def _promise(target, curvature, gradient, reg, damping):
     return step, 0.5 * float(target.nx.sum(gradient * step)), trace
 
 
-def _again(target, x, best, reg, curvature):
+def _again(sample, best, curvature):
     """One more step with the same curvature: that of a part of the points leaves something."""
     potential, value, marginal = best
-    step = curvature.solve((target.weights - marginal)[None, :], 0.0)[0]
-    moved = target.centred(potential + curvature.trial(step, None, 0))
-    reached, mass = measure(target, x, moved, reg)
+    step = curvature.solve((sample.target.weights - marginal)[None, :], 0.0)[0]
+    moved = sample.target.centred(potential + curvature.trial(step, None, 0))
+    reached, mass = sample.measure(moved)
     return (moved, reached, mass) if reached > value else best
 
 
@@ -383,29 +395,12 @@ class Fit:
         return self.target.centred(potential - self.reg * nx.log(1.0 + excess + excess**2))
 
 
-def measure(target, x, potential, reg):
-    """Semi-dual value, summed in double precision, and marginal of the points `x`."""
-    nx = target.nx
-    out = sweep(target, x, potential, reg, ("c_transform", "colsum"))
-    value = np.mean(nx.to_numpy(out.c_transform), dtype=float)
-    value += np.sum(nx.to_numpy(target.weights * potential), dtype=float)
-    return float(value), out.colsum / x.shape[0]
-
-
 def probes(target):
     """Random signs times vectors whose mean square is ``diag b - b b^T`` (Hutchinson)."""
     nx, b = target.nx, target.weights
     signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(N_PROBES, b.shape[0]))
     z = nx.sqrt(b) * nx.from_numpy(signs, type_as=b)
     return z - nx.sum(z, axis=1)[:, None] * b
-
-
-def spread(x, n):
-    """At most `n` of the points, evenly spaced: a sampler may return them in an order.
-
-    The spacing is odd, for in a Sobol sequence every second point lies in the same half of the space.
-    """
-    return x[:: -(-x.shape[0] // n) // 2 * 2 + 1] if x.shape[0] > n else x
 
 
 def curvature_of(target, x, potential, reg):

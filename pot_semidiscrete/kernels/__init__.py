@@ -28,6 +28,8 @@ class Sweep:
         ``sum_i chi_ij``.
     colsquare : array, shape (n_support,)
         ``sum_i chi_ij^2``.
+    blockmax : array, shape (n_blocks, n_support)
+        ``max_i chi_ij`` over the rows of each block.
     gradient : array, shape (n, d)
         ``sum_j chi_ij d_x c(x_i, y_j)``.
     map : array, shape (n, d)
@@ -43,6 +45,7 @@ class Sweep:
     c_transform: Any = None
     colsum: Any = None
     colsquare: Any = None
+    blockmax: Any = None
     gradient: Any = None
     map: Any = None
     average: Any = None
@@ -61,6 +64,7 @@ _REDUCTIONS = {
     "c_transform": lambda target, x, block: block.c_transform,
     "colsum": lambda target, x, block: block.colsum(),
     "colsquare": lambda target, x, block: block.colsquare(),
+    "blockmax": lambda target, x, block: block.highest()[None, :],
     "gradient": lambda target, x, block: target.cost.pullback(x, target.atoms, block, target.nx),
     "map": lambda target, x, block: block.average(target.atoms),
     "linear": _linear,
@@ -196,13 +200,18 @@ def select(nx):
     return Kernel
 
 
+def on_host(x):
+    """Whether an array is in the memory of the processor."""
+    return str(getattr(x, "device", "cpu")).startswith(("cpu", "TFRT_CPU"))
+
+
 def block_rows(target, x):
     """Rows of a block: few enough for the cache, enough for the product to be worth its while.
 
     Each product reads and packs all the atoms: the higher the dimension, the more rows share that.
     """
     n_rows, (n_atoms, d) = x.shape[0], target.atoms.shape
-    if str(getattr(x, "device", "cpu")).startswith(("cpu", "TFRT_CPU")):
+    if on_host(x):
         row = n_atoms * target.nx.bitsize(target.atoms) // 8
         rows = min(max(CACHE // row, min(2 * d, SHARING)), MEMORY // row)
     else:
