@@ -46,6 +46,7 @@ TOP = 0.2  # of the cost scale: where the ladder begins
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
 N_PROBES = 4
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
+UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
 
 @dataclass(frozen=True)
@@ -392,7 +393,11 @@ class Fit:
         squares = sweep(self.target, self.points, potential, self.reg, ("colsquare",)).colsquare
         share = nx.minimum(nx.sqrt(squares) / mass, 1.0 + 0.0 * b)
         excess = share**2 / (n * b)
-        return self.target.centred(potential - self.reg * nx.log(1.0 + excess + excess**2))
+        caution = nx.log(1.0 + excess + excess**2)
+        # lighter still, seen by few points, and without any mass for next to nothing in value
+        unseen = nx.minimum(UNSEEN / (n * b), LARGEST_STEP + 0.0 * b)
+        caution = nx.where(share**2 > 1.0 / RESOLVED, nx.maximum(caution, unseen), caution)
+        return self.target.centred(potential - self.reg * caution)
 
 
 def probes(target):

@@ -312,6 +312,23 @@ def test_caution_helps_on_fresh_points(nx):
     assert careful < plain
 
 
+def test_an_atom_that_no_point_reaches_gets_no_mass(nx):
+    """Its mass would come from events rarer than any sample shows: far out, and light."""
+    rng = np.random.default_rng(1)
+    atoms, weights = np.concatenate([rng.normal(size=(60, 2)), [[3.6, 0.0]]]), np.full(61, 1.0 / 60)
+    weights[60] = 1e-7
+    target = build(nx, atoms, weights / weights.sum())
+    x, fresh = (target.local(nx.array(rng.normal(size=(n, 2)))) for n in (2000, 100_000))
+    found = newton.improve(target, x, 0.0 * target.weights, 0.1)
+    careful = newton.Fit(target, x, found, 0.1).cautious()
+    masses = [nx.host(newton.measure(target, fresh, p, 0.1)[1]) for p in (found.potential, careful)]
+    assert masses[0][60] > 100.0 * 1e-7
+    assert masses[1][60] < 1e-7
+    np.testing.assert_allclose(masses[1][:60], masses[0][:60], rtol=0.02)
+    lack = newton.measure(target, x, careful, 0.1)[0] - found.value
+    assert abs(lack) < 0.1 * found.trace / (2.0 * 2000)
+
+
 # Scale.
 
 
