@@ -1,4 +1,4 @@
-"""Generators of MNIST's digits trained for the same seconds by five recipes.
+"""Generators of MNIST's digits trained for the same seconds by six recipes.
 
 ``python -m benchmarks.training --mnist FOLDER [--seconds 180] [--seeds 3] [--json FILE]``
 
@@ -8,7 +8,9 @@ distance, in units of the mean squared norm of the atoms, and the regularisation
 
 - ``ours``: `train_generator` with its default settings, the rate of its optimiser falling by the clock
   instead of by the steps, whose number is not known.
-- ``held``: the same for half the seconds; then each of `HELD` latent points keeps the atom whose cell it
+- ``features``: the same, with images compared by `ImageFeatures`: pixels and the responses of random
+  filters. No labels, and no other network, take part.
+- ``held``: ``ours`` for half the seconds; then each of `HELD` latent points keeps the atom whose cell it
   is in, and the generator goes on towards these atoms, with the same optimiser begun anew.
 - ``authors``: the alternation of Houdard et al.: before each step of the generator, 10 steps of an
   averaged SGD made anew, of which the last iterate is kept. The step is the best of `STEPS`, in runs
@@ -38,7 +40,7 @@ from threadpoolctl import threadpool_limits
 
 from pot_semidiscrete import semidiscrete_ot_map, solve_semidiscrete
 from pot_semidiscrete.datasets import load_mnist, load_mnist_labels
-from pot_semidiscrete.generative import mlp_generator, train_generator
+from pot_semidiscrete.generative import ImageFeatures, mlp_generator, train_generator
 from pot_semidiscrete.generative.training import LEARNING_RATE, adam, fall
 from pot_semidiscrete.metrics import Classifier, Judge
 
@@ -117,7 +119,7 @@ class Run:
         self.follow(x, goal)
 
 
-def ours(run, share=1.0):
+def ours(run, share=1.0, features=None):
     """For this share of the seconds; returns the loss."""
     optimizer = adam(list(run.generator.parameters()))
 
@@ -133,10 +135,15 @@ def ours(run, share=1.0):
         run.images,
         n_steps=10**6,
         optimizer=optimizer,
+        features=features,
         callback=by_the_clock,
         random_state=run.seed,
     )
     return result.loss
+
+
+def features(run):
+    ours(run, features=ImageFeatures(run.images))
 
 
 def held(run):
@@ -191,7 +198,7 @@ def pot(run):
         run.follow_potential(potential)
 
 
-RECIPES = {"ours": ours, "held": held, "authors": authors, "sinkhorn": sinkhorn, "pot": pot}
+RECIPES = {recipe.__name__: recipe for recipe in (ours, features, held, authors, sinkhorn, pot)}
 
 
 def train(recipe, images, seconds, seed, **options):

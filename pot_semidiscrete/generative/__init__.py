@@ -8,8 +8,17 @@ except ImportError as error:
         "torch, see pot_semidiscrete.train_parameters."
     ) from error
 
+from .features import ImageFeatures, random_filters
 from .loss import SemiDiscreteLoss
 from .models import dcgan_generator, mlp_generator
 from .training import TrainingResult, train_generator
 
-__all__ = ["SemiDiscreteLoss", "TrainingResult", "dcgan_generator", "mlp_generator", "train_generator"]
+__all__ = [
+    "ImageFeatures",
+    "SemiDiscreteLoss",
+    "TrainingResult",
+    "dcgan_generator",
+    "mlp_generator",
+    "random_filters",
+    "train_generator",
+]

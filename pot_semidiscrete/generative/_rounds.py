@@ -69,7 +69,7 @@ class Rounds:
     def draw(self):
         """Latent batches for the potential, and their points."""
         latents = [self.latent() for _ in range(self.loss.dual_steps)]
-        return latents, [self.loss.rows(self.generator(z)) for z in latents]
+        return latents, [self.generator(z) for z in latents]
 
     def begin(self):
         """Follow with the potential, by points whose bounds the generator will then go down."""

@@ -7,7 +7,7 @@ from torch import nn
 
 from .. import ascent
 from .._target import build_target, check_init_potential, check_reg
-from .._validation import check_callable, check_count, check_points, check_real, rows
+from .._validation import check_callable, check_count, check_points, check_real, describe, rows
 from ..dual import scale_of, value_of
 from ..envelope import semi_dual_value
 from ..kernels import known_cross, sweep
@@ -15,6 +15,7 @@ from ..solver import solve_target, warn_shortfall
 from ._network import NetworkPotential
 
 RELATIVE_REG = 0.01
+FEATURE_ROWS = 500  # data points in one call of `features`
 SELF_STEPS = 20  # for the potential from a batch to itself
 
 
@@ -53,6 +54,23 @@ def self_target(x, metric, reg):
     return target, potential
 
 
+@torch.no_grad()
+def _featured(points, features):
+    """Features of data, one row each."""
+    check_callable("features", features, "points -> features")
+    parts = []
+    for part in points.split(FEATURE_ROWS):
+        found = features(part)
+        like = isinstance(found, torch.Tensor) and found.is_floating_point() and found.ndim > 0
+        if not like or len(found) != len(part):
+            raise ValueError(
+                f"features: expected a callable that returns a floating tensor of {len(part)} rows for "
+                f"points of shape {tuple(part.shape)}, received {describe(found)}."
+            )
+        parts.append(found.reshape(len(part), -1).to(points.dtype))
+    return torch.cat(parts)
+
+
 class SemiDiscreteLoss(nn.Module):
     r"""Regularised transport cost from generated points to a data set.
 
@@ -84,6 +102,10 @@ class SemiDiscreteLoss(nn.Module):
         given, to shape (n_atoms,) or (n_atoms, 1). A vector by default.
     potential_optimizer : torch.optim.Optimizer, or callable of parameters, optional
         Of the network; ``Adam(lr=1e-3)`` by default.
+    features : torch.nn.Module or callable, optional
+        Points, of the shape given, to features of any shape: data and generated points are compared by
+        these, :math:`c(\varphi(x), \varphi(y))`. See :class:`ImageFeatures`. A module moves with the
+        loss, and is not in its ``state_dict``.
 
     Attributes
     ----------
@@ -109,6 +131,11 @@ class SemiDiscreteLoss(nn.Module):
     :math:`b - m` pulled back through it, and ``loss(x)`` uses its values less their mean. Its weights
     and its optimiser are in ``state_dict``. Its steps have no unit of the problem: bring the costs to
     about 1.
+
+    With `features`, the loss is that of the generator :math:`\varphi \circ g`, whose gradient goes on
+    through :math:`\varphi`, and ``target.atoms`` are features. They must be differentiable almost
+    everywhere, the same in each call, and are not trained: freeze the parameters of a module by
+    ``requires_grad_(False)``.
 
     Batch normalisation makes the law of a generator depend on its mode and on the batch size: give
     :meth:`follow` and :meth:`dual_step` points drawn in the mode and batch size of the generator's own
@@ -143,6 +170,7 @@ class SemiDiscreteLoss(nn.Module):
         debias=False,
         potential=None,
         potential_optimizer=None,
+        features=None,
     ):
         super().__init__()
         self.debias, self._metric = bool(debias), metric
@@ -151,14 +179,14 @@ class SemiDiscreteLoss(nn.Module):
                 f"X_target: expected a torch tensor, received {type(X_target).__name__}; use "
                 "torch.as_tensor."
             )
-        points = X_target
+        points, self._features = X_target, (features,)  # in a tuple, it is no part of the state
+        if features is not None:
+            X_target = _featured(points, features)
         if X_target.ndim > 2:
             X_target = X_target.flatten(1)
         self.target = build_target(X_target, a_target, metric).detached
-        self.reg = RELATIVE_REG * scale_of(self.target) if reg is None else check_reg(reg, self.target)
         self.dual_steps = check_count("dual_steps", dual_steps)
-        self._level = ascent.tracking_reg(self.target, self.reg)
-        self._heat = ascent.round_heat(self.target, self._level)
+        self._use(RELATIVE_REG * scale_of(self.target) if reg is None else check_reg(reg, self.target))
         zeros = torch.zeros(self.target.n_atoms, dtype=X_target.dtype, device=X_target.device)
         self.register_buffer("potential", zeros)
         self.register_buffer("n_steps", torch.zeros((), dtype=torch.long))
@@ -174,6 +202,17 @@ class SemiDiscreteLoss(nn.Module):
                 "potential_optimizer: expected None with a vector, received one; give potential=, a "
                 "module."
             )
+
+    def _use(self, reg):
+        """Follow and measure at this regularisation."""
+        self.reg = reg
+        self._level = ascent.tracking_reg(self.target, reg)
+        self._heat = ascent.round_heat(self.target, self._level)
+
+    @property
+    def features(self):
+        """What points are compared by; None for the points themselves."""
+        return self._features[0]
 
     def forward(self, x):
         """Semi-dual value of the points `x`, shape (n, ...): a scalar in units of the metric."""
@@ -350,9 +389,10 @@ class SemiDiscreteLoss(nn.Module):
         self.n_steps.fill_(int(n_steps))
 
     def rows(self, x):
-        """Points of any shape as one row each, in the dtype of the data."""
+        """Points of any shape, or their features, as one row each, in the dtype of the data."""
+        to = lambda x: x.to(self.target.atoms.dtype)
         if isinstance(x, torch.Tensor) and x.is_floating_point():
-            x = x.to(self.target.atoms.dtype)
+            x = to(x) if self.features is None else to(self.features(to(x)))
         return rows(x, self.target.nx)
 
     def local(self, x):
@@ -364,4 +404,6 @@ class SemiDiscreteLoss(nn.Module):
         # follow the device that fn moves to, and only that: the potential needs its precision
         device = fn(torch.empty(0, dtype=self.potential.dtype, device=self.potential.device)).device
         self.target = self.target.map(lambda array: array.to(device))
+        if isinstance(self.features, nn.Module):
+            self.features.to(device)
         return super()._apply(lambda tensor: tensor.to(device), recurse)

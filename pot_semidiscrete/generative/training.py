@@ -268,6 +268,7 @@ def train_generator(
     batch_size=200,
     reuse=None,
     optimizer=None,
+    features=None,
     callback=None,
     random_state=None,
     verbose=False,
@@ -308,6 +309,8 @@ def train_generator(
         fresh batch.
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
         By default ``Adam(lr=3e-3, betas=(0.9, 0.99))``, whose rate falls to 0 in the second half.
+    features : torch.nn.Module or callable, optional
+        What images are compared by, instead of their pixels: see :class:`ImageFeatures`. Only with data.
     callback : callable, optional
         Called with the :class:`TrainingResult` so far after each step; stops by returning True. A
         checkpoint keeps its state, if it has ``state_dict`` and ``load_state_dict``.
@@ -376,14 +379,14 @@ def train_generator(
     if callback is not None:
         check_callable("callback", callback, "of the result so far")
     if isinstance(target, SemiDiscreteLoss):
-        if reg is not None or dual_steps is not None:
+        if not (reg is dual_steps is features is None):
             raise ValueError(
-                "reg, dual_steps: expected None with a SemiDiscreteLoss, which has its own; give them "
-                "to the loss."
+                "reg, dual_steps, features: expected None with a SemiDiscreteLoss, which has its own; "
+                "give them to the loss."
             )
         loss = target
     else:
-        loss = _loss(target, reg, 5 if dual_steps is None else dual_steps)
+        loss = _loss(target, reg, 5 if dual_steps is None else dual_steps, features)
     latent = _latent(latent_sampler, loss, random_state)
     schedule = None if optimizer is not None else lambda k: LEARNING_RATE * fall(k / n_steps)
     optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", adam)
@@ -477,11 +480,12 @@ def _latent(latent_sampler, loss, random_state):
     return NormalSampler(check_count("latent_sampler", latent_sampler), random)
 
 
-def _loss(target, reg, dual_steps):
+def _loss(target, reg, dual_steps, features):
     """A loss on data, by default of a sharper `reg` than its own."""
+    loss = SemiDiscreteLoss(target, reg=reg, dual_steps=dual_steps, features=features)
     if reg is None:
-        reg = SHARPER * SemiDiscreteLoss(target).reg
-    return SemiDiscreteLoss(target, reg=reg, dual_steps=dual_steps)
+        loss._use(SHARPER * loss.reg)
+    return loss
 
 
 def adam(parameters):
