@@ -22,8 +22,8 @@ def random_filters(n_filters=16, size=5, *, channels=1, random_state=0):
     """Network of random filters: their responses, without sign, averaged over patches.
 
     Every second pixel has the responses of `n_filters` filters, independent normal numbers less their
-    mean, of norm 1; their absolute values are averaged over 2 by 2 places. Where an average of several
-    images is grey, the filters respond less than to each of the images.
+    mean, of norm 1; their absolute values are averaged over 2 by 2 places. To an average of two images,
+    grey where they differ, filters respond less than to each of the two.
 
     Parameters
     ----------
@@ -59,7 +59,9 @@ def random_filters(n_filters=16, size=5, *, channels=1, random_state=0):
     """
     for name, value in {"n_filters": n_filters, "size": size, "channels": channels}.items():
         check_count(name, value)
-    filters = nn.Conv2d(channels, n_filters, size, stride=2, padding=size // 2, bias=False)
+    # whose own initialisation would take random numbers of torch's global generator
+    options = {"stride": 2, "padding": size // 2, "bias": False}
+    filters = nn.utils.skip_init(nn.Conv2d, channels, n_filters, size, **options)
     random = torch.Generator().manual_seed(random_state)
     with torch.no_grad():
         weight = torch.randn(filters.weight.shape, generator=random)
@@ -74,9 +76,9 @@ class ImageFeatures(nn.Module):
     .. math:: \varphi(x) = (x,\; s\, f(x)), \qquad
               |\varphi(x) - \varphi(y)|^2 = |x - y|^2 + s^2\, |f(x) - f(y)|^2,
 
-    with s such that the features have a given share of the variance of the data. The squared distance
-    of pixels is least for averages, which features of edges tell from images: a generator trained by
-    both is sharper.
+    with s such that the features have a given share of the variance of the data. By pixels, an average
+    of two images is as near to both as anything can be, at a quarter of their squared distance, and
+    generated images are such averages. By features that tell them from images, it is farther.
 
     Parameters
     ----------
