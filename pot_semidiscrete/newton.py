@@ -187,10 +187,7 @@ class DenseCurvature(Curvature):
         super().__init__(target, x, potential, reg)
         to_numpy = target.nx.to_numpy
         self.root = np.sqrt(to_numpy(self.diagonal).astype(float))
-        square = np.zeros((len(self.root), len(self.root)))
-        for chi, near in self.weights():
-            rows = near if isinstance(near, slice) else near[:, None]
-            square[rows, near] += to_numpy(target.nx.dot(chi.T, chi))
+        square = sum(to_numpy(target.nx.dot(chi.T, chi)).astype(float) for chi, _ in self.weights())
         self.scaled = np.eye(len(square)) - square / self.n / np.outer(self.root, self.root)
         self.inverses = {}
 

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from .kernels import on_host, sweep
 
 LOW = 3  # dimensions at most, in which points that are consecutive in an order can lie together ...
-LEAST_ENTRIES = 2**21  # ... and (points x atoms) from which putting them in order pays
+LEAST_ATOMS, LEAST_ENTRIES = 256, 2**21  # ... and (points x atoms), from which that order pays
 GROUP = 1024  # points of a group ...
 MOST_GROUPS = 1024  # ... unless these would be more ...
 SMALL = 128  # ... and where their weights are kept
@@ -83,7 +83,7 @@ def measure(target, x, potential, reg):
 def in_groups(target, x):
     """Whether it can pay to sweep groups of these points with a part of the atoms."""
     (n, d), n_atoms = x.shape, target.weights.shape[0]
-    many = n > GROUP and n * n_atoms >= LEAST_ENTRIES
+    many = n > GROUP and n_atoms > LEAST_ATOMS and n * n_atoms >= LEAST_ENTRIES
     return d <= LOW and many and on_host(x) and target.nx.__name__ in ("numpy", "torch")
 
 

@@ -14,7 +14,7 @@ LOST = np.exp(-sample.DEPTH)
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch):
     """Groups of few points, so that small data have many."""
-    for name, value in {"LEAST_ENTRIES": 0, "GROUP": 64, "SMALL": 16}.items():
+    for name, value in {"LEAST_ATOMS": 0, "LEAST_ENTRIES": 0, "GROUP": 64, "SMALL": 16}.items():
         monkeypatch.setattr(sample, name, value)
 
 
@@ -89,10 +89,9 @@ def test_groups_are_the_weights(nx):
     assert (found > 0).mean() < 0.6
 
 
-@pytest.mark.parametrize("kind", [newton.Curvature, newton.DenseCurvature])
-def test_curvature_of_groups_is_that_of_all_weights(kind, nx):
+def test_curvature_of_groups_is_that_of_all_weights(nx):
     target, x, potential = problem(nx)
-    curvature = kind(target, x, potential, REG)
+    curvature = newton.Curvature(target, x, potential, REG)
     chi, _, mass = full(nx, target, x, potential)
     vectors = np.random.default_rng(3).normal(size=(4, 150))
     b, rounding = nx.host(target.weights), 100.0 * nx.eps
@@ -106,6 +105,7 @@ def test_curvature_of_groups_is_that_of_all_weights(kind, nx):
 
 
 def test_improving_by_groups_reaches_the_same_maximum(nx, monkeypatch):
+    monkeypatch.setattr(newton, "DENSE", 0)
     target, x, potential = problem(nx, n=3000)
     values = []
     for least in (0, 10**9):
