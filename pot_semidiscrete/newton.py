@@ -17,7 +17,7 @@ import numpy as np
 from .dual import scale_of
 from .envelope import full_precision, no_grad
 from .kernels import mean_cost, sweep, weight_blocks
-from .sample import ALL, Sample, groups, in_groups, measure, ordered, plus, spread
+from .sample import ALL, LEAST_ATOMS, Sample, groups, in_groups, measure, ordered, plus, spread
 
 LARGEST_STORE = 2**25  # entries of the weights kept for one solve; beyond, they are recomputed
 USUAL_STORE = 2**21
@@ -28,7 +28,7 @@ LEAST_WEIGHT = 1e-17  # added to all: products of smaller ones would be denormal
 REST = 0.15  # of the gain, where conjugate gradients end
 MAX_CONJUGATE = 100
 FLAT = 1e-5  # curvature of a direction, in units of the diagonal
-DENSE = 256  # atoms up to which the curvature is a matrix, inverted ...
+DENSE = LEAST_ATOMS  # up to which the curvature is a matrix, inverted: of all atoms, not of groups ...
 DENSE_WORK = 2**29  # ... and the products that making it may take
 UNSURE = 0.1  # a trace, in units of reg n_atoms, that is a difference of much larger numbers
 LOST = 10.0  # gain that a step promises where Newton's method is lost, in units of reg n_atoms / n
