@@ -389,7 +389,7 @@ class Fit:
         mass = nx.maximum(n * self.outcome.marginal, nx.full((1,), 1e-30, type_as=b))
         squares = sweep(self.target, self.points, potential, self.reg, ("colsquare",)).colsquare
         share = nx.minimum(nx.sqrt(squares) / mass, 1.0 + 0.0 * b)
-        excess = share**2 / (n * b)
+        excess = nx.minimum(share**2 / (n * b), 1e10 + 0.0 * b)  # whose square is finite
         caution = nx.log(1.0 + excess + excess**2)
         # lighter still, seen by few points, and without any mass for next to nothing in value
         unseen = nx.minimum(UNSEEN / (n * b), LARGEST_STEP + 0.0 * b)

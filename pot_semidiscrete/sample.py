@@ -11,12 +11,13 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial import cKDTree
 
+from .costs import CallableMetric
 from .kernels import on_host, sweep
 
 LOW = 3  # dimensions at most, in which points that are consecutive in an order can lie together ...
 LEAST_ATOMS, LEAST_ENTRIES = 256, 2**21  # ... and (points x atoms), from which that order pays
 GROUP = 1024  # points of a group ...
-MOST_GROUPS = 1024  # ... unless these would be more ...
+LARGEST_NOTES = 2**22  # ... unless more than these (groups x atoms) ...
 SMALL = 128  # ... and where their weights are kept
 DEPTH = 14.0  # weights below exp(-DEPTH) b_j are left out: that share of a row, or of a column, at most
 MOST = 0.5  # of the atoms, in the mean: with more, all are taken
@@ -36,7 +37,9 @@ class Sample:
     def __init__(self, target, x, reg):
         self.target, self.x, self.reg = target, x, reg
         self.grouped = reg > 0 and in_groups(target, x)
-        self.rows = max(GROUP, -(-x.shape[0] // MOST_GROUPS)) if self.grouped else x.shape[0]
+        self.rows, n_entries = x.shape[0], x.shape[0] * target.weights.shape[0]
+        if self.grouped:
+            self.rows = max(GROUP, -(-n_entries // LARGEST_NOTES))
         self.base = self.heights = None
 
     def measure(self, potential):
@@ -54,12 +57,19 @@ class Sample:
             if note:
                 tops.append(nx.to_numpy(out.blockmax).max(axis=0))
         if note:
-            with np.errstate(divide="ignore"):
-                self.heights = np.log(np.stack(tops) / nx.to_numpy(self.target.weights))
-            self.base = nx.to_numpy(potential).copy()
+            self._note(np.stack(tops), nx.to_numpy(potential))
         n = self.x.shape[0]
         value = value / n + np.sum(nx.to_numpy(self.target.weights * potential), dtype=float)
         return float(value), nx.from_numpy(colsum / n, type_as=potential)
+
+    def _note(self, tops, potential):
+        """How high, in units of their atom, the weights of each group were at a potential."""
+        with np.errstate(divide="ignore"):
+            tops = np.log(
+                np.divide(tops, self.target.nx.to_numpy(self.target.weights), out=tops), out=tops
+            )
+        self.grouped = (tops > -DEPTH).mean() <= MOST  # or it does not pay
+        self.base, self.heights = (potential.copy(), tops) if self.grouped else (None, None)
 
     def _near(self, potential):
         """Atoms to take, for each group; None for all of them.
@@ -71,20 +81,24 @@ class Sample:
             return None
         raised = (self.target.nx.to_numpy(potential) - self.base) / self.reg
         least = np.where(self.heights > -DEPTH, raised, np.inf).min(axis=1)
-        near = self.heights + (raised - least[:, None]) > -DEPTH
+        near = ~(self.heights + (raised - least[:, None]) <= -DEPTH)  # all of them if it is not a number
         return None if near.mean() > MOST else [np.flatnonzero(row) for row in near]
 
 
 def measure(target, x, potential, reg):
-    """Semi-dual value, summed in double precision, and marginal of the points `x`."""
-    return Sample(target, x, reg).measure(potential)
+    """Semi-dual value, summed in double precision, and marginal of the points `x`, once."""
+    sample = Sample(target, x, reg)
+    sample.grouped = False
+    return sample.measure(potential)
 
 
 def in_groups(target, x):
     """Whether it can pay to sweep groups of these points with a part of the atoms."""
     (n, d), n_atoms = x.shape, target.weights.shape[0]
     many = n > GROUP and n_atoms > LEAST_ATOMS and n * n_atoms >= LEAST_ENTRIES
-    return d <= LOW and many and on_host(x) and target.nx.__name__ in ("numpy", "torch")
+    # a user's metric is called with all atoms, which it may know by their place
+    known = target.nx.__name__ in ("numpy", "torch") and not isinstance(target.cost, CallableMetric)
+    return d <= LOW and many and known and on_host(x)
 
 
 def ordered(target, x):

@@ -115,13 +115,33 @@ def test_features_are_no_part_of_the_state_and_move_with_the_loss():
     assert loss.half().features.body[0].weight.dtype == torch.float32
 
 
-def test_autocast_changes_no_potential():
+def test_autocast_changes_nothing():
+    data, found = images(), []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss = SemiDiscreteLoss(data, features=ImageFeatures(data))
+            loss.follow(data[:40])
+            found.append([loss.target.atoms, loss.potential, loss(data)])
+    for plain, cast in zip(*found, strict=True):
+        torch.testing.assert_close(cast, plain, rtol=0.0, atol=0.0)
+
+
+def test_generated_points_of_any_shape():
     data = images()
     loss = SemiDiscreteLoss(data, features=ImageFeatures(data))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = loss(data)
-    assert value.dtype == torch.float32
-    torch.testing.assert_close(value, loss(data), rtol=0.05, atol=0.0)
+    torch.testing.assert_close(loss(data.flatten(1)), loss(data), rtol=0.0, atol=0.0)
+
+
+def test_a_module_is_copied_frozen_and_in_eval_mode():
+    data, body = images(), nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 5))
+    one, other = (SemiDiscreteLoss(data, features=body) for _ in range(2))
+    one.to("meta")
+    assert other.features[1].weight.device.type == body[1].weight.device.type == "cpu"
+    generator = new_generator()
+    train_generator(generator, 4, other, n_steps=3, random_state=0)
+    assert body.training
+    assert float(body[1].running_mean.abs().max()) == 0.0
+    assert all(p.grad is None for p in [*body.parameters(), *other.features.parameters()])
 
 
 def test_interrupted_run_continues_with_the_same_features_only(tmp_path):
@@ -155,11 +175,19 @@ def test_interrupted_run_continues_with_the_same_features_only(tmp_path):
         (lambda x: x.flatten(1)[:5], ValueError),
         (lambda x: x.numpy(), ValueError),
         (lambda x: x > 0, ValueError),
+        (lambda x: x.flatten(1) - x.mean(), ValueError),
+        (lambda x: x.flatten(1) * torch.rand(()), ValueError),
     ],
 )
 def test_bad_features_are_refused(features, error):
     with pytest.raises(error, match="features: expected"):
         SemiDiscreteLoss(images(), features=features)
+
+
+@pytest.mark.parametrize("data", [torch.zeros((5, 8, 8), dtype=torch.uint8), torch.zeros(0, 8, 8)])
+def test_bad_data_are_refused_as_without_features(data):
+    with pytest.raises((TypeError, ValueError), match="X_target: expected"):
+        SemiDiscreteLoss(data, features=lambda x: x.float().flatten(1))
 
 
 def test_a_loss_has_its_own_features():
@@ -211,11 +239,17 @@ def test_an_average_is_farther_by_filters_than_by_pixels():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"images": np.zeros((3, 8, 8))}, "images: expected a tensor"),
-        ({"images": torch.zeros(3, 64)}, "images: expected a tensor"),
+        ({"images": np.zeros((3, 8, 8))}, "images: expected a floating"),
+        ({"images": torch.zeros(3, 64)}, "images: expected a floating"),
         ({"images": images(), "share": 1.0}, "share: expected"),
         ({"images": images(), "share": -0.1}, "share"),
-        ({"images": torch.zeros(3, 8, 8)}, "body: expected features that differ"),
+        ({"images": torch.zeros(3, 8, 8)}, "images: expected images that differ"),
+        (
+            {"images": torch.full((3, 8, 8), torch.nan), "share": 0.0},
+            "images: expected images that differ",
+        ),
+        ({"images": images(), "body": nn.Threshold(9.0, 1.0)}, "body: expected features that differ"),
+        ({"images": torch.zeros((3, 8, 8), dtype=torch.uint8)}, "images: expected a floating"),
     ],
 )
 def test_bad_images_are_refused(options, match):
@@ -231,7 +265,21 @@ def test_filters_are_of_norm_one_and_of_a_seed():
     assert (one - other).abs().max() > 0.1
     torch.testing.assert_close(one.sum(dim=(1, 2, 3)), torch.zeros(16), rtol=0.0, atol=1e-5)
     torch.testing.assert_close(one.square().sum(dim=(1, 2, 3)), torch.ones(16))
-    flat = random_filters()(torch.full((1, 1, 8, 8), 0.7))[..., 1:-1, 1:-1]
-    assert flat.numel() == 0 or float(flat.max()) < 0.1
-    with pytest.raises(ValueError, match="n_filters"):
-        random_filters(0)
+    flat = random_filters()(torch.full((1, 1, 28, 28), 0.7))[..., 1:-1, 1:-1]
+    assert float(flat.max()) < 0.04
+    for options, match in (({"n_filters": 0}, "n_filters"), ({"size": 1}, "size")):
+        with pytest.raises(ValueError, match=match):
+            random_filters(**options)
+
+
+@pytest.mark.parametrize("factor", [2.0**-7, 2.0**8])
+def test_features_scale_with_the_images(factor):
+    data = images()
+    found, scaled = ImageFeatures(data)(data), ImageFeatures(factor * data)(factor * data)
+    torch.testing.assert_close(scaled / factor, found, rtol=1e-4, atol=1e-5)
+
+
+def test_scale_is_in_the_state():
+    one, other = ImageFeatures(images()), ImageFeatures(2.0 * images())
+    other.load_state_dict(one.state_dict())
+    torch.testing.assert_close(other(images())[:, 64:], one(images())[:, 64:], rtol=1e-6, atol=1e-6)

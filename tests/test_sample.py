@@ -78,6 +78,30 @@ def test_measure_is_that_of_all_atoms(move, nx):
         assert (chi[64 * k : 64 * (k + 1), out] < 1.01 * LOST * b[out]).all()
 
 
+def test_measure_of_no_number_is_none(nx):
+    target, x, base = problem(nx)
+    found = sample.Sample(target, x, REG)
+    found.measure(base)
+    assert np.isnan(found.measure(np.nan * base)[0])
+
+
+def test_a_large_regularisation_has_no_groups(nx):
+    target, x, base = problem(nx)
+    found = sample.Sample(target, x, 100.0 * REG)
+    found.measure(base)
+    assert not found.grouped
+    assert found.heights is None
+
+
+def test_metrics_of_users_are_called_with_all_atoms(nx):
+    atoms = nx.array(np.random.default_rng(0).random((150, 2)))
+    offset = nx.array(np.linspace(0.0, 1e-3, 150))
+    metric = lambda x, y: ((x[:, None, :] - y[None, :, :]) ** 2).sum(-1) + offset[None, :]
+    target = build_target(atoms, metric=metric).detached
+    found = newton.improve(target, nx.array(np.random.default_rng(1).random((700, 2))), 0 * offset, REG)
+    assert found.value > 0.0
+
+
 def test_groups_are_the_weights(nx):
     target, x, potential = problem(nx)
     chi = sweep(target, x, potential, REG, ("weights",)).weights

@@ -1,24 +1,93 @@
-"""What images are compared by, beside their pixels."""
+"""What points are compared by, instead of their coordinates."""
 
 import copy
 import math
 
 import torch
+from ot.backend import get_backend
 from torch import nn
 
-from .._validation import check_count, check_real, describe
+from .._validation import check_callable, check_count, check_real, describe
+from ..envelope import full_precision
+from ..samplers import resolve_random
 
-SMOOTH = 1e-3  # added to the square of a filter's response, whose root is then differentiable
+SMOOTH = 0.015  # in units of the variance of a pixel: added to the square of a filter's response
+PART = 500  # points in one call
+SAME = 1e-3  # of the largest feature: by how much a point's may differ from call to call
+
+
+def frozen(module):
+    """A copy in eval mode, whose parameters are not trained."""
+    return copy.deepcopy(module).eval().requires_grad_(False)
+
+
+def in_parts(function, points):
+    """What a function makes of points, a part of them at a time, without a graph."""
+    with torch.no_grad():
+        return torch.cat([function(part) for part in points.split(PART)])
+
+
+class FeatureMap:
+    """The `features` of a loss: points to one row of features each.
+
+    Parameters
+    ----------
+    function : torch.nn.Module or callable
+        As the user gave it; of a module, a frozen copy is kept.
+    points : tensor, shape (n, ...)
+        Data, whose shape it takes.
+    nx : ot.backend.Backend
+    """
+
+    def __init__(self, function, points, nx):
+        check_callable("features", function, "points -> features")
+        self.function = frozen(function) if isinstance(function, nn.Module) else function
+        self.shape, self.nx = points.shape[1:], nx
+        with torch.no_grad(), full_precision(nx, points):
+            self.check(points[:PART])
+
+    def check(self, points):
+        """Refuse what is not one row of numbers for each point, the same in each call."""
+        found = self.function(points)
+        like = isinstance(found, torch.Tensor) and found.is_floating_point() and found.ndim > 0
+        if not like or len(found) != len(points):
+            raise ValueError(
+                f"features: expected a callable that returns a floating tensor of {len(points)} rows "
+                f"for points of shape {tuple(points.shape)}, received {describe(found)}."
+            )
+        few = 1 + len(points) // 3
+        change = (self.function(points[:few]) - found[:few]).abs().max()
+        if change > SAME * found.abs().max():
+            raise ValueError(
+                "features: expected the same features of a point in each call, received others in a "
+                "call with fewer points; leave out dropout, and what a batch has in common."
+            )
+
+    def __call__(self, x):
+        """Features of the points `x`, of any shape, in their dtype."""
+        if x.shape[1:] != self.shape and x[0].numel() == math.prod(self.shape):
+            x = x.reshape(-1, *self.shape)
+        with full_precision(self.nx, x):
+            return self.function(x).flatten(1).to(x.dtype)
+
+    def to(self, device):
+        """Move a module."""
+        if isinstance(self.function, nn.Module):
+            self.function.to(device)
 
 
 class Modulus(nn.Module):
-    """``sqrt(x^2 + SMOOTH)``: the absolute value, smooth at 0."""
+    """The absolute value, smooth at 0: ``sqrt(x^2 + SMOOTH unit^2)``."""
+
+    def __init__(self, unit):
+        super().__init__()
+        self.register_buffer("unit", torch.as_tensor(unit))
 
     def forward(self, x):
-        return (x.square() + SMOOTH).sqrt()
+        return (x.square() + SMOOTH * self.unit**2).sqrt()
 
 
-def random_filters(n_filters=16, size=5, *, channels=1, random_state=0):
+def random_filters(n_filters=16, size=5, *, channels=1, unit=0.25, random_state=0):
     """Network of random filters: their responses, without sign, averaged over patches.
 
     Every second pixel has the responses of `n_filters` filters, independent normal numbers less their
@@ -33,8 +102,10 @@ def random_filters(n_filters=16, size=5, *, channels=1, random_state=0):
         Of a filter, in pixels along each side.
     channels : int, default=1
         Of the images.
-    random_state : int, default=0
-        Seed of the filters.
+    unit : float, default=0.25
+        Standard deviation of a pixel: responses below an eighth of it count as next to none.
+    random_state : None, int, numpy Generator or RandomState, or torch Generator, default=0
+        Randomness of the filters.
 
     Returns
     -------
@@ -44,7 +115,7 @@ def random_filters(n_filters=16, size=5, *, channels=1, random_state=0):
     Raises
     ------
     TypeError, ValueError
-        If a number is not a positive integer.
+        If an argument has the wrong kind or range.
 
     References
     ----------
@@ -57,17 +128,19 @@ def random_filters(n_filters=16, size=5, *, channels=1, random_state=0):
     >>> random_filters()(torch.zeros(3, 1, 28, 28)).shape
     torch.Size([3, 16, 7, 7])
     """
-    for name, value in {"n_filters": n_filters, "size": size, "channels": channels}.items():
+    for name, value in {"n_filters": n_filters, "channels": channels}.items():
         check_count(name, value)
-    # whose own initialisation would take random numbers of torch's global generator
+    check_count("size", size, minimum=2)
+    unit = check_real("unit", unit)
+    # its own initialisation would take random numbers of torch's global generator
     options = {"stride": 2, "padding": size // 2, "bias": False}
     filters = nn.utils.skip_init(nn.Conv2d, channels, n_filters, size, **options)
-    random = torch.Generator().manual_seed(random_state)
+    random = resolve_random(random_state, get_backend(filters.weight), filters.weight)
     with torch.no_grad():
-        weight = torch.randn(filters.weight.shape, generator=random)
-        weight -= weight.mean(dim=(1, 2, 3), keepdim=True)
-        filters.weight.copy_(weight / weight.square().sum(dim=(1, 2, 3), keepdim=True).sqrt())
-    return nn.Sequential(filters, Modulus(), nn.AvgPool2d(2))
+        weight = random.normal(n_filters, filters.weight[0].numel())
+        weight = weight - weight.mean(dim=1, keepdim=True)
+        filters.weight.copy_((weight / weight.norm(dim=1, keepdim=True)).reshape(filters.weight.shape))
+    return nn.Sequential(filters, Modulus(unit), nn.AvgPool2d(2))
 
 
 class ImageFeatures(nn.Module):
@@ -115,27 +188,34 @@ class ImageFeatures(nn.Module):
 
     def __init__(self, images, body=None, share=0.5):
         super().__init__()
-        if not isinstance(images, torch.Tensor) or images.ndim not in (3, 4):
+        shaped = isinstance(images, torch.Tensor) and images.is_floating_point()
+        if not shaped or images.ndim not in (3, 4) or 0 in images.shape:
             raise ValueError(
-                "images: expected a tensor of shape (n, height, width) or (n, channels, height, width), "
-                f"received {describe(images)}."
+                "images: expected a floating tensor of shape (n, height, width) or (n, channels, "
+                f"height, width), received {describe(images)}."
             )
         share = check_real("share", share)
         if not share < 1.0:
             raise ValueError(f"share: expected a number in [0, 1), received {share:g}.")
-        if body is None:
-            body = random_filters(channels=1 if images.ndim == 3 else images.shape[1])
-        self.body = copy.deepcopy(body).to(images).eval().requires_grad_(False)
-        self.scale = 1.0
-        spread = lambda x: float(x.var(dim=0, unbiased=False).sum())
-        with torch.no_grad():
-            found = torch.cat([self.seen(part) for part in images.split(500)])
-        if share > 0.0 and not spread(found) > 0.0:
+        spread = lambda x: x.var(dim=0, unbiased=False).sum()
+        pixels = spread(images.flatten(1))
+        if not 0.0 < float(pixels) < math.inf:
             raise ValueError(
-                "body: expected features that differ between images, received the same for all."
+                f"images: expected images that differ, received a variance of {float(pixels):g}."
             )
-        ratio = share / (1.0 - share)
-        self.scale = math.sqrt(ratio * spread(images.flatten(1)) / max(spread(found), 1e-300))
+        if body is None:
+            unit = float((pixels / images[0].numel()).sqrt())
+            body = random_filters(channels=1 if images.ndim == 3 else images.shape[1], unit=unit)
+        if not isinstance(body, nn.Module):
+            raise TypeError(f"body: expected a torch.nn.Module, received {describe(body)}.")
+        self.body = frozen(body).to(images)
+        with full_precision(get_backend(images), images):
+            seen = spread(in_parts(self.seen, images))
+        if not 0.0 < float(seen) < math.inf:
+            raise ValueError(
+                f"body: expected features that differ between images, received a variance of {seen:g}."
+            )
+        self.register_buffer("scale", (share / (1.0 - share) * pixels / seen).sqrt())
 
     def seen(self, x):
         """Features of images, one row each."""

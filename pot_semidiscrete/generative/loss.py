@@ -7,15 +7,15 @@ from torch import nn
 
 from .. import ascent
 from .._target import build_target, check_init_potential, check_reg
-from .._validation import check_callable, check_count, check_points, check_real, describe, rows
+from .._validation import check_callable, check_count, check_points, check_real, rows
 from ..dual import scale_of, value_of
 from ..envelope import semi_dual_value
 from ..kernels import known_cross, sweep
 from ..solver import solve_target, warn_shortfall
 from ._network import NetworkPotential
+from .features import FeatureMap, in_parts
 
 RELATIVE_REG = 0.01
-FEATURE_ROWS = 500  # data points in one call of `features`
 SELF_STEPS = 20  # for the potential from a batch to itself
 
 
@@ -54,23 +54,6 @@ def self_target(x, metric, reg):
     return target, potential
 
 
-@torch.no_grad()
-def _featured(points, features):
-    """Features of data, one row each."""
-    check_callable("features", features, "points -> features")
-    parts = []
-    for part in points.split(FEATURE_ROWS):
-        found = features(part)
-        like = isinstance(found, torch.Tensor) and found.is_floating_point() and found.ndim > 0
-        if not like or len(found) != len(part):
-            raise ValueError(
-                f"features: expected a callable that returns a floating tensor of {len(part)} rows for "
-                f"points of shape {tuple(part.shape)}, received {describe(found)}."
-            )
-        parts.append(found.reshape(len(part), -1).to(points.dtype))
-    return torch.cat(parts)
-
-
 class SemiDiscreteLoss(nn.Module):
     r"""Regularised transport cost from generated points to a data set.
 
@@ -104,8 +87,8 @@ class SemiDiscreteLoss(nn.Module):
         Of the network; ``Adam(lr=1e-3)`` by default.
     features : torch.nn.Module or callable, optional
         Points, of the shape given, to features of any shape: data and generated points are compared by
-        these, :math:`c(\varphi(x), \varphi(y))`. See :class:`ImageFeatures`. A module moves with the
-        loss, and is not in its ``state_dict``.
+        these, :math:`c(\varphi(x), \varphi(y))`. See :class:`ImageFeatures`. Of a module a copy is kept,
+        in eval mode and frozen; it moves with the loss, and is not in its ``state_dict``.
 
     Attributes
     ----------
@@ -133,9 +116,8 @@ class SemiDiscreteLoss(nn.Module):
     about 1.
 
     With `features`, the loss is that of the generator :math:`\varphi \circ g`, whose gradient goes on
-    through :math:`\varphi`, and ``target.atoms`` are features. They must be differentiable almost
-    everywhere, the same in each call, and are not trained: freeze the parameters of a module by
-    ``requires_grad_(False)``.
+    through :math:`\varphi`: it must be differentiable almost everywhere, and the same in each call. The
+    result of :meth:`fit` is then one of features, too.
 
     Batch normalisation makes the law of a generator depend on its mode and on the batch size: give
     :meth:`follow` and :meth:`dual_step` points drawn in the mode and batch size of the generator's own
@@ -179,11 +161,13 @@ class SemiDiscreteLoss(nn.Module):
                 f"X_target: expected a torch tensor, received {type(X_target).__name__}; use "
                 "torch.as_tensor."
             )
-        points, self._features = X_target, (features,)  # in a tuple, it is no part of the state
-        if features is not None:
-            X_target = _featured(points, features)
+        points, self._map = X_target, None
         if X_target.ndim > 2:
             X_target = X_target.flatten(1)
+        if features is not None:
+            X_target, nx = check_points("X_target", X_target)
+            self._map = FeatureMap(features, points, nx)
+            X_target = in_parts(self._map, points)
         self.target = build_target(X_target, a_target, metric).detached
         self.dual_steps = check_count("dual_steps", dual_steps)
         self._use(RELATIVE_REG * scale_of(self.target) if reg is None else check_reg(reg, self.target))
@@ -212,7 +196,7 @@ class SemiDiscreteLoss(nn.Module):
     @property
     def features(self):
         """What points are compared by; None for the points themselves."""
-        return self._features[0]
+        return None if self._map is None else self._map.function
 
     def forward(self, x):
         """Semi-dual value of the points `x`, shape (n, ...): a scalar in units of the metric."""
@@ -390,9 +374,9 @@ class SemiDiscreteLoss(nn.Module):
 
     def rows(self, x):
         """Points of any shape, or their features, as one row each, in the dtype of the data."""
-        to = lambda x: x.to(self.target.atoms.dtype)
-        if isinstance(x, torch.Tensor) and x.is_floating_point():
-            x = to(x) if self.features is None else to(self.features(to(x)))
+        if isinstance(x, torch.Tensor) and x.is_floating_point() and x.ndim > 0:
+            x = x.to(self.target.atoms.dtype)
+            x = x if self._map is None or 0 in x.shape else self._map(x)
         return rows(x, self.target.nx)
 
     def local(self, x):
@@ -404,6 +388,6 @@ class SemiDiscreteLoss(nn.Module):
         # follow the device that fn moves to, and only that: the potential needs its precision
         device = fn(torch.empty(0, dtype=self.potential.dtype, device=self.potential.device)).device
         self.target = self.target.map(lambda array: array.to(device))
-        if isinstance(self.features, nn.Module):
-            self.features.to(device)
+        if self._map is not None:
+            self._map.to(device)
         return super()._apply(lambda tensor: tensor.to(device), recurse)

@@ -34,7 +34,7 @@ class SoftBlock:
         return self.nx.dot((1e10 * self.inverse) ** 2, shares) / 1e20
 
     def highest(self):
-        """``max_i chi_ij``; the shares are spent."""
+        """``max_i chi_ij``; the shares are spent: to be asked for last."""
         nx, shares = self.nx, self.shares
         shares *= self.inverse[:, None]
         # torch's maximum along an axis looks for its place, too
