@@ -1,4 +1,4 @@
-"""Generators of MNIST's digits trained for the same seconds by six recipes.
+"""Generators of MNIST's digits trained for the same seconds by five recipes.
 
 ``python -m benchmarks.training --mnist FOLDER [--seconds 180] [--seeds 3] [--json FILE]``
 
@@ -10,8 +10,6 @@ distance, in units of the mean squared norm of the atoms, and the regularisation
   instead of by the steps, whose number is not known.
 - ``features``: the same, with images compared by `ImageFeatures`: pixels and the responses of random
   filters. No labels, and no other network, take part.
-- ``held``: ``ours`` for half the seconds; then each of `HELD` latent points keeps the atom whose cell it
-  is in, and the generator goes on towards these atoms, with the same optimiser begun anew.
 - ``authors``: the alternation of Houdard et al.: before each step of the generator, 10 steps of an
   averaged SGD made anew, of which the last iterate is kept. The step is the best of `STEPS`, in runs
   of a sixth of the seconds.
@@ -38,7 +36,7 @@ import ot
 import torch
 from threadpoolctl import threadpool_limits
 
-from pot_semidiscrete import semidiscrete_ot_map, solve_semidiscrete
+from pot_semidiscrete import solve_semidiscrete
 from pot_semidiscrete.datasets import load_mnist, load_mnist_labels
 from pot_semidiscrete.generative import ImageFeatures, mlp_generator, train_generator
 from pot_semidiscrete.generative.training import LEARNING_RATE, adam, fall
@@ -51,7 +49,6 @@ N_HELD_OUT, INTERVAL_BATCHES = 2000, 10
 STEPS = (0.05, 0.5, 5.0, 50.0, 500.0)  # of the authors' averaged SGD
 SHORT = 5.0 / 6.0  # of the seconds, for all of them together
 DUAL_STEPS, POT_BATCH, SINKHORN_STEPS = 10, 32, 200
-HELD = 20_000
 
 MEASURES = ("steps", "cost", "covariance", "nearest", "frechet", "entropy", "rarest")
 
@@ -119,17 +116,16 @@ class Run:
         self.follow(x, goal)
 
 
-def ours(run, share=1.0, features=None):
-    """For this share of the seconds; returns the loss."""
+def ours(run, features=None):
     optimizer = adam(list(run.generator.parameters()))
 
     def by_the_clock(result):
         run.steps += 1
-        used = run.used / (share * run.seconds)
+        used = run.used / run.seconds
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * fall(used)
         return used > 1.0
 
-    result = train_generator(
+    train_generator(
         run.generator,
         LATENT,
         run.images,
@@ -139,24 +135,10 @@ def ours(run, share=1.0, features=None):
         callback=by_the_clock,
         random_state=run.seed,
     )
-    return result.loss
 
 
 def features(run):
     ours(run, features=ImageFeatures(run.images))
-
-
-def held(run):
-    potential = ours(run, 0.5).potential / run.root**2
-    z = torch.randn(HELD, LATENT)
-    with torch.no_grad():
-        x = torch.cat([run.at(part) for part in z.split(BATCH)])
-    goals = semidiscrete_ot_map(run.atoms, x, potential)
-    run.optimizer = adam(list(run.generator.parameters()))
-    while run.goes_on:
-        run.optimizer.param_groups[0]["lr"] = LEARNING_RATE * fall(2.0 * run.used / run.seconds - 1.0)
-        chosen = torch.randint(HELD, (BATCH,))
-        run.follow(run.at(z[chosen]), goals[chosen])
 
 
 def authors(run, step):
@@ -198,7 +180,7 @@ def pot(run):
         run.follow_potential(potential)
 
 
-RECIPES = {recipe.__name__: recipe for recipe in (ours, features, held, authors, sinkhorn, pot)}
+RECIPES = {recipe.__name__: recipe for recipe in (ours, features, authors, sinkhorn, pot)}
 
 
 def train(recipe, images, seconds, seed, **options):

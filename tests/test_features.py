@@ -265,7 +265,7 @@ def test_filters_are_of_norm_one_and_of_a_seed():
     assert (one - other).abs().max() > 0.1
     torch.testing.assert_close(one.sum(dim=(1, 2, 3)), torch.zeros(16), rtol=0.0, atol=1e-5)
     torch.testing.assert_close(one.square().sum(dim=(1, 2, 3)), torch.ones(16))
-    flat = random_filters()(torch.full((1, 1, 28, 28), 0.7))[..., 1:-1, 1:-1]
+    flat = featured(random_filters(), torch.full((1, 1, 28, 28), 0.7))[..., 1:-1, 1:-1]
     assert float(flat.max()) < 0.04
     for options, match in (({"n_filters": 0}, "n_filters"), ({"size": 1}, "size")):
         with pytest.raises(ValueError, match=match):
