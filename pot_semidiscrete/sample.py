@@ -64,10 +64,9 @@ class Sample:
 
     def _note(self, tops, potential):
         """How high, in units of their atom, the weights of each group were at a potential."""
+        tops /= self.target.nx.to_numpy(self.target.weights)
         with np.errstate(divide="ignore"):
-            tops = np.log(
-                np.divide(tops, self.target.nx.to_numpy(self.target.weights), out=tops), out=tops
-            )
+            np.log(tops, out=tops)
         self.grouped = (tops > -DEPTH).mean() <= MOST  # or it does not pay
         self.base, self.heights = (potential.copy(), tops) if self.grouped else (None, None)
 
