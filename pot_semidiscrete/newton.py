@@ -90,16 +90,17 @@ class Curvature:
     def __init__(self, target, x, potential, reg):
         self.target, self.x, self.potential, self.reg = target, x, potential, reg
         self.n, self.kept, self.grouped = x.shape[0], None, in_groups(target, x)
-        nx, b = target.nx, target.weights
+        b = target.weights
         if self.n * b.shape[0] <= LARGEST_STORE:
             self.kept = list(self.weights())
-        self.mean = 0.0 * b
-        for chi, near in self.weights():
-            self.mean = plus(self.mean, near, nx.sum(chi, axis=0) / self.n)
-        self.diagonal = nx.maximum(self.mean, LEAST_CURVATURE * b)
+        self.mean = self.summed(0.0 * b, lambda chi, near: chi.sum(axis=0) / self.n)
+        self.diagonal = target.nx.maximum(self.mean, LEAST_CURVATURE * b)
 
     def weights(self):
-        """Blocks of assignment weights, and the atoms of their columns: those that have a part in it."""
+        """Blocks of assignment weights, and the atoms of their columns: those that have a part in it.
+
+        In groups they are arrays of NumPy, which has the least to do for each.
+        """
         if self.kept is not None:
             yield from self.kept
             return
@@ -108,12 +109,22 @@ class Curvature:
                 chi += LEAST_WEIGHT
                 yield chi, near
 
+    def inner(self, array):
+        """An array as the weights are."""
+        return self.target.nx.to_numpy(array) if self.grouped else array
+
+    def summed(self, start, part):
+        """`start`, which is spent, and ``part(weights, atoms)`` of each block at its atoms."""
+        total = self.inner(start)
+        for chi, near in self.weights():
+            total = plus(total, near, part(chi, near))
+        return self.target.nx.from_numpy(total, type_as=start) if self.grouped else total
+
     def product(self, vectors):
         """Image of the rows of `vectors`."""
-        dot, image = self.target.nx.dot, self.diagonal * vectors
-        for chi, near in self.weights():
-            image = plus(image, near, dot(dot(vectors[:, near], chi.T), chi) / -self.n)
-        return image
+        v = self.inner(vectors)
+        smooth = lambda chi, near: ((v[:, near] @ chi.T) @ chi) / -self.n
+        return self.summed(self.diagonal * vectors, smooth)
 
     def solve(self, right, damping):
         """Newton's steps for the rows of `right`, gradients of sum 0: ``reg`` times the inverse.
@@ -131,13 +142,11 @@ class Curvature:
 
     def least_trace(self):
         """Bound of ``reg tr(A^+ Sigma)`` from below, by the diagonal: tight for a large `reg`."""
-        nx = self.target.nx
-        square, seen = 0.0 * self.mean, 0.0 * self.mean
-        for chi, near in self.weights():
-            square = plus(square, near, nx.sum((chi - self.mean[near]) ** 2, axis=0))
-            seen = plus(seen, near, nx.sum(0.0 * chi + 1.0, axis=0))
+        mean, zero = self.inner(self.mean), 0.0 * self.mean
+        square = self.summed(zero, lambda chi, near: ((chi - mean[near]) ** 2).sum(axis=0))
+        seen = self.summed(0.0 * zero, lambda chi, near: 0.0 * mean[near] + chi.shape[0])
         variance = (square + (self.n - seen) * self.mean**2) / self.n
-        return self.reg * float(nx.sum(variance / self.diagonal))
+        return self.reg * float(self.target.nx.sum(variance / self.diagonal))
 
     def trial(self, step, gradient, failures):
         """What to try of a step, after so many failures: flat directions, and large entries, are cut."""

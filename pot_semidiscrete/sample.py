@@ -115,11 +115,11 @@ def select(target, atoms):
 
 
 def groups(target, chi):
-    """Weights of small groups of consecutive rows, and the atoms of their columns: those near by."""
-    to_numpy, least = target.nx.to_numpy, np.exp(-DEPTH) * target.nx.to_numpy(target.weights)
+    """Weights of small groups of consecutive rows, in NumPy, and the atoms of their columns."""
+    chi, least = target.nx.to_numpy(chi), np.exp(-DEPTH) * target.nx.to_numpy(target.weights)
     for start in range(0, chi.shape[0], SMALL):
         part = chi[start : start + SMALL]
-        near = np.flatnonzero(to_numpy(part).max(axis=0) > least)
+        near = np.flatnonzero(part.max(axis=0) > least)
         if len(near) > MOST * chi.shape[1]:
             near = ALL
         yield part[:, near], near

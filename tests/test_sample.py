@@ -107,7 +107,7 @@ def test_groups_are_the_weights(nx):
     chi = sweep(target, x, potential, REG, ("weights",)).weights
     found, whole = np.zeros(chi.shape), nx.host(chi)
     for k, (part, near) in enumerate(sample.groups(target, chi)):
-        found[16 * k : 16 * k + part.shape[0], near] = nx.host(part)
+        found[16 * k : 16 * k + part.shape[0], near] = part
     assert (found <= whole).all()
     assert (whole - found < LOST * nx.host(target.weights)).all()
     assert (found > 0).mean() < 0.6
