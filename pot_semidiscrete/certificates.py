@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from .kernels import expected_cost, sweep
-from .newton import Fit, improve, promise, spread
+from .newton import Fit, improve, spread
 
 N_GROUPS = 32
 NORMAL_95, NORMAL_975, NORMAL_99 = 1.644854, 1.959964, 2.326348
@@ -152,7 +152,9 @@ def bound(target, evaluation, potential, reg, fit=None):
     n, stderr = x.shape[0], evaluation.value_stderr
     value, marginal = evaluation.precise, evaluation.marginal
     own = fit is None or fit.points.shape[0] < n
-    gain, trace = (math.inf, 0.0) if own else promise(target, x, potential, reg, marginal)
+    known = None if own else fit.outcome.curvature
+    # a step with that curvature promises trace / (2 n) by chance
+    gain, trace = (math.inf, 0.0) if known is None else (known.gain(marginal), fit.outcome.trace)
     if gain > (1.0 + CLEAR) * trace / (2.0 * n):
         found = improve(target, x, potential, reg, ROUGHLY, (value, marginal))
         gain, trace = found.value - value, found.trace

@@ -9,7 +9,7 @@ quadratic model is poor.
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,8 @@ class Outcome:
         Estimate of ``tr(A^+ Sigma)``: n points cannot do better, in the mean, than ``trace / (2 n)``.
     settled : bool
         Whether the last step did what it promised, or promised little.
+    curvature : Curvature, optional
+        That of the last step.
     """
 
     potential: Any
@@ -71,6 +73,12 @@ class Outcome:
     marginal: Any
     trace: float
     settled: bool
+    curvature: Any = None
+
+    @property
+    def start(self):
+        """Potential, and its value and marginal: what another climb starts from."""
+        return self.potential, (self.value, self.marginal)
 
 
 class Curvature:
@@ -139,6 +147,13 @@ class Curvature:
         nx, signs = self.target.nx, probes(self.target)
         solved = self.solve(nx.concatenate([gradient[None, :], signs], axis=0), damping)
         return solved[0], float(nx.sum(signs * solved[1:])) / len(signs)
+
+    def gain(self, marginal):
+        """What a Newton step promises where the masses are `marginal`."""
+        with full_precision(self.target.nx, self.x), no_grad(self.target.nx):
+            gradient = self.target.weights - marginal
+            step = self.solve(gradient[None, :], 0.0)[0]
+            return 0.5 * float(self.target.nx.sum(gradient * step))
 
     def least_trace(self):
         """Bound of ``reg tr(A^+ Sigma)`` from below, by the diagonal: tight for a large `reg`."""
@@ -248,14 +263,14 @@ def _improve(target, x, potential, reg, enough, measured):
     found = climb(target, x, potential, reg, enough, measured, most)
     if found.settled:
         return found
+    found = replace(found, curvature=None)  # its store is freed before there is another
     other = climb(target, x, _descend(target, x, reg), reg, enough)
     best = max(found, other, key=lambda outcome: outcome.value)
-    return best if best.settled else _go_on(target, x, best, reg, enough)
-
-
-def _go_on(target, x, outcome, reg, enough):
-    """Climb from where Newton's method has been."""
-    return climb(target, x, outcome.potential, reg, enough, (outcome.value, outcome.marginal))
+    if best.settled:
+        return best
+    start, measured = best.start
+    del other, best
+    return climb(target, x, start, reg, enough, measured)
 
 
 def _unregularised(target, x, potential, enough, measured):
@@ -265,8 +280,12 @@ def _unregularised(target, x, potential, enough, measured):
     if there[0] > here[0]:
         potential, here = start, there
     found = climb(target, x, potential, 0.0, enough, here)
+    if found.settled:
+        return found
     # the width of the smoothing is that of the first cells: from the better ones it is better
-    return found if found.settled else _go_on(target, x, found, 0.0, enough)
+    start, measured = found.start
+    del found
+    return climb(target, x, start, 0.0, enough, measured)
 
 
 def _descend(target, x, reg):
@@ -317,18 +336,7 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf
                 potential, value, marginal = _again(sample, best, curvature)
             break
         damping = curvature.damping(failures) if failures else damping / curvature.more_damping
-    return Outcome(potential, value, marginal, trace, settled)
-
-
-def promise(target, x, potential, reg, marginal):
-    """What a Newton step promises to gain, and the trace of an :class:`Outcome`.
-
-    `marginal` is that of the points at `potential`.
-    """
-    with full_precision(target.nx, x), no_grad(target.nx):
-        width = reg if reg > 0 else smoothing(target, x, potential)
-        curvature = curvature_of(target, ordered(target, x), potential, width)
-        return _promise(target, curvature, target.weights - marginal, reg, 0.0)[1:]
+    return Outcome(potential, value, marginal, trace, settled, curvature)
 
 
 def _promise(target, curvature, gradient, reg, damping):
