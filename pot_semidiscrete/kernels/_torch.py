@@ -12,8 +12,9 @@ from ._scratch import scratch
 class TorchHardBlock(HardBlock):
     """Counts instead of a dense one-hot matrix."""
 
-    def colsum(self):
-        counts = torch.bincount(self.index, minlength=self.n_atoms)
+    def colsum(self, parts=None):
+        count = lambda weights: torch.bincount(self.index, weights, self.n_atoms)
+        counts = count(None) if parts is None else torch.stack([count(part) for part in parts.T])
         return counts.to(self.c_transform.dtype)
 
 
