@@ -39,7 +39,7 @@ from pot_semidiscrete.plot import plot_images
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--mnist", metavar="FOLDER", help="folder with MNIST's IDX files")
-parser.add_argument("--seconds", type=float, default=18.0, help="processor time of each run")
+parser.add_argument("--seconds", type=float, default=15.0, help="processor time of each run")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--output", default="versus_wgan.png", help="where to save the figure")
 args = parser.parse_args()
