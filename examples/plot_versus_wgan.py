@@ -193,9 +193,9 @@ for name, train in runs.items():
 
 # %%
 # The images. What one seed of so short runs on so small images shows, and no more: the potential of
-# all the data, and Sinkhorn, reach the lowest costs, the former with much more diversity. With features,
-# its images are the nearest to the held-out ones in those of the classifier. WGAN-GP, at the higher rate,
-# has all of the diversity, and rougher images; at the rate of its paper it is not done in the time.
+# all the data, and Sinkhorn, reach the lowest costs, the former with much more diversity. With
+# features, its images are the nearest to held-out ones in those of the classifier. WGAN-GP, at a higher
+# rate, has all of the diversity, and rougher images; at that of its paper it is not done in the time.
 # Sinkhorn is blurred, as is known of mini-batches (Fatras et al., arXiv:1910.04091); debiasing adds
 # little, because at so small a regularisation a batch is transported to itself at next to no cost.
 
