@@ -97,20 +97,18 @@ def evaluate(target, draw, potential, reg, n_samples, batch_size):
         x = draw(batch_size)
         points.append(x)
         drawn += x.shape[0]
-        rows = np.arange(x.shape[0])
-        parts = rows[:, None] % pieces == rows[:pieces]  # whatever the order of a batch
-        masks = nx.from_numpy(parts.astype(float), type_as=x)
-        out = sweep(target, x, potential, reg, ("c_transform", "colsum", "linear"), parts=masks)
-        transforms.append(out.c_transform)
-        linears.append(out.linear)
-        for count, total in zip(parts.sum(axis=0), nx.to_numpy(out.colsum), strict=True):
+        for k in range(min(pieces, x.shape[0])):
+            part = x[k::pieces]  # whatever the order of a batch
+            out = sweep(target, part, potential, reg, ("c_transform", "colsum", "linear"))
             group = groups[slot % len(groups)]
-            group[0] += count
-            group[1] = group[1] + total.astype(float)
+            group[0] += part.shape[0]
+            group[1] = group[1] + out.colsum
+            transforms.append(out.c_transform)
+            linears.append(out.linear)
             slot += 1
     groups = [group for group in groups if group[0]]
     counts = np.array([count for count, _ in groups], dtype=float)
-    sums = np.stack([total for _, total in groups])
+    sums = np.stack([nx.to_numpy(total) for _, total in groups]).astype(float)
     transform = nx.concatenate(transforms, axis=0)
     host = nx.to_numpy(transform).astype(float)
     chi2, stderr = chi_square(counts, sums, nx.to_numpy(target.weights).astype(float))

@@ -112,18 +112,6 @@ def test_cross_may_be_known(metric, reg, problem, nx64, monkeypatch):
     assert kernels.known_cross(target, x) is None
 
 
-@pytest.mark.parametrize("reg", [0.0, 0.3])
-def test_masses_of_parts_are_those_of_their_points(reg, problem, nx64, monkeypatch):
-    monkeypatch.setattr(kernels, "block_rows", lambda target, x: 3)
-    target = build_target(nx64.array(problem["X_target"]), nx64.array(problem["a_target"]))
-    x, psi = target.local(nx64.array(problem["X_source"])), nx64.array(problem["semi_dual_potential"])
-    n = x.shape[0]
-    parts = np.arange(n)[:, None] % 4 == np.arange(5)  # the last one is empty
-    found = kernels.sweep(target, x, psi, reg, ("colsum",), parts=nx64.array(parts)).colsum
-    chi = nx64.host(kernels.sweep(target, x, psi, reg, ("weights",)).weights)
-    np.testing.assert_allclose(nx64.host(found), parts.T @ chi, rtol=1e-12, atol=1e-12)
-
-
 def test_memory_is_that_of_a_block(rng):
     atoms, x, psi = rng.random((4000, 2)), rng.random((20000, 2)), np.zeros(4000)
     tracemalloc.start()

@@ -24,8 +24,8 @@ class Sweep:
     ----------
     c_transform : array, shape (n,)
         ``psi^{c,reg}(x_i)``.
-    colsum : array, shape (n_support,) or (n_parts, n_support)
-        ``sum_i chi_ij``, of all rows or of each part of them.
+    colsum : array, shape (n_support,)
+        ``sum_i chi_ij``.
     colsquare : array, shape (n_support,)
         ``sum_i chi_ij^2``.
     blockmax : array, shape (n_blocks, n_support)
@@ -53,7 +53,7 @@ class Sweep:
     weights: Any = None
 
 
-def _linear(target, x, block, part):
+def _linear(target, x, block):
     """``sum_j chi_ij c(x_i, y_j)``: the cost once more, for it is seldom wanted."""
     nx, cost = target.nx, target.cost
     separable = cost.row(x, nx) + block.average(target.column[:, None])[:, 0]
@@ -61,29 +61,20 @@ def _linear(target, x, block, part):
 
 
 _REDUCTIONS = {
-    "c_transform": lambda target, x, block, part: block.c_transform,
-    "colsum": lambda target, x, block, part: block.colsum(part),
-    "colsquare": lambda target, x, block, part: block.colsquare(),
-    "blockmax": lambda target, x, block, part: block.highest()[None, :],
-    "gradient": lambda target, x, block, part: target.cost.pullback(x, target.atoms, block, target.nx),
-    "map": lambda target, x, block, part: block.average(target.atoms),
+    "c_transform": lambda target, x, block: block.c_transform,
+    "colsum": lambda target, x, block: block.colsum(),
+    "colsquare": lambda target, x, block: block.colsquare(),
+    "blockmax": lambda target, x, block: block.highest()[None, :],
+    "gradient": lambda target, x, block: target.cost.pullback(x, target.atoms, block, target.nx),
+    "map": lambda target, x, block: block.average(target.atoms),
     "linear": _linear,
-    "weights": lambda target, x, block, part: block.dense(),
+    "weights": lambda target, x, block: block.dense(),
 }
 _SUMS = ("colsum", "colsquare")
 
 
 def sweep(
-    target,
-    x,
-    potential,
-    reg,
-    want=("c_transform",),
-    *,
-    values=None,
-    cross=None,
-    parts=None,
-    differentiable=False,
+    target, x, potential, reg, want=("c_transform",), *, values=None, cross=None, differentiable=False
 ):
     """Reduce the assignment weights of `x` over blocks of rows.
 
@@ -100,8 +91,6 @@ def sweep(
         What ``"average"`` is the average of.
     cross : array, shape (n, n_support), optional
         What :func:`known_cross` returned for `x`.
-    parts : array, shape (n, n_parts), optional
-        1 where a row belongs to a part, else 0: the parts that ``"colsum"`` is summed over.
     differentiable : bool
         Keep the autograd graph, recomputing each block when it is differentiated, so that memory
         stays that of a block. Otherwise everything is detached and computed in place.
@@ -113,12 +102,12 @@ def sweep(
     nx = target.nx
     recording = contextlib.nullcontext() if differentiable else envelope.no_grad(nx)
     with envelope.full_precision(nx, x), recording:
-        return _sweep(target, x, potential, reg, want, values, cross, parts, differentiable)
+        return _sweep(target, x, potential, reg, want, values, cross, differentiable)
 
 
-def _sweep(target, x, potential, reg, want, values, cross, parts, differentiable):
+def _sweep(target, x, potential, reg, want, values, cross, differentiable):
     nx = target.nx
-    average = lambda target, x, block, part: block.average(values[:, None])[:, 0]
+    average = lambda target, x, block: block.average(values[:, None])[:, 0]
     reductions = [average if name == "average" else _REDUCTIONS[name] for name in want]
     if differentiable:
         kernel, guard = Kernel(target, potential, reg), envelope.checkpoint(nx)
@@ -127,18 +116,17 @@ def _sweep(target, x, potential, reg, want, values, cross, parts, differentiable
         kernel, guard = select(nx)(target, potential, reg), lambda function: function
 
     @guard
-    def reduce(rows, known, part):
-        block = kernel(rows, known)
-        return tuple(reduction(target, rows, block, part) for reduction in reductions)
+    def reduce(rows, *known):
+        block = kernel(rows, *known)
+        return tuple(reduction(target, rows, block) for reduction in reductions)
 
-    step, found = block_rows(target, x), []
-    for start in range(0, x.shape[0], step):
-        rows = slice(start, start + step)
-        found.append(reduce(*(None if array is None else array[rows] for array in (x, cross, parts))))
+    step, by_row = block_rows(target, x), [x] if cross is None else [x, cross]
+    starts = range(0, x.shape[0], step)
+    parts = [reduce(*(array[start : start + step] for array in by_row)) for start in starts]
     return Sweep(
         **{
             name: sum(pieces[1:], pieces[0]) if name in _SUMS else _join(pieces, nx)
-            for name, pieces in zip(want, zip(*found, strict=True), strict=True)
+            for name, pieces in zip(want, zip(*parts, strict=True), strict=True)
         }
     )
 

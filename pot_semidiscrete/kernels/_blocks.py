@@ -22,10 +22,9 @@ class SoftBlock:
     c_transform: Any
     nx: Any
 
-    def colsum(self, parts=None):
-        """``sum_i chi_ij``; one row for each column of `parts`, shape (n, n_parts), if given."""
-        weights = self.inverse if parts is None else (parts * self.inverse[:, None]).T
-        return self.nx.dot(weights, self.shares)
+    def colsum(self):
+        """``sum_i chi_ij``."""
+        return self.nx.dot(self.inverse, self.shares)
 
     def colsquare(self):
         """``sum_i chi_ij^2``; the shares are spent, in place where arrays can be changed."""
@@ -59,8 +58,8 @@ class HardBlock:
     c_transform: Any
     nx: Any
 
-    def colsum(self, parts=None):
-        return self.nx.sum(self.dense(), axis=0) if parts is None else self.nx.dot(parts.T, self.dense())
+    def colsum(self):
+        return self.nx.sum(self.dense(), axis=0)
 
     def colsquare(self):
         return self.colsum()

@@ -12,9 +12,8 @@ from ._scratch import scratch
 class TorchHardBlock(HardBlock):
     """Counts instead of a dense one-hot matrix."""
 
-    def colsum(self, parts=None):
-        count = lambda weights: torch.bincount(self.index, weights, self.n_atoms)
-        counts = count(None) if parts is None else torch.stack([count(part) for part in parts.T])
+    def colsum(self):
+        counts = torch.bincount(self.index, minlength=self.n_atoms)
         return counts.to(self.c_transform.dtype)
 
 
