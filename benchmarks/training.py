@@ -248,11 +248,13 @@ def load(folder, n_atoms):
     return torch.as_tensor(atoms), Judge(atoms, held_out, Classifier(images, labels))
 
 
-def kept(path, recipes, seeds):
+def kept(path, recipes, seeds, settings):
     """Facts of a file, and the rows that a run of these recipes and seeds leaves as they are."""
     if path is None or not Path(path).exists():
         return {}, []
     facts = json.loads(Path(path).read_text())
+    if any(facts.get(name) != value for name, value in settings.items()):
+        raise SystemExit(f"{path}: expected runs of {settings}; give another file")
     rows, _ = facts.pop("rows"), facts.pop("medians")
     return facts, [row for row in rows if row["recipe"] not in recipes or row["seed"] not in seeds]
 
@@ -274,9 +276,9 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)  # for all: the weights of POT's and the authors' steps have many
-    facts, rows = kept(args.json, args.recipe, args.seeds)
-    facts |= {"machine": machine.facts(), "seconds": args.seconds, "atoms": args.atoms}
-    facts["coordinates"] = args.coordinates
+    settings = {name: getattr(args, name) for name in ("seconds", "atoms", "coordinates")}
+    facts, rows = kept(args.json, args.recipe, args.seeds, settings)
+    facts |= {"machine": machine.facts(), **settings}
     with threadpool_limits(args.threads):
         images, judge = load(args.mnist, args.atoms)
         facts["floor"] = judge.floor

@@ -38,6 +38,8 @@ class Evaluation:
         Its standard error.
     points : array, shape (n, d)
         The samples.
+    counts, sums : ndarrays, shapes (n_groups,), (n_groups, n_support)
+        Samples of each group, and the sums of their assignment weights.
     """
 
     value: Any
@@ -48,6 +50,8 @@ class Evaluation:
     chi2: float
     chi2_stderr: float
     points: Any
+    counts: Any
+    sums: Any
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,14 @@ class Bounds:
         of the potential, plus what is gained by chance.
     chance : float
         ``trace / (2 n)``.
+    clear : bool
+        Whether the gain is no longer chance.
     """
 
     interval: tuple
     gain: float
     chance: float
+    clear: bool
 
 
 def evaluate(target, draw, potential, reg, n_samples, batch_size):
@@ -121,6 +128,8 @@ def evaluate(target, draw, potential, reg, n_samples, batch_size):
         chi2=chi2,
         chi2_stderr=stderr,
         points=nx.concatenate(points, axis=0),
+        counts=counts,
+        sums=sums,
     )
 
 
@@ -153,14 +162,22 @@ def bound(target, evaluation, potential, reg, fit=None):
     value, marginal = evaluation.precise, evaluation.marginal
     own = fit is None or fit.points.shape[0] < n
     known = None if own else fit.outcome.curvature
-    # a step with that curvature promises trace / (2 n) by chance
-    gain, trace = (math.inf, 0.0) if known is None else (known.gain(marginal), fit.outcome.trace)
-    if gain > (1.0 + CLEAR) * trace / (2.0 * n):
+    if known is None:
         found = improve(target, x, potential, reg, ROUGHLY, (value, marginal))
-        gain, trace = found.value - value, found.trace
+        gain, chance = found.value - value, found.trace / (2.0 * n)
+        clear = gain > (1.0 + CLEAR) * chance
+    else:
+        chance, clear = fit.outcome.trace / (2.0 * n), False
+        gain = known.gain(target.weights - marginal)
+        if gain > (1.0 + CLEAR) * chance:
+            # the trace misleads where few points lie between atoms: products of groups need none
+            excess, stderr_excess = paired(
+                evaluation.counts, known.gains(deviations(target, evaluation))
+            )
+            gain, clear = chance + excess, excess > CLEAR * stderr_excess
     cost, deviation = _feasible(Fit(target, x, found, reg) if own else fit, n)
     interval = (value - NORMAL_975 * stderr, cost + NORMAL_975 * deviation)
-    return Bounds(interval, max(gain, 0.0), trace / (2.0 * n))
+    return Bounds(interval, max(gain, 0.0), chance, clear)
 
 
 def _feasible(fit, n):
@@ -197,9 +214,8 @@ def suboptimality(bounds, trace, n_samples):
     What the samples of the run allow at best, ``trace / (2 n_samples)``, unless fresh samples show
     clearly that it is more; they are too few to see that it is not less.
     """
-    if bounds.gain > (1.0 + CLEAR) * bounds.chance:
-        return bounds.gain - bounds.chance
-    return trace / (2.0 * n_samples)
+    limit = trace / (2.0 * n_samples)
+    return max(bounds.gain - bounds.chance, limit) if bounds.clear else limit
 
 
 def upper_bound(estimate, quantile=NORMAL_95):
@@ -245,15 +261,37 @@ def chi_square(counts, sums, weights):
     >>> round(chi2, 6)
     -1.0
     """
+    deviation = (sums / counts[:, None] - weights) / np.sqrt(weights)
+    return paired(counts, deviation @ deviation.T)
+
+
+def deviations(target, evaluation):
+    """By how much the masses of each group of an evaluation fall short of the weights."""
+    nx, means = target.nx, evaluation.sums / evaluation.counts[:, None]
+    return target.weights - nx.from_numpy(means, type_as=target.weights)
+
+
+def paired(counts, products):
+    """Mean of the products of different groups, and its standard error (a U-statistic).
+
+    Parameters
+    ----------
+    counts : ndarray, shape (n_groups,)
+    products : ndarray, shape (n_groups, n_groups)
+
+    Returns
+    -------
+    mean : float
+    stderr : float
+    """
     g = len(counts)
     if g < 2:
         return math.nan, math.nan
-    deviation = (sums / counts[:, None] - weights) / np.sqrt(weights)
-    products = deviation @ deviation.T
+    products = products.copy()
     np.fill_diagonal(products, 0.0)
     pairs = np.outer(counts, counts)
     np.fill_diagonal(pairs, 0.0)
-    chi2 = float((pairs * products).sum() / pairs.sum())
+    mean = float((pairs * products).sum() / pairs.sum())
     # variances of a product, v2, and of its conditional mean, v1 (Hoeffding 1948):
     # Var U = 2 (2 (g - 2) v1 + v2) / (g (g - 1))
     v2 = (products**2).sum() / (g * (g - 1.0)) - (products.sum() / (g * (g - 1.0))) ** 2
@@ -262,4 +300,4 @@ def chi_square(counts, sums, weights):
         between = (products.sum(axis=1) / (g - 1.0)).var(ddof=1)
         v1 = (between * (g - 1.0) ** 2 / (g - 2.0) - v2) / (g - 4.0)
     variance = max(2.0 * (g - 2.0) * v1 + v2, v2 / 2.0, 0.0)  # v2 can be negative by rounding
-    return chi2, math.sqrt(variance * 2.0 / (g * (g - 1.0)))
+    return mean, math.sqrt(variance * 2.0 / (g * (g - 1.0)))

@@ -148,12 +148,16 @@ class Curvature:
         solved = self.solve(nx.concatenate([gradient[None, :], signs], axis=0), damping)
         return solved[0], float(nx.sum(signs * solved[1:])) / len(signs)
 
-    def gain(self, marginal):
-        """What a Newton step promises where the masses are `marginal`."""
-        with full_precision(self.target.nx, self.x), no_grad(self.target.nx):
-            gradient = self.target.weights - marginal
-            step = self.solve(gradient[None, :], 0.0)[0]
-            return 0.5 * float(self.target.nx.sum(gradient * step))
+    def gains(self, gradients):
+        """``<g, step of h> / 2`` for each two rows g, h of the gradients, ndarray (n, n)."""
+        nx = self.target.nx
+        with full_precision(nx, gradients), no_grad(nx):
+            steps = self.solve(gradients, 0.0)
+            return 0.5 * nx.to_numpy(nx.dot(gradients, steps.T)).astype(float)
+
+    def gain(self, gradient):
+        """What a Newton step promises."""
+        return float(self.gains(gradient[None, :])[0, 0])
 
     def least_trace(self):
         """Bound of ``reg tr(A^+ Sigma)`` from below, by the diagonal: tight for a large `reg`."""

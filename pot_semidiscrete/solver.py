@@ -68,9 +68,13 @@ class Window:
     def add(self, x):
         self.batches.append(x)
         self.size += self._bytes(x)
-        while self.size > self.limit and self.batches:
-            self.size -= self._bytes(self.batches.pop(0))
-            self.complete = False
+        while self.size > self.limit:
+            first, self.complete = self.batches.pop(0), False
+            self.size -= self._bytes(first)
+            room = (self.limit - self.size) // max(self._bytes(first[:1]), 1)
+            if room > 0:  # all batches may have become one
+                self.batches.insert(0, first[first.shape[0] - room :])
+                self.size += self._bytes(self.batches[0])
 
     def _bytes(self, x):
         return x.shape[0] * x.shape[1] * self.nx.bitsize(x) // 8
@@ -132,6 +136,7 @@ class Solver:
             value = value_of(prior)
             if start is not prior and not value_of(start) > value:
                 start = prior
+        self.fit = None  # its curvature is freed before there is another
         found = improve(target, points, start, reg, EVENLY if self.draw.evenly else ENOUGH)
         if others > 0:
             chance = DOUBT * others * found.trace / (2.0 * points.shape[0])

@@ -130,6 +130,8 @@ def test_generated_points_of_any_shape():
     data = images()
     loss = SemiDiscreteLoss(data, features=ImageFeatures(data))
     torch.testing.assert_close(loss(data.flatten(1)), loss(data), rtol=0.0, atol=0.0)
+    flat = SemiDiscreteLoss(data.flatten(1), features=ImageFeatures(data))
+    torch.testing.assert_close(flat(data), loss(data), rtol=0.0, atol=0.0)
 
 
 def test_a_module_is_copied_frozen_and_in_eval_mode():
@@ -196,6 +198,15 @@ def test_a_loss_has_its_own_features():
         train_generator(
             new_generator(), 4, SemiDiscreteLoss(data), n_steps=1, features=ImageFeatures(data)
         )
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_modules_that_cannot_be_copied_are_refused_with_a_remedy():
+    data = images()
+    body = nn.Sequential(nn.Flatten(), nn.utils.weight_norm(nn.Linear(64, 3)))
+    body(data)
+    with pytest.raises(ValueError, match="remove its weight"):
+        SemiDiscreteLoss(data, features=body)
 
 
 # Features of images.

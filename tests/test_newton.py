@@ -94,6 +94,20 @@ def test_damping_adds_a_share_of_the_diagonal(kind, nx64):
     assert (larger**2).sum() > 2.0 * (nx64.host(curvature.solve(right, 0.5)) ** 2).sum()
 
 
+@pytest.mark.parametrize("kind", [newton.Curvature, newton.DenseCurvature])
+def test_gains_are_those_of_the_inverse(kind, nx64, monkeypatch):
+    monkeypatch.setattr(newton, "REST", 0.0)
+    target, x = cloud(nx64)
+    potential = near(nx64, target, x, REG)
+    curvature = kind(target, x, potential, REG)
+    gradients = unit_gradients(nx64, target)[:4]
+    _, matrix = dense(nx64, target, x, potential, REG)
+    g = nx64.host(gradients)
+    expected = 0.5 * REG * g @ np.linalg.pinv(matrix) @ g.T
+    np.testing.assert_allclose(curvature.gains(gradients), expected, atol=0.01 * expected.max())
+    assert curvature.gain(gradients[1]) == pytest.approx(expected[1, 1], rel=0.01)
+
+
 def test_recomputed_weights_give_what_stored_ones_do(nx, monkeypatch):
     target, x = cloud(nx)
     potential = near(nx, target, x, REG)

@@ -4,11 +4,13 @@ import functools
 
 import numpy as np
 import pytest
+from ot.backend import get_backend
 from scipy import stats
 
 import pot_semidiscrete as ps
 from benchmarks import problems, references
 from pot_semidiscrete.certificates import chi_square
+from pot_semidiscrete.solver import Window
 from tests.backends import BACKENDS, Backend
 
 SMALL = ["normal_line", "uniform_line", "uniform_square", "light_atoms", "mlp_64"]
@@ -293,6 +295,20 @@ def test_no_memory_leaves_the_average():
     plain, corrected = efficiency("uniform_line", max_memory=0), efficiency("uniform_line")
     assert (plain > 2.0 * corrected).all()
     assert plain.mean() > 2.0
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_window_keeps_the_newest_points(merged, nx64):
+    window = Window(10 * 2 * 8, get_backend(nx64.array([0.0])))
+    for k in range(5):
+        window.add(nx64.array(np.full((3, 2), float(k))))
+        if merged:
+            window.points()
+    newest = nx64.host(window.points())[:, 0]
+    np.testing.assert_array_equal(newest, [1.0] + [2.0] * 3 + [3.0] * 3 + [4.0] * 3)
+    assert not window.complete
+    window.add(nx64.array(np.full((40, 2), 9.0)))
+    np.testing.assert_array_equal(nx64.host(window.points()), np.full((10, 2), 9.0))
 
 
 @pytest.mark.parametrize("max_memory", [1, 2048, 40_000])

@@ -18,7 +18,16 @@ SAME = 1e-3  # of the largest feature: by how much a point's may differ from cal
 
 def frozen(module):
     """A copy in eval mode, whose parameters are not trained."""
-    return copy.deepcopy(module).eval().requires_grad_(False)
+    try:
+        module = copy.deepcopy(module).eval()
+    except RuntimeError as error:  # what parametrisations of weights leave behind
+        raise ValueError(
+            f"features, body: expected a module that can be copied, received {describe(module)} "
+            f"({error}); remove its weight or spectral norm, or give a function."
+        ) from error
+    for parameter in module.parameters():  # a compiled script has no requires_grad_ of its own
+        parameter.requires_grad_(False)
+    return module
 
 
 def in_parts(function, points):
@@ -57,7 +66,7 @@ class FeatureMap:
             )
         few = 1 + len(points) // 3
         change = (self.function(points[:few]) - found[:few]).abs().max()
-        if change > SAME * found.abs().max():
+        if change > max(SAME, 8.0 * torch.finfo(found.dtype).eps) * found.abs().max():
             raise ValueError(
                 "features: expected the same features of a point in each call, received others in a "
                 "call with fewer points; leave out dropout, and what a batch has in common."
@@ -197,6 +206,7 @@ class ImageFeatures(nn.Module):
         share = check_real("share", share)
         if not share < 1.0:
             raise ValueError(f"share: expected a number in [0, 1), received {share:g}.")
+        images, self.shape = images.detach(), images.shape[1:]
         spread = lambda x: x.var(dim=0, unbiased=False).sum()
         pixels = spread(images.flatten(1))
         if not 0.0 < float(pixels) < math.inf:
@@ -211,14 +221,16 @@ class ImageFeatures(nn.Module):
         self.body = frozen(body).to(images)
         with full_precision(get_backend(images), images):
             seen = spread(in_parts(self.seen, images))
-        if not 0.0 < float(seen) < math.inf:
+        if not (0.0 < float(seen) < math.inf or share == 0.0):
             raise ValueError(
                 f"body: expected features that differ between images, received a variance of {seen:g}."
             )
-        self.register_buffer("scale", (share / (1.0 - share) * pixels / seen).sqrt())
+        ratio = share / (1.0 - share)
+        self.register_buffer("scale", (ratio * pixels / seen.clamp(min=1e-30)).sqrt())
 
     def seen(self, x):
         """Features of images, one row each."""
+        x = x.reshape(-1, *self.shape)
         return self.body(x[:, None] if x.ndim == 3 else x).flatten(1)
 
     def forward(self, x):
