@@ -303,6 +303,28 @@ def test_schedule_by_the_step_continues(tmp_path):
     assert_same_run(outcome[2], outcome[0])
 
 
+@pytest.mark.parametrize("reuse", [1, 4])
+def test_regularisation_that_a_callback_sets_continues(reuse, tmp_path):
+    """What follows, and the level at which the potential follows."""
+    path, outcome = tmp_path / "run.pt", []
+    for stop in (None, 8, None):
+
+        def callback(result, stop=stop):
+            if result.n_steps % 5 == 0:
+                result.loss.reg /= 2.0
+            return result.n_steps == stop
+
+        torch.manual_seed(7)
+        outcome.append(run(reuse=reuse, callback=callback, checkpoint=path if outcome else None))
+    assert outcome[1][0].n_steps == 8
+    assert_same_run(outcome[2], outcome[0])
+    loss = outcome[2][0].loss
+    assert loss.reg == outcome[0][0].loss.reg == SemiDiscreteLoss(DATA).reg * 0.3 / 8.0
+    assert SemiDiscreteLoss(DATA, reg=loss.reg)._level == loss._level
+    with pytest.raises(ValueError, match="reg: expected"):
+        loss.reg = -1.0
+
+
 @pytest.mark.parametrize("kind", ["callable", "parameters-of-a-function"])
 def test_optimizer_given_otherwise_continues(kind, tmp_path):
     """As a callable; or of parameters that no module holds."""

@@ -99,7 +99,7 @@ class SemiDiscreteLoss(nn.Module):
     n_steps : tensor
         Number of dual steps so far (a buffer).
     reg : float
-        Regularisation.
+        Regularisation. It may be set, between steps: :func:`train_generator` goes on at the new one.
 
     Notes
     -----
@@ -170,7 +170,7 @@ class SemiDiscreteLoss(nn.Module):
             X_target = in_parts(self._map, points)
         self.target = build_target(X_target, a_target, metric).detached
         self.dual_steps = check_count("dual_steps", dual_steps)
-        self._use(RELATIVE_REG * scale_of(self.target) if reg is None else check_reg(reg, self.target))
+        self.reg = RELATIVE_REG * scale_of(self.target) if reg is None else reg
         zeros = torch.zeros(self.target.n_atoms, dtype=X_target.dtype, device=X_target.device)
         self.register_buffer("potential", zeros)
         self.register_buffer("n_steps", torch.zeros((), dtype=torch.long))
@@ -187,10 +187,15 @@ class SemiDiscreteLoss(nn.Module):
                 "module."
             )
 
-    def _use(self, reg):
-        """Follow and measure at this regularisation."""
-        self.reg = reg
-        self._level = ascent.tracking_reg(self.target, reg)
+    @property
+    def reg(self):
+        """Regularisation; the potential follows at the one that it is set to."""
+        return self._reg
+
+    @reg.setter
+    def reg(self, reg):
+        self._reg = check_reg(reg, self.target)
+        self._level = ascent.tracking_reg(self.target, self._reg)
         self._heat = ascent.round_heat(self.target, self._level)
 
     @property

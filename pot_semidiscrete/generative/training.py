@@ -234,6 +234,7 @@ class Trainer:
             "buffers": buffers,  # those that state_dict leaves out
             "parameters": [p.detach() for p in parameters],  # those that are not the generator's
             "loss": self.loss.state_dict(),
+            "reg": self.loss.reg,
             "round": self.rounds.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": {name: torch.as_tensor(values) for name, values in self.history().items()},
@@ -249,6 +250,7 @@ class Trainer:
         for parameter, value in zip(here["parameters"], state["parameters"], strict=True):
             parameter.copy_(value)
         self.loss.load_state_dict(state["loss"])
+        self.loss.reg = state["reg"]
         self.rounds.load_state_dict(state["round"])
         load_optimizer(self.optimizer, state["optimizer"])
         for name, column in self.columns.items():
@@ -484,7 +486,7 @@ def _loss(target, reg, dual_steps, features):
     """A loss on data, by default of a sharper `reg` than its own."""
     loss = SemiDiscreteLoss(target, reg=reg, dual_steps=dual_steps, features=features)
     if reg is None:
-        loss._use(SHARPER * loss.reg)
+        loss.reg *= SHARPER
     return loss
 
 
