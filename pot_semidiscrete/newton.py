@@ -31,10 +31,11 @@ FLAT = 1e-5  # curvature of a direction, in units of the diagonal
 DENSE = LEAST_ATOMS  # up to which the curvature is a matrix, inverted: of all atoms, not of groups ...
 DENSE_WORK = 2**29  # ... and the products that making it may take
 UNSURE = 0.1  # a trace, in units of reg n_atoms, that is a difference of much larger numbers
+STEEP = 20.0  # a trace, in units of reg n_atoms, above which flat directions are damped in it
 LOST = 10.0  # gain that a step promises where Newton's method is lost, in units of reg n_atoms / n
 MAX_STEPS = 8
 MAX_FAILURES = 4  # of one step
-LARGEST_STEP = 32.0  # in units of reg, for one coordinate
+LARGEST_STEP = 32.0  # in units of reg, for one coordinate, at first
 ROUGH = 0.5  # logarithm of b / m that calls for a half-iteration ...
 LARGEST_LOG = 10.0  # ... and the largest in one
 CLIP = 0.25  # of its largest entry, from one trial of a step to the next
@@ -92,7 +93,8 @@ class Curvature:
     reg : float
     """
 
-    first_damping = 0.1  # of the diagonal, once a step did not increase the value ...
+    least_damping = 0.0  # of the diagonal, in estimates of gains ...
+    first_damping = 0.1  # ... and in a step, once a step did not increase the value ...
     more_damping = 4.0  # ... times this each time, and divided by it when a step did
 
     def __init__(self, target, x, potential, reg):
@@ -152,7 +154,7 @@ class Curvature:
         """``<g, step of h> / 2`` for each two rows g, h of the gradients, ndarray (n, n)."""
         nx = self.target.nx
         with full_precision(nx, gradients), no_grad(nx):
-            steps = self.solve(gradients, 0.0)
+            steps = self.solve(gradients, self.least_damping)
             return 0.5 * nx.to_numpy(nx.dot(gradients, steps.T)).astype(float)
 
     def gain(self, gradient):
@@ -167,12 +169,12 @@ class Curvature:
         variance = (square + (self.n - seen) * self.mean**2) / self.n
         return self.reg * float(self.target.nx.sum(variance / self.diagonal))
 
-    def trial(self, step, gradient, failures):
+    def trial(self, step, gradient, failures, longest=LARGEST_STEP):
         """What to try of a step, after so many failures: flat directions, and large entries, are cut."""
         nx = self.target.nx
         if failures:
             step = self.solve(gradient[None, :], self.damping(failures))[0]
-        cap = CLIP**failures * min(float(nx.max(nx.abs(step))), LARGEST_STEP * self.reg)
+        cap = CLIP**failures * min(float(nx.max(nx.abs(step))), longest * self.reg)
         return nx.clip(step, -cap, cap)
 
     def damping(self, failures):
@@ -227,9 +229,16 @@ class DenseCurvature(Curvature):
         return self.inverses[damping]
 
     def newton(self, gradient, damping):
-        b, inverse = self.target.nx.to_numpy(self.target.weights).astype(float), self.inverse(damping)
-        trace = self.reg * float(np.diag(inverse) @ b - b @ inverse @ b)
+        trace = self.trace(damping)
+        if trace > STEEP * self.reg * len(self.root):  # that of directions in which no point lies
+            self.least_damping = self.first_damping
+            trace = self.trace(max(damping, self.least_damping))
         return self.solve(gradient[None, :], damping)[0], trace
+
+    def trace(self, damping):
+        """That of ``diag b - b b^T`` times the inverse of the damped matrix, times `reg`."""
+        b, inverse = self.target.nx.to_numpy(self.target.weights).astype(float), self.inverse(damping)
+        return self.reg * float(np.diag(inverse) @ b - b @ inverse @ b)
 
     def invert(self, right, damping):
         nx = self.target.nx
@@ -324,12 +333,8 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf
         if promised > most:
             break
         little = enough * trace / (2.0 * n)
-        for failures in range(MAX_FAILURES + 1):
-            moved = target.centred(potential + curvature.trial(step, gradient, failures))
-            reached, mass = sample.measure(moved)
-            rise = reached - value
-            if rise >= 0:
-                break
+        (moved, reached, mass), failures = _search(sample, curvature, potential, step, gradient, value)
+        rise = reached - value
         if rise > 0:
             potential, value, marginal = moved, reached, mass
         settled = abs(rise - promised) < little or promised < 5.0 * little
@@ -341,6 +346,31 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf
             break
         damping = curvature.damping(failures) if failures else damping / curvature.more_damping
     return Outcome(potential, value, marginal, trace, settled, curvature)
+
+
+def _search(sample, curvature, potential, step, gradient, value):
+    """Where a step leads, with value and marginal, and after how many failures.
+
+    It is shortened until the value does not fall; if the first trial of a longer step did well, it is
+    lengthened while the value grows: between points that lie far apart the value is a straight line.
+    """
+
+    def at(*options):
+        moved = sample.target.centred(potential + curvature.trial(step, gradient, *options))
+        return moved, *sample.measure(moved)
+
+    for failures in range(MAX_FAILURES + 1):
+        found = at(failures)
+        if found[1] >= value:
+            break
+    length, longest = float(sample.target.nx.max(sample.target.nx.abs(step))), LARGEST_STEP
+    while failures == 0 and found[1] > value and length > longest * curvature.reg:
+        longest /= CLIP
+        further = at(failures, longest)
+        if not further[1] > found[1]:
+            break
+        found = further
+    return found, failures
 
 
 def _promise(target, curvature, gradient, reg, damping):

@@ -240,6 +240,18 @@ def test_near_the_statistical_limit(name, backend):
     assert np.mean(ratios) < 2.0
 
 
+def test_sub_optimality_where_few_points_lie():
+    """64,000 points of a heavy tail, 5 seeds: some cells end where no point is near."""
+    reference, problem, estimates = references.load("student_line"), problems.get("student_line"), []
+    for seed in range(5):
+        source = problem.sampler(np.random.default_rng(seed), np.float64)
+        options = {"reg": problem.reg, "tol": 0, "max_iter": 250}
+        result = ps.solve_semidiscrete(problem.atoms, source, problem.weights, **options)
+        estimates.append(result.suboptimality / (reference.trace / (2.0 * 64_000)))
+    assert 0.2 < np.median(estimates) < 2.0
+    assert max(estimates) < 5.0
+
+
 def empirical(rng, n=80, m=40):
     """Source points, atoms and weights of a discrete problem."""
     return rng.normal(size=(n, 2)), rng.normal(size=(m, 2)) + 1.0, rng.dirichlet(np.full(m, 2.0))

@@ -250,6 +250,16 @@ def test_far_starts_take_the_ladder(nx, monkeypatch):
     np.testing.assert_array_equal(*ends)
 
 
+def test_steps_are_as_long_as_the_gaps_between_points(nx):
+    """Where no point lies near a boundary the value is a straight line, here of some 1,900 reg."""
+    target = build(nx, [[-1.0], [1.0]], [0.25, 0.75])
+    x = np.random.default_rng(0).normal(size=(400, 1))
+    x[:200] -= 50.0
+    x[200:] += 50.0
+    found = newton.climb(target, target.local(nx.array(x)), 0.0 * target.weights, REG)
+    np.testing.assert_allclose(nx.host(found.marginal), [0.25, 0.75], atol=0.01)
+
+
 def test_products_of_weights_are_no_denormal_numbers(nx):
     target, x = cloud(nx)
     potential = nx.array(1e3 * np.random.default_rng(7).normal(size=30))

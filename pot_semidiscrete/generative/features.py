@@ -169,7 +169,7 @@ class ImageFeatures(nn.Module):
     body : torch.nn.Module, optional
         The map f, ``(n, channels, height, width) -> (n, ...)``; a copy is kept, in eval mode and frozen.
         :func:`random_filters` by default.
-    share : float, default=0.67
+    share : float, default=0.6
         Of the features in the variance, at least 0 and below 1.
 
     Raises
@@ -195,7 +195,7 @@ class ImageFeatures(nn.Module):
     'finished'
     """
 
-    def __init__(self, images, body=None, share=0.67):
+    def __init__(self, images, body=None, share=0.6):
         super().__init__()
         shaped = isinstance(images, torch.Tensor) and images.is_floating_point()
         if not shaped or images.ndim not in (3, 4) or 0 in images.shape:
