@@ -348,25 +348,27 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf
     return Outcome(potential, value, marginal, trace, settled, curvature)
 
 
+def _tried(sample, curvature, potential, *trial):
+    """Potential after a trial of a step, its value and marginal."""
+    moved = sample.target.centred(potential + curvature.trial(*trial))
+    return moved, *sample.measure(moved)
+
+
 def _search(sample, curvature, potential, step, gradient, value):
     """Where a step leads, with value and marginal, and after how many failures.
 
     It is shortened until the value does not fall; if the first trial of a longer step did well, it is
     lengthened while the value grows: between points that lie far apart the value is a straight line.
     """
-
-    def at(*options):
-        moved = sample.target.centred(potential + curvature.trial(step, gradient, *options))
-        return moved, *sample.measure(moved)
-
     for failures in range(MAX_FAILURES + 1):
-        found = at(failures)
+        found = _tried(sample, curvature, potential, step, gradient, failures)
         if found[1] >= value:
             break
-    length, longest = float(sample.target.nx.max(sample.target.nx.abs(step))), LARGEST_STEP
+    nx, longest = sample.target.nx, LARGEST_STEP
+    length = float(nx.max(nx.abs(step)))
     while failures == 0 and found[1] > value and length > longest * curvature.reg:
         longest /= CLIP
-        further = at(failures, longest)
+        further = _tried(sample, curvature, potential, step, gradient, failures, longest)
         if not further[1] > found[1]:
             break
         found = further
@@ -387,9 +389,8 @@ def _again(sample, best, curvature):
     """One more step with the same curvature: that of a part of the points leaves something."""
     potential, value, marginal = best
     step = curvature.solve((sample.target.weights - marginal)[None, :], 0.0)[0]
-    moved = sample.target.centred(potential + curvature.trial(step, None, 0))
-    reached, mass = sample.measure(moved)
-    return (moved, reached, mass) if reached > value else best
+    found = _tried(sample, curvature, potential, step, None, 0)
+    return found if found[1] > value else best
 
 
 def lack_of(target, marginal):
