@@ -10,6 +10,8 @@ from ._validation import check_points, check_real, check_vector, check_weights, 
 from .costs import Cost, resolve_metric
 from .envelope import full_precision
 
+LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: the floor of the weights in a step
+
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -43,6 +45,12 @@ class Target:
     @functools.cached_property
     def log_weights(self):
         return self.nx.log(self.weights)
+
+    @functools.cached_property
+    def inverse_weights(self):
+        """Those of light atoms as if they were heavier: what a step is in proportion to."""
+        floor = LIGHTEST_ATOM / self.weights.shape[0]
+        return 1.0 / self.nx.maximum(self.weights, floor + 0.0 * self.weights)
 
     @functools.cached_property
     def column(self):

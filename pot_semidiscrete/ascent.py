@@ -14,7 +14,6 @@ FITTED = 5  # rounds that a potential counts for that was solved for
 NEAR = 16.0  # passes after which the average is near enough for Newton's method
 LARGEST_PUSH = 3.0  # in units of reg, for one coordinate in one step
 LEAST_LEVEL = 2e-3  # in units of the cost scale
-LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: the floor of the weights in the step
 
 
 @dataclass(frozen=True)
@@ -193,9 +192,8 @@ def move(target, x, potential, level, eta, cross=None):
     value : scalar
         Semi-dual value of the batch at the potential before the step, at the regularisation `level`.
     """
-    nx, n, weights = target.nx, x.shape[0], target.weights
+    nx, n = target.nx, x.shape[0]
     out = sweep(target, x, potential, level, ("c_transform", "colsum"), cross=cross)
     value = target.dual_value(out.c_transform, potential)
-    floor = nx.full((1,), LIGHTEST_ATOM / weights.shape[0], type_as=weights)
-    push = eta * (weights - out.colsum / n) / nx.maximum(weights, floor)
+    push = eta * (target.weights - out.colsum / n) * target.inverse_weights
     return potential + level * nx.clip(push, -LARGEST_PUSH, LARGEST_PUSH), value

@@ -11,6 +11,7 @@ from .kernels import expected_cost, sweep
 from .newton import Fit, improve, spread
 
 N_GROUPS = 32
+FEW_GROUPS = 8  # for each of which a linear system is solved
 NORMAL_95, NORMAL_975, NORMAL_99 = 1.644854, 1.959964, 2.326348
 ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
 CLEAR = 3.0  # times the value that the maximiser over a sample gains by chance: no longer chance
@@ -98,24 +99,31 @@ def evaluate(target, draw, potential, reg, n_samples, batch_size):
     nx = target.nx
     n_batches = max(-(-n_samples // batch_size), 2)
     pieces = max(1, -(-N_GROUPS // n_batches))
-    groups = [[0, 0.0] for _ in range(min(N_GROUPS, n_batches * pieces))]
-    points, transforms, linears, slot, drawn = [], [], [], 0, 0
+    n_groups = min(N_GROUPS, n_batches * pieces)
+    counts, sums = np.zeros(n_groups), np.zeros((n_groups, target.weights.shape[0]))
+    points, transforms, linears, first, drawn = [], [], [], 0, 0
     while drawn < n_samples or len(points) < 2:  # a sampler may return fewer points than asked for
         x = draw(batch_size)
         points.append(x)
         drawn += x.shape[0]
-        for k in range(min(pieces, x.shape[0])):
-            part = x[k::pieces]  # whatever the order of a batch
-            out = sweep(target, part, potential, reg, ("c_transform", "colsum", "linear"))
-            group = groups[slot % len(groups)]
-            group[0] += part.shape[0]
-            group[1] = group[1] + out.colsum
-            transforms.append(out.c_transform)
-            linears.append(out.linear)
-            slot += 1
-    groups = [group for group in groups if group[0]]
-    counts = np.array([count for count, _ in groups], dtype=float)
-    sums = np.stack([nx.to_numpy(total) for _, total in groups]).astype(float)
+        n_parts = min(pieces, x.shape[0])
+        # every n_parts-th point: whatever the order of a batch
+        members = np.eye(n_parts)[np.arange(x.shape[0]) % n_parts]
+        out = sweep(
+            target,
+            x,
+            potential,
+            reg,
+            ("c_transform", "groupsum", "linear"),
+            members=nx.from_numpy(members, type_as=x),
+        )
+        group = (first + np.arange(n_parts)) % n_groups
+        counts[group] += members.sum(axis=0)
+        sums[group] += nx.to_numpy(out.groupsum)
+        transforms.append(out.c_transform)
+        linears.append(out.linear)
+        first += n_parts
+    counts, sums = counts[counts > 0], sums[counts > 0]
     transform = nx.concatenate(transforms, axis=0)
     host = nx.to_numpy(transform).astype(float)
     chi2, stderr = chi_square(counts, sums, nx.to_numpy(target.weights).astype(float))
@@ -171,9 +179,8 @@ def bound(target, evaluation, potential, reg, fit=None):
         gain = known.gain(target.weights - marginal)
         if gain > (1.0 + CLEAR) * chance:
             # the trace misleads where few points lie between atoms: products of groups need none
-            excess, stderr_excess = paired(
-                evaluation.counts, known.gains(deviations(target, evaluation))
-            )
+            counts, lacks = deviations(target, evaluation)
+            excess, stderr_excess = paired(counts, known.gains(lacks))
             gain, clear = chance + excess, excess > CLEAR * stderr_excess
     cost, deviation = _feasible(Fit(target, x, found, reg) if own else fit, n)
     interval = (value - NORMAL_975 * stderr, cost + NORMAL_975 * deviation)
@@ -266,9 +273,10 @@ def chi_square(counts, sums, weights):
 
 
 def deviations(target, evaluation):
-    """By how much the masses of each group of an evaluation fall short of the weights."""
-    nx, means = target.nx, evaluation.sums / evaluation.counts[:, None]
-    return target.weights - nx.from_numpy(means, type_as=target.weights)
+    """Samples of a few groups of an evaluation, and what their masses lack of the weights."""
+    merged = range(0, len(evaluation.counts), -(-len(evaluation.counts) // FEW_GROUPS))
+    counts, sums = (np.add.reduceat(v, merged) for v in (evaluation.counts, evaluation.sums))
+    return counts, target.weights - target.nx.from_numpy(sums / counts[:, None], type_as=target.weights)
 
 
 def paired(counts, products):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.linalg import lapack
 
 from .dual import scale_of
 from .envelope import full_precision, no_grad
@@ -42,6 +43,7 @@ CLIP = 0.25  # of its largest entry, from one trial of a step to the next
 ENOUGH = 0.1  # of the statistical error: what is gained beyond does not matter ...
 EVENLY = 1e-3  # ... but for quasi-random points, whose error is smaller
 COARSE = 1.0  # the same on the way
+MATTERS = 5.0  # times that: a step that promises, or gains, less leaves nothing behind
 LADDER = 4.0  # from one regularisation to the next, where Newton's method is lost
 TOP = 0.2  # of the cost scale: where the ladder begins
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
@@ -225,7 +227,7 @@ class DenseCurvature(Curvature):
         """That of the damped matrix; flat directions are damped in any case."""
         if damping not in self.inverses:
             damped = self.scaled + max(damping, FLAT) * np.eye(len(self.root))
-            self.inverses[damping] = np.linalg.inv(damped) / np.outer(self.root, self.root)
+            self.inverses[damping] = inverse_of(damped) / np.outer(self.root, self.root)
         return self.inverses[damping]
 
     def newton(self, gradient, damping):
@@ -243,6 +245,17 @@ class DenseCurvature(Curvature):
     def invert(self, right, damping):
         nx = self.target.nx
         return nx.from_numpy(nx.to_numpy(right) @ self.inverse(damping), type_as=right)
+
+
+def inverse_of(matrix):
+    """That of a positive definite matrix, by Cholesky's factor: half of the time of another."""
+    factor, failed = lapack.dpotrf(matrix)
+    if failed:  # by rounding
+        return np.linalg.inv(matrix)
+    upper = lapack.dpotri(factor)[0]
+    inverse = upper + upper.T
+    np.fill_diagonal(inverse, upper.diagonal())
+    return inverse
 
 
 def improve(target, x, potential, reg, enough=ENOUGH, measured=None):
@@ -337,10 +350,10 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf
         rise = reached - value
         if rise > 0:
             potential, value, marginal = moved, reached, mass
-        settled = abs(rise - promised) < little or promised < 5.0 * little
+        settled = abs(rise - promised) < little or promised < MATTERS * little
         smooth = reg == 0 or float(nx.max(nx.abs(lack_of(target, marginal)))) < ROUGH
         if (settled and smooth and failures == 0) or not value - before > little:
-            if enough <= ENOUGH and curvature.n < n:
+            if enough <= ENOUGH and curvature.n < n and rise > MATTERS * little:
                 best = potential, value, marginal
                 potential, value, marginal = _again(sample, best, curvature)
             break

@@ -108,6 +108,12 @@ def test_gains_are_those_of_the_inverse(kind, nx64, monkeypatch):
     assert curvature.gain(gradients[1]) == pytest.approx(expected[1, 1], rel=0.01)
 
 
+def test_inverse_of_a_matrix_that_is_not_definite():
+    definite = np.array([[2.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 1.0]])
+    for matrix in (definite, definite - 2.0 * np.eye(3)):
+        np.testing.assert_allclose(newton.inverse_of(matrix) @ matrix, np.eye(3), atol=1e-12)
+
+
 def test_recomputed_weights_give_what_stored_ones_do(nx, monkeypatch):
     target, x = cloud(nx)
     potential = near(nx, target, x, REG)

@@ -26,6 +26,8 @@ class Sweep:
         ``psi^{c,reg}(x_i)``.
     colsum : array, shape (n_support,)
         ``sum_i chi_ij``.
+    groupsum : array, shape (n_groups, n_support)
+        ``sum_i members_ik chi_ij``.
     colsquare : array, shape (n_support,)
         ``sum_i chi_ij^2``.
     blockmax : array, shape (n_blocks, n_support)
@@ -44,6 +46,7 @@ class Sweep:
 
     c_transform: Any = None
     colsum: Any = None
+    groupsum: Any = None
     colsquare: Any = None
     blockmax: Any = None
     gradient: Any = None
@@ -61,20 +64,31 @@ def _linear(target, x, block):
 
 
 _REDUCTIONS = {
-    "c_transform": lambda target, x, block: block.c_transform,
-    "colsum": lambda target, x, block: block.colsum(),
-    "colsquare": lambda target, x, block: block.colsquare(),
-    "blockmax": lambda target, x, block: block.highest()[None, :],
-    "gradient": lambda target, x, block: target.cost.pullback(x, target.atoms, block, target.nx),
-    "map": lambda target, x, block: block.average(target.atoms),
-    "linear": _linear,
-    "weights": lambda target, x, block: block.dense(),
+    "c_transform": lambda target, x, block, *_: block.c_transform,
+    "colsum": lambda target, x, block, *_: block.colsum(),
+    "groupsum": lambda target, x, block, members, *_: block.groupsum(members),
+    "colsquare": lambda target, x, block, *_: block.colsquare(),
+    "blockmax": lambda target, x, block, *_: block.highest()[None, :],
+    "gradient": lambda target, x, block, *_: target.cost.pullback(x, target.atoms, block, target.nx),
+    "map": lambda target, x, block, *_: block.average(target.atoms),
+    "average": lambda target, x, block, members, values: block.average(values[:, None])[:, 0],
+    "linear": lambda target, x, block, *_: _linear(target, x, block),
+    "weights": lambda target, x, block, *_: block.dense(),
 }
-_SUMS = ("colsum", "colsquare")
+_SUMS = ("colsum", "groupsum", "colsquare")
 
 
 def sweep(
-    target, x, potential, reg, want=("c_transform",), *, values=None, cross=None, differentiable=False
+    target,
+    x,
+    potential,
+    reg,
+    want=("c_transform",),
+    *,
+    values=None,
+    members=None,
+    cross=None,
+    differentiable=False,
 ):
     """Reduce the assignment weights of `x` over blocks of rows.
 
@@ -89,6 +103,8 @@ def sweep(
         Names of the fields of :class:`Sweep` to fill.
     values : array, shape (n_support,), optional
         What ``"average"`` is the average of.
+    members : array, shape (n, n_groups), optional
+        Which groups of ``"groupsum"`` each point belongs to, 1 or 0.
     cross : array, shape (n, n_support), optional
         What :func:`known_cross` returned for `x`.
     differentiable : bool
@@ -102,13 +118,11 @@ def sweep(
     nx = target.nx
     recording = contextlib.nullcontext() if differentiable else envelope.no_grad(nx)
     with envelope.full_precision(nx, x), recording:
-        return _sweep(target, x, potential, reg, want, values, cross, differentiable)
+        return _sweep(target, x, potential, reg, want, values, members, cross, differentiable)
 
 
-def _sweep(target, x, potential, reg, want, values, cross, differentiable):
+def _sweep(target, x, potential, reg, want, values, members, cross, differentiable):
     nx = target.nx
-    average = lambda target, x, block: block.average(values[:, None])[:, 0]
-    reductions = [average if name == "average" else _REDUCTIONS[name] for name in want]
     if differentiable:
         kernel, guard = Kernel(target, potential, reg), envelope.checkpoint(nx)
     else:
@@ -116,13 +130,14 @@ def _sweep(target, x, potential, reg, want, values, cross, differentiable):
         kernel, guard = select(nx)(target, potential, reg), lambda function: function
 
     @guard
-    def reduce(rows, *known):
-        block = kernel(rows, *known)
-        return tuple(reduction(target, rows, block) for reduction in reductions)
+    def reduce(rows, cross, members):
+        block = kernel(rows, cross)
+        return tuple(_REDUCTIONS[name](target, rows, block, members, values) for name in want)
 
-    step, by_row = block_rows(target, x), [x] if cross is None else [x, cross]
+    step = block_rows(target, x)
+    part = lambda array, start: None if array is None else array[start : start + step]
     starts = range(0, x.shape[0], step)
-    parts = [reduce(*(array[start : start + step] for array in by_row)) for start in starts]
+    parts = [reduce(*(part(array, start) for array in (x, cross, members))) for start in starts]
     return Sweep(
         **{
             name: sum(pieces[1:], pieces[0]) if name in _SUMS else _join(pieces, nx)
