@@ -112,6 +112,20 @@ def test_cross_may_be_known(metric, reg, problem, nx64, monkeypatch):
     assert kernels.known_cross(target, x) is None
 
 
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+def test_sums_of_groups_are_column_sums_of_their_points(reg, nx, problem, monkeypatch):
+    monkeypatch.setattr(kernels, "block_rows", lambda target, x: 3)
+    target = build_target(nx.array(problem["X_target"]), nx.array(problem["a_target"]))
+    x, psi = nx.array(problem["X_source"]), nx.array(problem["semi_dual_potential"])
+    group = np.arange(17) % 4
+    members = nx.array(np.eye(4)[group])
+    sums = nx.host(kernels.sweep(target, x, psi, reg, ("groupsum",), members=members).groupsum)
+    for k in range(4):
+        part = nx.array(problem["X_source"][group == k])
+        expected = nx.host(kernels.sweep(target, part, psi, reg, ("colsum",)).colsum)
+        np.testing.assert_allclose(sums[k], expected, atol=1e-5)
+
+
 def test_memory_is_that_of_a_block(rng):
     atoms, x, psi = rng.random((4000, 2)), rng.random((20000, 2)), np.zeros(4000)
     tracemalloc.start()

@@ -56,7 +56,7 @@ class Sweep:
     weights: Any = None
 
 
-def _linear(target, x, block):
+def _linear(target, x, block, *_):
     """``sum_j chi_ij c(x_i, y_j)``: the cost once more, for it is seldom wanted."""
     nx, cost = target.nx, target.cost
     separable = cost.row(x, nx) + block.average(target.column[:, None])[:, 0]
@@ -72,7 +72,7 @@ _REDUCTIONS = {
     "gradient": lambda target, x, block, *_: target.cost.pullback(x, target.atoms, block, target.nx),
     "map": lambda target, x, block, *_: block.average(target.atoms),
     "average": lambda target, x, block, members, values: block.average(values[:, None])[:, 0],
-    "linear": lambda target, x, block, *_: _linear(target, x, block),
+    "linear": _linear,
     "weights": lambda target, x, block, *_: block.dense(),
 }
 _SUMS = ("colsum", "groupsum", "colsquare")

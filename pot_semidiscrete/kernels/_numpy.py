@@ -26,8 +26,12 @@ def fastest_power(char):
 class NumpyHardBlock(HardBlock):
     """Counts instead of a dense one-hot matrix."""
 
-    def colsum(self):
-        return np.bincount(self.index, minlength=self.n_atoms).astype(self.c_transform.dtype)
+    def colsum(self, weights=None):
+        counts = np.bincount(self.index, weights, minlength=self.n_atoms)
+        return counts.astype(self.c_transform.dtype)
+
+    def groupsum(self, members):
+        return np.stack([self.colsum(column) for column in members.T])
 
 
 class NumpyKernel(Kernel):
