@@ -390,7 +390,7 @@ def test_finished_run_is_returned_and_a_longer_one_goes_on(tmp_path):
 
 
 def test_longer_run_takes_up_its_own_learning_rate(tmp_path):
-    """The default one, which falls to 0 in the second half of `n_steps`."""
+    """The default one, which falls to 0 in the last third of `n_steps`."""
     rates, kept = [], {"checkpoint": tmp_path / "run.pt", "optimizer": None}
     for n_steps in (8, 16):
         run(n_steps, **kept)

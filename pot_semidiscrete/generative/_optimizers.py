@@ -47,8 +47,8 @@ def describe_optimizer(optimizer):
 
 
 def fall(progress):
-    """Learning rate after a share of a run, relative to the first: it falls to 0 in the second half."""
-    return min(1.0, 2.0 * max(1.0 - progress, 0.0))
+    """Learning rate after a share of a run, relative to the first: it falls to 0 in the last third."""
+    return min(1.0, 3.0 * max(1.0 - progress, 0.0))
 
 
 def set_rate(optimizer, rate):

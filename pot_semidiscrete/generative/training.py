@@ -310,7 +310,7 @@ def train_generator(
         than the squared distance or a potential that is a network, they are steps along (G), each on a
         fresh batch.
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
-        By default ``Adam(lr=3e-3, betas=(0.9, 0.99))``, whose rate falls to 0 in the second half.
+        By default ``Adam(lr=3e-3, betas=(0.9, 0.99))``, whose rate falls to 0 in the last third.
     features : torch.nn.Module or callable, optional
         What images are compared by, instead of their pixels: see :class:`ImageFeatures`. Only with data.
     callback : callable, optional
