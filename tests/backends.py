@@ -12,7 +12,11 @@ class Backend:
     Attributes
     ----------
     name : str
-        ``"numpy"``, ``"torch"`` or ``"jax"``.
+        ``"numpy"``, ``"torch"`` or ``"jax"``: the library.
+    backend : str
+        The library too, or ``"cuda"`` for torch on a GPU.
+    device : str
+        ``"cuda"`` for that one, or ``"cpu"``.
     dtype : str
         ``"float32"`` or ``"float64"``.
     eps : float
@@ -20,7 +24,9 @@ class Backend:
     """
 
     def __init__(self, name, dtype):
-        self.name, self.dtype, self.eps = name, dtype, float(np.finfo(dtype).eps)
+        self.backend, self.device = name, "cuda" if name == "cuda" else "cpu"
+        self.name = "torch" if name == "cuda" else name
+        self.dtype, self.eps = dtype, float(np.finfo(dtype).eps)
 
     def array(self, a):
         """A host array in this backend and dtype."""
@@ -28,7 +34,7 @@ class Backend:
         if self.name == "torch":
             import torch
 
-            return torch.from_numpy(a.copy())
+            return torch.from_numpy(a.copy()).to(self.device)
         if self.name == "jax":
             import jax.numpy
 
@@ -37,7 +43,7 @@ class Backend:
 
     def host(self, a):
         """Back to NumPy, in float64."""
-        return np.asarray(a.detach() if hasattr(a, "detach") else a, dtype=float)
+        return np.asarray(a.detach().cpu() if hasattr(a, "detach") else a, dtype=float)
 
     def gradient(self, function, *arrays):
         """Gradients of a scalar function of arrays of this backend (torch and jax)."""
@@ -60,6 +66,7 @@ if "torch" in BACKENDS:
     import torch
 
     torch.set_num_threads(1)  # the tensors are small: a second thread costs more than it gives
+    BACKENDS += ["cuda"] * torch.cuda.is_available()
 if "jax" in BACKENDS:
     import jax
 

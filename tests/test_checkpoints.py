@@ -396,7 +396,7 @@ def test_longer_run_takes_up_its_own_learning_rate(tmp_path):
         run(n_steps, **kept)
         state = torch.load(kept["checkpoint"], weights_only=True)["run"]["optimizer"]
         rates.append(state["param_groups"][0]["lr"])
-    np.testing.assert_allclose(rates, [3e-3 * 2 / 8, 3e-3 * 2 / 16])
+    np.testing.assert_allclose(rates, [3e-3 * 3 / 8, 3e-3 * 3 / 16])
 
 
 def test_global_generator_is_left_alone_if_the_run_does_not_use_it(tmp_path):

@@ -722,6 +722,48 @@ def test_majorant_bounds_the_loss_and_touches_it(reg, dtype):
     assert at(moved) > loss(moved)
 
 
+@each_dtype
+@each_reg
+def test_potential_translates_as_in_closed_form(reg, dtype):
+    """The value at moved points is then what it is for the optimum: THEORY's translation family."""
+    b = weights(20, (3,), dtype)
+    loss = stepped(reg=reg, dtype=dtype, a_target=b)
+    x, shift = randn(50, 2, dtype=dtype), torch.tensor([10.0, -3.0], dtype=dtype)
+    before, steps = loss(x), int(loss.n_steps)
+    loss.translate(shift)
+    mean = x.mean(dim=0) - b @ randn(20, 2, seed=1, dtype=dtype)
+    expected = before + shift.square().sum() + 2.0 * shift @ mean
+    torch.testing.assert_close(loss(x + shift), expected)
+    assert loss.n_steps == steps
+    assert loss.potential[3] == 0
+
+
+def test_translation_is_refused_where_it_is_not_known():
+    with pytest.raises(ValueError, match=r"translate: expected.*sqeuclidean.*euclidean"):
+        SemiDiscreteLoss(torch.rand(20, 2), metric="euclidean").translate(torch.zeros(2))
+    with pytest.raises(TypeError, match=r"translate: expected.*vector.*network"):
+        with_network().translate(torch.zeros(2))
+    with pytest.raises(ValueError, match=r"shift: expected 2 columns"):
+        SemiDiscreteLoss(torch.rand(20, 2)).translate(torch.zeros(3))
+
+
+def test_potential_goes_along_with_points_that_move_as_one(monkeypatch):
+    """A generator that is nearly constant, and far away: in the fourth round the masses are near."""
+
+    def error():
+        generator = nn.Linear(2, 2)
+        with torch.no_grad():
+            generator.weight.copy_(0.05 * torch.eye(2))
+            generator.bias.copy_(torch.tensor([5.0, -5.0]))
+        optimizer = torch.optim.Adam(generator.parameters(), lr=0.1)
+        kept = {"optimizer": optimizer, "n_steps": 49, "batch_size": 50}
+        return train(generator, target=randn(100, 2), **kept).history["chi2"][-1]
+
+    along = error()
+    monkeypatch.setattr(SemiDiscreteLoss, "translates", False)
+    assert 20.0 * along < error()
+
+
 class Scale(nn.Module):
     """A centred Gaussian law of one parameter."""
 

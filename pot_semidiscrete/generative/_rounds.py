@@ -37,13 +37,15 @@ class Rounds:
     ----------
     latents, bounds : list
         Batches of the present round, and the :class:`Majorant` of each.
+    origin : tensor, shape (d,), or None
+        Mean of the first batch's points when the round began.
     position : int
         Steps taken in it.
     """
 
     def __init__(self, generator, latent, loss, reuse):
         self.generator, self.latent, self.loss, self.reuse = generator, latent, loss, reuse
-        self.latents, self.bounds, self.position = [], [], 0
+        self.latents, self.bounds, self.origin, self.position = [], [], None, 0
 
     @torch.no_grad()
     def objective(self):
@@ -62,24 +64,32 @@ class Rounds:
 
     def fresh(self):
         """The loss at points that nothing has seen: formula (G)."""
-        self.loss.follow(torch.cat(self.draw()[1]))
+        self.loss.follow(torch.cat(self.draw()))
         z = self.latent()
         return lambda: self.loss(self.generator(z))
 
     def draw(self):
-        """Latent batches for the potential, and their points."""
-        latents = [self.latent() for _ in range(self.loss.dual_steps)]
-        return latents, [self.generator(z) for z in latents]
+        """Points for the potential, which first goes along with the mean of those before."""
+        if self.loss.translates and self.origin is not None:
+            self.loss.translate(self.mean(self.generator(self.latents[0])) - self.origin)
+        self.latents = [self.latent() for _ in range(self.loss.dual_steps)]
+        batches = [self.generator(z) for z in self.latents]
+        if self.loss.translates:
+            self.origin = self.mean(batches[0])
+        return batches
+
+    def mean(self, points):
+        return self.loss.local(points).mean(dim=0)
 
     def begin(self):
         """Follow with the potential, by points whose bounds the generator will then go down."""
-        self.latents, batches = self.draw()
-        self.bounds, self.position = self.loss.majorants(batches, follow=True), 0
+        self.bounds, self.position = self.loss.majorants(self.draw(), follow=True), 0
 
     def state_dict(self):
         return {
             "latents": self.latents,
             "bounds": [[bound.goal, bound.constant] for bound in self.bounds],
+            "origin": self.origin,
             "position": self.position,
         }
 
@@ -88,4 +98,5 @@ class Rounds:
         move = lambda z: z.to(device) if isinstance(z, torch.Tensor) else z
         self.latents = [move(z) for z in state["latents"]]
         self.bounds = [Majorant(move(goal), move(constant)) for goal, constant in state["bounds"]]
+        self.origin = move(state["origin"])
         self.position = state["position"]

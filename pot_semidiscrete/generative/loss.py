@@ -259,10 +259,34 @@ class SemiDiscreteLoss(nn.Module):
         )
         self._store(potential, self.n_steps + n_steps)
 
+    @torch.no_grad()
+    def translate(self, shift):
+        r"""Let the potential go along with points that all move by one vector (squared distance only).
+
+        It becomes :math:`\psi_j - 2 \langle s, y_j \rangle` up to a constant, by which an optimal one
+        stays optimal. Points of a generator that is still nearly constant move so, and by much more
+        than :meth:`follow` could make good. :func:`train_generator` does it before each round.
+
+        Parameters
+        ----------
+        shift : tensor, shape (d,)
+            Move of the mean of the points, in their coordinates (or of their features).
+        """
+        self._needs_vector("translate")
+        self._needs_squared_distance("translate", "where the move is known; leave it to follow")
+        shift, _ = check_points("shift", shift[None], like=self.target.atoms)
+        potential = self.target.compress(self.potential)
+        self._store(potential - 2.0 * (self.target.atoms @ shift[0]), self.n_steps)
+
     @property
     def has_majorants(self):
         """Whether bounds of the loss are known: for the squared distance only."""
         return self.target.cost.name == "sqeuclidean"
+
+    @property
+    def translates(self):
+        """Whether :meth:`translate` is known: for the squared distance and a potential that is a vector."""
+        return self.has_majorants and self.network is None
 
     @torch.no_grad()
     def majorants(self, batches, follow=False):
@@ -281,11 +305,7 @@ class SemiDiscreteLoss(nn.Module):
         -------
         list of Majorant
         """
-        if not self.has_majorants:
-            raise ValueError(
-                "majorants: expected a loss with metric 'sqeuclidean', whose bound is known, received "
-                f"{self.target.cost.name!r}; take steps along the loss itself."
-            )
+        self._needs_squared_distance("majorants", "whose bound is known; take steps along the loss itself")
         x, cross = self.local(torch.cat(batches)), None
         if follow:
             cross = known_cross(self.target, x) if self.network is None else None
@@ -343,11 +363,7 @@ class SemiDiscreteLoss(nn.Module):
         pot_semidiscrete.SemiDiscreteResult
             Potential, estimates on fresh samples, and why the run ended.
         """
-        if self.network is not None:
-            raise TypeError(
-                "fit: expected a loss whose potential is a vector, received one whose potential is a "
-                "network, which only follow, dual_step and warm_up train; leave out potential=."
-            )
+        self._needs_vector("fit")
         check_callable("sampler", sampler, "n -> points")
         if callback is not None:
             check_callable("callback", callback, "of the state")
@@ -373,6 +389,20 @@ class SemiDiscreteLoss(nn.Module):
         return f"n_atoms={n_atoms}, d={d}, metric={self.target.cost.name!r}, reg={self.reg:.4g}"
 
     @torch.no_grad()
+    def _needs_vector(self, name):
+        if self.network is not None:
+            raise TypeError(
+                f"{name}: expected a loss whose potential is a vector, received one whose potential is a "
+                "network, which only follow, dual_step and warm_up train; leave out potential=."
+            )
+
+    def _needs_squared_distance(self, name, remark):
+        if self.target.cost.name != "sqeuclidean":
+            raise ValueError(
+                f"{name}: expected a loss with metric 'sqeuclidean', {remark}, received "
+                f"{self.target.cost.name!r}."
+            )
+
     def _store(self, potential, n_steps):
         self.potential.copy_(self.target.expand(self.target.centred(potential)))
         self.n_steps.fill_(int(n_steps))

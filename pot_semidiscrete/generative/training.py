@@ -285,7 +285,9 @@ def train_generator(
 
     .. math:: \psi^{c,\lambda}(x') \le \psi^{c,\lambda}(x) - |x - T(x)|^2 + |x' - T(x)|^2,
 
-    which touches the loss where the round began; its gradient is there that of formula (G).
+    which touches the loss where the round began; its gradient is there that of formula (G). By how much
+    the mean of the points moves in a round, their potential goes along in closed form
+    (:meth:`SemiDiscreteLoss.translate`).
 
     Parameters
     ----------
