@@ -1,50 +1,63 @@
 """What Newton's correction gains: the solver without it and with it.
 
-``python -m benchmarks.correction [--samples N ...] [--seeds K] [--json FILE]``
+``python -m benchmarks.correction [--samples N ...] [--seeds K] [--jobs J] [--json FILE]``
 
 For every problem of :mod:`benchmarks.problems`, the efficiency ratio of the average of the ascent
-alone (``max_memory=0``) and with default settings, on the same source points, in float32 on one
-thread, and the seconds of a run. Both runs end with the same certificates, and the seconds contain
-them. The ratio is the sub-optimality in units of what the samples allow at best, in the mean.
+alone (``max_memory=0``) and with default settings, on the same source points, in float32, and the
+seconds of a run, each on one thread. Both runs end with the same certificates, and the seconds contain
+them. The ratio is the sub-optimality in units of what the samples allow at best, in the mean. With
+several jobs at a time, the seconds are those of a machine that is shared.
 """
 
 import argparse
+import functools
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
 import pot_semidiscrete as ps
 
 from . import machine, problems
-from .solver import regularised, torch_problem, trials, warm_up
+from .solver import regularised, torch_problem, warm_up
 
 BATCH = 256
 VARIANTS = {"ascent": {"max_memory": 0}, "corrected": {}}
+case_of = functools.cache(regularised)  # once for each process
 
 
-def compare(name, n_samples, seeds):
-    """Ratio, its standard error and seconds of both variants."""
-    case, n_iter = regularised(name), -(-n_samples // BATCH)
+def start():
+    """Begin a process: one thread, libraries warm."""
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    warm_up(["ours"])
+
+
+def trial(name, n_iter, variant, seed):
+    """Efficiency ratio and seconds of a run."""
+    case = case_of(name)
     atoms, weights, draw = torch_problem(case.problem)
-    row = {"problem": name, "samples": n_iter * BATCH, "atoms": len(atoms)}
-    unit = case.trace / (2.0 * row["samples"])
-    for variant, options in VARIANTS.items():
-        options = {"reg": case.problem.reg, "tol": 0, "max_iter": n_iter, "batch_size": BATCH, **options}
+    options = {"reg": case.problem.reg, "tol": 0, "max_iter": n_iter, "batch_size": BATCH}
+    sampler, begin = draw(seed), time.perf_counter()
+    result = ps.solve_semidiscrete(atoms, sampler, weights, **options, **VARIANTS[variant])
+    seconds = time.perf_counter() - begin
+    return case.loss(result.potential) * 2.0 * n_iter * BATCH / case.trace, seconds
 
-        def run(seed, options=options):
-            return ps.solve_semidiscrete(atoms, draw(seed), weights, **options).potential
 
-        losses, seconds = trials(case, run, range(seeds))
-        row[variant] = losses.mean() / unit
-        row[f"{variant}_stderr"] = losses.std(ddof=1) / unit / seeds**0.5 if seeds > 1 else None
-        row[f"{variant}_seconds"] = sorted(seconds)[seeds // 2]
-    print(
-        f"{name:22} {row['samples']:6} samples   ascent {row['ascent']:8.3g} "
-        f"({row['ascent_seconds']:.2f} s)   corrected {row['corrected']:8.3g} "
-        f"({row['corrected_seconds']:.2f} s)",
-        flush=True,
-    )
-    return row
+def row(name, n_iter, found):
+    """Ratio, its standard error and seconds of each variant, from its trials."""
+    out = {"problem": name, "samples": n_iter * BATCH, "atoms": len(case_of(name).problem.atoms)}
+    for variant, trials in found.items():
+        ratios, seconds = np.array(trials).T
+        out[variant] = ratios.mean()
+        out[f"{variant}_stderr"] = ratios.std(ddof=1) / len(ratios) ** 0.5 if len(ratios) > 1 else None
+        out[f"{variant}_seconds"] = float(np.median(seconds))
+    texts = (f"{variant} {out[variant]:8.3g} ({out[f'{variant}_seconds']:.2f} s)" for variant in found)
+    print(f"{name:22} {out['samples']:6} samples   {'   '.join(texts)}", flush=True)
+    return out
 
 
 def main():
@@ -52,17 +65,27 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", type=int, nargs="+", default=[64_000])
     parser.add_argument("--problems", nargs="+", choices=problems.NAMES, default=problems.NAMES)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows, facts = [], {"machine": machine.facts(), "seeds": args.seeds}
-    with threadpool_limits(1):
-        warm_up(["ours"])
+    rows, facts = [], {"machine": machine.facts(), "seeds": args.seeds, "jobs": args.jobs}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, context, initializer=start) as pool:
+        plans = []
         for n_samples in args.samples:
+            n_iter = -(-n_samples // BATCH)
             for name in args.problems:
-                rows.append(compare(name, n_samples, args.seeds))
-                if args.json:
-                    machine.write(args.json, **facts, rows=rows)
+                runs = lambda variant, name=name, n_iter=n_iter: [
+                    pool.submit(trial, name, n_iter, variant, seed) for seed in range(args.seeds)
+                ]
+                plans.append((name, n_iter, {variant: runs(variant) for variant in args.variants}))
+        for name, n_iter, plan in plans:
+            found = {variant: [run.result() for run in runs] for variant, runs in plan.items()}
+            rows.append(row(name, n_iter, found))
+            if args.json:
+                machine.write(args.json, **facts, rows=rows)
 
 
 if __name__ == "__main__":

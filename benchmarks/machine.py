@@ -21,7 +21,7 @@ def processor():
 
 
 def facts():
-    """Processor, threads, load before the run, and versions."""
+    """Processor, threads, GPU, load before the run, and versions."""
     import torch
 
     versions = {}
@@ -34,6 +34,7 @@ def facts():
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": platform.system(),
         "python": platform.python_version(),

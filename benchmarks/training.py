@@ -1,6 +1,7 @@
 """Generators of MNIST's digits trained for the same seconds by six recipes.
 
-``python -m benchmarks.training --mnist FOLDER [--seconds 180] [--coordinates 100] [--json FILE]``
+``python -m benchmarks.training --mnist FOLDER [--seconds 180] [--coordinates 100] [--device cuda]
+[--json FILE]``
 
 The generator is the paper's perceptron, from the same initialisation, and its latent law is normal: 100
 independent coordinates, or `--coordinates` of them, the others 0 and the variance in all the same. Adam
@@ -21,7 +22,8 @@ distance, in units of the mean squared norm of the atoms, and the regularisation
   potential before.
 
 Seconds are those of the processor for each thread, which are those of a clock if nothing else runs: on
-a shared machine a run loses nothing to its neighbours but their use of the caches. With ``--json``, rows
+a shared machine a run loses nothing to its neighbours but their use of the caches. On a GPU they are
+those of a clock. With ``--json``, rows
 of the file for other recipes and seeds are kept. What is measured is in
 `pot_semidiscrete.metrics`, on 2,000 images of each generator, 2,000 held-out ones, and a classifier
 trained on all training images. ``value`` is a 95% interval of the transport cost at the regularisation
@@ -57,7 +59,11 @@ DUAL_STEPS, POT_BATCH, SINKHORN_STEPS = 10, 32, 200
 MEASURES = ("steps", "cost", "covariance", "nearest", "frechet", "entropy", "rarest")
 
 
-def seconds_of_processor():
+def clock(device):
+    """Seconds, from anywhere."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
     return time.process_time() / torch.get_num_threads()
 
 
@@ -67,6 +73,7 @@ class Run:
     Parameters
     ----------
     images : tensor, shape (n_atoms, height, width)
+        On the device of the run.
     seconds : float
     seed : int
     coordinates : int
@@ -84,15 +91,15 @@ class Run:
         torch.manual_seed(seed)
         self.images, self.seconds, self.seed, self.steps = images, seconds, seed, 0
         self.coordinates = coordinates
-        self.generator = mlp_generator(LATENT, images.shape[1:])
+        self.generator = mlp_generator(LATENT, images.shape[1:]).to(images.device)
         self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=RATE, fused=True)
         self.root = float(images.flatten(1).square().sum(dim=1).mean().sqrt())
         self.atoms = images.flatten(1) / self.root
-        self.begin = seconds_of_processor()
+        self.begin = clock(images.device)
 
     @property
     def used(self):
-        return seconds_of_processor() - self.begin
+        return clock(self.images.device) - self.begin
 
     @property
     def goes_on(self):
@@ -103,7 +110,8 @@ class Run:
         return self.generator(z).flatten(1) / self.root
 
     def latent(self, n):
-        z = torch.randn(n, self.coordinates) * (LATENT / self.coordinates) ** 0.5
+        z = torch.randn(n, self.coordinates, device=self.images.device)
+        z *= (LATENT / self.coordinates) ** 0.5
         return torch.nn.functional.pad(z, (0, LATENT - self.coordinates))
 
     def points(self, n=BATCH):
@@ -156,7 +164,7 @@ def few_features(run):
 
 
 def authors(run, step):
-    potential = torch.zeros(len(run.atoms), requires_grad=True)
+    potential = torch.zeros(len(run.atoms), device=run.atoms.device, requires_grad=True)
     squared, log_n = run.atoms.square().sum(dim=1), math.log(len(run.atoms))
     while run.goes_on:
         ascent = torch.optim.ASGD([potential], lr=step, alpha=0.5, t0=1)
@@ -174,9 +182,9 @@ def sinkhorn(run):
     uniform = np.full(BATCH, 1.0 / BATCH)
     while run.goes_on:
         x, y = run.points(), run.atoms[torch.randint(len(run.atoms), (BATCH,))]
-        cost = ot.dist(x.detach().double().numpy(), y.double().numpy())
+        cost = ot.dist(*(points.detach().double().cpu().numpy() for points in (x, y)))
         plan = ot.sinkhorn(uniform, uniform, cost, REG, numItermax=SINKHORN_STEPS, warn=False)
-        shares = torch.as_tensor(plan / plan.sum(axis=1, keepdims=True)).to(y.dtype)
+        shares = torch.as_tensor(plan / plan.sum(axis=1, keepdims=True)).to(y)
         run.follow(x, shares @ y)
 
 
@@ -209,7 +217,7 @@ def measure(run, judge):
     """Measures of a trained generator."""
     torch.manual_seed(1000 + run.seed)
     with torch.no_grad():
-        return judge(run.generator(run.latent(N_HELD_OUT)).numpy())
+        return judge(run.generator(run.latent(N_HELD_OUT)).cpu().numpy())
 
 
 def interval(run):
@@ -274,6 +282,7 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--atoms", type=int, default=10_000)
     parser.add_argument("--coordinates", type=int, default=LATENT, help="of the latent law")
+    parser.add_argument("--device", default="cpu", help="of all but the measures, e.g. cuda")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--step", type=float, help="of the authors' recipe; the best of a grid if left out"
@@ -283,11 +292,12 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)  # for all: the weights of POT's and the authors' steps have many
-    settings = {name: getattr(args, name) for name in ("seconds", "atoms", "coordinates")}
+    settings = {name: getattr(args, name) for name in ("seconds", "atoms", "coordinates", "device")}
     facts, rows = kept(args.json, args.recipe, args.seeds, settings)
     facts |= {"machine": machine.facts(), **settings}
     with threadpool_limits(args.threads):
         images, judge = load(args.mnist, args.atoms)
+        images = images.to(args.device)
         facts["floor"] = judge.floor
         show("floor", judge.floor)
         options = {recipe: {} for recipe in RECIPES}
@@ -318,7 +328,7 @@ def draw(path, run):
     from pot_semidiscrete.plot import plot_images
 
     figure, axes = plt.subplots(figsize=(6, 4))
-    plot_images((run.draw(96) * run.root).reshape(-1, *run.images.shape[1:]).numpy(), axes)
+    plot_images((run.draw(96) * run.root).reshape(-1, *run.images.shape[1:]).cpu().numpy(), axes)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -51,7 +51,8 @@ else:
     held_out, images, classes = images[:450], images[450:], classes[450:]
     latent_dim, widths, channels = 32, (128, 256), (32, 16)
 judge = Judge(images, held_out, Classifier(images, classes, n_steps=1000))
-atoms = torch.as_tensor(images)
+device = "cuda" if torch.cuda.is_available() else "cpu"
+atoms = torch.as_tensor(images, device=device)
 unit = float(atoms.square().sum(dim=(1, 2)).mean())
 print(f"{len(images)} images of {images.shape[1]} by {images.shape[2]} pixels")
 
@@ -59,7 +60,7 @@ print(f"{len(images)} images of {images.shape[1]} by {images.shape[2]} pixels")
 # Theory says what is too much: near the mean of the data a direction of variance v grows only if
 # :math:`2 v > \lambda`. Beyond the largest such value a generator shrinks to the mean.
 
-largest = 2.0 * np.linalg.eigvalsh(np.cov(atoms.flatten(1).T.numpy()))[-1] / unit
+largest = 2.0 * np.linalg.eigvalsh(np.cov(images.reshape(len(images), -1).T))[-1] / unit
 print(f"no direction grows from reg {largest:.3f} on")
 
 # %%
@@ -78,7 +79,7 @@ def train(make, reg):
     torch.manual_seed(0)
     loss = SemiDiscreteLoss(atoms, reg=reg * unit)
     return train_generator(
-        make(), latent_dim, loss, n_steps=args.steps, batch_size=batch_size, random_state=0
+        make().to(device), latent_dim, loss, n_steps=args.steps, batch_size=batch_size, random_state=0
     )
 
 
@@ -86,7 +87,7 @@ def train(make, reg):
 def draw(generator, n):
     latent = torch.Generator().manual_seed(1)
     batches = [torch.randn(batch_size, latent_dim, generator=latent) for _ in range(-(-n // batch_size))]
-    return torch.cat([generator(z) for z in batches])[:n].numpy()
+    return torch.cat([generator(z.to(device)) for z in batches])[:n].cpu().numpy()
 
 
 def varies(loss):

@@ -285,7 +285,7 @@ class SemiDiscreteLoss(nn.Module):
 
     @property
     def translates(self):
-        """Whether :meth:`translate` is known: for the squared distance and a potential that is a vector."""
+        """Whether :meth:`translate` can be asked: for the squared distance and a vector."""
         return self.has_majorants and self.network is None
 
     @torch.no_grad()
@@ -305,7 +305,7 @@ class SemiDiscreteLoss(nn.Module):
         -------
         list of Majorant
         """
-        self._needs_squared_distance("majorants", "whose bound is known; take steps along the loss itself")
+        self._needs_squared_distance("majorants", "whose bound is known; go down the loss itself")
         x, cross = self.local(torch.cat(batches)), None
         if follow:
             cross = known_cross(self.target, x) if self.network is None else None
@@ -392,8 +392,8 @@ class SemiDiscreteLoss(nn.Module):
     def _needs_vector(self, name):
         if self.network is not None:
             raise TypeError(
-                f"{name}: expected a loss whose potential is a vector, received one whose potential is a "
-                "network, which only follow, dual_step and warm_up train; leave out potential=."
+                f"{name}: expected a loss whose potential is a vector, received one whose potential is "
+                "a network, which only follow, dual_step and warm_up train; leave out potential=."
             )
 
     def _needs_squared_distance(self, name, remark):

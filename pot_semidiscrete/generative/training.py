@@ -460,8 +460,10 @@ def warn_of_boundaries(found):
 
 
 def _check_finite(name, tensors):
-    # a finite sum has finite terms, and is many times faster to look at; one that is not may be large
-    if not all(bool(t.sum().isfinite()) or bool(t.isfinite().all()) for t in tensors):
+    # a finite sum has finite terms, and is many times faster to look at, and once for all tensors; one
+    # that is not may be large
+    total = sum((t.sum().to(tensors[0].device) for t in tensors), torch.zeros(()))
+    if not (bool(total.isfinite()) or all(bool(t.isfinite().all()) for t in tensors)):
         raise NotFiniteError(f"{name}: expected finite numbers, received NaN or inf.")
 
 

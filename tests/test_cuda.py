@@ -1,0 +1,154 @@
+"""What only a GPU shows: the torch layers there, files of it, memory."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import pot_semidiscrete as ps
+
+torch = pytest.importorskip("torch")
+if not torch.cuda.is_available():
+    pytest.skip("needs a GPU", allow_module_level=True)
+
+from pot_semidiscrete.generative import (  # noqa: E402
+    ImageFeatures,
+    SemiDiscreteLoss,
+    dcgan_generator,
+    mlp_generator,
+    train_generator,
+)
+
+SHAPE = (8, 8)
+
+
+@pytest.fixture(autouse=True)
+def _own_torch_seed():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def blobs(n, seed=0):
+    """Images of one bright spot each, on the GPU."""
+    random = torch.Generator().manual_seed(seed)
+    place = 2.0 + 4.0 * torch.rand(n, 2, 1, generator=random)
+    x, y = torch.exp(-((torch.arange(8.0) - place) ** 2)).unbind(dim=1)
+    return (y[:, :, None] * x[:, None, :]).cuda()
+
+
+def perceptron():
+    return mlp_generator(8, SHAPE, widths=(64,)).cuda()
+
+
+def train(generator, target=None, **options):
+    options = {"n_steps": 200, "batch_size": 100, "random_state": 0} | options
+    return train_generator(generator, 8, blobs(500) if target is None else target, **options)
+
+
+OPTIONS = {
+    "rounds": {},
+    "steps": {"reuse": 1},
+    "features": {"features": "images"},
+    "reg 0": {"reg": 0.0},
+    "debiased": {"debias": True},
+    "network": {"potential": "network"},
+}
+
+
+@pytest.mark.filterwarnings("ignore:train_generator, reg = 0")
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_generator_trains(kind):
+    images, options = blobs(500), dict(OPTIONS[kind])
+    if "features" in options:
+        options["features"] = ImageFeatures(images)
+    target = images
+    if kind == "debiased":
+        target = SemiDiscreteLoss(images, **options)
+    if kind == "network":
+        module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1)).cuda()
+        target = SemiDiscreteLoss(images, potential=module)
+    generator = perceptron()
+    cost = lambda: float(
+        ps.solve_semidiscrete(
+            images.flatten(1), generator(torch.randn(300, 8).cuda()).flatten(1), reg=0.5, max_iter=100
+        ).value
+    )
+    before = cost()
+    result = train(generator, target, **({} if isinstance(target, SemiDiscreteLoss) else options))
+    assert result.status == "finished"
+    assert result.loss.potential.is_cuda
+    assert cost() < 0.5 * before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_generator_trains_in_mixed_precision(dtype):
+    with torch.autocast("cuda", dtype=dtype):
+        result = train(perceptron())
+    loss = result.history["loss"]
+    assert result.status == "finished"
+    assert result.loss.potential.dtype == torch.float32
+    assert loss[-20:].mean() < 0.5 * loss[:5].mean()
+
+
+def test_autocast_changes_nothing():
+    loss, x = SemiDiscreteLoss(blobs(200)), blobs(50, seed=1)
+    loss.follow(x)
+    plain = loss(x)
+    with torch.autocast("cuda", dtype=torch.float16):
+        torch.testing.assert_close(loss(x), plain, rtol=0, atol=0)
+
+
+def test_compiled_generator_trains_as_itself():
+    module = perceptron()
+    plain, compiled = copy.deepcopy(module), torch.compile(module)
+    losses = [train(generator, n_steps=20).history["loss"] for generator in (plain, compiled)]
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_batch_normalisation_trains():
+    result = train(dcgan_generator(8, SHAPE, channels=(32, 16)).cuda())
+    loss = result.history["loss"]
+    assert loss[-20:].mean() < 0.5 * loss[:5].mean()
+
+
+def test_interrupted_run_continues(tmp_path):
+    """And its file can be read where there is no GPU."""
+    whole = train(perceptron(), n_steps=60)
+    torch.manual_seed(0)
+    path = tmp_path / "run.pt"
+    stop = lambda state: state.n_steps == 37
+    train(perceptron(), n_steps=60, checkpoint=path, checkpoint_every=10, callback=stop)
+    torch.manual_seed(5)
+    result = train(perceptron(), n_steps=60, checkpoint=path, checkpoint_every=10)
+    np.testing.assert_allclose(result.history["loss"], whole.history["loss"], rtol=1e-3)
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    here = mlp_generator(8, SHAPE, widths=(64,))
+    here.load_state_dict(state["run"]["generator"])
+    z = torch.randn(5, 8)
+    torch.testing.assert_close(here(z), result.generator(z.cuda()).cpu(), rtol=1e-3, atol=1e-4)
+
+
+def test_result_is_read_where_there_is_no_gpu(tmp_path):
+    atoms, x = blobs(200).flatten(1), blobs(30, seed=1).flatten(1)
+    result = ps.solve_semidiscrete(atoms, x, reg=0.5, max_iter=50, tol=0)
+    result.save(tmp_path / "result")
+    read = ps.SemiDiscreteResult.load(tmp_path / "result")
+    np.testing.assert_allclose(np.asarray(read.potential), result.potential.cpu())
+    again = ps.solve_semidiscrete(atoms, x, reg=0.5, max_iter=1, tol=0, init_potential=result.potential)
+    assert again.potential.is_cuda
+
+
+def test_memory_is_that_of_blocks():
+    """20,000 points and 30,000 atoms: the plan would have 2.4 GB."""
+    random = torch.Generator("cuda").manual_seed(0)
+    atoms = torch.randn(30_000, 16, generator=random, device="cuda")
+    sampler = lambda n: torch.randn(n, 16, generator=random, device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    start = torch.cuda.memory_allocated()
+    result = ps.solve_semidiscrete(atoms, sampler, reg=1.0, max_iter=40, batch_size=512, tol=0)
+    x = sampler(20_000)
+    ps.semidiscrete_loss(atoms, x, result.potential, reg=1.0)
+    result.ot_map(x)
+    result.diagnose(x[:2000])
+    assert torch.cuda.max_memory_allocated() - start < 1.5e9
