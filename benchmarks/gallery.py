@@ -47,6 +47,7 @@ class Tee(io.TextIOBase):
 def run(name, mnist, output):
     """Run an example in the folder `output`, and keep what it prints there."""
     script, options = EXAMPLES[name]
+    mnist = Path(mnist).resolve()
     script, facts, start = ROOT / "examples" / f"{script}.py", machine.facts(), time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -54,7 +55,7 @@ def run(name, mnist, output):
         stack.enter_context(contextlib.chdir(output))
         argv = sys.argv
         stack.callback(setattr, sys, "argv", argv)
-        sys.argv = [str(script), "--mnist", str(Path(mnist).resolve()), *options.split()]
+        sys.argv = [str(script), "--mnist", str(mnist), *options.split()]
         command = f"{script.name} --mnist FOLDER {options}"
         file.write(f"{command}\n{', '.join(f'{key} {value}' for key, value in facts.items())}\n\n")
         stack.enter_context(contextlib.redirect_stdout(Tee(sys.stdout, file)))

@@ -97,7 +97,8 @@ def is_near(state):
 def _step(state, target, x, reg):
     share = x.shape[0] / target.weights.shape[0]
     eta = gain(state.passes, share)
-    potential, value = move(target, x, state.potential, state.level, eta)
+    potential, transform = move(target, x, state.potential, state.level, eta)
+    value = target.dual_value(transform, state.potential)
     if state.level > reg > 0:
         level = annealed(state.level, reg, share)
         return replace(state, potential=potential, average=potential, level=level), value
@@ -189,11 +190,10 @@ def move(target, x, potential, level, eta, cross=None):
     Returns
     -------
     potential : array, shape (n_support,)
-    value : scalar
-        Semi-dual value of the batch at the potential before the step, at the regularisation `level`.
+    transform : array, shape (n,)
+        c-transform of the points at the potential before the step, at the regularisation `level`.
     """
     nx, n = target.nx, x.shape[0]
     out = sweep(target, x, potential, level, ("c_transform", "colsum"), cross=cross)
-    value = target.dual_value(out.c_transform, potential)
     push = eta * (target.weights - out.colsum / n) * target.inverse_weights
-    return potential + level * nx.clip(push, -LARGEST_PUSH, LARGEST_PUSH), value
+    return potential + level * nx.clip(push, -LARGEST_PUSH, LARGEST_PUSH), out.c_transform

@@ -21,11 +21,14 @@ class Backend:
         ``"float32"`` or ``"float64"``.
     eps : float
         Rounding unit of the dtype.
+    in_groups : bool
+        Whether points may be swept in groups: arrays are on the host, and changed in place.
     """
 
     def __init__(self, name, dtype):
         self.backend, self.device = name, "cuda" if name == "cuda" else "cpu"
         self.name = "torch" if name == "cuda" else name
+        self.in_groups = name in ("numpy", "torch")
         self.dtype, self.eps = dtype, float(np.finfo(dtype).eps)
 
     def array(self, a):

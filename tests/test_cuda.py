@@ -133,7 +133,7 @@ def test_result_is_read_where_there_is_no_gpu(tmp_path):
     atoms, x = blobs(200).flatten(1), blobs(30, seed=1).flatten(1)
     result = ps.solve_semidiscrete(atoms, x, reg=0.5, max_iter=50, tol=0)
     result.save(tmp_path / "result")
-    read = ps.SemiDiscreteResult.load(tmp_path / "result")
+    read = ps.SemiDiscreteResult.load(tmp_path / "result", atoms.cpu())
     np.testing.assert_allclose(np.asarray(read.potential), result.potential.cpu())
     again = ps.solve_semidiscrete(atoms, x, reg=0.5, max_iter=1, tol=0, init_potential=result.potential)
     assert again.potential.is_cuda

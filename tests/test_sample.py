@@ -43,7 +43,7 @@ def test_order_keeps_the_points_and_brings_near_ones_together(d, nx):
     before = nx.array(rng.normal(size=(700, d)))
     after = nx.host(sample.ordered(target, before))
     np.testing.assert_array_equal(np.unique(nx.host(before), axis=0), np.unique(after, axis=0))
-    if nx.name == "jax":  # whose arrays are not changed in place
+    if not nx.in_groups:
         np.testing.assert_array_equal(after, nx.host(before))
         return
     step = lambda points: np.linalg.norm(np.diff(points, axis=0), axis=1).mean()
@@ -72,7 +72,7 @@ def test_measure_is_that_of_all_atoms(move, nx):
     lost = 2.0 * LOST + 10.0 * nx.eps / REG  # and rounded
     assert abs(value - expected) < lost * (REG + abs(expected))
     np.testing.assert_allclose(nx.host(marginal), mass, rtol=lost, atol=lost * b.min())
-    assert (near is None) == (whole or nx.name == "jax")
+    assert (near is None) == (whole or not nx.in_groups)
     for k, atoms in enumerate(near or []):
         out = np.setdiff1d(np.arange(150), atoms)
         assert (chi[64 * k : 64 * (k + 1), out] < 1.01 * LOST * b[out]).all()
@@ -110,7 +110,7 @@ def test_groups_are_the_weights(nx):
         found[16 * k : 16 * k + part.shape[0], near] = part
     assert (found <= whole).all()
     assert (whole - found < LOST * nx.host(target.weights)).all()
-    assert (found > 0).mean() < 0.6
+    assert (found > 0).mean() < 0.6 or not nx.in_groups
 
 
 def test_curvature_of_groups_is_that_of_all_weights(nx):

@@ -47,6 +47,11 @@ class Rounds:
         self.generator, self.latent, self.loss, self.reuse = generator, latent, loss, reuse
         self.latents, self.bounds, self.origin, self.position = [], [], None, 0
 
+    @property
+    def ended(self):
+        """Whether the next step begins a round, and so moves the potential."""
+        return self.reuse == 1 or not self.latents or self.position == self.reuse
+
     @torch.no_grad()
     def objective(self):
         """Value of the next step's batch, to be differentiated: a function of nothing.
@@ -55,7 +60,7 @@ class Rounds:
         """
         if self.reuse == 1:
             return self.fresh()
-        if not self.latents or self.position == self.reuse:
+        if self.ended:
             self.begin()
         k = self.position % len(self.latents)
         z, bound = self.latents[k], self.bounds[k]

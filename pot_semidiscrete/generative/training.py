@@ -144,14 +144,16 @@ class Trainer:
         buffers = self.module.buffers() if isinstance(self.module, torch.nn.Module) else ()
         tensors = [*parameters_of(self.optimizer), *buffers]
         kept = [t.detach().clone() for t in tensors]
-        loss, rounds = copy.deepcopy(self.loss.state_dict()), self.rounds.state_dict()
+        rounds = self.rounds.state_dict()
+        loss = copy.deepcopy(self.loss.state_dict()) if self.rounds.ended else None
         try:
             yield
         except NotFiniteError:
             with torch.no_grad():
                 for tensor, good in zip(tensors, kept, strict=True):
                     tensor.copy_(good)
-            self.loss.load_state_dict(loss)
+            if loss is not None:
+                self.loss.load_state_dict(loss)
             self.rounds.load_state_dict(rounds)
             raise
 
@@ -186,7 +188,8 @@ class Trainer:
         _check_finite("loss", [value])
         self.begun = True
         gradients = [p.grad for p in parameters_of(self.optimizer) if p.grad is not None]
-        _check_finite("gradient", gradients)
+        if gradients:
+            _check_finite("gradient", gradients)
         values.append(value.detach())
         return value
 
@@ -460,10 +463,9 @@ def warn_of_boundaries(found):
 
 
 def _check_finite(name, tensors):
-    # a finite sum has finite terms, and is many times faster to look at, and once for all tensors; one
-    # that is not may be large
-    total = sum((t.sum().to(tensors[0].device) for t in tensors), torch.zeros(()))
-    if not (bool(total.isfinite()) or all(bool(t.isfinite().all()) for t in tensors)):
+    # finite sums have finite terms, and are looked at all at once; one that is not finite may be large
+    sums = [t.sum().to(tensors[0].device) for t in tensors]
+    if not (torch.stack(sums).isfinite().all() or all(t.isfinite().all() for t in tensors)):
         raise NotFiniteError(f"{name}: expected finite numbers, received NaN or inf.")
 
 
