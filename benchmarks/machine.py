@@ -7,7 +7,9 @@ import os
 import platform
 from pathlib import Path
 
-PACKAGES = ("pot_semidiscrete", "numpy", "scipy", "torch", "POT", "jax", "ott-jax")
+import pot_semidiscrete
+
+PACKAGES = ("numpy", "scipy", "torch", "POT", "jax", "ott-jax")
 
 
 def processor():
@@ -24,7 +26,7 @@ def facts():
     """Processor, threads, GPU, load before the run, and versions."""
     import torch
 
-    versions = {}
+    versions = {"pot_semidiscrete": pot_semidiscrete.__version__}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)

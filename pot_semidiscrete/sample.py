@@ -104,7 +104,8 @@ def ordered(target, x):
     """The points in an order in which consecutive ones lie together, if :func:`in_groups`."""
     if not in_groups(target, x):
         return x
-    return x[cKDTree(target.nx.to_numpy(x), leafsize=SMALL).indices]
+    # a copy, for torch warns of what it may not write to
+    return x[np.array(cKDTree(target.nx.to_numpy(x), leafsize=SMALL).indices)]
 
 
 def select(target, atoms):
