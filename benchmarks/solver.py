@@ -7,8 +7,8 @@ Three measures, for every problem of :mod:`benchmarks.problems`:
 - the efficiency ratio: sub-optimality in units of what the samples allow at best, in the mean. It
   depends on neither the machine nor the scale of the data, and 1 is the limit. At ``reg = 0``,
   where a problem's optimum is known exactly, the sub-optimality itself, against POT's;
-- the time to POT's accuracy: seconds of the cheapest run, among 256, 512, 1024, ... samples,
-  that is on average as accurate as POT with 131,072 samples, over POT's seconds;
+- the time to POT's accuracy: seconds of the cheapest run, among 1, 2, 3, 4, 6, 8, 11, 16, ... batches of
+  256 samples, that is on average as accurate as POT with 131,072 samples, over POT's seconds;
 - the peak of the resident memory of a fresh process above what it holds before the run, libraries
   warm, problem built, code compiled (Linux; for some problems only).
 
@@ -47,7 +47,7 @@ import pot_semidiscrete as ps
 
 from . import machine, problems, references, unregularised
 
-LEAST_SAMPLES, GOAL_SAMPLES = 256, 131_072
+BATCH, GOAL_SAMPLES = 256, 131_072
 UNREGULARISED = ("normal_line", "uniform_line", "student_line", "uniform_square")
 MEMORY = ("uniform_square", "plane_rows", "rows_64")
 # steps of Adam in units of the potential's scale, of SGD in units of reg / b; both decay as a cosine
@@ -63,7 +63,7 @@ def torch_problem(problem):
 
 def ours(problem, n_samples):
     atoms, weights, draw = torch_problem(problem)
-    options = {"reg": problem.reg, "tol": 0, "max_iter": -(-n_samples // 256)}
+    options = {"reg": problem.reg, "tol": 0, "max_iter": -(-n_samples // BATCH), "batch_size": BATCH}
     return lambda seed: ps.solve_semidiscrete(atoms, draw(seed), weights, **options).potential
 
 
@@ -261,19 +261,23 @@ def accuracy(case, solvers, n_samples, seeds):
     return rows, tuned
 
 
+def budgets():
+    """Numbers of samples, whole batches, each some 1.4 times the one before."""
+    last = round(2 * math.log2(GOAL_SAMPLES / BATCH))
+    return sorted({BATCH * round(2.0 ** (k / 2)) for k in range(last + 1)})
+
+
 def time_to_accuracy(case, solvers, seeds):
     """Seconds to be as accurate as POT with `GOAL_SAMPLES`, over POT's: one row for each solver."""
     losses, seconds = trials(case, pot(case.problem, GOAL_SAMPLES), range(seeds))
     goal, limit, rows = losses.mean(), np.median(seconds), []
     for name, solver in solvers.items():
-        budget, row = LEAST_SAMPLES, None
-        while row is None and budget <= GOAL_SAMPLES:
-            enough = goal * seeds
+        enough, row = goal * seeds, {"samples": None, "seconds": math.inf}
+        for budget in budgets():
             losses, seconds = trials(case, solver(case.problem, budget), range(seeds), enough)
             if losses.sum() <= enough:
                 row = {"samples": budget, "seconds": np.median(seconds)}
-            budget *= 2
-        row = row or {"samples": None, "seconds": math.inf}
+                break
         row = {"problem": case.label, "solver": name, "POT_seconds": limit, **row}
         row["share"] = row["seconds"] / limit
         rows.append(row)
