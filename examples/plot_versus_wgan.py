@@ -64,7 +64,7 @@ shape, d = images.shape[1:], atoms.shape[1]
 
 # %%
 # What the three share: the generator, its batches, and a clock. The rate of an optimiser is full in the
-# first half of the seconds, and falls to 0 in the second, where it is said to fall.
+# first two thirds of the seconds, and falls to 0 in the last, where it is said to fall.
 
 
 class Run:
@@ -83,7 +83,7 @@ class Run:
     def goes_on(self, *optimizers):
         progress = (time.process_time() - self.start) / args.seconds
         for optimizer in (self.optimizer, *optimizers):
-            share = min(1.0, 2.0 * max(1.0 - progress, 0.0)) if self.falls else 1.0
+            share = min(1.0, 3.0 * max(1.0 - progress, 0.0)) if self.falls else 1.0
             optimizer.param_groups[0]["lr"] = self.lr * share
         return progress < 1.0
 
