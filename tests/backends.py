@@ -11,12 +11,12 @@ class Backend:
 
     Attributes
     ----------
+    kind : str
+        One of `BACKENDS`: the name of a library, or ``"cuda"`` for torch on a GPU.
     name : str
-        ``"numpy"``, ``"torch"`` or ``"jax"``: the library.
-    backend : str
-        The library too, or ``"cuda"`` for torch on a GPU.
+        Of the library: ``"numpy"``, ``"torch"`` or ``"jax"``.
     device : str
-        ``"cuda"`` for that one, or ``"cpu"``.
+        ``"cuda"`` or ``"cpu"``.
     dtype : str
         ``"float32"`` or ``"float64"``.
     eps : float
@@ -25,10 +25,10 @@ class Backend:
         Whether points may be swept in groups: arrays are on the host, and changed in place.
     """
 
-    def __init__(self, name, dtype):
-        self.backend, self.device = name, "cuda" if name == "cuda" else "cpu"
-        self.name = "torch" if name == "cuda" else name
-        self.in_groups = name in ("numpy", "torch")
+    def __init__(self, kind, dtype):
+        self.kind, self.device = kind, "cuda" if kind == "cuda" else "cpu"
+        self.name = "torch" if kind == "cuda" else kind
+        self.in_groups = kind in ("numpy", "torch")
         self.dtype, self.eps = dtype, float(np.finfo(dtype).eps)
 
     def array(self, a):

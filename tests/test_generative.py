@@ -725,7 +725,7 @@ def test_majorant_bounds_the_loss_and_touches_it(reg, dtype):
 @each_dtype
 @each_reg
 def test_potential_translates_as_in_closed_form(reg, dtype):
-    """The value at moved points is then what it is for the optimum: THEORY's translation family."""
+    """The value at moved points changes as that of the optimum does: the translation family."""
     b = weights(20, (3,), dtype)
     loss = stepped(reg=reg, dtype=dtype, a_target=b)
     x, shift = randn(50, 2, dtype=dtype), torch.tensor([10.0, -3.0], dtype=dtype)
@@ -745,6 +745,31 @@ def test_translation_is_refused_where_it_is_not_known():
         with_network().translate(torch.zeros(2))
     with pytest.raises(ValueError, match=r"shift: expected 2 columns"):
         SemiDiscreteLoss(torch.rand(20, 2)).translate(torch.zeros(3))
+    with pytest.raises(TypeError, match=r"shift: expected a torch tensor"):
+        SemiDiscreteLoss(torch.rand(20, 2)).translate([0.0, 1.0])
+
+
+def test_translation_of_images_under_autocast():
+    """There and back, with what half precision could not hold."""
+    loss = SemiDiscreteLoss(255.0 * torch.rand(20, 8, 8))
+    loss.follow(255.0 * torch.rand(100, 8, 8))
+    before, shift = loss.potential.clone(), 300.0 * torch.rand(8, 8)
+    with torch.autocast("cpu", dtype=torch.float16):
+        loss.translate(shift)
+        assert (loss.potential - before).abs().max() > 1e4
+        loss.translate(-shift)
+    torch.testing.assert_close(loss.potential, before, rtol=0, atol=1.0)
+
+
+@pytest.mark.parametrize("reuse", [1, 4])
+def test_potential_moved_by_others_is_not_translated(reuse, monkeypatch):
+    shifts = []
+    monkeypatch.setattr(SemiDiscreteLoss, "translate", lambda self, shift: shifts.append(shift))
+    fit = lambda state: state.n_steps == 8 and state.loss.fit(source(), max_iter=2, tol=0) and False
+    for callback, expected in ((None, 11 // reuse), (fit, 11 // reuse - 1)):
+        shifts.clear()
+        train(n_steps=12, reuse=reuse, callback=callback)
+        assert len(shifts) == expected
 
 
 def test_potential_goes_along_with_points_that_move_as_one(monkeypatch):
@@ -760,7 +785,7 @@ def test_potential_goes_along_with_points_that_move_as_one(monkeypatch):
         return train(generator, target=randn(100, 2), **kept).history["chi2"][-1]
 
     along = error()
-    monkeypatch.setattr(SemiDiscreteLoss, "translates", False)
+    monkeypatch.setattr(SemiDiscreteLoss, "can_translate", False)
     assert 20.0 * along < error()
 
 

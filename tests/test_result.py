@@ -20,14 +20,14 @@ POINTS = np.random.default_rng(2).normal(size=(9, 2))
 
 
 @functools.cache
-def run(backend, dtype, **options):
-    nx = Backend(backend, dtype)
+def run(kind, dtype, **options):
+    nx = Backend(kind, dtype)
     return solve_semidiscrete(nx.array(ATOMS), "normal", nx.array(WEIGHTS), random_state=0, **options)
 
 
 def solve(nx, **options):
     """A short run on atoms of which two have no weight."""
-    return run(nx.backend, nx.dtype, **{"reg": 0.2, "tol": 0, "max_iter": 20} | options)
+    return run(nx.kind, nx.dtype, **{"reg": 0.2, "tol": 0, "max_iter": 20} | options)
 
 
 def interrupted(nx, after=0):

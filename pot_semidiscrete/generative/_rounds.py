@@ -1,6 +1,7 @@
 """What a step of the generator goes down: the loss at fresh points, or the bounds of a round."""
 
 import torch
+from torch.utils import _pytree
 
 from .._validation import check_count
 from .loss import Majorant
@@ -37,18 +38,21 @@ class Rounds:
     ----------
     latents, bounds : list
         Batches of the present round, and the :class:`Majorant` of each.
-    origin : tensor, shape (d,), or None
-        Mean of the first batch's points when the round began.
+    mean_before : tensor, shape (d,), or None
+        Of the first batch's points when the round began.
+    moves : int
+        Moves of the potential up to then.
     position : int
         Steps taken in it.
     """
 
     def __init__(self, generator, latent, loss, reuse):
         self.generator, self.latent, self.loss, self.reuse = generator, latent, loss, reuse
-        self.latents, self.bounds, self.origin, self.position = [], [], None, 0
+        self.latents, self.bounds, self.position = [], [], 0
+        self.mean_before, self.moves = None, 0
 
     @property
-    def ended(self):
+    def due(self):
         """Whether the next step begins a round, and so moves the potential."""
         return self.reuse == 1 or not self.latents or self.position == self.reuse
 
@@ -60,7 +64,7 @@ class Rounds:
         """
         if self.reuse == 1:
             return self.fresh()
-        if self.ended:
+        if self.due:
             self.begin()
         k = self.position % len(self.latents)
         z, bound = self.latents[k], self.bounds[k]
@@ -70,38 +74,43 @@ class Rounds:
     def fresh(self):
         """The loss at points that nothing has seen: formula (G)."""
         self.loss.follow(torch.cat(self.draw()))
+        self.latents, self.moves = self.latents[:1], self.loss.moves
         z = self.latent()
         return lambda: self.loss(self.generator(z))
-
-    def draw(self):
-        """Points for the potential, which first goes along with the mean of those before."""
-        if self.loss.translates and self.origin is not None:
-            self.loss.translate(self.mean(self.generator(self.latents[0])) - self.origin)
-        self.latents = [self.latent() for _ in range(self.loss.dual_steps)]
-        batches = [self.generator(z) for z in self.latents]
-        if self.loss.translates:
-            self.origin = self.mean(batches[0])
-        return batches
-
-    def mean(self, points):
-        return self.loss.local(points).mean(dim=0)
 
     def begin(self):
         """Follow with the potential, by points whose bounds the generator will then go down."""
         self.bounds, self.position = self.loss.majorants(self.draw(), follow=True), 0
+        self.moves = self.loss.moves
+
+    def draw(self):
+        """Points for the potential, which goes along with those of the last round first."""
+        self.go_along()
+        self.latents = [self.latent() for _ in range(self.loss.dual_steps)]
+        batches = [self.generator(z) for z in self.latents]
+        self.mean_before = self.mean(batches[0]) if self.loss.can_translate else None
+        return batches
+
+    def go_along(self):
+        """Move the potential as the mean of the points moved, if nobody else has moved it since."""
+        if self.mean_before is not None and self.moves == self.loss.moves:
+            self.loss.translate(self.mean(self.generator(self.latents[0])) - self.mean_before)
+
+    def mean(self, points):
+        return self.loss.local(points).mean(dim=0)
 
     def state_dict(self):
         return {
             "latents": self.latents,
             "bounds": [[bound.goal, bound.constant] for bound in self.bounds],
-            "origin": self.origin,
+            "mean_before": self.mean_before if self.moves == self.loss.moves else None,
             "position": self.position,
         }
 
     def load_state_dict(self, state):
         device = self.loss.target.atoms.device
         move = lambda z: z.to(device) if isinstance(z, torch.Tensor) else z
-        self.latents = [move(z) for z in state["latents"]]
+        self.latents = _pytree.tree_map(move, state["latents"])
         self.bounds = [Majorant(move(goal), move(constant)) for goal, constant in state["bounds"]]
-        self.origin = move(state["origin"])
+        self.mean_before, self.moves = move(state["mean_before"]), self.loss.moves
         self.position = state["position"]

@@ -7,9 +7,9 @@ from torch import nn
 
 from .. import ascent
 from .._target import build_target, check_init_potential, check_reg
-from .._validation import check_callable, check_count, check_points, check_real, rows
+from .._validation import check_callable, check_count, check_points, check_real, describe, rows
 from ..dual import scale_of, value_of
-from ..envelope import semi_dual_value
+from ..envelope import full_precision, semi_dual_value
 from ..kernels import known_cross, sweep
 from ..solver import solve_target, warn_shortfall
 from ._network import NetworkPotential
@@ -174,7 +174,7 @@ class SemiDiscreteLoss(nn.Module):
         zeros = torch.zeros(self.target.n_atoms, dtype=X_target.dtype, device=X_target.device)
         self.register_buffer("potential", zeros)
         self.register_buffer("n_steps", torch.zeros((), dtype=torch.long))
-        self.network = None
+        self.network, self.moves = None, 0  # of the potential, in this process
         if potential is not None:
             self.network = NetworkPotential(
                 potential, potential_optimizer, self.target.compress(points), self.target.nx
@@ -263,20 +263,25 @@ class SemiDiscreteLoss(nn.Module):
     def translate(self, shift):
         r"""Let the potential go along with points that all move by one vector (squared distance only).
 
-        It becomes :math:`\psi_j - 2 \langle s, y_j \rangle` up to a constant, by which an optimal one
-        stays optimal. Points of a generator that is still nearly constant move so, and by much more
-        than :meth:`follow` could make good. :func:`train_generator` does it before each round.
+        It becomes :math:`\psi_j - 2 \langle s, y_j \rangle` up to a constant: an optimal one stays
+        optimal. The points of a generator that is still nearly constant move so, too far for
+        :meth:`follow` alone; :func:`train_generator` lets the potential go along before each round. It
+        does nothing before the first dual step.
 
         Parameters
         ----------
-        shift : tensor, shape (d,)
-            Move of the mean of the points, in their coordinates (or of their features).
+        shift : tensor, of the shape of a point
+            By what the mean of the points has moved; with `features`, that of these, shape (d,).
         """
         self._needs_vector("translate")
         self._needs_squared_distance("translate", "where the move is known; leave it to follow")
-        shift, _ = check_points("shift", shift[None], like=self.target.atoms)
-        potential = self.target.compress(self.potential)
-        self._store(potential - 2.0 * (self.target.atoms @ shift[0]), self.n_steps)
+        nx, atoms = self.target.nx, self.target.atoms
+        if not isinstance(shift, torch.Tensor):
+            raise TypeError(f"shift: expected a torch tensor, received {describe(shift)}.")
+        shift, _ = check_points("shift", shift.reshape(1, -1), like=atoms)
+        with full_precision(nx, atoms):
+            moved = self.target.compress(self.potential) - 2.0 * (atoms @ shift[0])
+        self._store(moved, self.n_steps)
 
     @property
     def has_majorants(self):
@@ -284,8 +289,8 @@ class SemiDiscreteLoss(nn.Module):
         return self.target.cost.name == "sqeuclidean"
 
     @property
-    def translates(self):
-        """Whether :meth:`translate` can be asked: for the squared distance and a vector."""
+    def can_translate(self):
+        """Whether :meth:`translate` is known: for the squared distance and a vector."""
         return self.has_majorants and self.network is None
 
     @torch.no_grad()
@@ -388,7 +393,6 @@ class SemiDiscreteLoss(nn.Module):
         n_atoms, d = self.target.n_atoms, self.target.atoms.shape[1]
         return f"n_atoms={n_atoms}, d={d}, metric={self.target.cost.name!r}, reg={self.reg:.4g}"
 
-    @torch.no_grad()
     def _needs_vector(self, name):
         if self.network is not None:
             raise TypeError(
@@ -397,15 +401,17 @@ class SemiDiscreteLoss(nn.Module):
             )
 
     def _needs_squared_distance(self, name, remark):
-        if self.target.cost.name != "sqeuclidean":
+        if not self.has_majorants:
             raise ValueError(
                 f"{name}: expected a loss with metric 'sqeuclidean', {remark}, received "
                 f"{self.target.cost.name!r}."
             )
 
+    @torch.no_grad()
     def _store(self, potential, n_steps):
         self.potential.copy_(self.target.expand(self.target.centred(potential)))
         self.n_steps.fill_(int(n_steps))
+        self.moves += 1
 
     def rows(self, x):
         """Points of any shape, or their features, as one row each, in the dtype of the data."""

@@ -145,7 +145,8 @@ class Trainer:
         tensors = [*parameters_of(self.optimizer), *buffers]
         kept = [t.detach().clone() for t in tensors]
         rounds = self.rounds.state_dict()
-        loss = copy.deepcopy(self.loss.state_dict()) if self.rounds.ended else None
+        # within a round the loss stands still
+        loss = copy.deepcopy(self.loss.state_dict()) if self.rounds.due else None
         try:
             yield
         except NotFiniteError:
@@ -188,8 +189,7 @@ class Trainer:
         _check_finite("loss", [value])
         self.begun = True
         gradients = [p.grad for p in parameters_of(self.optimizer) if p.grad is not None]
-        if gradients:
-            _check_finite("gradient", gradients)
+        _check_finite("gradient", gradients)
         values.append(value.detach())
         return value
 
@@ -288,9 +288,9 @@ def train_generator(
 
     .. math:: \psi^{c,\lambda}(x') \le \psi^{c,\lambda}(x) - |x - T(x)|^2 + |x' - T(x)|^2,
 
-    which touches the loss where the round began; its gradient is there that of formula (G). By how much
-    the mean of the points moves in a round, their potential goes along in closed form
-    (:meth:`SemiDiscreteLoss.translate`).
+    which touches the loss where the round began; its gradient is there that of formula (G). As the mean
+    of the points moves in a round, so does a potential that is a vector, in closed form
+    (:meth:`SemiDiscreteLoss.translate`; with ``reuse=1`` too, for the squared distance).
 
     Parameters
     ----------
@@ -465,7 +465,7 @@ def warn_of_boundaries(found):
 def _check_finite(name, tensors):
     # finite sums have finite terms, and are looked at all at once; one that is not finite may be large
     sums = [t.sum().to(tensors[0].device) for t in tensors]
-    if not (torch.stack(sums).isfinite().all() or all(t.isfinite().all() for t in tensors)):
+    if tensors and not (torch.stack(sums).isfinite().all() or all(t.isfinite().all() for t in tensors)):
         raise NotFiniteError(f"{name}: expected finite numbers, received NaN or inf.")
 
 
