@@ -72,20 +72,25 @@ def main():
     torch.set_num_threads(1)
     rows, facts = [], {"machine": machine.facts(), "seeds": args.seeds, "jobs": args.jobs}
     context = multiprocessing.get_context("spawn")
+    sizes = [-(-n_samples // BATCH) for n_samples in args.samples]
     with ProcessPoolExecutor(args.jobs, context, initializer=start) as pool:
-        plans = []
-        for n_samples in args.samples:
-            n_iter = -(-n_samples // BATCH)
-            for name in args.problems:
-                runs = lambda variant, name=name, n_iter=n_iter: [
-                    pool.submit(trial, name, n_iter, variant, seed) for seed in range(args.seeds)
-                ]
-                plans.append((name, n_iter, {variant: runs(variant) for variant in args.variants}))
-        for name, n_iter, plan in plans:
-            found = {variant: [run.result() for run in runs] for variant, runs in plan.items()}
-            rows.append(row(name, n_iter, found))
-            if args.json:
-                machine.write(args.json, **facts, rows=rows)
+        plans = {
+            (name, n_iter): {
+                variant: [pool.submit(trial, name, n_iter, variant, s) for s in range(args.seeds)]
+                for variant in args.variants
+            }
+            for n_iter in sizes
+            for name in args.problems
+        }
+        try:
+            for (name, n_iter), plan in plans.items():
+                found = {variant: [run.result() for run in runs] for variant, runs in plan.items()}
+                rows.append(row(name, n_iter, found))
+                if args.json:
+                    machine.write(args.json, **facts, rows=rows)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 if __name__ == "__main__":

@@ -23,11 +23,10 @@ distance, in units of the mean squared norm of the atoms, and the regularisation
 
 Seconds are those of the processor for each thread, which are those of a clock if nothing else runs: on
 a shared machine a run loses nothing to its neighbours but their use of the caches. On a GPU they are
-those of a clock. With ``--json``, rows
-of the file for other recipes and seeds are kept. What is measured is in
-`pot_semidiscrete.metrics`, on 2,000 images of each generator, 2,000 held-out ones, and a classifier
-trained on all training images. ``value`` is a 95% interval of the transport cost at the regularisation
-above. Measuring is outside the seconds.
+those of a clock. With ``--json``, rows of the file for other recipes and seeds are kept. What is
+measured is in `pot_semidiscrete.metrics`, on 2,000 images of each generator, 2,000 held-out ones, and a
+classifier trained on all training images. ``value`` is a 95% interval of the transport cost at the
+regularisation above. Measuring is outside the seconds.
 """
 
 import argparse
@@ -271,7 +270,8 @@ def kept(path, recipes, seeds, settings):
     if any(facts.get(name) != value for name, value in settings.items()):
         raise SystemExit(f"{path}: expected runs of {settings}; give another file")
     rows, _ = facts.pop("rows"), facts.pop("medians")
-    return facts, [row for row in rows if row["recipe"] not in recipes or row["seed"] not in seeds]
+    others = lambda row: row["recipe"] not in recipes or row["seed"] not in seeds
+    return facts, [row for row in rows if row["recipe"] in RECIPES and others(row)]
 
 
 def main():
