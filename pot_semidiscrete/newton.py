@@ -152,6 +152,11 @@ class Curvature:
         solved = self.solve(nx.concatenate([gradient[None, :], signs], axis=0), damping)
         return solved[0], float(nx.sum(signs * solved[1:])) / len(signs)
 
+    def trace(self, damping):
+        """That of ``diag b - b b^T`` times the inverse of the damped matrix, times `reg`."""
+        signs = probes(self.target)
+        return float(self.target.nx.sum(signs * self.solve(signs, damping))) / len(signs)
+
     def gains(self, gradients):
         """``<g, step of h> / 2`` for each two rows g, h of the gradients, ndarray (n, n)."""
         nx = self.target.nx
@@ -238,7 +243,6 @@ class DenseCurvature(Curvature):
         return self.solve(gradient[None, :], damping)[0], trace
 
     def trace(self, damping):
-        """That of ``diag b - b b^T`` times the inverse of the damped matrix, times `reg`."""
         b, inverse = self.target.nx.to_numpy(self.target.weights).astype(float), self.inverse(damping)
         return self.reg * float(np.diag(inverse) @ b - b @ inverse @ b)
 
@@ -358,6 +362,8 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf
                 potential, value, marginal = _again(sample, best, curvature)
             break
         damping = curvature.damping(failures) if failures else damping / curvature.more_damping
+    if reg == 0:  # of the matrix itself: what is steep has no unit, and damping would hide slow modes
+        trace = curvature.trace(0.0)
     return Outcome(potential, value, marginal, trace, settled, curvature)
 
 

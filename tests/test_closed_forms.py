@@ -252,6 +252,23 @@ def test_sub_optimality_where_few_points_lie():
     assert max(estimates) < 5.0
 
 
+@pytest.mark.parametrize("name", ["normal_line", "uniform_line"])
+def test_sub_optimality_without_regularisation(name):
+    """Within 2 of the limit: boundary j, ``t_j``, has the variance ``B (1 - B) / (n f(t)^2)``."""
+    problem, n = problems.get(name), 64_000
+    law = {"normal": stats.norm(), "unif": stats.uniform()}[problem.source.name]
+    order = np.argsort(problem.atoms[:, 0])
+    below = np.cumsum(problem.weights[order])[:-1]
+    gaps, density = np.diff(problem.atoms[order, 0]), law.pdf(law.ppf(below))
+    limit = (gaps * below * (1.0 - below) / density).sum() / n
+    estimates = []
+    for seed in range(3):
+        source = problem.sampler(np.random.default_rng(seed), np.float64)
+        result = ps.solve_semidiscrete(problem.atoms, source, problem.weights, tol=0, max_iter=n // 256)
+        estimates.append(result.suboptimality / limit)
+    assert 0.5 < np.median(estimates) < 2.0
+
+
 def empirical(rng, n=80, m=40):
     """Source points, atoms and weights of a discrete problem."""
     return rng.normal(size=(n, 2)), rng.normal(size=(m, 2)) + 1.0, rng.dirichlet(np.full(m, 2.0))
