@@ -11,9 +11,8 @@ distance, in units of the mean squared norm of the atoms, and the regularisation
 - ``ours``: `train_generator` with its default settings, the rate of its optimiser falling by the clock
   instead of by the steps, whose number is not known.
 - ``features``: the same, with images compared by `ImageFeatures`: pixels and the responses of random
-  filters. No labels, and no other network, take part.
-- ``few_features``: the same, with 4 filters instead of 16, and 5% of the variance in their responses
-  instead of 60%.
+  filters, which have `--share` of the variance. No labels, and no other network, take part.
+- ``few_features``: the same, with 4 filters instead of 16, and 5% of the variance in their responses.
 - ``authors``: the alternation of Houdard et al.: before each step of the generator, 10 steps of an
   averaged SGD made anew, of which the last iterate is kept. The step is the best of `STEPS`, in runs
   of a sixth of the seconds.
@@ -154,8 +153,8 @@ def ours(run, features=None):
     )
 
 
-def features(run):
-    ours(run, features=ImageFeatures(run.images))
+def features(run, share=0.6):
+    ours(run, features=ImageFeatures(run.images, share=share))
 
 
 def few_features(run):
@@ -287,6 +286,7 @@ def main():
     parser.add_argument(
         "--step", type=float, help="of the authors' recipe; the best of a grid if left out"
     )
+    parser.add_argument("--share", type=float, help="of the features in the variance; 0.6 if left out")
     parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     parser.add_argument("--images", metavar="FOLDER", help="save 96 images of each generator")
     args = parser.parse_args()
@@ -301,6 +301,8 @@ def main():
         facts["floor"] = judge.floor
         show("floor", judge.floor)
         options = {recipe: {} for recipe in RECIPES}
+        if args.share is not None:
+            options["features"] = {"share": args.share}
         if "authors" in args.recipe:
             step = args.step
             if step is None:
