@@ -350,7 +350,7 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf
         if promised > most:
             break
         little = enough * trace / (2.0 * n)
-        if promised < 0.5 * little:
+        if reg > 0 and promised < 0.5 * little:
             settled = True
             break
         (moved, reached, mass), failures = _search(sample, curvature, potential, step, gradient, value)
