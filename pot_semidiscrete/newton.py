@@ -350,7 +350,8 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf
         if promised > most:
             break
         little = enough * trace / (2.0 * n)
-        if reg > 0 and promised < 0.5 * little:
+        # but not on the way to reg = 0, where ties are found by steps that gain next to nothing
+        if reg > 0 and enough <= ENOUGH and promised < 0.5 * little:
             settled = True
             break
         (moved, reached, mass), failures = _search(sample, curvature, potential, step, gradient, value)
