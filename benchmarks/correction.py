@@ -12,19 +12,15 @@ several jobs at a time, the seconds are those of a machine that is shared.
 import argparse
 import functools
 import multiprocessing
-import time
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-import pot_semidiscrete as ps
-
 from . import machine, problems
-from .solver import regularised, torch_problem, warm_up
+from .solver import BATCH, ours, regularised, trials, warm_up
 
-BATCH = 256
 VARIANTS = {"ascent": {"max_memory": 0}, "corrected": {}}
 case_of = functools.cache(regularised)  # once for each process
 
@@ -38,20 +34,17 @@ def start():
 
 def trial(name, n_iter, variant, seed):
     """Efficiency ratio and seconds of a run."""
-    case = case_of(name)
-    atoms, weights, draw = torch_problem(case.problem)
-    options = {"reg": case.problem.reg, "tol": 0, "max_iter": n_iter, "batch_size": BATCH}
-    sampler, begin = draw(seed), time.perf_counter()
-    result = ps.solve_semidiscrete(atoms, sampler, weights, **options, **VARIANTS[variant])
-    seconds = time.perf_counter() - begin
-    return case.loss(result.potential) * 2.0 * n_iter * BATCH / case.trace, seconds
+    case, n_samples = case_of(name), n_iter * BATCH
+    run = ours(case.problem, n_samples, **VARIANTS[variant])
+    (loss,), (seconds,) = trials(case, run, [seed])
+    return loss * 2.0 * n_samples / case.trace, seconds
 
 
 def row(name, n_iter, found):
     """Ratio, its standard error and seconds of each variant, from its trials."""
     out = {"problem": name, "samples": n_iter * BATCH, "atoms": len(case_of(name).problem.atoms)}
-    for variant, trials in found.items():
-        ratios, seconds = np.array(trials).T
+    for variant, runs in found.items():
+        ratios, seconds = np.array(runs).T
         out[variant] = ratios.mean()
         out[f"{variant}_stderr"] = ratios.std(ddof=1) / len(ratios) ** 0.5 if len(ratios) > 1 else None
         out[f"{variant}_seconds"] = float(np.median(seconds))

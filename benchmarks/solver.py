@@ -61,9 +61,9 @@ def torch_problem(problem):
     return atoms, weights, draw
 
 
-def ours(problem, n_samples):
+def ours(problem, n_samples, **options):
     atoms, weights, draw = torch_problem(problem)
-    options = {"reg": problem.reg, "tol": 0, "max_iter": -(-n_samples // BATCH), "batch_size": BATCH}
+    options |= {"reg": problem.reg, "tol": 0, "max_iter": -(-n_samples // BATCH), "batch_size": BATCH}
     return lambda seed: ps.solve_semidiscrete(atoms, draw(seed), weights, **options).potential
 
 
