@@ -350,7 +350,7 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf
         if promised > most:
             break
         little = enough * trace / (2.0 * n)
-        # but not on the way to reg = 0, where ties are found by steps that gain next to nothing
+        # not worth a trial; on the way to reg = 0, and there, steps that gain next to nothing find ties
         if reg > 0 and enough <= ENOUGH and promised < 0.5 * little:
             settled = True
             break
