@@ -1,6 +1,7 @@
 """Whether the solver's word on its own result is true, over many runs.
 
-``python -m benchmarks.certificates [--problems NAME ...] [--seeds 1000] [--truths 100] [--json FILE]``
+``python -m benchmarks.certificates [--problems NAME ...] [--seeds 1000] [--truths 100] [--jobs J]
+[--json FILE]``
 
 For problems of :mod:`benchmarks.problems` whose law has a quadrature, on runs that end at ``tol=0.1``
 (``converged``) and on runs of one point per atom, at least 512 (``early``):
@@ -11,19 +12,19 @@ For problems of :mod:`benchmarks.problems` whose law has a quadrature, on runs t
 - wrong: the share of converged runs whose true marginal error exceeds `tol`, at most 5% if it is right;
 - sub-optimality: the run's estimate over the truth, median, of the first runs.
 
-In float32, torch, one thread.
+In float32, torch, one thread for each of the jobs.
 """
 
 import argparse
+import functools
 import warnings
 
 import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
 
 import pot_semidiscrete as ps
 
 from . import machine, problems, references
+from .jobs import Pool
 from .solver import torch_problem
 
 NAMES = (
@@ -37,6 +38,14 @@ NAMES = (
 )
 TOL = 0.1
 KINDS = ("converged", "early")
+reference = functools.cache(references.load)  # once for each process
+
+
+@functools.cache
+def facts(name):
+    """What the semi-dual value of a problem is computed from."""
+    problem = problems.get(name)
+    return problem.quadrature(), problem.atoms, problem.weights, problem.reg
 
 
 def options(problem, kind):
@@ -47,44 +56,51 @@ def options(problem, kind):
     return {"tol": 0, "max_iter": -(-n_points // 64), "batch_size": 64}
 
 
-def measure(name, kind, seeds, truths):
-    """One row: what the runs of a problem say, against its reference."""
-    problem, exact = problems.get(name), references.load(name)
+def run(name, kind, seed, compare):
+    """What one run says, and how far it was from the truth, if that is to be compared."""
+    problem, exact = problems.get(name), reference(name)
     atoms, weights, draw = torch_problem(problem)
-    facts = (problem.quadrature(), problem.atoms, problem.weights, problem.reg)
-    held, widths, wrong, ratios, n_converged = [], [], [], [], 0
-    for seed in range(seeds):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ps.SemiDiscreteWarning)
-            result = ps.solve_semidiscrete(
-                atoms, draw(seed), weights, reg=problem.reg, **options(problem, kind)
-            )
-        low, high = result.value_interval
-        held.append(low <= exact.value <= high)
-        widths.append((high - low) / (2.0 * 1.96 * result.value_stderr))
-        n_converged += result.converged
-        if seed < truths:
-            value, marginal, _ = references.semi_dual(*facts, np.asarray(result.potential, dtype=float))
-            ratios.append(result.suboptimality / (exact.value - value))
-            error = references.marginal_error(marginal, problem.weights)
-            if result.converged:
-                wrong.append(error > TOL**2)
-    row = {
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ps.SemiDiscreteWarning)
+        result = ps.solve_semidiscrete(
+            atoms, draw(seed), weights, reg=problem.reg, **options(problem, kind)
+        )
+    low, high = result.value_interval
+    said = {
+        "held": low <= exact.value <= high,
+        "width": (high - low) / (2.0 * 1.96 * result.value_stderr),
+        "converged": result.converged,
+    }
+    if not compare:
+        return said
+    potential = np.asarray(result.potential, dtype=float)
+    value, marginal, _ = references.semi_dual(*facts(name), potential)
+    return said | {
+        "ratio": result.suboptimality / (exact.value - value),
+        "far": references.marginal_error(marginal, problem.weights) > TOL**2,
+    }
+
+
+def row(name, kind, runs):
+    """One row: what the runs of a problem say, against its reference."""
+    compared = [run for run in runs if "ratio" in run]
+    wrong = [run["far"] for run in compared if run["converged"]]
+    out = {
         "problem": name,
         "kind": kind,
-        "runs": seeds,
-        "coverage": float(np.mean(held)),
-        "width": float(np.median(widths)),
-        "converged": n_converged / seeds,
+        "runs": len(runs),
+        "coverage": float(np.mean([run["held"] for run in runs])),
+        "width": float(np.median([run["width"] for run in runs])),
+        "converged": float(np.mean([run["converged"] for run in runs])),
         "wrong": float(np.mean(wrong)) if wrong else None,
-        "suboptimality": float(np.median(ratios)),
+        "suboptimality": float(np.median([run["ratio"] for run in compared])),
     }
     print(
-        f"{name:22} {kind:10} {seeds:5} runs   coverage {row['coverage']:.3f}   width "
-        f"{row['width']:5.2f}   wrong {row['wrong']}   sub-optimality x {row['suboptimality']:.2f}",
+        f"{name:22} {kind:10} {len(runs):5} runs   coverage {out['coverage']:.3f}   width "
+        f"{out['width']:5.2f}   wrong {out['wrong']}   sub-optimality x {out['suboptimality']:.2f}",
         flush=True,
     )
-    return row
+    return out
 
 
 def main():
@@ -93,16 +109,20 @@ def main():
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--truths", type=int, default=100, help="runs compared with the truth")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    rows, facts = [], {"machine": machine.facts(), "tol": TOL}
-    with threadpool_limits(1):
-        for name in args.problems:
-            for kind in args.kinds:
-                rows.append(measure(name, kind, args.seeds, args.truths))
-                if args.json:
-                    machine.write(args.json, **facts, rows=rows)
+    rows, known = [], {"machine": machine.facts(), "tol": TOL, "jobs": args.jobs}
+    with Pool(args.jobs) as pool:
+        plans = {
+            (name, kind): [pool.submit(run, name, kind, s, s < args.truths) for s in range(args.seeds)]
+            for name in args.problems
+            for kind in args.kinds
+        }
+        for (name, kind), plan in plans.items():
+            rows.append(row(name, kind, [task.result() for task in plan]))
+            if args.json:
+                machine.write(args.json, **known, rows=rows)
 
 
 if __name__ == "__main__":

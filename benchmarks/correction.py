@@ -11,25 +11,15 @@ several jobs at a time, the seconds are those of a machine that is shared.
 
 import argparse
 import functools
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
 
 from . import machine, problems
-from .solver import BATCH, ours, regularised, trials, warm_up
+from .jobs import Pool
+from .solver import BATCH, ours, regularised, trials
 
 VARIANTS = {"ascent": {"max_memory": 0}, "corrected": {}}
 case_of = functools.cache(regularised)  # once for each process
-
-
-def start():
-    """Begin a process: one thread, libraries warm."""
-    torch.set_num_threads(1)
-    threadpool_limits(1)
-    warm_up(["ours"])
 
 
 def trial(name, n_iter, variant, seed):
@@ -62,11 +52,9 @@ def main():
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     rows, facts = [], {"machine": machine.facts(), "seeds": args.seeds, "jobs": args.jobs}
-    context = multiprocessing.get_context("spawn")
     sizes = [-(-n_samples // BATCH) for n_samples in args.samples]
-    with ProcessPoolExecutor(args.jobs, context, initializer=start) as pool:
+    with Pool(args.jobs) as pool:
         plans = {
             (name, n_iter): {
                 variant: [pool.submit(trial, name, n_iter, variant, s) for s in range(args.seeds)]
@@ -75,15 +63,11 @@ def main():
             for n_iter in sizes
             for name in args.problems
         }
-        try:
-            for (name, n_iter), plan in plans.items():
-                found = {variant: [run.result() for run in runs] for variant, runs in plan.items()}
-                rows.append(row(name, n_iter, found))
-                if args.json:
-                    machine.write(args.json, **facts, rows=rows)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for (name, n_iter), plan in plans.items():
+            found = {variant: [run.result() for run in runs] for variant, runs in plan.items()}
+            rows.append(row(name, n_iter, found))
+            if args.json:
+                machine.write(args.json, **facts, rows=rows)
 
 
 if __name__ == "__main__":

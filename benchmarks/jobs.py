@@ -1,0 +1,26 @@
+"""Runs in several processes at a time, each on one thread."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from .solver import warm_up
+
+
+def start():
+    """Begin a process: one thread, libraries warm."""
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    warm_up(["ours"])
+
+
+class Pool(ProcessPoolExecutor):
+    """Processes that start afresh; if the body fails, the runs that have not begun never do."""
+
+    def __init__(self, n_jobs):
+        super().__init__(n_jobs, multiprocessing.get_context("spawn"), start)
+
+    def __exit__(self, kind, *error):
+        self.shutdown(cancel_futures=kind is not None)
