@@ -13,6 +13,7 @@ from .._run import Progress, SemiDiscreteWarning, guarded
 from .._validation import NotFiniteError, check_callable, check_count
 from ..certificates import marginal_chi_square
 from ..diagnostics import diagnose
+from ..kernels import on_host
 from ..samplers import NormalSampler, resolve_random
 from ._checkpoint import Checkpoint, check_path, problem_of, restore, shapes, state_of
 from ._optimizers import (
@@ -29,6 +30,7 @@ from .loss import SemiDiscreteLoss
 N_LOOKS = 50  # estimates of chi2 in a run
 LOOK_BATCHES = 5
 LEARNING_RATE, BETAS = 3e-3, (0.9, 0.99)
+DEVICE_SHARE, DEVICE_POINTS = 1.0 / 15.0, 4096  # of the atoms, and at most, in a round on a GPU
 SHARPER = 0.3  # of the loss's default reg: rounds can follow at less than its own steps
 COLUMNS = ("loss", "seconds", "chi2_step", "chi2")
 
@@ -307,7 +309,9 @@ def train_generator(
     reg : float, optional
         Regularisation, in units of the metric; 0.3% of the cost scale by default. Only with data.
     dual_steps : int, optional
-        Batches for the potential in each round; 5 by default. Only with data.
+        Batches for the potential in each round. By default 5; on a GPU more, if there are more than
+        75 atoms for each point of a batch: a fifteenth as many points as atoms, up to 4,096. Only with
+        data.
     batch_size : int, default=200
         Points in a batch.
     reuse : int, optional
@@ -393,7 +397,7 @@ def train_generator(
             )
         loss = target
     else:
-        loss = _loss(target, reg, 5 if dual_steps is None else dual_steps, features)
+        loss = _loss(target, reg, dual_steps, features, batch_size)
     latent = _latent(latent_sampler, loss, random_state)
     schedule = None if optimizer is not None else lambda k: LEARNING_RATE * fall(k / n_steps)
     optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", adam)
@@ -488,11 +492,17 @@ def _latent(latent_sampler, loss, random_state):
     return NormalSampler(check_count("latent_sampler", latent_sampler), random)
 
 
-def _loss(target, reg, dual_steps, features):
+def _loss(target, reg, dual_steps, features, batch_size):
     """A loss on data, by default of a sharper `reg` than its own."""
-    loss = SemiDiscreteLoss(target, reg=reg, dual_steps=dual_steps, features=features)
+    loss = SemiDiscreteLoss(target, reg=reg, features=features)
     if reg is None:
         loss.reg *= SHARPER
+    if dual_steps is not None:
+        loss.dual_steps = check_count("dual_steps", dual_steps)
+    elif not on_host(loss.potential):
+        # a round is as long there, whether its steps have many points or few
+        points = min(DEVICE_SHARE * loss.target.n_atoms, DEVICE_POINTS)
+        loss.dual_steps = max(loss.dual_steps, int(points) // batch_size)
     return loss
 
 

@@ -13,7 +13,8 @@ from ._generic import Kernel
 CACHE, MEMORY = 2**21, 2**27  # bytes of a block on the host: wished for, and at most
 SHARING = 256  # rows that make the reading of the atoms cheap
 DEVICE_ENTRIES = 2**26  # of a block elsewhere
-LARGEST_CROSS = 2**26  # entries of a matrix that is kept for several sweeps of the same points
+LARGEST_CROSS = 2**26  # entries of a matrix that is kept for several sweeps of the same points ...
+DEVICE_CROSS = 2**28  # ... elsewhere
 
 
 @dataclass
@@ -149,10 +150,10 @@ def _sweep(target, x, potential, reg, want, values, members, cross, differentiab
 def known_cross(target, x):
     """The part of the costs that a sweep computes first, to keep for several sweeps of the points `x`.
 
-    None, and to be computed each time, where it would have more than `LARGEST_CROSS` entries.
+    None, and to be computed each time, where it would have more entries than are kept.
     """
     nx, atoms = target.nx, target.atoms
-    if x.shape[0] * atoms.shape[0] > LARGEST_CROSS:
+    if x.shape[0] * atoms.shape[0] > (LARGEST_CROSS if on_host(x) else DEVICE_CROSS):
         return None
     with envelope.full_precision(nx, x), envelope.no_grad(nx):
         return target.cost.cross(x, atoms, 1.0, nx, lambda u, v: nx.dot(u, v.T))
