@@ -24,14 +24,14 @@ LARGEST_STORE = 2**25  # entries of the weights kept for one solve; beyond, they
 USUAL_STORE = 2**21
 LEAST_SHARE = 0.125  # of the points, for the curvature ...
 LEAST_ROWS = 2.0  # ... and points for each atom, as far as LARGEST_STORE allows
-LEAST_CURVATURE = 0.3  # in units of b / reg: the floor for atoms that these points hardly visit
 LEAST_WEIGHT = 1e-17  # added to all: products of smaller ones would be denormal numbers, and slow
 REST = 0.15  # of the gain, where conjugate gradients end
 MAX_CONJUGATE = 100
 FLAT = 1e-5  # curvature of a direction, in units of the diagonal
 DENSE = LEAST_ATOMS  # up to which the curvature is a matrix, inverted: of all atoms, not of groups ...
 DENSE_WORK = 2**29  # ... and the products that making it may take
-UNSURE = 0.1  # a trace, in units of reg n_atoms, that is a difference of much larger numbers
+UNSURE = 0.1  # a trace, in units of reg n_atoms, that is a difference of much larger numbers ...
+FAINT = 1e-3  # ... and that is nothing but their errors
 STEEP = 20.0  # a trace, in units of reg n_atoms, above which flat directions are damped in it
 LOST = 10.0  # gain that a step promises where Newton's method is lost, in units of reg n_atoms / n
 MAX_STEPS = 8
@@ -47,7 +47,8 @@ MATTERS = 5.0  # times that: a step that promises, or gains, less leaves nothing
 LADDER = 4.0  # from one regularisation to the next, where Newton's method is lost
 TOP = 0.2  # of the cost scale: where the ladder begins
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
-N_PROBES = 4
+N_PROBES = 6
+RELIABLE = 1e-6  # of the largest entry of a small matrix: below, a direction is rounding
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
@@ -106,7 +107,8 @@ class Curvature:
         if self.n * b.shape[0] <= LARGEST_STORE:
             self.kept = list(self.weights())
         self.mean = self.summed(0.0 * b, lambda chi, near: chi.sum(axis=0) / self.n)
-        self.diagonal = target.nx.maximum(self.mean, LEAST_CURVATURE * b)
+        # an atom that these points hardly visit: as if one did, or its own weight if that is less
+        self.diagonal = target.nx.maximum(self.mean, b / (self.n * b + 1.0))
 
     def weights(self):
         """Blocks of assignment weights, and the atoms of their columns: those that have a part in it.
@@ -148,14 +150,35 @@ class Curvature:
 
     def newton(self, gradient, damping):
         """Newton's step, and the trace of ``diag b - b b^T`` times the inverse, of the same sign."""
-        nx, signs = self.target.nx, probes(self.target)
-        solved = self.solve(nx.concatenate([gradient[None, :], signs], axis=0), damping)
-        return solved[0], float(nx.sum(signs * solved[1:])) / len(signs)
+        right = self.target.nx.concatenate([gradient[None, :], probes(self.target)], axis=0)
+        solved = self.solve(right, damping)
+        return solved[0], self.traced(solved[1:])
 
     def trace(self, damping):
         """That of ``diag b - b b^T`` times the inverse of the damped matrix, times `reg`."""
-        signs = probes(self.target)
-        return float(self.target.nx.sum(signs * self.solve(signs, damping))) / len(signs)
+        return self.traced(self.solve(probes(self.target), damping))
+
+    def traced(self, solved):
+        """The same, from the steps for the probes.
+
+        The matrix is at least the identity, and a few slow modes hold most of what exceeds it. They are
+        in the images of the probes: each probe measures what the others leave (XNysTrace, of Epperly,
+        Tropp and Webber, 2024), and the estimate is the mean.
+        """
+        nx, n_atoms = self.target.nx, self.target.weights.shape[0]
+        root = np.sqrt(nx.to_numpy(self.target.weights).astype(float))
+        z = signs(n_atoms)
+        excess = root * nx.to_numpy(solved) / self.reg - (z - np.outer(z @ root, root))
+        inner, square, found = z @ excess.T, excess @ excess.T, []
+        plain = np.trace(inner) / len(z)
+        if plain < UNSURE * n_atoms:  # the images of slow modes are lost in the rest
+            return self.reg * (n_atoms - 1.0 + plain)
+        for k in range(len(z)):
+            others = np.delete(np.arange(len(z)), k)
+            shares = np.linalg.pinv(inner[np.ix_(others, others)], RELIABLE, hermitian=True)
+            seen = np.sum(shares * square[np.ix_(others, others)])
+            found.append(seen + inner[k, k] - inner[k, others] @ shares @ inner[others, k])
+        return self.reg * (n_atoms - 1.0 + np.mean(found))
 
     def gains(self, gradients):
         """``<g, step of h> / 2`` for each two rows g, h of the gradients, ndarray (n, n)."""
@@ -404,7 +427,7 @@ def _promise(target, curvature, gradient, reg, damping):
     part = reg * (target.weights.shape[0] - 1.0)
     trace = whole - part
     if trace < UNSURE * part:
-        trace = max(trace, curvature.least_trace())
+        trace = max(trace if trace > FAINT * part else 0.0, curvature.least_trace())
     return step, 0.5 * float(target.nx.sum(gradient * step)), trace
 
 
@@ -472,11 +495,15 @@ class Fit:
         return self.target.centred(potential - self.reg * caution)
 
 
+def signs(n_atoms):
+    """Random vectors, for the trace of a matrix (Hutchinson, 1990)."""
+    return np.random.default_rng(0).choice([-1.0, 1.0], size=(N_PROBES, n_atoms))
+
+
 def probes(target):
-    """Random signs times vectors whose mean square is ``diag b - b b^T`` (Hutchinson)."""
+    """The same, times a matrix whose square is ``diag b - b b^T``."""
     nx, b = target.nx, target.weights
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(N_PROBES, b.shape[0]))
-    z = nx.sqrt(b) * nx.from_numpy(signs, type_as=b)
+    z = nx.sqrt(b) * nx.from_numpy(signs(b.shape[0]), type_as=b)
     return z - nx.sum(z, axis=1)[:, None] * b
 
 
