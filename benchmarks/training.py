@@ -1,12 +1,13 @@
 """Generators of MNIST's digits trained for the same seconds by six recipes.
 
-``python -m benchmarks.training --mnist FOLDER [--seconds 180] [--coordinates 100] [--device cuda]
-[--json FILE]``
+``python -m benchmarks.training --mnist FOLDER [--seconds 180] [--coordinates 100] [--batch 200]
+[--device cuda] [--json FILE]``
 
 The generator is the paper's perceptron, from the same initialisation, and its latent law is normal: 100
 independent coordinates, or `--coordinates` of them, the others 0 and the variance in all the same. Adam
-has a rate of 1e-3 and batches 200 points unless the recipe says otherwise; the cost is the squared
-distance, in units of the mean squared norm of the atoms, and the regularisation 0.01 of that.
+has a rate of 1e-3 and batches 200 points, of ours `--batch`, unless the recipe says otherwise; the cost
+is the squared distance, in units of the mean squared norm of the atoms, and the regularisation 0.01 of
+that.
 
 - ``ours``: `train_generator` with its default settings, the rate of its optimiser falling by the clock
   instead of by the steps, whose number is not known.
@@ -133,7 +134,7 @@ class Run:
         self.follow(x, goal)
 
 
-def ours(run, features=None):
+def ours(run, features=None, batch_size=BATCH):
     optimizer = adam(list(run.generator.parameters()))
 
     def by_the_clock(result):
@@ -147,18 +148,19 @@ def ours(run, features=None):
         run.latent,
         run.images,
         n_steps=10**6,
+        batch_size=batch_size,
         optimizer=optimizer,
         features=features,
         callback=by_the_clock,
     )
 
 
-def features(run, share=0.6):
-    ours(run, features=ImageFeatures(run.images, share=share))
+def features(run, share=0.6, **options):
+    ours(run, ImageFeatures(run.images, share=share), **options)
 
 
-def few_features(run):
-    ours(run, features=ImageFeatures(run.images, random_filters(FILTERS), share=SHARE))
+def few_features(run, **options):
+    ours(run, ImageFeatures(run.images, random_filters(FILTERS), share=SHARE), **options)
 
 
 def authors(run, step):
@@ -200,6 +202,7 @@ def pot(run):
         run.follow_potential(potential)
 
 
+OURS = ("ours", "features", "few_features")
 RECIPES = {recipe.__name__: recipe for recipe in (ours, features, few_features, authors, sinkhorn, pot)}
 
 
@@ -286,6 +289,7 @@ def main():
     parser.add_argument(
         "--step", type=float, help="of the authors' recipe; the best of a grid if left out"
     )
+    parser.add_argument("--batch", type=int, help=f"points in a batch of ours; {BATCH} if left out")
     parser.add_argument("--share", type=float, help="of the features in the variance; 0.6 if left out")
     parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     parser.add_argument("--images", metavar="FOLDER", help="save 96 images of each generator")
@@ -301,8 +305,11 @@ def main():
         facts["floor"] = judge.floor
         show("floor", judge.floor)
         options = {recipe: {} for recipe in RECIPES}
+        if args.batch is not None:
+            for recipe in OURS:
+                options[recipe]["batch_size"] = args.batch
         if args.share is not None:
-            options["features"] = {"share": args.share}
+            options["features"]["share"] = args.share
         if "authors" in args.recipe:
             step = args.step
             if step is None:
