@@ -28,8 +28,8 @@ from pot_semidiscrete.generative import (  # noqa: E402
     dcgan_generator,
     mlp_generator,
     train_generator,
+    training,
 )
-from pot_semidiscrete.generative.training import LOOK_BATCHES  # noqa: E402
 
 DTYPES = [torch.float32, torch.float64]
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
@@ -679,7 +679,7 @@ def test_round_goes_through_its_batches():
     drawn = []
     callback = lambda result: drawn.append(len(seen))
     train(generator, latent, loss, n_steps=9, reuse=8, callback=callback)
-    looks = LOOK_BATCHES * np.arange(9)  # after each step of so short a run
+    looks = training.LOOK_BATCHES * np.arange(9)  # after each step of so short a run
     np.testing.assert_array_equal(np.array(drawn) - looks, 5 + 3 * np.array([1] * 8 + [2]))
 
 
@@ -866,6 +866,16 @@ def test_data_and_options_are_as_a_loss_with_them():
     np.testing.assert_array_equal(one.history["loss"], other.history["loss"])
     assert (one.loss.reg, one.loss.dual_steps) == (0.2, 2)
     assert train(target=data).loss.reg == pytest.approx(0.003 * cost_scale(data))
+
+
+@pytest.mark.parametrize(("n_atoms", "expected"), [(1600, 5), (8000, 10), (65_600, 81), (80_000, 81)])
+def test_rounds_have_more_points_on_a_gpu(n_atoms, expected, monkeypatch):
+    """As many as a share of the atoms, up to a limit; what is given is kept."""
+    monkeypatch.setattr(training, "on_host", lambda x: False)
+    data = randn(n_atoms, 1, seed=1)
+    for given in (None, 3):
+        loss = training._loss(data, None, given, None, batch_size=100)
+        assert loss.dual_steps == (given or expected)
 
 
 def test_loss_with_a_potential_is_continued():

@@ -30,7 +30,7 @@ from .loss import SemiDiscreteLoss
 N_LOOKS = 50  # estimates of chi2 in a run
 LOOK_BATCHES = 5
 LEARNING_RATE, BETAS = 3e-3, (0.9, 0.99)
-DEVICE_SHARE, DEVICE_POINTS = 1.0 / 15.0, 4096  # of the atoms, and at most, in a round on a GPU
+DEVICE_SHARE, DEVICE_POINTS = 0.125, 8192  # of the atoms, and at most, in a round on a GPU
 SHARPER = 0.3  # of the loss's default reg: rounds can follow at less than its own steps
 COLUMNS = ("loss", "seconds", "chi2_step", "chi2")
 
@@ -309,9 +309,9 @@ def train_generator(
     reg : float, optional
         Regularisation, in units of the metric; 0.3% of the cost scale by default. Only with data.
     dual_steps : int, optional
-        Batches for the potential in each round. By default 5; on a GPU more, if there are more than
-        75 atoms for each point of a batch: a fifteenth as many points as atoms, up to 4,096. Only with
-        data.
+        Batches for the potential in each round. By default 5; on a GPU, where that takes hardly longer,
+        more if there are more than 40 atoms for each point of a batch: an eighth as many points as
+        atoms, up to 8,192. Only with data.
     batch_size : int, default=200
         Points in a batch.
     reuse : int, optional
