@@ -52,9 +52,9 @@ def main():
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     args = parser.parse_args()
-    rows, facts = [], {"machine": machine.facts(), "seeds": args.seeds, "jobs": args.jobs}
     sizes = [-(-n_samples // BATCH) for n_samples in args.samples]
     with Pool(args.jobs) as pool:
+        rows, facts = [], {"machine": machine.facts(), "seeds": args.seeds, "jobs": args.jobs}
         plans = {
             (name, n_iter): {
                 variant: [pool.submit(trial, name, n_iter, variant, s) for s in range(args.seeds)]

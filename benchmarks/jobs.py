@@ -20,6 +20,7 @@ class Pool(ProcessPoolExecutor):
     """Processes that start afresh; if the body fails, the runs that have not begun never do."""
 
     def __init__(self, n_jobs):
+        torch.set_num_threads(1)  # here, too: the record tells
         super().__init__(n_jobs, multiprocessing.get_context("spawn"), start)
 
     def __exit__(self, kind, *error):

@@ -289,14 +289,16 @@ def main():
     parser.add_argument(
         "--step", type=float, help="of the authors' recipe; the best of a grid if left out"
     )
-    parser.add_argument("--batch", type=int, help=f"points in a batch of ours; {BATCH} if left out")
+    parser.add_argument("--batch", type=int, default=BATCH, help="points in a batch of ours")
     parser.add_argument("--share", type=float, help="of the features in the variance; 0.6 if left out")
     parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     parser.add_argument("--images", metavar="FOLDER", help="save 96 images of each generator")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)  # for all: the weights of POT's and the authors' steps have many
-    settings = {name: getattr(args, name) for name in ("seconds", "atoms", "coordinates", "device")}
+    settings = {
+        name: getattr(args, name) for name in ("seconds", "atoms", "coordinates", "batch", "device")
+    }
     facts, rows = kept(args.json, args.recipe, args.seeds, settings)
     facts |= {"machine": machine.facts(), **settings}
     with threadpool_limits(args.threads):
@@ -304,10 +306,7 @@ def main():
         images = images.to(args.device)
         facts["floor"] = judge.floor
         show("floor", judge.floor)
-        options = {recipe: {} for recipe in RECIPES}
-        if args.batch is not None:
-            for recipe in OURS:
-                options[recipe]["batch_size"] = args.batch
+        options = {recipe: {"batch_size": args.batch} if recipe in OURS else {} for recipe in RECIPES}
         if args.share is not None:
             options["features"]["share"] = args.share
         if "authors" in args.recipe:

@@ -9,7 +9,8 @@ from .schedules import ROUND_GAIN, ROUND_MEMORY, ROUND_TOP, annealed, cooled, ga
 
 LARGEST_SHARE = 0.25  # passes in one step
 LEAST_ROWS = 32  # points in one step, unless the batch is smaller, or the round too short ...
-LEAST_LENGTH, LARGEST_LENGTH = 16, 32  # ... in steps; more points than they need make each step larger
+LEAST_LENGTH = 16  # ... in steps
+LARGEST_LENGTH = 32  # in steps, of a round but the first: beyond, each has more points
 FITTED = 5  # rounds that a potential counts for that was solved for
 NEAR = 16.0  # passes after which the average is near enough for Newton's method
 LARGEST_PUSH = 3.0  # in units of reg, for one coordinate in one step
@@ -165,7 +166,8 @@ def follow(average, count, target, x, reg, heat, cross=None, calls=1):
     array, shape (n_support,)
     """
     n, potential, mean = x.shape[0], average, average
-    length = min(max(-(-n // LEAST_ROWS), -(-LEAST_LENGTH // calls)), LARGEST_LENGTH, n)
+    most = LARGEST_LENGTH if count else n
+    length = min(max(-(-n // LEAST_ROWS), -(-LEAST_LENGTH // calls)), most, n)
     for k in range(length):
         level = cooled(k, length, reg, heat)
         carry = (reg - level) * target.log_weights

@@ -48,7 +48,7 @@ LADDER = 4.0  # from one regularisation to the next, where Newton's method is lo
 TOP = 0.2  # of the cost scale: where the ladder begins
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
 N_PROBES = 6
-RELIABLE = 1e-6  # of the largest entry of a small matrix: below, a direction is rounding
+RELIABLE = 0.1  # of the largest eigenvalue of a few products of probes: below, they tell of errors
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
@@ -150,35 +150,25 @@ class Curvature:
 
     def newton(self, gradient, damping):
         """Newton's step, and the trace of ``diag b - b b^T`` times the inverse, of the same sign."""
-        right = self.target.nx.concatenate([gradient[None, :], probes(self.target)], axis=0)
-        solved = self.solve(right, damping)
-        return solved[0], self.traced(solved[1:])
+        signs, vectors = probes(self.target)
+        solved = self.solve(self.target.nx.concatenate([gradient[None, :], vectors], axis=0), damping)
+        return solved[0], self._trace_from(signs, solved[1:])
 
     def trace(self, damping):
         """That of ``diag b - b b^T`` times the inverse of the damped matrix, times `reg`."""
-        return self.traced(self.solve(probes(self.target), damping))
+        signs, vectors = probes(self.target)
+        return self._trace_from(signs, self.solve(vectors, damping))
 
-    def traced(self, solved):
+    def _trace_from(self, signs, solved):
         """The same, from the steps for the probes.
 
-        The matrix is at least the identity, and a few slow modes hold most of what exceeds it. They are
-        in the images of the probes: each probe measures what the others leave (XNysTrace, of Epperly,
-        Tropp and Webber, 2024), and the estimate is the mean.
+        With ``C C^T = diag b - b b^T``, ``C^T A^+ C`` exceeds the projection that it would be without
+        any randomness of the weights by a positive matrix, up to the noise of the masses.
         """
         nx, n_atoms = self.target.nx, self.target.weights.shape[0]
         root = np.sqrt(nx.to_numpy(self.target.weights).astype(float))
-        z = signs(n_atoms)
-        excess = root * nx.to_numpy(solved) / self.reg - (z - np.outer(z @ root, root))
-        inner, square, found = z @ excess.T, excess @ excess.T, []
-        plain = np.trace(inner) / len(z)
-        if plain < UNSURE * n_atoms:  # the images of slow modes are lost in the rest
-            return self.reg * (n_atoms - 1.0 + plain)
-        for k in range(len(z)):
-            others = np.delete(np.arange(len(z)), k)
-            shares = np.linalg.pinv(inner[np.ix_(others, others)], RELIABLE, hermitian=True)
-            seen = np.sum(shares * square[np.ix_(others, others)])
-            found.append(seen + inner[k, k] - inner[k, others] @ shares @ inner[others, k])
-        return self.reg * (n_atoms - 1.0 + np.mean(found))
+        images = root * nx.to_numpy(solved) / self.reg - (signs - np.outer(signs @ root, root))
+        return self.reg * (n_atoms - 1.0 + trace_of(signs, images))
 
     def gains(self, gradients):
         """``<g, step of h> / 2`` for each two rows g, h of the gradients, ndarray (n, n)."""
@@ -495,16 +485,42 @@ class Fit:
         return self.target.centred(potential - self.reg * caution)
 
 
-def signs(n_atoms):
-    """Random vectors, for the trace of a matrix (Hutchinson, 1990)."""
-    return np.random.default_rng(0).choice([-1.0, 1.0], size=(N_PROBES, n_atoms))
-
-
 def probes(target):
-    """The same, times a matrix whose square is ``diag b - b b^T``."""
+    """Random signs, and their images under a matrix C with ``C C^T = diag b - b b^T``."""
     nx, b = target.nx, target.weights
-    z = nx.sqrt(b) * nx.from_numpy(signs(b.shape[0]), type_as=b)
-    return z - nx.sum(z, axis=1)[:, None] * b
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(N_PROBES, b.shape[0]))
+    z = nx.sqrt(b) * nx.from_numpy(signs, type_as=b)
+    return signs, z - nx.sum(z, axis=1)[:, None] * b
+
+
+def trace_of(signs, images):
+    """Trace of a positive semi-definite matrix, from its images of random signs.
+
+    What the images of all but one of them span holds an approximation of the matrix, whose trace is
+    known; the one left out estimates the rest, each in turn (XNysTrace of Epperly, Tropp and Webber,
+    2024). Where the trace is small beside the noise of the matrix, which makes it indefinite, the plain
+    mean is taken (Hutchinson, 1990).
+
+    Parameters
+    ----------
+    signs, images : ndarrays, shape (n_probes, n)
+
+    Returns
+    -------
+    float
+    """
+    inner, square, found = signs @ images.T, images @ images.T, []
+    inner = (inner + inner.T) / 2.0  # the images are solved for in part: each is of another matrix
+    plain = np.trace(inner) / len(signs)
+    if not plain >= UNSURE * signs.shape[1]:
+        return plain
+    for k in range(len(signs)):
+        others = np.delete(np.arange(len(signs)), k)
+        values, vectors = np.linalg.eigh(inner[np.ix_(others, others)])
+        basis = (vectors / np.sqrt(np.maximum(values, 1e-300)))[:, values > RELIABLE * values[-1]]
+        known = np.sum(basis * (square[np.ix_(others, others)] @ basis))
+        found.append(known + inner[k, k] - np.sum((basis.T @ inner[others, k]) ** 2))
+    return float(np.mean(found))
 
 
 def curvature_of(target, x, potential, reg):

@@ -108,8 +108,11 @@ def test_cross_may_be_known(metric, reg, problem, nx64, monkeypatch):
         ours, theirs = (nx64.host(getattr(out, name)) for out in (found, expected))
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
     np.testing.assert_array_equal(nx64.host(cross), before)  # it is kept, and not worked in
-    monkeypatch.setattr(kernels, "LARGEST_CROSS", cross.shape[0] * cross.shape[1] - 1)
-    assert kernels.known_cross(target, x) is None
+    for limit, on_host in {"LARGEST_CROSS": True, "DEVICE_CROSS": False}.items():
+        monkeypatch.setattr(kernels, "on_host", lambda x, on_host=on_host: on_host)
+        assert kernels.known_cross(target, x) is not None
+        monkeypatch.setattr(kernels, limit, cross.shape[0] * cross.shape[1] - 1)
+        assert kernels.known_cross(target, x) is None
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.3])

@@ -12,6 +12,7 @@ import pot_semidiscrete as sd
 from pot_semidiscrete import (
     SemiDiscreteResult,
     SemiDiscreteWarning,
+    ascent,
     cost_scale,
     semidiscrete_atom_weights,
     semidiscrete_gradient,
@@ -876,6 +877,21 @@ def test_rounds_have_more_points_on_a_gpu(n_atoms, expected, monkeypatch):
     for given in (None, 3):
         loss = training._loss(data, None, given, None, batch_size=100)
         assert loss.dual_steps == (given or expected)
+
+
+def test_rounds_have_five_batches_on_a_processor():
+    assert training._loss(randn(8000, 1, seed=1), None, None, None, batch_size=100).dual_steps == 5
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, 63), (1, 32)])
+def test_steps_of_a_round_of_many_points(count, expected, monkeypatch):
+    """The first one has as far to go as its points allow; later ones have more points in each step."""
+    sizes, move = [], ascent.move
+    monkeypatch.setattr(ascent, "move", lambda *args: sizes.append(len(args[1])) or move(*args))
+    target = SemiDiscreteLoss(randn(50, 2, seed=1)).target
+    ascent.follow(0.0 * target.weights, count, target, randn(2000, 2), 0.1, 10.0)
+    assert len(sizes) == expected
+    assert sum(sizes) == 2000
 
 
 def test_loss_with_a_potential_is_continued():

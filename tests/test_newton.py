@@ -122,8 +122,8 @@ def test_recomputed_weights_give_what_stored_ones_do(nx, monkeypatch):
     recomputed = newton.Curvature(target, x, potential, REG)
     assert stored.kept is not None
     assert recomputed.kept is None
-    signs = newton.probes(target)
-    for call in (lambda c: c.product(signs), lambda c: c.solve(signs, 0.0)):
+    vectors = newton.probes(target)[1]
+    for call in (lambda c: c.product(vectors), lambda c: c.solve(vectors, 0.0)):
         np.testing.assert_array_equal(nx.host(call(stored)), nx.host(call(recomputed)))
 
 
@@ -212,10 +212,56 @@ def test_trace_is_that_of_the_dense_formula(few, nx64, monkeypatch):
     assert found.trace == pytest.approx(expected - 29 * REG, rel=0.02)
 
 
+def estimates(modes, noise=0.0, error=0.1, n=300, n_probes=6, n_seeds=200):
+    """The estimator and Hutchinson's, for a matrix with these eigenvalues beside small ones."""
+    rng = np.random.default_rng(0)
+    values = np.concatenate([modes, np.linspace(-noise, 1.0, n - len(modes))])
+    basis = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    matrix, found = (basis * values) @ basis.T, []
+    for _ in range(n_seeds):
+        signs = rng.choice([-1.0, 1.0], size=(n_probes, n))
+        images = signs @ matrix
+        images += error * images.std() * rng.normal(size=images.shape)  # they are solved for in part
+        found.append((newton.trace_of(signs, images), np.sum(signs * images) / n_probes))
+    return np.array(found) / np.trace(matrix)
+
+
+@pytest.mark.parametrize("modes", [[2000.0], [1500.0, 800.0, 400.0]], ids=len)
+def test_trace_of_a_matrix_with_few_large_modes(modes):
+    """Without bias, better than Hutchinson's, and never far off."""
+    found, plain = estimates(modes).T
+    assert abs(found.mean() - 1.0) < 3.0 * found.std() / len(found) ** 0.5 + 0.02
+    assert found.std() < 0.5 * plain.std()
+    assert 1 / 3 < found.min() <= found.max() < 3
+
+
+def test_trace_of_a_small_matrix_with_noise_is_the_plain_one():
+    found, plain = estimates([10.0], noise=1.0, n_probes=60).T  # eigenvalues of either sign
+    np.testing.assert_allclose(found, plain, rtol=1e-10)
+
+
+def test_trace_of_what_is_not_a_number():
+    signs = np.ones((3, 5))
+    assert np.isnan(newton.trace_of(signs, np.nan * signs))
+
+
+@pytest.mark.parametrize("kind", [newton.Curvature, newton.DenseCurvature])
+def test_atom_that_no_point_visits_counts_as_one_point_or_its_weight(kind, nx64):
+    """Two atoms far from the points, one heavier and one lighter than a point."""
+    atoms = np.concatenate([np.random.default_rng(0).normal(size=(8, 2)), [[1e4, 0.0], [0.0, 1e4]]])
+    weights = np.full(10, 0.9 / 8)
+    weights[8:] = 0.0999, 0.0001
+    target = build_target(nx64.array(atoms), nx64.array(weights))
+    x = target.local(nx64.array(np.random.default_rng(1).normal(size=(100, 2))))
+    diagonal = nx64.host(kind(target, x, 0.0 * target.weights, REG).diagonal)
+    np.testing.assert_allclose(diagonal[8:], [0.0999 / 10.99, 0.0001 / 1.01], rtol=1e-6)
+    np.testing.assert_allclose(diagonal[:8].sum(), 1.0, rtol=0.02)
+
+
 def test_probes_have_the_covariance_of_a_draw_of_an_atom(nx64, monkeypatch):
     monkeypatch.setattr(newton, "N_PROBES", 100_000)
     target, _ = cloud(nx64, n_atoms=6, weights=law("dirichlet", 6))
-    z, b = nx64.host(newton.probes(target)), nx64.host(target.weights)
+    z, b = nx64.host(newton.probes(target)[1]), nx64.host(target.weights)
     np.testing.assert_allclose(z.sum(axis=1), 0.0, atol=1e-12)
     np.testing.assert_allclose(z.T @ z / len(z), np.diag(b) - np.outer(b, b), atol=0.005)
 

@@ -309,9 +309,8 @@ def train_generator(
     reg : float, optional
         Regularisation, in units of the metric; 0.3% of the cost scale by default. Only with data.
     dual_steps : int, optional
-        Batches for the potential in each round. By default 5; on a GPU, where that takes hardly longer,
-        more if there are more than 40 atoms for each point of a batch: an eighth as many points as
-        atoms, up to 8,192. Only with data.
+        Batches for the potential in each round. By default 5; on a GPU as many as have an eighth as
+        many points as there are atoms, or 8,192 points, if that is more. Only with data.
     batch_size : int, default=200
         Points in a batch.
     reuse : int, optional
@@ -494,13 +493,12 @@ def _latent(latent_sampler, loss, random_state):
 
 def _loss(target, reg, dual_steps, features, batch_size):
     """A loss on data, by default of a sharper `reg` than its own."""
-    loss = SemiDiscreteLoss(target, reg=reg, features=features)
+    given = {} if dual_steps is None else {"dual_steps": dual_steps}
+    loss = SemiDiscreteLoss(target, reg=reg, features=features, **given)
     if reg is None:
         loss.reg *= SHARPER
-    if dual_steps is not None:
-        loss.dual_steps = check_count("dual_steps", dual_steps)
-    elif not on_host(loss.potential):
-        # a round is as long there, whether its steps have many points or few
+    if dual_steps is None and not on_host(loss.potential):
+        # a round is bound there by the number of its operations
         points = min(DEVICE_SHARE * loss.target.n_atoms, DEVICE_POINTS)
         loss.dual_steps = max(loss.dual_steps, int(points) // batch_size)
     return loss

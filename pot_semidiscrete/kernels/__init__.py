@@ -14,7 +14,7 @@ CACHE, MEMORY = 2**21, 2**27  # bytes of a block on the host: wished for, and at
 SHARING = 256  # rows that make the reading of the atoms cheap
 DEVICE_ENTRIES = 2**26  # of a block elsewhere
 LARGEST_CROSS = 2**26  # entries of a matrix that is kept for several sweeps of the same points ...
-DEVICE_CROSS = 2**28  # ... elsewhere
+DEVICE_CROSS = 2**28  # ... elsewhere: 1 GiB in float32
 
 
 @dataclass
@@ -150,7 +150,8 @@ def _sweep(target, x, potential, reg, want, values, members, cross, differentiab
 def known_cross(target, x):
     """The part of the costs that a sweep computes first, to keep for several sweeps of the points `x`.
 
-    None, and to be computed each time, where it would have more entries than are kept.
+    None, and to be computed each time, where it would have more than `LARGEST_CROSS` entries, or
+    `DEVICE_CROSS` in the memory of a device.
     """
     nx, atoms = target.nx, target.atoms
     if x.shape[0] * atoms.shape[0] > (LARGEST_CROSS if on_host(x) else DEVICE_CROSS):
