@@ -323,12 +323,13 @@ def _unregularised(target, x, potential, enough, measured):
     if there[0] > here[0]:
         potential, here = start, there
     found = climb(target, x, potential, 0.0, enough, here)
-    if found.settled:
-        return found
-    # the width of the smoothing is that of the first cells: from the better ones it is better
-    start, measured = found.start
-    del found
-    return climb(target, x, start, 0.0, enough, measured)
+    if not found.settled:
+        # the width of the smoothing is that of the first cells: from the better ones it is better
+        start, measured = found.start
+        del found
+        found = climb(target, x, start, 0.0, enough, measured)
+    # of the matrix itself: what is steep has no unit, and damping would hide slow modes
+    return replace(found, trace=found.curvature.trace(0.0))
 
 
 def _descend(target, x, reg):
@@ -379,8 +380,6 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf
                 potential, value, marginal = _again(sample, best, curvature)
             break
         damping = curvature.damping(failures) if failures else damping / curvature.more_damping
-    if reg == 0:  # of the matrix itself: what is steep has no unit, and damping would hide slow modes
-        trace = curvature.trace(0.0)
     return Outcome(potential, value, marginal, trace, settled, curvature)
 
 
