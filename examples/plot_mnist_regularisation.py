@@ -102,7 +102,7 @@ def varies(loss):
 # the features of a classifier. *Masses* is the relative error of the masses that the atoms receive, and
 # *varies* is by how many per cent the loss of a batch does: how well the potential follows.
 
-runs, samples = {}, {}
+runs, samples, measures = {}, {}, {}
 floor = judge.floor
 print(
     f"{'':8}{'reg':>6}{'seconds':>9}{'cost':>8}{'covariance':>12}{'Frechet':>9}{'masses':>8}{'varies':>8}"
@@ -117,6 +117,7 @@ for name in args.generators:
         seconds = time.perf_counter() - start
         samples[name, reg] = draw(run.generator, len(held_out))
         found, history = judge(samples[name, reg]), run.history
+        measures[name, reg] = found
         masses = np.sqrt(max(np.mean(history["chi2"][-10:]), 0.0))
         print(
             f"{name:8}{reg:6g}{seconds:9.1f}{found['cost']:8.3f}{found['covariance']:12.2f}"
@@ -124,6 +125,28 @@ for name in args.generators:
         )
         for warning in caught:
             print(f"{'':8}{warning.message}")
+
+# %%
+# The trade-off: what is gained and lost with :math:`\lambda`, beside what training images get (dotted).
+
+figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+places = range(len(regs))
+for axis, (measure, text) in zip(
+    axes,
+    {
+        "cost": "cost to held-out images",
+        "covariance": "covariance",
+        "frechet": "Frechet distance",
+    }.items(),
+    strict=True,
+):
+    for name in args.generators:
+        axis.plot(places, [measures[name, reg][measure] for reg in regs], "o-", label=name)
+    axis.axhline(floor[measure], color="gray", ls=":", label="training images")
+    axis.set(xlabel="reg", title=text, xticks=places, xticklabels=[f"{reg:g}" for reg in regs])
+axes[2].set_yscale("log")
+axes[0].legend()
+figure.savefig(f"{args.output}_tradeoff.png", dpi=120)
 
 # %%
 # Images of each, from the same latent points.
