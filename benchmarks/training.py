@@ -40,11 +40,10 @@ import ot
 import torch
 from threadpoolctl import threadpool_limits
 
-from pot_semidiscrete import solve_semidiscrete
 from pot_semidiscrete.datasets import load_mnist, load_mnist_labels
 from pot_semidiscrete.generative import ImageFeatures, mlp_generator, random_filters, train_generator
 from pot_semidiscrete.generative.training import LEARNING_RATE, adam, fall
-from pot_semidiscrete.metrics import Classifier, Judge
+from pot_semidiscrete.metrics import Classifier, Judge, semi_dual_value
 
 from . import machine
 
@@ -223,8 +222,8 @@ def measure(run, judge):
 
 def interval(run):
     """Interval of the transport cost from a trained generator."""
-    options = {"max_iter": INTERVAL_BATCHES, "batch_size": BATCH, "random_state": 0}
-    return solve_semidiscrete(run.atoms, run.draw, reg=REG, tol=0, **options).value_interval
+    options = {"n_batches": INTERVAL_BATCHES, "batch_size": BATCH}
+    return semi_dual_value(run.draw, run.atoms, REG, **options)[1]
 
 
 def best_step(images, seconds, judge):

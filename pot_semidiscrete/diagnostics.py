@@ -21,6 +21,7 @@ from .kernels._blocks import HardBlock, SoftBlock
 
 MASS = 1e-3  # on the boundaries, from which (G) is called undefined
 ROUGH = 30.0  # curvature at the boundaries, in units of that of the cost, that is a risk
+CONCENTRATED = 1e6  # roughness that is mass on the boundaries of a potential that is nearly optimal
 WRONG = 0.3  # relative error of the masses with which a potential is not optimal
 HARD = 0.99  # an assignment weight that is as good as 1, and the share of them that is as good as all
 ROUNDING = 8.0  # of the dtype, in a difference of scores
@@ -133,7 +134,8 @@ def gradient_diagnostics(X_target, X_source, semi_dual_potential, a_target=None,
     two atoms tie and the gradient jumps from :math:`\partial_x c(x, y_j)` to
     :math:`\partial_x c(x, y_k)`. The verdict is
 
-    - *undefined* if 0.1% of the points or more tie to rounding, and more than coincidence explains;
+    - *undefined* if 0.1% of the points or more tie to rounding, and more than coincidence explains, or
+      if ``roughness`` is above a million: they would tie at a potential nearer to the optimal one;
     - *at risk* if fewer do; if ``roughness`` is above 30, beyond doubt, in any window from 16 points on;
       or if the potential cannot be optimal, for cells are empty or masses are wrong by 30%;
     - *fine* otherwise.
@@ -245,8 +247,8 @@ def _verdict(facts, unit, rough, wrong):
             )
         elif rough > ROUGH:
             reasons.append(
-                f"so much mass lies near cell boundaries that the gradient changes {rough:.2g} times as "
-                "fast as that of the cost, or more"
+                f"so much mass lies near cell boundaries, {facts['density']:.3g} per unit length, "
+                f"that the gradient changes {rough:.2g} times as fast as that of the cost, or more"
             )
     stiff = facts["mean_smoothness"] / unit
     if reg > 0 and stiff > ROUGH:
@@ -271,7 +273,9 @@ def _verdict(facts, unit, rough, wrong):
             f"no mass lies near what separates {facts['n_groups']} groups of cells: optimal potentials "
             "differ by a constant on each"
         )
-    undefined = reg == 0 and tied >= MASS
+    if reg == 0 and not tied and facts["n_groups"] == 1 and facts["n_samples"] <= 2 * CLEAR:
+        notes.append("too few points to tell whether the optimal potential is unique")
+    undefined = reg == 0 and (tied >= MASS or rough > CONCENTRATED)
     verdict = "undefined" if undefined else "at risk" if reasons else "fine"
     return verdict, tuple(reasons), boundary, tuple(notes)
 

@@ -15,11 +15,13 @@ LEAST = {
     "certificates": "--seeds 2 --truths 1 --problems normal_line",
     "correction": "--seeds 2 --samples 512 --problems normal_line",
     "kernels": "--rounds 1",
+    "network": "--seeds 0 --steps 4",
     "quasi": "--seeds 2 --samples 512",
     "solver": "--seeds 2 --samples 512 --problems normal_line --solvers ours POT",
 }
 SMALLER = {
     "kernels": {"CASES": [(32, 500, 64, 0.01)]},
+    "network": {"STILL": {"n_atoms": 50, "dimension": 2, "share": 0.05, "n_steps": 2}},
     "quasi": {"NAMES": ("normal_line",), "DIMENSIONS": ()},
     "solver": {"GOAL_SAMPLES": 2048, "UNREGULARISED": ()},
 }

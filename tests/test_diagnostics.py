@@ -1,6 +1,8 @@
 """Does the gradient exist? Verdicts on the counterexamples and on densities; the theorem itself."""
 
 import functools
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -388,6 +390,20 @@ def test_statistical_error_of_one_sided_derivatives(reg):
     assert 0.3 < np.std(errors) < 2.5
 
 
+@pytest.mark.parametrize("reg", [0.0, 0.1, 1.0])
+def test_kinks_of_a_generator_are_none_of_the_cost(reg):
+    """Points of a ReLU network that cross one of its kinks within the steps of the differences."""
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        theta = [rng.normal(size=(2, 16)), 0.5 * rng.normal(size=16), rng.normal(size=(16, 2)) / 4.0]
+        direction = [rng.normal(size=part.shape) for part in theta]
+        z, atoms = rng.normal(size=(400, 2)), rng.normal(size=(20, 2))
+        network = lambda theta, z: np.maximum(z @ theta[0] + theta[1], 0.0) @ theta[2]
+        found = one_sided_derivatives(network, theta, direction, z, atoms, reg=reg)
+        assert not found.kink
+        assert found.jump_error < 0.1 * max(abs(found.left), abs(found.right))
+
+
 def test_parameters_of_several_arrays_and_errors_of_one_sided_derivatives():
     z, atoms = np.random.default_rng(0).normal(size=(20, 2)), PAIR
     generator = lambda t, z: z @ t["matrix"] + t["shift"]
@@ -404,7 +420,7 @@ def test_parameters_of_several_arrays_and_errors_of_one_sided_derivatives():
         one_sided_derivatives(generator, theta, v, z, atoms, n_batches=11)
 
 
-def train(reg, n_steps=3, offset=0.0):
+def train(reg, n_steps=3, offset=0.0, lr=1e-9, atoms=PAIR, **options):
     """A segment generator of one number, on the bisector of two atoms of the data or beside it."""
     torch = pytest.importorskip("torch")
     from pot_semidiscrete.generative import SemiDiscreteLoss, train_generator
@@ -413,9 +429,9 @@ def train(reg, n_steps=3, offset=0.0):
     random = torch.Generator().manual_seed(0)
     latent = lambda n: torch.rand(n, 1, generator=random) * 2.0 - 1.0
     generator = lambda z: torch.cat([place + 0.0 * z, z], dim=1)
-    loss = SemiDiscreteLoss(torch.tensor(PAIR, dtype=torch.float32), reg=reg)
-    optimizer = torch.optim.SGD([place], lr=1e-9)
-    return train_generator(generator, latent, loss, n_steps=n_steps, optimizer=optimizer)
+    loss = SemiDiscreteLoss(torch.tensor(np.array(atoms), dtype=torch.float32), reg=reg)
+    optimizer = torch.optim.SGD([place], lr=lr)
+    return train_generator(generator, latent, loss, n_steps=n_steps, optimizer=optimizer, **options)
 
 
 def test_training_without_reg_on_a_bisector_warns_once():
@@ -424,6 +440,42 @@ def test_training_without_reg_on_a_bisector_warns_once():
     assert len(caught) == 1
     assert caught[0].filename == __file__
     assert "cost_scale" in str(caught[0].message)
+
+
+@pytest.mark.parametrize("reuse", [1, 16])
+@pytest.mark.parametrize("atoms", [PAIR, [*PAIR, [0.0, 3.0]]], ids=len)
+def test_training_that_oscillates_warns_with_the_measured_mass(atoms, reuse):
+    """The potential is always behind, and its own boundaries are elsewhere."""
+    with pytest.warns(SemiDiscreteWarning, match="reg = 0") as caught:
+        train(0.0, n_steps=200, offset=0.9, lr=0.05, atoms=atoms, reuse=reuse)
+    assert len(caught) == 1
+    text = str(caught[0].message)
+    tied, near = re.search(r"([\d.]+)% of the mass lies", text), re.search(r", (\S+) per unit", text)
+    assert float(tied[1]) > 10.0 if tied else float(near[1]) > 100.0
+
+
+def test_continued_training_does_not_warn_again(tmp_path):
+    found = []
+    for n_steps in (3, 20):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train(0.0, n_steps=n_steps, checkpoint=tmp_path / "run.pt")
+        found.append(sum("mass lies" in str(warning.message) for warning in caught))
+    assert found == [1, 0]
+
+
+def test_segment_beside_three_atoms_is_undefined_at_a_solved_potential(nx64):
+    """The boundary is as near to the segment as the solver came, which is not to rounding."""
+    atoms, x = nx64.array(np.array([*PAIR, [0.0, 3.0]])), nx64.array(segment(4000, offset=0.1))
+    result = ps.solve_semidiscrete(atoms, x, random_state=0, max_iter=300, tol=0)
+    assert result.diagnose(x).verdict == "undefined"
+
+
+@pytest.mark.parametrize("n", [4, 40])
+def test_few_points_do_not_tell_whether_a_potential_is_unique(n, nx64):
+    corners = np.array([[0.3, 1.0], [0.3, -1.0], [-0.3, 1.0], [-0.3, -1.0]])
+    found = diagnose(nx64, PAIR, np.tile(corners, (n // 4, 1)), np.zeros(2))
+    assert any("too few points" in note for note in found.notes)
 
 
 def test_training_with_reg_does_not_warn():

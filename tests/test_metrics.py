@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import ot
 import pytest
 from scipy.linalg import sqrtm
 from sklearn.datasets import load_digits
@@ -15,6 +16,7 @@ from pot_semidiscrete.metrics import (
     entropy,
     frechet_distance,
     nearest_cost,
+    semi_dual_value,
     transport_cost,
 )
 
@@ -30,6 +32,19 @@ def test_transport_cost_is_the_best_permutation(rng):
     assert transport_cost(x, y) == pytest.approx(best, rel=1e-12)
     assert transport_cost(x, y, unit=4.0) == pytest.approx(best / 4, rel=1e-12)
     assert transport_cost(x.astype("float32"), y) == pytest.approx(best, rel=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1.0, 4.0])
+def test_semi_dual_value_is_the_regularised_cost(unit, rng):
+    """Of a law on itself: that of ``ot.sinkhorn`` between large samples."""
+    y, x = rng.normal(size=(50, 2)), rng.normal(size=(3000, 2))
+    value, (low, high) = semi_dual_value(
+        lambda n: x[rng.integers(len(x), size=n)], y, 0.5, unit=unit, n_batches=100
+    )
+    expected = ot.solve(ot.dist(x, y), reg=0.5, reg_type="KL").value / unit
+    assert low < expected < high
+    assert value == pytest.approx(expected, rel=0.05)
+    assert high - low < 0.2 * expected
 
 
 def test_transport_cost_splits_masses():

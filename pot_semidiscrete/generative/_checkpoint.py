@@ -12,7 +12,7 @@ from .._run import SemiDiscreteWarning
 from .._target import fingerprint, same_fingerprint
 from .._validation import describe
 
-FORMAT = "pot_semidiscrete training, 4"
+FORMAT = "pot_semidiscrete training, 5"
 HIDDEN = (
     "latent_sampler: it has no state_dict and leaves torch's global generator alone. If it draws from a "
     "state of its own, a run that is continued will not be the one that was interrupted: give it "

@@ -14,6 +14,7 @@ from .._validation import NotFiniteError, check_callable, check_count
 from ..certificates import marginal_chi_square
 from ..diagnostics import diagnose
 from ..kernels import on_host
+from ..newton import RESOLVED, improve
 from ..samplers import NormalSampler, resolve_random
 from ._checkpoint import Checkpoint, check_path, problem_of, restore, shapes, state_of
 from ._optimizers import (
@@ -207,7 +208,7 @@ class Trainer:
         n_looks = self.columns["chi2"].n
         # a diagnosis takes longer than a look: at the 1st, 2nd, 4th, 8th, ...
         if loss.reg == 0 and not self.warned and n_looks & (n_looks - 1) == 0:
-            self.warned = warn_of_boundaries(diagnose(target, torch.cat(batches), potential, 0.0))
+            self.warned = warn_of_boundaries(_diagnosis(target, torch.cat(batches), potential))
 
     def progress(self):
         if not self.n_steps:
@@ -240,6 +241,7 @@ class Trainer:
             "parameters": [p.detach() for p in parameters],  # those that are not the generator's
             "loss": self.loss.state_dict(),
             "reg": self.loss.reg,
+            "warned": self.warned,
             "round": self.rounds.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": {name: torch.as_tensor(values) for name, values in self.history().items()},
@@ -255,7 +257,7 @@ class Trainer:
         for parameter, value in zip(here["parameters"], state["parameters"], strict=True):
             parameter.copy_(value)
         self.loss.load_state_dict(state["loss"])
-        self.loss.reg = state["reg"]
+        self.loss.reg, self.warned = state["reg"], state["warned"]
         self.rounds.load_state_dict(state["round"])
         load_optimizer(self.optimizer, state["optimizer"])
         for name, column in self.columns.items():
@@ -451,6 +453,17 @@ def _run(trainer, n_steps, callback, bar, checkpoint):
         if stop:
             trainer.status = "stopped"
             return
+
+
+def _diagnosis(target, x, potential):
+    """Diagnosis of points at ``reg = 0``, at a potential that does not lag behind them.
+
+    If atoms see enough points, half of these improve the potential that the other half is told by.
+    """
+    half = x[::2]
+    if len(half) * float(target.weights.min()) > RESOLVED:
+        x, potential = x[1::2], improve(target, half, potential, 0.0).potential
+    return diagnose(target, x, potential, 0.0)
 
 
 def warn_of_boundaries(found):
