@@ -138,10 +138,11 @@ def descend(reg):
 regs = {"reg = 0": 0.0, "reg = 10% of the cost scale": 0.1 * float(cost_scale(atoms))}
 runs = {name: descend(reg) for name, reg in regs.items()}
 for name, (path, _, found) in runs.items():
-    steps = np.abs(np.diff(path[-10:], axis=0)).mean(axis=0)
+    place = np.abs(path[-20:, 0])
     print(
-        f"--- {name}: mean of the last ten moves, across {steps[0]:.3f}, along {steps[1]:.3f}\n{found}"
+        f"--- {name}: {place.mean():.3f} from the middle in the last 20 steps, at most {place.max():.3f}"
     )
+    print(found)
 
 # %%
 # The descent in frames. A place has the colours of the atoms in the shares that it sends to them:
