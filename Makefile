@@ -26,5 +26,6 @@ benchmarks:
 	$(PYTHON) -m benchmarks.quasi --json benchmarks/results/quasi.json
 	$(PYTHON) -m benchmarks.correction --samples 64000 1000 --json benchmarks/results/correction.json
 	$(PYTHON) -m benchmarks.certificates --json benchmarks/results/certificates.json
+	$(PYTHON) -m benchmarks.network --json benchmarks/results/network.json
 	$(PYTHON) -m benchmarks.training --mnist $(MNIST) --json benchmarks/results/training.json
 	$(PYTHON) -m benchmarks.gallery --mnist $(MNIST)
