@@ -113,10 +113,8 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     args = parser.parse_args()
     with Pool(args.jobs) as pool:
-        rows, known = (
-            [],
-            {"machine": machine.facts(), "tol": TOL, "truths": args.truths, "jobs": args.jobs},
-        )
+        rows, known = [], {"machine": machine.facts(), "tol": TOL}
+        known |= {"truths": args.truths, "jobs": args.jobs}
         plans = {
             (name, kind): [pool.submit(run, name, kind, s, s < args.truths) for s in range(args.seeds)]
             for name in args.problems

@@ -311,8 +311,8 @@ def train_generator(
     reg : float, optional
         Regularisation, in units of the metric; 0.3% of the cost scale by default. Only with data.
     dual_steps : int, optional
-        Batches for the potential in each round. By default 5; on a GPU as many as have an eighth as
-        many points as there are atoms, or 8,192 points, if that is more. Only with data.
+        Batches for the potential in each round. By default 5; on a GPU, if that is more, as many as have
+        an eighth as many points as there are atoms, but at most 8,192. Only with data.
     batch_size : int, default=200
         Points in a batch.
     reuse : int, optional
