@@ -8,7 +8,8 @@ import numpy as np
 from scipy.special import xlogy
 
 from .kernels import expected_cost, sweep
-from .newton import Fit, improve, spread
+from .newton import Fit, improve
+from .sample import Sample, spread
 
 N_GROUPS = 32
 FEW_GROUPS = 8  # for each of which a linear system is solved
@@ -171,7 +172,8 @@ def bound(target, evaluation, potential, reg, fit=None):
     own = fit is None or fit.points.shape[0] < n
     known = None if own else fit.outcome.curvature
     if known is None:
-        found = improve(target, x, potential, reg, ROUGHLY, (value, marginal))
+        sample = Sample(target, x)
+        found = improve(sample, potential, reg, ROUGHLY, (value, marginal))
         gain, chance = found.value - value, found.trace / (2.0 * n)
         clear = gain > (1.0 + CLEAR) * chance
     else:
@@ -182,7 +184,7 @@ def bound(target, evaluation, potential, reg, fit=None):
             counts, lacks = deviations(target, evaluation)
             excess, stderr_excess = paired(counts, known.gains(lacks))
             gain, clear = chance + excess, excess > CLEAR * stderr_excess
-    cost, deviation = _feasible(Fit(target, x, found, reg) if own else fit, n)
+    cost, deviation = _feasible(Fit(sample, found, reg) if own else fit, n)
     interval = (value - NORMAL_975 * stderr, cost + NORMAL_975 * deviation)
     return Bounds(interval, max(gain, 0.0), chance, clear)
 

@@ -17,8 +17,8 @@ from scipy.linalg import lapack
 
 from .dual import scale_of
 from .envelope import full_precision, no_grad
-from .kernels import mean_cost, sweep, weight_blocks
-from .sample import ALL, LEAST_ATOMS, Sample, groups, in_groups, measure, ordered, plus, spread
+from .kernels import mean_cost, sweep
+from .sample import LEAST_ATOMS, Sample, plus, spread, stride
 
 LARGEST_STORE = 2**25  # entries of the weights kept for one solve; beyond, they are recomputed
 USUAL_STORE = 2**21
@@ -36,6 +36,7 @@ STEEP = 20.0  # a trace, in units of reg n_atoms, above which flat directions ar
 LOST = 10.0  # gain that a step promises where Newton's method is lost, in units of reg n_atoms / n
 MAX_STEPS = 8
 MAX_FAILURES = 4  # of one step
+DISAPPOINTING = 0.5  # of what it promises: another is tried if there is one
 LARGEST_STEP = 32.0  # in units of reg, for one coordinate, at first
 ROUGH = 0.5  # logarithm of b / m that calls for a half-iteration ...
 LARGEST_LOG = 10.0  # ... and the largest in one
@@ -43,12 +44,14 @@ CLIP = 0.25  # of its largest entry, from one trial of a step to the next
 ENOUGH = 0.1  # of the statistical error: what is gained beyond does not matter ...
 EVENLY = 1e-3  # ... but for quasi-random points, whose error is smaller
 COARSE = 1.0  # the same on the way
+NEARBY = 1.0  # times the statistical error in value, within which a trace is that of all potentials
 MATTERS = 5.0  # times that: a step that promises, or gains, less leaves nothing behind
 LADDER = 4.0  # from one regularisation to the next, where Newton's method is lost
 TOP = 0.2  # of the cost scale: where the ladder begins
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
 N_PROBES = 6
 RELIABLE = 0.1  # of the largest eigenvalue of a few products of probes: below, they tell of errors
+NOISY = 2.0  # times as much curvature at other points
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
@@ -86,53 +89,54 @@ class Outcome:
 
 
 class Curvature:
-    """``diag m - E[chi chi^T]`` of the points `x`: minus `reg` times the Hessian of the semi-dual.
+    """``diag m - E[chi chi^T]`` of points: minus `reg` times the Hessian of their semi-dual.
 
     Parameters
     ----------
-    target : Target
-    x : array, shape (n, d)
+    sample : Sample
     potential : array, shape (n_support,)
     reg : float
+    step : int
+        Of the points, every `step`-th is taken.
     """
 
     least_damping = 0.0  # of the diagonal, in estimates of gains ...
+    slight_damping = 0.03  # ... where that is more than noise ...
     first_damping = 0.1  # ... and in a step, once a step did not increase the value ...
     more_damping = 4.0  # ... times this each time, and divided by it when a step did
 
-    def __init__(self, target, x, potential, reg):
-        self.target, self.x, self.potential, self.reg = target, x, potential, reg
-        self.n, self.kept, self.grouped = x.shape[0], None, in_groups(target, x)
-        b = target.weights
+    def __init__(self, sample, potential, reg, step=1):
+        self.sample, self.potential, self.reg, self.step = sample, potential, reg, step
+        self.target, self.n, self.kept = sample.target, -(-sample.x.shape[0] // step), None
+        b = self.target.weights
         if self.n * b.shape[0] <= LARGEST_STORE:
             self.kept = list(self.weights())
         self.mean = self.summed(0.0 * b, lambda chi, near: chi.sum(axis=0) / self.n)
         # an atom that these points hardly visit: as if one did, or its own weight if that is less
-        self.diagonal = target.nx.maximum(self.mean, b / (self.n * b + 1.0))
+        self.diagonal = self.target.nx.maximum(self.mean, b / (self.n * b + 1.0))
 
     def weights(self):
-        """Blocks of assignment weights, and the atoms of their columns: those that have a part in it.
+        """Blocks of assignment weights, and the atoms of their columns.
 
         In groups they are arrays of NumPy, which has the least to do for each.
         """
         if self.kept is not None:
             yield from self.kept
             return
-        for _, block in weight_blocks(self.target, self.x, self.potential, self.reg):
-            for chi, near in groups(self.target, block) if self.grouped else [(block, ALL)]:
-                chi += LEAST_WEIGHT
-                yield chi, near
+        for chi, near in self.sample.weights(self.potential, self.reg, self.step):
+            chi += LEAST_WEIGHT
+            yield chi, near
 
     def inner(self, array):
         """An array as the weights are."""
-        return self.target.nx.to_numpy(array) if self.grouped else array
+        return self.target.nx.to_numpy(array) if self.sample.grouped else array
 
     def summed(self, start, part):
         """`start`, which is spent, and ``part(weights, atoms)`` of each block at its atoms."""
         total = self.inner(start)
         for chi, near in self.weights():
             total = plus(total, near, part(chi, near))
-        return self.target.nx.from_numpy(total, type_as=start) if self.grouped else total
+        return self.target.nx.from_numpy(total, type_as=start) if self.sample.grouped else total
 
     def product(self, vectors):
         """Image of the rows of `vectors`."""
@@ -148,27 +152,63 @@ class Curvature:
         solution = self.invert(right, damping)
         return self.reg * (solution - self.target.nx.dot(solution, self.target.weights)[:, None])
 
-    def newton(self, gradient, damping):
-        """Newton's step, and the trace of ``diag b - b b^T`` times the inverse, of the same sign."""
-        signs, vectors = probes(self.target)
-        solved = self.solve(self.target.nx.concatenate([gradient[None, :], vectors], axis=0), damping)
-        return solved[0], self._trace_from(signs, solved[1:])
+    def newton(self, gradient, damping, trace=None):
+        """Newton's step, one to try if it does badly, and the trace as of :meth:`trace` unless given.
 
-    def trace(self, damping):
-        """That of ``diag b - b b^T`` times the inverse of the damped matrix, times `reg`."""
-        signs, vectors = probes(self.target)
-        return self._trace_from(signs, self.solve(vectors, damping))
+        All in one, for the time goes into reading the weights.
+        """
+        nx, rows, dampings = self.target.nx, [gradient[None, :]] * 2, [damping, self.damping(1)]
+        if trace is None:
+            signs, vectors = probes(self.target)
+            rows, dampings = [*rows, vectors], dampings + [0.0] * N_PROBES
+        dampings = nx.from_numpy(np.array(dampings)[:, None], type_as=gradient)
+        solved = self.solve(nx.concatenate(rows, axis=0), dampings)
+        return solved[:2], self._trace_from(signs, vectors, solved[2:]) if trace is None else trace
 
-    def _trace_from(self, signs, solved):
-        """The same, from the steps for the probes.
+    def trace(self):
+        """That of ``diag b - b b^T`` times the inverse of the matrix, times `reg`."""
+        signs, vectors = probes(self.target)
+        return self._trace_from(signs, vectors, self.solve(vectors, 0.0))
+
+    def _trace_from(self, signs, vectors, steps):
+        """The same, from the steps for the probes; slightly damped ones if other points say so.
+
+        They say it by the bound from below ``(v^T s)^2 / (s^T A s) <= v^T A^+ v``, for any s.
+        """
+        whole, excess = self._whole(signs, steps), self.excess(vectors, steps)
+        if excess > NOISY:
+            steps = self.solve(vectors, self.slight_damping)
+            other, less = self._whole(signs, steps), self.excess(vectors, steps)
+            if other / less > whole / excess:
+                whole, excess, self.least_damping = other, less, self.slight_damping
+        return whole * excess**-0.5
+
+    def _whole(self, signs, steps):
+        """The same, as if all curvature that these points show were there.
 
         With ``C C^T = diag b - b b^T``, ``C^T A^+ C`` exceeds the projection that it would be without
         any randomness of the weights by a positive matrix, up to the noise of the masses.
         """
         nx, n_atoms = self.target.nx, self.target.weights.shape[0]
         root = np.sqrt(nx.to_numpy(self.target.weights).astype(float))
-        images = root * nx.to_numpy(solved) / self.reg - (signs - np.outer(signs @ root, root))
+        images = root * nx.to_numpy(steps) / self.reg - (signs - np.outer(signs @ root, root))
         return self.reg * (n_atoms - 1.0 + trace_of(signs, images))
+
+    def excess(self, vectors, steps):
+        """Curvature along steps for some vectors of other points, over that of these, where it is small.
+
+        With n points for each atom, and all directions alike, the trace of the inverse is
+        1 / (1 - 1 / n) times too large (Marchenko and Pastur, 1967), and this the square of that.
+        """
+        if self.step == 1:
+            return 1.0
+        v, nx = self.inner(steps), self.target.nx
+        n_rows = others = 0.0
+        for chi, near in self.sample.weights(self.potential, self.reg, 3 * self.step, self.step // 2):
+            part = v[:, near]
+            n_rows += chi.shape[0]
+            others += float((chi @ (part * part).T).sum() - ((chi @ part.T) ** 2).sum())
+        return max(others / (n_rows * self.reg * float(nx.sum(vectors * steps))), 1.0)
 
     def gains(self, gradients):
         """``<g, step of h> / 2`` for each two rows g, h of the gradients, ndarray (n, n)."""
@@ -189,10 +229,12 @@ class Curvature:
         variance = (square + (self.n - seen) * self.mean**2) / self.n
         return self.reg * float(self.target.nx.sum(variance / self.diagonal))
 
-    def trial(self, step, gradient, failures, longest=LARGEST_STEP):
-        """What to try of a step, after so many failures: flat directions, and large entries, are cut."""
+    def trial(self, steps, gradient, failures, longest=LARGEST_STEP):
+        """What to try of steps, after so many failures: flat directions, and large entries, are cut."""
         nx = self.target.nx
-        if failures:
+        if failures < steps.shape[0]:
+            step = steps[failures]
+        else:
             step = self.solve(gradient[None, :], self.damping(failures))[0]
         cap = CLIP**failures * min(float(nx.max(nx.abs(step))), longest * self.reg)
         return nx.clip(step, -cap, cap)
@@ -233,11 +275,11 @@ class DenseCurvature(Curvature):
 
     first_damping, more_damping = 1e-3, 10.0
 
-    def __init__(self, target, x, potential, reg):
-        super().__init__(target, x, potential, reg)
-        to_numpy = target.nx.to_numpy
+    def __init__(self, sample, potential, reg, step=1):
+        super().__init__(sample, potential, reg, step)
+        nx, to_numpy = self.target.nx, self.target.nx.to_numpy
         self.root = np.sqrt(to_numpy(self.diagonal).astype(float))
-        square = sum(to_numpy(target.nx.dot(chi.T, chi)).astype(float) for chi, _ in self.weights())
+        square = sum(to_numpy(nx.dot(chi.T, chi)).astype(float) for chi, _ in self.weights())
         self.scaled = np.eye(len(square)) - square / self.n / np.outer(self.root, self.root)
         self.inverses = {}
 
@@ -248,14 +290,14 @@ class DenseCurvature(Curvature):
             self.inverses[damping] = inverse_of(damped) / np.outer(self.root, self.root)
         return self.inverses[damping]
 
-    def newton(self, gradient, damping):
-        trace = self.trace(damping)
+    def newton(self, gradient, damping, trace=None):
+        trace = self.trace(damping)  # which takes no time
         if trace > STEEP * self.reg * len(self.root):  # that of directions in which no point lies
             self.least_damping = self.first_damping
             trace = self.trace(max(damping, self.least_damping))
-        return self.solve(gradient[None, :], damping)[0], trace
+        return self.solve(gradient[None, :], damping), trace
 
-    def trace(self, damping):
+    def trace(self, damping=0.0):
         b, inverse = self.target.nx.to_numpy(self.target.weights).astype(float), self.inverse(damping)
         return self.reg * float(np.diag(inverse) @ b - b @ inverse @ b)
 
@@ -275,92 +317,96 @@ def inverse_of(matrix):
     return inverse
 
 
-def improve(target, x, potential, reg, enough=ENOUGH, measured=None):
-    """Maximise the semi-dual of the points `x`, to within their statistical error.
+def improve(sample, potential, reg, enough=ENOUGH, measured=None):
+    """Maximise the semi-dual of a sample, to within its statistical error.
 
     Parameters
     ----------
-    target : Target
-    x : array, shape (n, d)
+    sample : Sample
     potential : array, shape (n_support,)
         Estimate to start from; only steps that increase the value are taken.
     reg : float
     enough : float
         Share of the statistical error of as many independent points that need not be gained.
     measured : (float, array), optional
-        Value and marginal of the points at `potential`, if known.
+        What the sample measures at `potential`, if known.
 
     Returns
     -------
     Outcome
     """
-    with full_precision(target.nx, x), no_grad(target.nx):
-        return _improve(target, ordered(target, x), potential, reg, enough, measured)
+    with full_precision(sample.target.nx, sample.x), no_grad(sample.target.nx):
+        return _improve(sample, potential, reg, enough, measured)
 
 
-def _improve(target, x, potential, reg, enough, measured):
+def _improve(sample, potential, reg, enough, measured):
     if reg == 0:
-        return _unregularised(target, x, potential, enough, measured)
+        return _unregularised(sample, potential, enough, measured)
     # a relative error of the masses of order 1, and more than chance: the model is no guide
-    most = reg * max(1.0, LOST * target.weights.shape[0] / x.shape[0])
-    found = climb(target, x, potential, reg, enough, measured, most)
+    most = reg * max(1.0, LOST * sample.target.weights.shape[0] / sample.x.shape[0])
+    found = climb(sample, potential, reg, enough, measured, most)
     if found.settled:
         return found
     found = replace(found, curvature=None)  # its store is freed before there is another
-    other = climb(target, x, _descend(target, x, reg), reg, enough)
+    other = climb(sample, _descend(sample, reg), reg, enough)
     best = max(found, other, key=lambda outcome: outcome.value)
     if best.settled:
         return best
     start, measured = best.start
     del other, best
-    return climb(target, x, start, reg, enough, measured)
+    return climb(sample, start, reg, enough, measured)
 
 
-def _unregularised(target, x, potential, enough, measured):
+def _unregularised(sample, potential, enough, measured):
     """Newton steps at ``reg = 0``, where no step knows how far to trust it: from above, once."""
-    start = _descend(target, x, smoothing(target, x, potential))
-    here, there = measured or measure(target, x, potential, 0.0), measure(target, x, start, 0.0)
+    start = _descend(sample, smoothing(sample, potential))
+    here, there = measured or sample.measure(potential, 0.0), sample.measure(start, 0.0)
     if there[0] > here[0]:
         potential, here = start, there
-    found = climb(target, x, potential, 0.0, enough, here)
+    found = climb(sample, potential, 0.0, enough, here)
     if not found.settled:
         # the width of the smoothing is that of the first cells: from the better ones it is better
         start, measured = found.start
         del found
-        found = climb(target, x, start, 0.0, enough, measured)
+        found = climb(sample, start, 0.0, enough, measured)
     # of the matrix itself: what is steep has no unit, and damping would hide slow modes
-    return replace(found, trace=found.curvature.trace(0.0))
+    return replace(found, trace=found.curvature.trace())
 
 
-def _descend(target, x, reg):
+def _descend(sample, reg):
     """Potential from a ladder of regularisations down to `reg`, by a part of the points."""
+    target, n = sample.target, sample.x.shape[0]
     levels, top = [], TOP * scale_of(target)
     while reg < top:
         levels.append(reg)
         reg *= LADDER
-    few = spread(x, max(x.shape[0] // 4, 2 * target.weights.shape[0]))
-    potential = target.centred(mean_cost(target, few))  # optimal for an infinite reg
+    few = Sample(target, spread(sample.x, max(n // 4, 2 * target.weights.shape[0])))
+    potential = target.centred(mean_cost(target, few.x))  # optimal for an infinite reg
     for level in reversed(levels):
-        potential = climb(target, few, potential, level, COARSE).potential
+        potential = climb(few, potential, level, COARSE).potential
     return potential
 
 
-def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
+def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
     """Newton steps at one regularisation, while they matter and none promises more than `most`."""
-    nx, b, n, sample = target.nx, target.weights, x.shape[0], Sample(target, x, reg)
-    width = reg if reg > 0 else smoothing(target, x, potential)
-    value, marginal = measured or sample.measure(potential)
-    damping, trace, settled = 0.0, math.nan, False
+    target, n = sample.target, sample.x.shape[0]
+    nx, b = target.nx, target.weights
+    width = reg if reg > 0 else smoothing(sample, potential)
+    value, marginal = measured or sample.measure(potential, reg)
+    damping, trace, told_at, settled = 0.0, math.nan, -math.inf, False
     for _ in range(MAX_STEPS):
         before = value
         lack = lack_of(target, marginal)
         if reg > 0 and float(nx.max(nx.abs(lack))) > ROUGH:
             potential = target.centred(potential + reg * lack)
-            value, marginal = sample.measure(potential)
+            value, marginal = sample.measure(potential, reg)
         curvature = None  # its store is freed before there is another
-        curvature = curvature_of(target, x, potential, width)
+        curvature = curvature_of(sample, potential, width)
         gradient = b - marginal
-        step, promised, trace = _promise(target, curvature, gradient, reg, damping)
+        # the trace is that of a potential so near that it was as good as this one
+        known = trace if value - told_at < NEARBY * trace / (2.0 * n) else None
+        told_at = told_at if known else value
+        steps, promised, trace = _promise(curvature, gradient, reg, damping, known)
         if promised > most:
             break
         little = enough * trace / (2.0 * n)
@@ -368,64 +414,75 @@ def climb(target, x, potential, reg, enough=ENOUGH, measured=None, most=math.inf
         if reg > 0 and enough <= ENOUGH and promised < 0.5 * little:
             settled = True
             break
-        (moved, reached, mass), failures = _search(sample, curvature, potential, step, gradient, value)
+        (moved, reached, mass), failures = _search(
+            curvature, potential, reg, steps, gradient, value, promised
+        )
         rise = reached - value
         if rise > 0:
             potential, value, marginal = moved, reached, mass
         settled = abs(rise - promised) < little or promised < MATTERS * little
-        smooth = reg == 0 or float(nx.max(nx.abs(lack_of(target, marginal)))) < ROUGH
+        smooth = reg == 0 or _gain_of_half(target, marginal, reg) < little
         if (settled and smooth and failures == 0) or not value - before > little:
-            if enough <= ENOUGH and curvature.n < n and rise > MATTERS * little:
-                best = potential, value, marginal
-                potential, value, marginal = _again(sample, best, curvature)
+            if enough <= ENOUGH and curvature.step > 1 and rise > MATTERS * little:
+                potential, value, marginal = _again(curvature, reg, potential, value, marginal)
             break
         damping = curvature.damping(failures) if failures else damping / curvature.more_damping
     return Outcome(potential, value, marginal, trace, settled, curvature)
 
 
-def _tried(sample, curvature, potential, *trial):
+def _tried(curvature, potential, reg, *trial):
     """Potential after a trial of a step, its value and marginal."""
-    moved = sample.target.centred(potential + curvature.trial(*trial))
-    return moved, *sample.measure(moved)
+    moved = curvature.target.centred(potential + curvature.trial(*trial))
+    return moved, *curvature.sample.measure(moved, reg)
 
 
-def _search(sample, curvature, potential, step, gradient, value):
+def _search(curvature, potential, reg, steps, gradient, value, promised):
     """Where a step leads, with value and marginal, and after how many failures.
 
     It is shortened until the value does not fall; if the first trial of a longer step did well, it is
     lengthened while the value grows: between points that lie far apart the value is a straight line.
     """
-    for failures in range(MAX_FAILURES + 1):
-        found = _tried(sample, curvature, potential, step, gradient, failures)
-        if found[1] >= value:
+    found = _tried(curvature, potential, reg, steps, gradient, 0)
+    failures, wished = 0, value + (DISAPPOINTING * promised if steps.shape[0] > 1 else 0.0)
+    for k in range(1, MAX_FAILURES + 1):
+        if found[1] >= wished:
             break
-    nx, longest = sample.target.nx, LARGEST_STEP
-    length = float(nx.max(nx.abs(step)))
+        other, wished = _tried(curvature, potential, reg, steps, gradient, k), value
+        if not found[1] >= other[1]:
+            found, failures = other, k
+    nx, longest = curvature.target.nx, LARGEST_STEP
+    length = float(nx.max(nx.abs(steps[0])))
     while failures == 0 and found[1] > value and length > longest * curvature.reg:
         longest /= CLIP
-        further = _tried(sample, curvature, potential, step, gradient, failures, longest)
+        further = _tried(curvature, potential, reg, steps, gradient, failures, longest)
         if not further[1] > found[1]:
             break
         found = further
     return found, failures
 
 
-def _promise(target, curvature, gradient, reg, damping):
-    """Newton's step, what it promises, and the trace."""
-    step, whole = curvature.newton(gradient, damping)
-    part = reg * (target.weights.shape[0] - 1.0)
-    trace = whole - part
-    if trace < UNSURE * part:
-        trace = max(trace if trace > FAINT * part else 0.0, curvature.least_trace())
-    return step, 0.5 * float(target.nx.sum(gradient * step)), trace
+def _promise(curvature, gradient, reg, damping, known):
+    """Newton's steps, what the first promises, and the trace, if it is not known."""
+    steps, trace = curvature.newton(gradient, damping, known)
+    if known is None:
+        part = reg * (gradient.shape[0] - 1.0)
+        trace = trace - part
+        if trace < UNSURE * part:
+            trace = max(trace if trace > FAINT * part else 0.0, curvature.least_trace())
+    return steps, 0.5 * float(curvature.target.nx.sum(gradient * steps[0])), trace
 
 
-def _again(sample, best, curvature):
+def _again(curvature, reg, potential, value, marginal):
     """One more step with the same curvature: that of a part of the points leaves something."""
-    potential, value, marginal = best
-    step = curvature.solve((sample.target.weights - marginal)[None, :], 0.0)[0]
-    found = _tried(sample, curvature, potential, step, None, 0)
-    return found if found[1] > value else best
+    steps = curvature.solve((curvature.target.weights - marginal)[None, :], 0.0)
+    found = _tried(curvature, potential, reg, steps, None, 0)
+    return found if found[1] > value else (potential, value, marginal)
+
+
+def _gain_of_half(target, marginal, reg):
+    """What half of a Sinkhorn iteration gains at least: ``reg KL(b | m)``."""
+    b = target.weights
+    return reg * float(target.nx.sum(b * lack_of(target, marginal) - b + marginal))
 
 
 def lack_of(target, marginal):
@@ -435,18 +492,18 @@ def lack_of(target, marginal):
 
 
 class Fit:
-    """Points, and what Newton's method made of them.
+    """A sample, and what Newton's method made of it.
 
     Parameters
     ----------
-    target : Target
-    points : array, shape (n, d)
+    sample : Sample
     outcome : Outcome
     reg : float
     """
 
-    def __init__(self, target, points, outcome, reg):
-        self.target, self.points, self.outcome, self.reg = target, points, outcome, reg
+    def __init__(self, sample, outcome, reg):
+        self.sample, self.outcome, self.reg = sample, outcome, reg
+        self.target, self.points = sample.target, sample.points
 
     @functools.cached_property
     def scale(self):
@@ -474,7 +531,7 @@ class Fit:
         if self.resolved:
             return potential
         mass = nx.maximum(n * self.outcome.marginal, nx.full((1,), 1e-30, type_as=b))
-        squares = sweep(self.target, self.points, potential, self.reg, ("colsquare",)).colsquare
+        squares = self.sample.squares(potential, self.reg)
         share = nx.minimum(nx.sqrt(squares) / mass, 1.0 + 0.0 * b)
         excess = nx.minimum(share**2 / (n * b), 1e10 + 0.0 * b)  # whose square is finite
         caution = nx.log(1.0 + excess + excess**2)
@@ -522,27 +579,27 @@ def trace_of(signs, images):
     return float(np.mean(found))
 
 
-def curvature_of(target, x, potential, reg):
+def curvature_of(sample, potential, reg):
     """The curvature at a part of the points: fewer than atoms would make it unstable."""
-    n, n_atoms = x.shape[0], target.weights.shape[0]
+    n, n_atoms = sample.x.shape[0], sample.target.weights.shape[0]
     if n_atoms <= DENSE:
-        rows = DENSE_WORK // n_atoms**2
-        return DenseCurvature(target, spread(x, min(n, rows)), potential, reg)
+        return DenseCurvature(sample, potential, reg, stride(n, DENSE_WORK // n_atoms**2))
     rows = max(LEAST_SHARE * n, LEAST_ROWS * n_atoms, USUAL_STORE / n_atoms)
-    rows = int(min(n, rows, max(LARGEST_STORE / n_atoms, n_atoms)))
-    return Curvature(target, spread(x, rows), potential, reg)
+    rows = int(min(rows, max(LARGEST_STORE / n_atoms, n_atoms)))
+    return Curvature(sample, potential, reg, stride(n, rows))
 
 
-def smoothing(target, x, potential):
+def smoothing(sample, potential):
     """Regularisation at which a point is shared by neighbouring cells only.
 
     The curvature at ``reg = 0`` is a density on the boundaries of the cells, which no sample sees;
     the weights at a small regularisation average it over their width.
     """
-    nx, width, x = target.nx, scale_of(target), spread(x, 1024)
+    target, x = sample.target, spread(sample.x, 1024)
+    width = scale_of(target)
     for _ in range(60):
         chi = sweep(target, x, potential, width, ("weights",)).weights
-        if float(nx.sum(chi * chi)) >= PURITY * x.shape[0]:
+        if float(target.nx.sum(chi * chi)) >= PURITY * x.shape[0]:
             break
         width /= 2.0
     return width

@@ -13,7 +13,7 @@ from ._validation import check_callable, check_count, check_points, check_real, 
 from .diagnostics import rounding_unit, spread_of, unit_curvature
 from .dual import scale_of
 from .kernels import mean_cost, weight_blocks
-from .newton import measure
+from .sample import measure
 
 SIGMAS = 3.0
 LADDER_TOP, LADDER, NEAR = 0.2, 4.0, 1e-3  # of the cost scale; from level to level, with that chi2

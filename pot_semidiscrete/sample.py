@@ -1,111 +1,231 @@
-"""Points that are swept again and again: each time with the atoms that matter to them only.
+"""Points that are swept again and again, each time with as little work as that takes.
 
-At a small regularisation, points that lie together share their weights among few atoms. In dimension 1,
-2 or 3 points are put in an order in which consecutive ones lie together, and a first sweep notes which
-atoms have a part in which group of them (Schmitzer, "Stabilized sparse scaling algorithms for entropy
-regularized transport problems", 2019, truncates Sinkhorn's iterations so).
+Where there is room, the weights at one potential are kept: at another that is near they are these times
+a factor for each atom, as in Sinkhorn's iterations, which takes no exponential. In dimension 1, 2 or 3,
+at a small regularisation, points that lie together share their weights among few atoms: they are put in
+groups, and a group is swept with the atoms that can have a part in it. Both are in Schmitzer,
+"Stabilized sparse scaling algorithms for entropy regularized transport problems", 2019.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
-from scipy.spatial import cKDTree
 
-from .costs import CallableMetric
-from .kernels import on_host, sweep
+from .envelope import full_precision, no_grad
+from .kernels import block_rows, kept_blocks, on_host, sweep
+from .kernels._blocks import SoftBlock
+from .kernels._generic import EXP_FLOOR
 
+LARGEST_KEPT = 2**24  # entries of the weights that are kept
 LOW = 3  # dimensions at most, in which points that are consecutive in an order can lie together ...
 LEAST_ATOMS, LEAST_ENTRIES = 256, 2**21  # ... and (points x atoms), from which that order pays
-GROUP = 1024  # points of a group ...
-LARGEST_NOTES = 2**22  # ... unless more than these (groups x atoms) ...
-SMALL = 128  # ... and where their weights are kept
+GROUP = 512  # points of a group ...
+LARGEST_NOTES = 2**22  # ... unless more than these (groups x atoms)
 DEPTH = 14.0  # weights below exp(-DEPTH) b_j are left out: that share of a row, or of a column, at most
 MOST = 0.5  # of the atoms, in the mean: with more, all are taken
 ALL = slice(None)
 
 
 class Sample:
-    """The points `x` of a source, measured at one regularisation and several potentials.
+    """Points of a source, measured at several potentials.
 
     Parameters
     ----------
     target : Target
+    points : array, shape (n, d)
+
+    Attributes
+    ----------
     x : array, shape (n, d)
+        The points, in the order of their groups if there are any.
+    """
+
+    def __init__(self, target, points):
+        self.target, self.points, self.x = target, points, points
+        self.grouped, self.kept, self.rows = in_groups(target, points), None, block_rows(target, points)
+        n_entries = points.shape[0] * target.weights.shape[0]
+        self.has_room = n_entries <= LARGEST_KEPT and not self.grouped
+        if self.grouped:
+            self.rows = max(GROUP, -(-n_entries // LARGEST_NOTES))
+            self._group(target.nx.to_numpy(points))
+
+    def _group(self, x):
+        """Put the points in groups, each in a small box."""
+        nx, order = self.target.nx, ordered(x, self.rows)
+        x, starts = x[order], np.arange(0, len(x), self.rows)
+        low, high = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
+        self.x, self.center, self.half = (
+            nx.from_numpy(v, type_as=self.x) for v in (x, (low + high) / 2.0, (high - low) / 2.0)
+        )
+
+    def measure(self, potential, reg):
+        """Semi-dual value, summed in double precision, and marginal."""
+        nx, n = self.target.nx, self.x.shape[0]
+        total, colsum = self._sums("colsum", potential, reg)
+        constant = np.sum(nx.to_numpy(self.target.weights * potential), dtype=float)
+        return float(total / n + constant), colsum / n
+
+    def squares(self, potential, reg):
+        """``sum_i chi_ij^2``."""
+        return self._sums("colsquare", potential, reg)[1]
+
+    def weights(self, potential, reg, step=1, first=0):
+        """Weights of every `step`-th point after `first`, and the atoms of their columns, in blocks."""
+        kept = self._kept(potential, reg, renew=True)
+        if kept is not None:
+            for k in range(0, len(kept.blocks), step):
+                yield kept.scaled(k, k + step, step, first), ALL
+            return
+        rows = self.rows if self.grouped else self.rows * step
+        for start, part, atoms in self._parts(potential, reg, rows):
+            part = part[(first - start) % step :: step]
+            if part.shape[0] == 0:
+                continue
+            chosen = select(self.target, atoms)
+            chi = sweep(chosen, part, potential[atoms], reg, ("weights",)).weights
+            yield (self.target.nx.to_numpy(chi) if self.grouped else chi), atoms
+
+    def _sums(self, name, potential, reg):
+        """Sum of the c-transform, and that of the columns of the weights or of their squares."""
+        kept = self._kept(potential, reg)
+        if kept is not None:
+            return kept.sums(name)
+        nx = self.target.nx
+        total, sums = 0.0, np.zeros(self.target.weights.shape[0])
+        rows = self.rows if self.grouped else self.x.shape[0]
+        for _, part, atoms in self._parts(potential, reg, rows):
+            out = sweep(select(self.target, atoms), part, potential[atoms], reg, ("c_transform", name))
+            total += np.sum(nx.to_numpy(out.c_transform), dtype=float)
+            sums[atoms] += nx.to_numpy(getattr(out, name))
+        return total, nx.from_numpy(sums, type_as=potential)
+
+    def _kept(self, potential, reg, renew=False):
+        """Weights at a potential that is near, if there are any, or there is room for them."""
+        if not self.has_room or reg == 0:
+            return None
+        if self.kept is None or (renew and not self.kept.reaches(potential, reg)):
+            self.kept = None  # freed before there are others
+            self.kept = Kept(self, potential, reg)
+        return self.kept if self.kept.reaches(potential, reg) else None
+
+    def _parts(self, potential, reg, rows):
+        """First row, points and atoms to take of each block."""
+        near = self._near(potential, reg) if self.grouped and reg > 0 else None
+        for k, start in enumerate(range(0, self.x.shape[0], rows)):
+            yield start, self.x[start : start + rows], ALL if near is None else near[k]
+
+    def _near(self, potential, reg):
+        """Atoms to take, for each group; None for all of them.
+
+        The logarithm of ``chi_j / b_j`` is known in the middle of a group. It is a score less that of a
+        sum of exponentials of all scores, which is convex: it falls no faster than their mean.
+        """
+        target, nx = self.target, self.target.nx
+        out = sweep(target, self.center, potential, reg, ("c_transform", "map"))
+        highest = potential - target.cost_matrix(self.center) + out.c_transform[:, None]
+        highest = highest + target.cost.drift(self.half, target.atoms, out.map, nx)
+        near = ~(nx.to_numpy(highest) <= -DEPTH * reg)  # all of them if it is not a number
+        return None if near.mean() > MOST else [np.flatnonzero(row) for row in near]
+
+
+class Kept:
+    """The weights of the points of a sample at one potential.
+
+    Parameters
+    ----------
+    sample : Sample
+    potential : array, shape (n_support,)
     reg : float
     """
 
-    def __init__(self, target, x, reg):
-        self.target, self.x, self.reg = target, x, reg
-        self.grouped = reg > 0 and in_groups(target, x)
-        self.rows, n_entries = x.shape[0], x.shape[0] * target.weights.shape[0]
-        if self.grouped:
-            self.rows = max(GROUP, -(-n_entries // LARGEST_NOTES))
-        self.base = self.heights = None
+    def __init__(self, sample, potential, reg):
+        target = sample.target
+        self.nx, self.potential, self.reg, self.rows = target.nx, potential, reg, sample.rows
+        n_bytes = self.nx.bitsize(potential) // 8
+        self.floor, numbers = EXP_FLOOR[n_bytes], np.finfo(f"f{n_bytes}")
+        self.least, self.normal = math.exp(self.floor) / numbers.eps, 100.0 * numbers.tiny
+        with full_precision(self.nx, potential), no_grad(self.nx):
+            self.blocks = list(kept_blocks(target, sample.x, potential, reg))
+        self._move(potential)
 
-    def measure(self, potential):
-        """Semi-dual value, summed in double precision, and marginal."""
-        nx, near = self.target.nx, self._near(potential)
-        note = self.grouped and near is None
-        want = ("c_transform", "colsum", "blockmax") if note else ("c_transform", "colsum")
-        value, colsum, tops = 0.0, np.zeros(self.target.weights.shape[0]), []
-        for k, start in enumerate(range(0, self.x.shape[0], self.rows)):
-            atoms = ALL if near is None else near[k]
-            part, rows = select(self.target, atoms), self.x[start : start + self.rows]
-            out = sweep(part, rows, potential[atoms], self.reg, want)
-            value += np.sum(nx.to_numpy(out.c_transform), dtype=float)
-            colsum[atoms] += nx.to_numpy(out.colsum)
-            if note:
-                tops.append(nx.to_numpy(out.blockmax).max(axis=0))
-        if note:
-            self._note(np.stack(tops), nx.to_numpy(potential))
-        n = self.x.shape[0]
-        value = value / n + np.sum(nx.to_numpy(self.target.weights * potential), dtype=float)
-        return float(value), nx.from_numpy(colsum / n, type_as=potential)
+    def _move(self, potential):
+        """Columns' factors at a potential, and the sums of the rows."""
+        moved = (potential - self.potential) / self.reg
+        self.at, self.highest = potential, self.nx.max(moved)
+        self.factor = self.nx.exp(self.nx.maximum(moved - self.highest, self.floor + 0.0 * moved))
+        self.totals = [self.nx.dot(block.shares, self.factor) for block in self.blocks]
 
-    def _note(self, tops, potential):
-        """How high, in units of their atom, the weights of each group were at a potential."""
-        tops /= self.target.nx.to_numpy(self.target.weights)
-        with np.errstate(divide="ignore"):
-            np.log(tops, out=tops)
-        self.grouped = (tops > -DEPTH).mean() <= MOST  # or it does not pay
-        self.base, self.heights = (potential.copy(), tops) if self.grouped else (None, None)
+    def reaches(self, potential, reg):
+        """Whether the weights at a potential can be told from these: they are from now on.
 
-    def _near(self, potential):
-        """Atoms to take, for each group; None for all of them.
-
-        The weights of an atom grow by as much as its potential was raised, in units of reg, and all
-        shrink by what the least raised of the atoms near the group was raised, at least.
+        What was cut off must not count beside what is left of a row.
         """
-        if self.heights is None:
-            return None
-        raised = (self.target.nx.to_numpy(potential) - self.base) / self.reg
-        least = np.where(self.heights > -DEPTH, raised, np.inf).min(axis=1)
-        near = ~(self.heights + (raised - least[:, None]) <= -DEPTH)  # all of them if it is not a number
-        return None if near.mean() > MOST else [np.flatnonzero(row) for row in near]
+        if reg != self.reg:
+            return False
+        if potential is not self.at:
+            with full_precision(self.nx, potential), no_grad(self.nx):
+                self._move(potential)
+        return all(bool(self.nx.min(total) > self.least) for total in self.totals)
+
+    def sums(self, name):
+        """Sum of the c-transform, and that of the columns of the weights or of their squares."""
+        nx, transforms, sums = self.nx, 0.0, 0.0
+        with full_precision(nx, self.factor), no_grad(nx):
+            for k, (block, total) in enumerate(zip(self.blocks, self.totals, strict=True)):
+                fell = self.reg * (nx.log(total * block.inverse) + self.highest)
+                transforms += np.sum(nx.to_numpy(block.c_transform - fell), dtype=float)
+                if name == "colsum":
+                    sums = sums + self.factor * nx.dot(1.0 / total, block.shares)
+                else:
+                    chi = SoftBlock(self.scaled(k, k + 1), 1.0 + 0.0 * total, None, nx)
+                    sums = sums + chi.colsquare()
+            return transforms, sums
+
+    def scaled(self, start, stop, step=1, first=0):
+        """Weights in some of the blocks, of every `step`-th of all points from `first` on."""
+        parts, normal = [], float(self.normal) / self.factor  # smaller numbers are slow
+        for k in range(start, min(stop, len(self.blocks))):
+            some = slice((first - k * self.rows) % step, None, step)
+            part = self.nx.maximum(self.blocks[k].shares[some], normal)
+            part *= self.factor
+            part /= self.totals[k][some][:, None]
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else self.nx.concatenate(parts, axis=0)
 
 
 def measure(target, x, potential, reg):
     """Semi-dual value, summed in double precision, and marginal of the points `x`, once."""
-    sample = Sample(target, x, reg)
-    sample.grouped = False
-    return sample.measure(potential)
+    out = sweep(target, x, potential, reg, ("c_transform", "colsum"))
+    value = np.mean(target.nx.to_numpy(out.c_transform), dtype=float)
+    value += np.sum(target.nx.to_numpy(target.weights * potential), dtype=float)
+    return float(value), out.colsum / x.shape[0]
 
 
 def in_groups(target, x):
     """Whether it can pay to sweep groups of these points with a part of the atoms."""
     (n, d), n_atoms = x.shape, target.weights.shape[0]
     many = n > GROUP and n_atoms > LEAST_ATOMS and n * n_atoms >= LEAST_ENTRIES
-    # a user's metric is called with all atoms, which it may know by their place
-    known = target.nx.__name__ in ("numpy", "torch") and not isinstance(target.cost, CallableMetric)
+    known = target.nx.__name__ in ("numpy", "torch") and target.cost.drift is not None
     return d <= LOW and many and known and on_host(x)
 
 
-def ordered(target, x):
-    """The points in an order in which consecutive ones lie together, if :func:`in_groups`."""
-    if not in_groups(target, x):
-        return x
-    # a copy, for torch warns of what it may not write to
-    return x[np.array(cKDTree(target.nx.to_numpy(x), leafsize=SMALL).indices)]
+def ordered(x, rows):
+    """Indices of points, in NumPy, with which any `rows` consecutive ones lie together.
+
+    Halves of halves, each time across the longest side.
+    """
+    groups, found = [np.arange(len(x))], []
+    while groups:
+        group = groups.pop()
+        if len(group) <= rows:
+            found.append(group)
+            continue
+        part = x[group]
+        middle = max(round(len(group) / (2 * rows)), 1) * rows
+        order = np.argpartition(part[:, np.argmax(np.ptp(part, axis=0))], middle)
+        groups += [group[order[middle:]], group[order[:middle]]]
+    return np.concatenate(found)
 
 
 def select(target, atoms):
@@ -113,17 +233,6 @@ def select(target, atoms):
     if isinstance(atoms, slice):
         return target
     return replace(target, atoms=target.atoms[atoms], weights=target.weights[atoms])
-
-
-def groups(target, chi):
-    """Weights of small groups of consecutive rows, in NumPy, and the atoms of their columns."""
-    chi, least = target.nx.to_numpy(chi), np.exp(-DEPTH) * target.nx.to_numpy(target.weights)
-    for start in range(0, chi.shape[0], SMALL):
-        part = chi[start : start + SMALL]
-        near = np.flatnonzero(part.max(axis=0) > least)
-        if len(near) > MOST * chi.shape[1]:
-            near = ALL
-        yield part[:, near], near
 
 
 def plus(total, atoms, part):
@@ -134,9 +243,14 @@ def plus(total, atoms, part):
     return total
 
 
-def spread(x, n):
-    """At most `n` of the points, evenly spaced: a sampler may return them in an order.
+def stride(n, most):
+    """From one to the next of at most so many of n points, evenly spaced.
 
-    The spacing is odd, for in a Sobol sequence every second point lies in the same half of the space.
+    It is odd, for in a Sobol sequence every second point lies in the same half of the space.
     """
-    return x[:: -(-x.shape[0] // n) // 2 * 2 + 1] if x.shape[0] > n else x
+    return -(-n // most) // 2 * 2 + 1 if n > most else 1
+
+
+def spread(x, n):
+    """At most `n` of the points, evenly spaced: a sampler may return them in an order."""
+    return x[:: stride(x.shape[0], n)]

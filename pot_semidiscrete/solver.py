@@ -12,8 +12,9 @@ from ._run import Progress, SemiDiscreteWarning, guarded
 from ._target import build_target, check_init_potential, check_reg
 from ._validation import check_callable, check_count, check_real
 from .certificates import NORMAL_95, NORMAL_99, bound, evaluate, suboptimality, upper_bound
-from .newton import ENOUGH, EVENLY, Fit, improve, measure
+from .newton import ENOUGH, EVENLY, Fit, improve
 from .result import SemiDiscreteResult
+from .sample import Sample
 from .samplers import Draws, resolve_source
 
 FIRST_CHECK = 4.0  # passes after the annealing
@@ -126,23 +127,24 @@ class Solver:
         points = self.window.points()
         if points is None or self.corrected_at == self.n_seen:
             return
-        target, reg = self.target, self.reg
+        self.fit = None  # what it keeps is freed before there is another
+        reg, sample, measured = self.reg, Sample(self.target, points), None
         start = prior = self.dual.average
         others, share = 1.0 - points.shape[0] / self.n_seen, 1.0
-        value_of = lambda potential: measure(target, points, potential, reg)[0]
         if self.given is not None:
             prior, others = self.given, 1.0
         if others > 0:
-            value = value_of(prior)
-            if start is not prior and not value_of(start) > value:
-                start = prior
-        self.fit = None  # its curvature is freed before there is another
-        found = improve(target, points, start, reg, EVENLY if self.draw.evenly else ENOUGH)
+            measured = sample.measure(prior, reg)
+            value = measured[0]
+            if start is not prior:
+                found = sample.measure(start, reg)
+                start, measured = (start, found) if found[0] > value else (prior, measured)
+        found = improve(sample, start, reg, EVENLY if self.draw.evenly else ENOUGH, measured)
         if others > 0:
             chance = DOUBT * others * found.trace / (2.0 * points.shape[0])
             share = max(0.0, 1.0 - chance / max(found.value - value, 1e-300))
         self.trace = found.trace if self.given is None else share * found.trace
-        self.fit = Fit(target, points, found, reg)
+        self.fit = Fit(sample, found, reg)
         potential = prior + share * (self.fit.cautious() - prior)
         self.dual = replace(
             self.dual, potential=potential, average=potential, level=reg or self.dual.level

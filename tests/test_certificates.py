@@ -12,6 +12,7 @@ from benchmarks import references
 from pot_semidiscrete import certificates, newton
 from pot_semidiscrete._target import build_target
 from pot_semidiscrete.kernels import sweep
+from pot_semidiscrete.sample import Sample, measure
 
 SEEDS = 200
 N_ATOMS = 20
@@ -104,9 +105,9 @@ def test_part_of_the_points_bounds_the_cost_as_all_of_them_do(reg, off, nx):
     costs = []
     for _ in range(30):
         points = target.local(nx.array(rng.normal(size=(20_000, 1))))
-        value, marginal = newton.measure(target, points, nx.array(potential), reg)
+        value, marginal = measure(target, points, nx.array(potential), reg)
         outcome = newton.Outcome(nx.array(potential), value, marginal, math.nan, True)
-        fit = newton.Fit(target, points, outcome, reg)
+        fit = newton.Fit(Sample(target, points), outcome, reg)
         costs.append([*certificates._feasible(fit, 500), *certificates._feasible(fit, 20_000)])
     part, error, whole, least = np.array(costs).T
     assert (np.abs(part - whole) < 5.0 * error).all()
@@ -122,15 +123,15 @@ def test_error_of_a_part_is_what_parts_scatter_by(reg, away):
     rng = np.random.default_rng(0)
     target = build_target(rng.random((300, 2))).detached
     points = target.local(rng.random((120 * 301, 2)) + away)
-    found = newton.improve(target, points[::30], 0.0 * target.weights, reg)
-    value, marginal = newton.measure(target, points, found.potential, reg)
+    found = newton.improve(Sample(target, points[::30]), 0.0 * target.weights, reg)
+    value, marginal = measure(target, points, found.potential, reg)
     outcome = newton.Outcome(found.potential, value, marginal, math.nan, True)
     transform = sweep(target, points, found.potential, reg).c_transform
-    whole, _ = certificates._feasible(newton.Fit(target, points, outcome, reg), len(points))
+    whole, _ = certificates._feasible(newton.Fit(Sample(target, points), outcome, reg), len(points))
     parts, errors = [], []
     for _ in range(120):
         shuffled = points[rng.permutation(len(points))]
-        cost, error = certificates._feasible(newton.Fit(target, shuffled, outcome, reg), 301)
+        cost, error = certificates._feasible(newton.Fit(Sample(target, shuffled), outcome, reg), 301)
         parts.append(cost)
         errors.append(error**2 - transform.var() / len(points))
     scatter = np.mean((np.array(parts) - whole) ** 2)

@@ -12,6 +12,7 @@ from pot_semidiscrete import newton
 from pot_semidiscrete._target import build_target
 from pot_semidiscrete.dual import scale_of
 from pot_semidiscrete.kernels import sweep, weight_blocks
+from pot_semidiscrete.sample import Sample, measure, spread
 from pot_semidiscrete.samplers import SobolSampler
 
 REG = 0.1
@@ -45,13 +46,13 @@ def dense(nx, target, x, potential, reg):
 
 
 def chi_square(nx, target, x, potential, reg):
-    marginal, b = nx.host(newton.measure(target, x, potential, reg)[1]), nx.host(target.weights)
+    marginal, b = nx.host(measure(target, x, potential, reg)[1]), nx.host(target.weights)
     return float(((marginal - b) ** 2 / b).sum())
 
 
 def near(nx, target, x, reg, size=0.3, seed=3):
     """A potential `size` times reg off the maximiser over the points."""
-    optimum = newton.improve(target, x, 0.0 * target.weights, reg).potential
+    optimum = newton.improve(Sample(target, x), 0.0 * target.weights, reg).potential
     noise = np.random.default_rng(seed).normal(size=target.weights.shape[0])
     return target.centred(optimum + nx.array(size * reg * noise))
 
@@ -71,11 +72,11 @@ def test_product_is_the_dense_hessian_times_reg(nx64):
     target, x = cloud(nx64)
     potential = near(nx64, target, x, REG)
     vectors = np.random.default_rng(1).normal(size=(3, 30))
-    found = nx64.host(newton.Curvature(target, x, potential, REG).product(nx64.array(vectors)))
+    found = nx64.host(newton.Curvature(Sample(target, x), potential, REG).product(nx64.array(vectors)))
     np.testing.assert_allclose(found, vectors @ dense(nx64, target, x, potential, REG)[1], atol=1e-12)
     for vector, image in zip(vectors, found, strict=True):
         ends = [
-            nx64.host(newton.measure(target, x, potential + nx64.array(h * vector), REG)[1])
+            nx64.host(measure(target, x, potential + nx64.array(h * vector), REG)[1])
             for h in (1e-5, -1e-5)
         ]
         np.testing.assert_allclose(REG * (ends[0] - ends[1]) / 2e-5, image, atol=1e-8)
@@ -85,7 +86,7 @@ def test_product_is_the_dense_hessian_times_reg(nx64):
 def test_damping_adds_a_share_of_the_diagonal(kind, nx64):
     """The damped solution, put into the damped product, gives the right-hand side."""
     target, x = cloud(nx64)
-    curvature = kind(target, x, near(nx64, target, x, REG), REG)
+    curvature = kind(Sample(target, x), near(nx64, target, x, REG), REG)
     right, diagonal = unit_gradients(nx64, target), nx64.host(curvature.diagonal)
     solution = curvature.invert(right, 0.5)
     back = nx64.host(curvature.product(solution)) + 0.5 * diagonal * nx64.host(solution)
@@ -99,7 +100,7 @@ def test_gains_are_those_of_the_inverse(kind, nx64, monkeypatch):
     monkeypatch.setattr(newton, "REST", 0.0)
     target, x = cloud(nx64)
     potential = near(nx64, target, x, REG)
-    curvature = kind(target, x, potential, REG)
+    curvature = kind(Sample(target, x), potential, REG)
     gradients = unit_gradients(nx64, target)[:4]
     _, matrix = dense(nx64, target, x, potential, REG)
     g = nx64.host(gradients)
@@ -117,9 +118,9 @@ def test_inverse_of_a_matrix_that_is_not_definite():
 def test_recomputed_weights_give_what_stored_ones_do(nx, monkeypatch):
     target, x = cloud(nx)
     potential = near(nx, target, x, REG)
-    stored = newton.Curvature(target, x, potential, REG)
+    stored = newton.Curvature(Sample(target, x), potential, REG)
     monkeypatch.setattr(newton, "LARGEST_STORE", 0)
-    recomputed = newton.Curvature(target, x, potential, REG)
+    recomputed = newton.Curvature(Sample(target, x), potential, REG)
     assert stored.kept is not None
     assert recomputed.kept is None
     vectors = newton.probes(target)[1]
@@ -132,7 +133,7 @@ def test_recomputed_weights_give_what_stored_ones_do(nx, monkeypatch):
 def test_solve_inverts_the_product(weights, kind, nx):
     """The matrix to a residual of 1%, conjugate gradients to a share ``REST`` of all gains."""
     target, x = cloud(nx, weights=law(weights, 30))
-    curvature = kind(target, x, near(nx, target, x, REG), REG)
+    curvature = kind(Sample(target, x), near(nx, target, x, REG), REG)
     right, diagonal = unit_gradients(nx, target), nx.host(curvature.diagonal)
     solved = curvature.solve(right, 0.0)
     size = np.abs(nx.host(solved)).max()
@@ -159,7 +160,7 @@ def test_marginal_at_the_maximiser_is_that_of_the_weights(weights, start, nx):
     """The error left is a share ``ENOUGH`` of the statistical one, ``N / n`` for chi2."""
     target, x = cloud(nx, weights=law(weights, 30))
     junk = np.random.default_rng(5).normal(size=30) * (start == "junk")
-    found = newton.improve(target, x, nx.array(junk), REG)
+    found = newton.improve(Sample(target, x), nx.array(junk), REG)
     assert found.settled
     assert chi_square(nx, target, x, found.potential, REG) < 0.1 * 30 / 1500
     assert float(nx.host(target.weights) @ nx.host(found.potential)) == pytest.approx(0.0, abs=1e-6)
@@ -172,7 +173,7 @@ def test_value_at_the_maximiser_is_that_of_dense_newton(relative_reg, share, nx)
     reg, b = relative_reg * newton.scale_of(target), nx.host(target.weights)
     source = references.Quadrature(nx.host(x), np.full(2000, 1.0 / 2000))
     exact = references.newton(source, nx.host(target.atoms), b, reg, tol=1e-10)
-    found = newton.improve(target, x, 0.0 * target.weights, reg)
+    found = newton.improve(Sample(target, x), 0.0 * target.weights, reg)
     rounding = 20.0 * nx.eps * newton.scale_of(target)
     assert -rounding < exact.value - found.value < share * exact.trace / 4000 + rounding
     if relative_reg >= 1e-2:
@@ -185,16 +186,16 @@ def test_value_at_the_maximiser_is_that_of_dense_newton(relative_reg, share, nx)
 def test_value_never_decreases(reg, size, nx):
     target, x = cloud(nx, weights=law("dirichlet", 30), n=300)
     potential = target.centred(nx.array(size * np.random.default_rng(2).normal(size=30)))
-    before = newton.measure(target, x, potential, reg)[0]
-    found = newton.improve(target, x, potential, reg)
+    before = measure(target, x, potential, reg)[0]
+    found = newton.improve(Sample(target, x), potential, reg)
     assert found.value >= before - 10.0 * nx.eps * abs(before)
-    assert found.value == pytest.approx(newton.measure(target, x, found.potential, reg)[0], rel=1e-6)
+    assert found.value == pytest.approx(measure(target, x, found.potential, reg)[0], rel=1e-6)
 
 
 def test_improving_again_changes_little(nx):
     target, x = cloud(nx)
-    once = newton.improve(target, x, 0.0 * target.weights, REG)
-    twice = newton.improve(target, x, once.potential, REG)
+    once = newton.improve(Sample(target, x), 0.0 * target.weights, REG)
+    twice = newton.improve(Sample(target, x), once.potential, REG)
     assert twice.value - once.value < once.trace / (2 * 1500)
 
 
@@ -206,7 +207,8 @@ def test_trace_is_that_of_the_dense_formula(few, nx64, monkeypatch):
     monkeypatch.setattr(newton, "REST", 1e-3)
     monkeypatch.setattr(newton, "LEAST_SHARE", 1.0)  # all points for the curvature
     target, x = cloud(nx64, weights=law("dirichlet", 30))
-    found, b = newton.climb(target, x, near(nx64, target, x, REG, 1e-3), REG), nx64.host(target.weights)
+    start, b = near(nx64, target, x, REG, 1e-3), nx64.host(target.weights)
+    found = newton.climb(Sample(target, x), start, REG)
     hessian = dense(nx64, target, x, found.potential, REG)[1] / REG
     expected = np.trace(np.linalg.pinv(hessian, 1e-10, hermitian=True) @ (np.diag(b) - np.outer(b, b)))
     assert found.trace == pytest.approx(expected - 29 * REG, rel=0.02)
@@ -253,7 +255,7 @@ def test_atom_that_no_point_visits_counts_as_one_point_or_its_weight(kind, nx64)
     weights[8:] = 0.0999, 0.0001
     target = build_target(nx64.array(atoms), nx64.array(weights))
     x = target.local(nx64.array(np.random.default_rng(1).normal(size=(100, 2))))
-    diagonal = nx64.host(kind(target, x, 0.0 * target.weights, REG).diagonal)
+    diagonal = nx64.host(kind(Sample(target, x), 0.0 * target.weights, REG).diagonal)
     np.testing.assert_allclose(diagonal[8:], [0.0999 / 10.99, 0.0001 / 1.01], rtol=1e-6)
     np.testing.assert_allclose(diagonal[:8].sum(), 1.0, rtol=0.02)
 
@@ -272,7 +274,7 @@ def test_trace_of_a_large_regularisation_is_positive(heat, n_atoms, nx):
     """There ``reg A -> diag b - b b^T``: the trace is that of ``Sigma / b``, however small."""
     target, x = cloud(nx, n_atoms=n_atoms, n=1000)
     reg = heat * float(scale_of(target))
-    found = newton.improve(target, x, 0.0 * target.weights, reg)
+    found = newton.improve(Sample(target, x), 0.0 * target.weights, reg)
     blocks = weight_blocks(target, x, found.potential, reg)
     chi = np.concatenate([nx.host(chi) for _, chi in blocks]).astype(float)
     expected = reg * float((chi.var(axis=0) / chi.mean(axis=0)).sum())
@@ -284,10 +286,10 @@ def test_a_promise_too_large_ends_the_climb_before_its_step(nx):
     """The half-iteration before it is kept, for it cannot lower the value."""
     target, x = cloud(nx)
     junk = target.centred(nx.array(3.0 * np.random.default_rng(7).normal(size=30)))
-    before = newton.measure(target, x, junk, REG)[0]
-    found = newton.climb(target, x, junk, REG, most=0.0)
+    before = measure(target, x, junk, REG)[0]
+    found = newton.climb(Sample(target, x), junk, REG, most=0.0)
     assert not found.settled
-    assert before < found.value < newton.improve(target, x, junk, REG).value
+    assert before < found.value < newton.improve(Sample(target, x), junk, REG).value
 
 
 def test_far_starts_take_the_ladder(nx, monkeypatch):
@@ -295,10 +297,10 @@ def test_far_starts_take_the_ladder(nx, monkeypatch):
     target, x = cloud(nx)
     start, ladder, taken = near(nx, target, x, REG), newton._descend, []
     monkeypatch.setattr(newton, "_descend", lambda *args: taken.append(1) or ladder(*args))
-    newton.improve(target, x, start, REG)
+    newton.improve(Sample(target, x), start, REG)
     assert not taken
     junk = [nx.array(30.0 * np.random.default_rng(s).normal(size=30)) for s in (7, 8)]
-    ends = [nx.host(newton.improve(target, x, target.centred(p), REG).potential) for p in junk]
+    ends = [nx.host(newton.improve(Sample(target, x), target.centred(p), REG).potential) for p in junk]
     assert len(taken) == 2
     np.testing.assert_array_equal(*ends)
 
@@ -309,7 +311,7 @@ def test_steps_are_as_long_as_the_gaps_between_points(nx):
     x = np.random.default_rng(0).normal(size=(400, 1))
     x[:200] -= 50.0
     x[200:] += 50.0
-    found = newton.climb(target, target.local(nx.array(x)), 0.0 * target.weights, REG)
+    found = newton.climb(Sample(target, target.local(nx.array(x))), 0.0 * target.weights, REG)
     np.testing.assert_allclose(nx.host(found.marginal), [0.25, 0.75], atol=0.01)
 
 
@@ -317,7 +319,8 @@ def test_products_of_weights_are_no_denormal_numbers(nx):
     target, x = cloud(nx)
     potential = nx.array(1e3 * np.random.default_rng(7).normal(size=30))
     for kind in (newton.Curvature, newton.DenseCurvature):
-        weights = np.concatenate([nx.host(chi) for chi, _ in kind(target, x, potential, REG).weights()])
+        blocks = kind(Sample(target, x), potential, REG).weights()
+        weights = np.concatenate([nx.host(chi) for chi, _ in blocks])
         assert weights.min() ** 2 > np.finfo(nx.dtype).tiny
         np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-5)
 
@@ -338,12 +341,12 @@ def test_unregularised_line_is_solved(uniform, start, nx):
     noise = 0.01 * np.ptp(exact) * rng.normal(size=20)
     target = build(nx, atoms[:, None], weights)
     x = target.local(nx.array(points))
-    found = newton.improve(target, x, nx.array((exact + noise) * (start == "near")), 0.0)
-    value = newton.measure(target, x, nx.array(exact), 0.0)[0]
-    trace = newton.climb(target, x, nx.array(exact), 0.0).trace
+    found = newton.improve(Sample(target, x), nx.array((exact + noise) * (start == "near")), 0.0)
+    value = measure(target, x, nx.array(exact), 0.0)[0]
+    trace = newton.climb(Sample(target, x), nx.array(exact), 0.0).trace
     assert value - found.value < 0.2 * trace / (2 * n)
     assert np.abs(nx.host(found.potential) - exact).max() < 0.01 * np.ptp(exact)
-    marginal = nx.host(newton.measure(target, x, found.potential, 0.0)[1])
+    marginal = nx.host(measure(target, x, found.potential, 0.0)[1])
     assert np.abs(marginal - weights).max() < 0.05
 
 
@@ -352,17 +355,17 @@ def test_unregularised_line_is_solved(uniform, start, nx):
 
 def test_caution_leaves_resolved_atoms_alone(nx):
     target, x = cloud(nx, n=4000)
-    found = newton.improve(target, x, 0.0 * target.weights, REG)
-    assert newton.Fit(target, x, found, REG).cautious() is found.potential
+    found = newton.improve(Sample(target, x), 0.0 * target.weights, REG)
+    assert newton.Fit(Sample(target, x), found, REG).cautious() is found.potential
     light = build(nx, nx.host(target.atoms), law("light", 30))
-    assert newton.Fit(light, x, found, 0.0).cautious() is found.potential
+    assert newton.Fit(Sample(light, x), found, 0.0).cautious() is found.potential
 
 
 def test_caution_lowers_what_few_points_see(nx):
     """More the fewer points an atom receives; those of more than ``RESOLVED`` hardly."""
     target, x = cloud(nx, weights=law("light", 30))
-    found = newton.improve(target, x, 0.0 * target.weights, REG)
-    lowered = nx.host(newton.Fit(target, x, found, REG).cautious()) - nx.host(found.potential)
+    found = newton.improve(Sample(target, x), 0.0 * target.weights, REG)
+    lowered = nx.host(newton.Fit(Sample(target, x), found, REG).cautious()) - nx.host(found.potential)
     expected = 1500 * nx.host(target.weights)
     lowered -= lowered[expected.argmax()]  # the centring adds a constant
     assert (lowered <= 1e-5).all()
@@ -379,9 +382,9 @@ def test_caution_helps_on_fresh_points(nx):
     fresh = target.local(nx.array(rng.normal(size=(20_000, 2))))
     for _ in range(10):
         x = target.local(nx.array(rng.normal(size=(500, 2))))
-        found = newton.improve(target, x, 0.0 * target.weights, 0.5)
-        careful = newton.Fit(target, x, found, 0.5).cautious()
-        masses = [nx.host(newton.measure(target, fresh, p, 0.5)[1]) for p in (found.potential, careful)]
+        found = newton.improve(Sample(target, x), 0.0 * target.weights, 0.5)
+        careful = newton.Fit(Sample(target, x), found, 0.5).cautious()
+        masses = [nx.host(measure(target, fresh, p, 0.5)[1]) for p in (found.potential, careful)]
         light = 500 * b < 1.0
         assert (masses[1][light] <= masses[0][light] * (1.0 + 1e-3)).all()
         errors.append([((m - b) ** 2 / b).sum() for m in masses])
@@ -396,13 +399,13 @@ def test_an_atom_that_no_point_reaches_gets_no_mass(nx):
     weights[60] = 1e-7
     target = build(nx, atoms, weights / weights.sum())
     x, fresh = (target.local(nx.array(rng.normal(size=(n, 2)))) for n in (2000, 100_000))
-    found = newton.improve(target, x, 0.0 * target.weights, 0.1)
-    careful = newton.Fit(target, x, found, 0.1).cautious()
-    masses = [nx.host(newton.measure(target, fresh, p, 0.1)[1]) for p in (found.potential, careful)]
+    found = newton.improve(Sample(target, x), 0.0 * target.weights, 0.1)
+    careful = newton.Fit(Sample(target, x), found, 0.1).cautious()
+    masses = [nx.host(measure(target, fresh, p, 0.1)[1]) for p in (found.potential, careful)]
     assert masses[0][60] > 50.0 * 1e-7
     assert masses[1][60] < 1e-7
     np.testing.assert_allclose(masses[1][:60], masses[0][:60], rtol=0.02)
-    lack = newton.measure(target, x, careful, 0.1)[0] - found.value
+    lack = measure(target, x, careful, 0.1)[0] - found.value
     assert abs(lack) < 0.1 * found.trace / (2.0 * 2000)
 
 
@@ -419,8 +422,8 @@ def test_steps_scale_with_the_data_to_the_bit(factor, reg, nx64):
     for s in (1.0, factor):
         target = build(nx64, atoms * s, weights)
         x = target.local(nx64.array(points * s))
-        out = newton.improve(target, x, 0.0 * target.weights, reg * s * s)
-        careful = newton.Fit(target, x, out, reg * s * s).cautious()
+        out = newton.improve(Sample(target, x), 0.0 * target.weights, reg * s * s)
+        careful = newton.Fit(Sample(target, x), out, reg * s * s).cautious()
         assert math.isfinite(out.trace)
         potentials = (nx64.host(p) / s**2 for p in (out.potential, careful))
         found.append([*potentials, out.value / s**2, out.trace / s**2])
@@ -433,7 +436,7 @@ def test_smoothing_is_narrower_than_a_cell(nx):
     atoms = (np.arange(20) + 0.5)[:, None] / 20
     target = build(nx, atoms)
     x = target.local(nx.array(((np.arange(2000) + 0.5) / 2000)[:, None]))
-    width = newton.smoothing(target, x, 0.0 * target.weights)
+    width = newton.smoothing(Sample(target, x), 0.0 * target.weights)
     chi = nx.host(sweep(target, x, 0.0 * target.weights, width, ("weights",)).weights)
     assert (chi**2).sum(axis=1).mean() >= newton.PURITY
     assert np.sort(chi, axis=1)[:, :-2].sum(axis=1).mean() < 0.1
@@ -443,7 +446,7 @@ def test_smoothing_is_narrower_than_a_cell(nx):
 @pytest.mark.parametrize("n_atoms", [1, 100, 1000])
 def test_curvature_is_of_the_points_and_of_as_many_as_atoms(n_atoms, n, nx):
     target, x = cloud(nx, n_atoms=n_atoms, n=n)
-    few = newton.curvature_of(target, x, 0.0 * target.weights, REG)
+    few = newton.curvature_of(Sample(target, x), 0.0 * target.weights, REG)
     assert min(n, n_atoms) <= few.n <= n
     assert isinstance(few, newton.DenseCurvature) == (n_atoms <= newton.DENSE)
 
@@ -471,9 +474,9 @@ def test_degenerate_data_give_finite_results(name, reg, nx):
     x = target.local(nx.array(points))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        before = newton.measure(target, x, 0.0 * target.weights, reg)[0]
-        found = newton.improve(target, x, 0.0 * target.weights, reg)
-        careful = newton.Fit(target, x, found, reg).cautious()
+        before = measure(target, x, 0.0 * target.weights, reg)[0]
+        found = newton.improve(Sample(target, x), 0.0 * target.weights, reg)
+        careful = newton.Fit(Sample(target, x), found, reg).cautious()
     assert np.isfinite(nx.host(found.potential)).all()
     assert np.isfinite(nx.host(careful)).all()
     assert math.isfinite(found.trace)
@@ -483,7 +486,7 @@ def test_degenerate_data_give_finite_results(name, reg, nx):
 @pytest.mark.parametrize("n", [64, 100, 128, 500])
 def test_a_part_of_quasi_random_points_is_as_even_as_all_of_them(n):
     x = SobolSampler(2, random_state=0)(1024)
-    part = newton.spread(x, n)
+    part = spread(x, n)
     assert n / 2 <= len(part) <= n
     for axis in (0, 1):
         halves = (part[:, axis] < 0.5).mean()

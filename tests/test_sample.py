@@ -1,4 +1,4 @@
-"""Points that are swept again: leaving out atoms that do not matter changes nothing that does."""
+"""Points that are swept again: what is left out, or kept, changes nothing that matters."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,13 @@ from pot_semidiscrete.kernels import sweep
 
 REG = 0.002
 LOST = np.exp(-sample.DEPTH)
+METRICS = {"sqeuclidean": REG, "euclidean": 0.001, "cityblock": 0.001}  # and a small regularisation
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def small_groups(monkeypatch):
-    """Groups of few points, so that small data have many."""
-    for name, value in {"LEAST_ATOMS": 0, "LEAST_ENTRIES": 0, "GROUP": 64, "SMALL": 16}.items():
+    """Groups of few points, so that small data have many; no room to keep all weights."""
+    for name, value in {"LEAST_ATOMS": 0, "LEAST_ENTRIES": 0, "GROUP": 32}.items():
         monkeypatch.setattr(sample, name, value)
 
 
@@ -25,29 +26,45 @@ def problem(nx, d=2, n=700, n_atoms=150, metric=None):
         nx.array(rng.random((n_atoms, d))), nx.array(weights / weights.sum()), metric
     ).detached
     x = target.local(nx.array(rng.random((n, d))))
-    return target, sample.ordered(target, x), nx.array(0.1 * REG * rng.normal(size=n_atoms))
+    return target, sample.Sample(target, x), nx.array(0.1 * REG * rng.normal(size=n_atoms))
 
 
-def full(nx, target, x, potential):
-    """Weights, value and marginal, in double precision."""
-    out = sweep(target, x, potential, REG, ("weights", "c_transform"))
+def full(nx, points, potential, reg=REG):
+    """Weights, value and marginal of all points and atoms, in double precision."""
+    target = points.target
+    out = sweep(target, points.x, potential, reg, ("weights", "c_transform"))
     value = nx.host(out.c_transform).mean() + nx.host(target.weights) @ nx.host(potential)
     chi = nx.host(out.weights)
     return chi, value, chi.mean(axis=0)
 
 
+def dense(nx, points, blocks):
+    """Blocks of weights and the atoms of their columns as one matrix."""
+    rows = []
+    for chi, near in blocks:
+        rows.append(np.zeros((chi.shape[0], points.target.weights.shape[0])))
+        rows[-1][:, near] = nx.host(chi)
+    return np.concatenate(rows)
+
+
+# Groups.
+
+
 @pytest.mark.parametrize("d", [1, 2, 3])
-def test_order_keeps_the_points_and_brings_near_ones_together(d, nx):
+def test_groups_hold_all_points_and_lie_together(d, nx, small_groups):
     target = problem(nx, d)[0]
-    rng = np.random.default_rng(d)
-    before = nx.array(rng.normal(size=(700, d)))
-    after = nx.host(sample.ordered(target, before))
-    np.testing.assert_array_equal(np.unique(nx.host(before), axis=0), np.unique(after, axis=0))
+    before = nx.array(np.random.default_rng(d).normal(size=(700, d)))
+    points = sample.Sample(target, before)
+    assert points.grouped == nx.in_groups
     if not nx.in_groups:
-        np.testing.assert_array_equal(after, nx.host(before))
+        np.testing.assert_array_equal(nx.host(points.x), nx.host(before))
         return
-    step = lambda points: np.linalg.norm(np.diff(points, axis=0), axis=1).mean()
-    assert step(after) < 0.5 * step(nx.host(before))
+    after = nx.host(points.x)
+    np.testing.assert_array_equal(np.unique(nx.host(before), axis=0), np.unique(after, axis=0))
+    center, half = nx.host(points.center), nx.host(points.half)
+    for k, start in enumerate(range(0, 700, 32)):
+        assert (np.abs(after[start : start + 32] - center[k]) <= half[k] * (1.0 + 1e-5) + 1e-6).all()
+    assert np.median(half) < 0.2 * np.ptp(nx.host(before))
 
 
 MOVES = {  # of potentials, in units of reg, and whether all atoms are then taken
@@ -56,70 +73,138 @@ MOVES = {  # of potentials, in units of reg, and whether all atoms are then take
     "one up": (30.0 * (np.arange(150) == 7), False),
     "one down": (-30.0 * (np.arange(150) == 7), False),
     "constant": (100.0, False),
-    "large": (30.0 * np.random.default_rng(5).normal(size=150), True),
+    "large": (100.0 * np.random.default_rng(5).normal(size=150), False),
 }
 
 
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("move", MOVES)
-def test_measure_is_that_of_all_atoms(move, nx):
-    target, x, base = problem(nx)
-    found, (raised, whole) = sample.Sample(target, x, REG), MOVES[move]
-    found.measure(base)
-    potential = base + nx.array(REG * raised * np.ones(150))
-    near, b = found._near(potential), nx.host(target.weights)
-    value, marginal = found.measure(potential)
-    chi, expected, mass = full(nx, target, x, potential)
-    lost = 2.0 * LOST + 10.0 * nx.eps / REG  # and rounded
-    assert abs(value - expected) < lost * (REG + abs(expected))
+def test_groups_measure_what_all_atoms_do(move, metric, nx, small_groups):
+    reg = METRICS[metric]
+    target, points, base = problem(nx, metric=metric)
+    potential = base + nx.array(reg * MOVES[move][0] * np.ones(150))
+    value, marginal = points.measure(potential, reg)
+    chi, expected, mass = full(nx, points, potential, reg)
+    b = nx.host(target.weights)
+    lost = 2.0 * LOST + 10.0 * nx.eps / reg  # and rounded
+    assert abs(value - expected) < lost * (reg + abs(expected))
     np.testing.assert_allclose(nx.host(marginal), mass, rtol=lost, atol=lost * b.min())
-    assert (near is None) == (whole or not nx.in_groups)
+    squares = nx.host(points.squares(potential, reg))
+    np.testing.assert_allclose(squares, (chi**2).sum(axis=0), rtol=lost, atol=lost * b.min())
+    near = points._near(potential, reg) if nx.in_groups else None
+    if move != "large":
+        assert (near is None) == (not nx.in_groups)
     for k, atoms in enumerate(near or []):
         out = np.setdiff1d(np.arange(150), atoms)
-        assert (chi[64 * k : 64 * (k + 1), out] < 1.01 * LOST * b[out]).all()
+        assert (chi[32 * k : 32 * (k + 1), out] <= 1.01 * LOST * b[out]).all()
 
 
-def test_measure_of_no_number_is_none(nx):
-    target, x, base = problem(nx)
-    found = sample.Sample(target, x, REG)
-    found.measure(base)
-    assert np.isnan(found.measure(np.nan * base)[0])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_measure_of_no_number_is_none(grouped, nx, request):
+    if grouped:
+        request.getfixturevalue("small_groups")
+    _, points, base = problem(nx)
+    points.measure(base, REG)
+    assert np.isnan(points.measure(np.nan * base, REG)[0])
 
 
-def test_a_large_regularisation_has_no_groups(nx):
-    target, x, base = problem(nx)
-    found = sample.Sample(target, x, 100.0 * REG)
-    found.measure(base)
-    assert not found.grouped
-    assert found.heights is None
+def test_a_large_regularisation_takes_all_atoms(nx, small_groups):
+    _, points, base = problem(nx)
+    if nx.in_groups:
+        assert points._near(base, REG) is not None
+        assert points._near(base, 100.0 * REG) is None
+    value, _ = points.measure(base, 100.0 * REG)
+    assert value == pytest.approx(full(nx, points, base, 100.0 * REG)[1], rel=10.0 * nx.eps)
 
 
-def test_metrics_of_users_are_called_with_all_atoms(nx):
+def test_metrics_of_users_are_called_with_all_atoms(nx, small_groups):
     atoms = nx.array(np.random.default_rng(0).random((150, 2)))
     offset = nx.array(np.linspace(0.0, 1e-3, 150))
     metric = lambda x, y: ((x[:, None, :] - y[None, :, :]) ** 2).sum(-1) + offset[None, :]
     target = build_target(atoms, metric=metric).detached
-    found = newton.improve(target, nx.array(np.random.default_rng(1).random((700, 2))), 0 * offset, REG)
-    assert found.value > 0.0
+    points = sample.Sample(target, nx.array(np.random.default_rng(1).random((700, 2))))
+    assert not points.grouped
+    assert newton.improve(points, 0 * offset, REG).value > 0.0
 
 
-def test_groups_are_the_weights(nx):
-    target, x, potential = problem(nx)
-    chi = sweep(target, x, potential, REG, ("weights",)).weights
-    found, whole = np.zeros(chi.shape), nx.host(chi)
-    for k, (part, near) in enumerate(sample.groups(target, chi)):
-        found[16 * k : 16 * k + part.shape[0], near] = part
-    assert (found <= whole).all()
-    assert (whole - found < LOST * nx.host(target.weights)).all()
-    if nx.in_groups:  # of points that lie together
-        assert (found > 0).mean() < 0.6
+# Weights that are kept.
 
 
-def test_curvature_of_groups_is_that_of_all_weights(nx):
-    target, x, potential = problem(nx)
-    curvature = newton.Curvature(target, x, potential, REG)
-    chi, _, mass = full(nx, target, x, potential)
+@pytest.mark.parametrize("move", MOVES)
+def test_kept_weights_measure_what_a_sweep_does(move, nx, monkeypatch):
+    target, points, base = problem(nx, d=5)
+    assert points.has_room
+    points.measure(base, REG)
+    kept = points.kept
+    potential = base + nx.array(REG * MOVES[move][0] * np.ones(150))
+    reached = kept.reaches(potential, REG)
+    assert reached or move == "large"
+    value, marginal = points.measure(potential, REG)
+    squares = nx.host(points.squares(potential, REG))
+    assert points.kept is kept
+    chi, expected, mass = full(nx, points, potential)
+    b, lost = nx.host(target.weights), 20.0 * nx.eps / REG
+    assert abs(value - expected) < lost * (REG + abs(expected))
+    np.testing.assert_allclose(nx.host(marginal), mass, rtol=lost, atol=lost * b.min())
+    np.testing.assert_allclose(squares, (chi**2).sum(axis=0), rtol=lost, atol=lost * b.min())
+
+
+def test_nothing_is_kept_without_room(nx, monkeypatch):
+    monkeypatch.setattr(sample, "LARGEST_KEPT", 150 * 700 - 1)
+    _, points, base = problem(nx, d=5)
+    found = points.measure(base, REG)
+    assert points.kept is None
+    monkeypatch.setattr(sample, "LARGEST_KEPT", 150 * 700)
+    _, roomy, _ = problem(nx, d=5)
+    kept = roomy.measure(base, REG)
+    assert roomy.kept is not None
+    assert kept[0] == pytest.approx(found[0], rel=10.0 * nx.eps)
+
+
+def test_kept_weights_are_those_of_one_regularisation(nx):
+    _, points, base = problem(nx, d=5)
+    for reg in (REG, 10.0 * REG, 0.0):
+        expected = full(nx, points, base, reg)[1]
+        assert points.measure(base, reg)[0] == pytest.approx(expected, rel=20.0 * nx.eps)
+
+
+@pytest.mark.parametrize("kind", ["grouped", "kept", "neither"])
+@pytest.mark.parametrize(("step", "first"), [(1, 0), (3, 0), (9, 4), (701, 3)])
+def test_weights_are_of_every_so_manieth_point(step, first, kind, nx, request, monkeypatch):
+    if kind == "grouped":
+        request.getfixturevalue("small_groups")
+    monkeypatch.setattr(sample, "LARGEST_KEPT", 10**9 if kind == "kept" else 0)
+    monkeypatch.setattr(sample, "block_rows", lambda *_: 64)
+    _, points, base = problem(nx)
+    points.measure(base, REG)
+    potential = base + nx.array(0.3 * REG * np.random.default_rng(5).normal(size=150))
+    found = dense(nx, points, points.weights(potential, REG, step, first))
+    chi = full(nx, points, potential)[0][first::step]
+    np.testing.assert_allclose(found, chi, atol=2.0 * LOST + 10.0 * nx.eps / REG)
+
+
+def test_weights_far_from_those_kept_are_kept_anew(nx):
+    _, points, base = problem(nx, d=5)
+    points.measure(base, REG)
+    kept = points.kept
+    potential = base + nx.array(1e4 * REG * np.random.default_rng(5).normal(size=150))
+    found = dense(nx, points, points.weights(potential, REG))
+    assert points.kept is not kept
+    np.testing.assert_allclose(found, full(nx, points, potential)[0], atol=1e4 * nx.eps)
+
+
+# What Newton's method makes of them.
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_curvature_is_that_of_all_weights(grouped, nx, request):
+    if grouped:
+        request.getfixturevalue("small_groups")
+    _, points, potential = problem(nx)
+    curvature = newton.Curvature(points, potential, REG)
+    chi, _, mass = full(nx, points, potential)
     vectors = np.random.default_rng(3).normal(size=(4, 150))
-    b, rounding = nx.host(target.weights), 100.0 * nx.eps
+    b, rounding = nx.host(points.target.weights), 100.0 * nx.eps / REG**0.5
     np.testing.assert_allclose(nx.host(curvature.mean), mass, rtol=rounding, atol=2.0 * LOST * b.max())
     expected = nx.host(curvature.diagonal) * vectors - vectors @ chi.T @ chi / len(chi)
     scale = np.abs(expected).max()
@@ -129,14 +214,16 @@ def test_curvature_of_groups_is_that_of_all_weights(nx):
     assert curvature.least_trace() == pytest.approx(trace, rel=1e-3)
 
 
-def test_improving_by_groups_reaches_the_same_maximum(nx, monkeypatch):
+@pytest.mark.parametrize("d", [2, 5])
+def test_improving_with_less_work_reaches_the_same_maximum(d, nx, monkeypatch, small_groups):
     monkeypatch.setattr(newton, "DENSE", 0)
-    target, x, potential = problem(nx, n=3000)
     values = []
-    for least in (0, 10**9):
+    for kept, least in ((0, 10**9), (0, 0), (10**9, 10**9)):
+        monkeypatch.setattr(sample, "LARGEST_KEPT", kept)
         monkeypatch.setattr(sample, "LEAST_ENTRIES", least)
-        found = newton.improve(target, x, potential, REG, 1e-3)
+        target, points, potential = problem(nx, d, n=3000)
+        found = newton.improve(points, potential, REG, 1e-3)
         chance = found.trace / (2.0 * 3000)
-        values.append(sample.measure(target, x, found.potential, REG)[0])
+        values.append(sample.measure(target, points.x, found.potential, REG)[0])
         assert found.value == pytest.approx(values[-1], abs=0.01 * chance)
-    assert abs(values[0] - values[1]) < 0.01 * chance
+    assert np.ptp(values) < 0.02 * chance

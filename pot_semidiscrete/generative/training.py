@@ -15,6 +15,7 @@ from ..certificates import marginal_chi_square
 from ..diagnostics import diagnose
 from ..kernels import on_host
 from ..newton import RESOLVED, improve
+from ..sample import Sample
 from ..samplers import NormalSampler, resolve_random
 from ._checkpoint import Checkpoint, check_path, problem_of, restore, shapes, state_of
 from ._optimizers import (
@@ -462,7 +463,7 @@ def _diagnosis(target, x, potential):
     """
     half = x[::2]
     if len(half) * float(target.weights.min()) > RESOLVED:
-        x, potential = x[1::2], improve(target, half, potential, 0.0).potential
+        x, potential = x[1::2], improve(Sample(target, half), potential, 0.0).potential
     return diagnose(target, x, potential, 0.0)
 
 

@@ -31,8 +31,6 @@ class Sweep:
         ``sum_i members_ik chi_ij``.
     colsquare : array, shape (n_support,)
         ``sum_i chi_ij^2``.
-    blockmax : array, shape (n_blocks, n_support)
-        ``max_i chi_ij`` over the rows of each block.
     gradient : array, shape (n, d)
         ``sum_j chi_ij d_x c(x_i, y_j)``.
     map : array, shape (n, d)
@@ -49,7 +47,6 @@ class Sweep:
     colsum: Any = None
     groupsum: Any = None
     colsquare: Any = None
-    blockmax: Any = None
     gradient: Any = None
     map: Any = None
     average: Any = None
@@ -69,7 +66,6 @@ _REDUCTIONS = {
     "colsum": lambda target, x, block, *_: block.colsum(),
     "groupsum": lambda target, x, block, members, *_: block.groupsum(members),
     "colsquare": lambda target, x, block, *_: block.colsquare(),
-    "blockmax": lambda target, x, block, *_: block.highest()[None, :],
     "gradient": lambda target, x, block, *_: target.cost.pullback(x, target.atoms, block, target.nx),
     "map": lambda target, x, block, *_: block.average(target.atoms),
     "average": lambda target, x, block, members, values: block.average(values[:, None])[:, 0],
@@ -166,6 +162,15 @@ def weight_blocks(target, x, potential, reg):
     for start in range(0, x.shape[0], step):
         rows = x[start : start + step]
         yield rows, sweep(target, rows, potential, reg, ("weights",)).weights
+
+
+def kept_blocks(target, x, potential, reg):
+    """Blocks of the weights of the points `x`, all to be kept: one by one, in memory of their own."""
+    kernel = select(target.nx)(target, potential, reg)
+    memory, step = kernel.memory(x), block_rows(target, x)
+    for start in range(0, x.shape[0], step):
+        kernel.buffer = None if memory is None else memory[start : start + step]
+        yield kernel(x[start : start + step])
 
 
 def mean_cost(target, x, weights=None):

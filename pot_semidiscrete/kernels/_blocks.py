@@ -37,13 +37,6 @@ class SoftBlock:
         shares *= shares
         return self.nx.dot((1e10 * self.inverse) ** 2, shares) / 1e20
 
-    def highest(self):
-        """``max_i chi_ij``; the shares are spent: to be asked for last."""
-        nx, shares = self.nx, self.shares
-        shares *= self.inverse[:, None]
-        # torch's maximum along an axis looks for its place, too
-        return nx.from_numpy(nx.to_numpy(shares).max(axis=0), type_as=shares)
-
     def average(self, values):
         """``sum_j chi_ij values_j`` for ``values`` of shape (n_atoms, k)."""
         return self.nx.dot(self.shares, values) * self.inverse[:, None]

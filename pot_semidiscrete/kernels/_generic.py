@@ -45,6 +45,10 @@ class Kernel:
         row = target.cost.row(x, nx)
         return self.soft(scores, row) if self.reg > 0 else self.hard(scores, row)
 
+    def memory(self, rows):
+        """Where the scores of these rows can go, if they can be told where, and stay."""
+        return None
+
     def matmul(self, u, v):
         return self.nx.dot(u, v.T)
 

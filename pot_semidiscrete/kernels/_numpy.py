@@ -43,6 +43,9 @@ class NumpyKernel(Kernel):
         self.power, self.unit = fastest_power(potential.dtype.char)
         super().__init__(target, potential, reg)
 
+    def memory(self, rows):
+        return np.empty((len(rows), len(self.bias)), rows.dtype)
+
     def room(self, rows):
         """Where the scores of these rows go."""
         if self.buffer is None or len(self.buffer) < len(rows):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from ._blocks import HardBlock, SoftBlock
@@ -26,13 +27,17 @@ class TorchKernel(Kernel):
     buffer = None
     unit = math.log(2.0)  # on a processor, torch.exp2 takes less than half of the time of torch.exp
 
+    def memory(self, rows, allocate=np.empty):
+        shape = (rows.shape[0], self.bias.shape[0])
+        if rows.is_cpu:  # NumPy asks for large pages
+            return torch.from_numpy(allocate(shape, rows.numpy().dtype))
+        return rows.new_empty(shape)
+
     def room(self, rows):
         """Where the scores of these rows go."""
         n = rows.shape[0]
         if self.buffer is None or self.buffer.shape[0] < n:
-            shape, on_host = (n, self.bias.shape[0]), rows.is_cpu
-            memory = scratch(shape, rows.numpy().dtype) if on_host else rows.new_empty(shape)
-            self.buffer = torch.from_numpy(memory) if on_host else memory
+            self.buffer = self.memory(rows, scratch)
         return self.buffer[:n]
 
     def matmul(self, u, v):
