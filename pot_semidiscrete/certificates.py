@@ -159,8 +159,8 @@ def bound(target, evaluation, potential, reg, fit=None):
         That of the evaluation.
     reg : float
     fit : Fit, optional
-        Points to bound the cost with from above, and what was fitted to them; the samples of the
-        evaluation if there are more of those.
+        Points to bound the cost with from above, and what was fitted to them; otherwise the samples of
+        the evaluation.
 
     Returns
     -------
@@ -169,8 +169,7 @@ def bound(target, evaluation, potential, reg, fit=None):
     x = evaluation.points
     n, stderr = x.shape[0], evaluation.value_stderr
     value, marginal = evaluation.precise, evaluation.marginal
-    own = fit is None or fit.points.shape[0] < n
-    known = None if own else fit.outcome.curvature
+    known = None if fit is None else fit.outcome.curvature
     if known is None:
         sample = Sample(target, x)
         found = improve(sample, potential, reg, ROUGHLY, (value, marginal))
@@ -184,7 +183,7 @@ def bound(target, evaluation, potential, reg, fit=None):
             counts, lacks = deviations(target, evaluation)
             excess, stderr_excess = paired(counts, known.gains(lacks))
             gain, clear = chance + excess, excess > CLEAR * stderr_excess
-    cost, deviation = _feasible(Fit(sample, found, reg) if own else fit, n)
+    cost, deviation = _feasible(fit or Fit(sample, found, reg), n)
     interval = (value - NORMAL_975 * stderr, cost + NORMAL_975 * deviation)
     return Bounds(interval, max(gain, 0.0), chance, clear)
 
@@ -217,14 +216,35 @@ def _feasible(fit, n):
     return float(cost), math.sqrt(max(variance, 0.0))
 
 
-def suboptimality(bounds, trace, n_samples):
-    """Estimate of ``H(psi*) - H(psi)`` of the average of a run, corrected by Newton's method.
+def certificate(target, evaluation, potential, reg, fit, trace, n_samples):
+    """Interval of the transport cost, and estimate of ``H(psi*) - H(psi)``, of the end of a run.
 
-    What the samples of the run allow at best, ``trace / (2 n_samples)``, unless fresh samples show
-    clearly that it is more; they are too few to see that it is not less.
+    The average of a run, corrected by Newton's method, lacks what the samples of the run allow at best,
+    ``trace / (2 n_samples)``, unless fresh samples show clearly that it is more; they are too few to see
+    that it is not less.
+
+    Parameters
+    ----------
+    target, evaluation, potential, reg, fit
+        As in :func:`bound`.
+    trace : float or None
+        That of the samples of the run; of the evaluation's if not known.
+    n_samples : int
+        Of the run.
+
+    Returns
+    -------
+    interval : tuple of float
+    suboptimality : float
     """
+    found = bound(target, evaluation, potential, reg, fit)
+    excess = max(found.gain - found.chance, 0.0)
+    if n_samples == 0:
+        return found.interval, excess
+    if trace is None:
+        trace = found.chance * 2.0 * evaluation.points.shape[0]
     limit = trace / (2.0 * n_samples)
-    return max(bounds.gain - bounds.chance, limit) if bounds.clear else limit
+    return found.interval, max(excess, limit) if found.clear else limit
 
 
 def upper_bound(estimate, quantile=NORMAL_95):

@@ -15,17 +15,8 @@ from .kernels import block_rows, sweep
 from .samplers import resolve_random
 
 _FORMAT = 1
-_SAVED = (
-    "reg",
-    "n_iter",
-    "n_samples",
-    "converged",
-    "value_stderr",
-    "value_interval",
-    "suboptimality",
-    "chi2",
-    "chi2_stderr",
-)
+_SAVED = ("reg", "n_iter", "n_samples", "converged", "value_stderr", "chi2", "chi2_stderr")
+_CERTIFICATE = ("value_interval", "suboptimality")
 _ABSENT = {
     "potentials": "the source potential is a function: see c_transform(x)",
     "potential_a": "the source potential is a function: see c_transform(x)",
@@ -105,8 +96,7 @@ class SemiDiscreteResult(OTResult):
         self.n_samples = facts.pop("n_samples", 0)
         self.converged = self._status == "converged"
         self._marginal = None
-        self.value_interval = facts.pop("value_interval", None)
-        self.suboptimality = facts.pop("suboptimality", float("nan"))
+        self._certificate = facts.pop("certificate", (None, float("nan")))
         self.value_stderr = self.chi2 = self.chi2_stderr = float("nan")
         if evaluation is not None:
             self._value, self._value_linear = evaluation.value, evaluation.value_linear
@@ -137,6 +127,22 @@ class SemiDiscreteResult(OTResult):
     def marginal_b(self):
         """Mass that the plan of the potential gives to each atom."""
         return self._marginal
+
+    @property
+    def value_interval(self):
+        """It holds the transport cost with 95% confidence."""
+        return self._certified()[0]
+
+    @property
+    def suboptimality(self):
+        """Estimate of what the semi-dual value at the potential lacks."""
+        return self._certified()[1]
+
+    def _certified(self):
+        """Interval and sub-optimality, now if they were not needed before."""
+        if callable(self._certificate):
+            self._certificate = self._certificate()
+        return self._certificate
 
     @property
     def citation(self):
@@ -227,7 +233,7 @@ class SemiDiscreteResult(OTResult):
         """
         target = self._target
         host = target.nx.to_numpy
-        meta = {name: getattr(self, name) for name in _SAVED}
+        meta = {name: getattr(self, name) for name in _SAVED + _CERTIFICATE}
         meta |= {"format": _FORMAT, "status": self._status, "metric": target.cost.name}
         meta |= {name: None if v is None else float(v) for name, v in self._scalars().items()}
         arrays = {
@@ -298,8 +304,8 @@ class SemiDiscreteResult(OTResult):
         )
         for name in _SAVED:
             setattr(result, name, meta[name])
-        if result.value_interval is not None:
-            result.value_interval = tuple(result.value_interval)
+        interval, suboptimality = (meta[name] for name in _CERTIFICATE)
+        result._certificate = (None if interval is None else tuple(interval), suboptimality)
         result._value, result._value_linear = (
             None if meta[name] is None else like(meta[name]) for name in result._scalars()
         )

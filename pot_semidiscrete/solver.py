@@ -1,5 +1,6 @@
 """The solver: sample, step, look, correct, stop."""
 
+import functools
 import math
 import warnings
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from . import ascent
 from ._run import Progress, SemiDiscreteWarning, guarded
 from ._target import build_target, check_init_potential, check_reg
 from ._validation import check_callable, check_count, check_real
-from .certificates import NORMAL_95, NORMAL_99, bound, evaluate, suboptimality, upper_bound
+from .certificates import NORMAL_95, NORMAL_99, certificate, evaluate, upper_bound
 from .newton import ENOUGH, EVENLY, Fit, improve
 from .result import SemiDiscreteResult
 from .sample import Sample
@@ -99,7 +100,7 @@ class Solver:
         self.window = Window(max_memory, target.nx)
         self.n_iter, self.n_seen, self.corrected_at = 0, 0, 0
         self.status, self.evaluation, self.fit = "max_iter", None, None
-        self.bounds, self.trace = None, None
+        self.trace, self.certificate = None, (None, math.nan)
         self.values, self.levels, self.checks = [], [], []
 
     def iterate(self):
@@ -165,9 +166,16 @@ class Solver:
         return self.evaluation
 
     def certify(self):
-        """Bound the transport cost, by the evaluation of the final estimate."""
-        found = self.look(LEAST_CERTIFICATE)
-        self.bounds = bound(self.target, found, self.dual.average, self.reg, self.fit)
+        """Bound the transport cost, by the evaluation of the final estimate.
+
+        If there are fewer samples than in that, it would take longer than the run: when it is asked for.
+        """
+        found, fit = self.look(LEAST_CERTIFICATE), self.fit
+        if fit is not None and fit.points.shape[0] < found.points.shape[0]:
+            fit = None
+        facts = (found, self.dual.average, self.reg, fit, self.trace, self.n_seen)
+        later = functools.partial(certificate, self.target, *facts)
+        self.certificate = later if fit is None else later()
 
     def check(self, tol):
         """Tell whether the marginal error of the corrected estimate is below `tol`, at 95%."""
@@ -200,15 +208,6 @@ class Solver:
             facts["chi2"] = self.checks[-1][1]
         return facts
 
-    def suboptimality(self):
-        """What is missing to the maximum of the semi-dual; NaN before it was measured."""
-        if self.bounds is None:
-            return math.nan
-        if self.n_seen == 0:
-            return max(self.bounds.gain - self.bounds.chance, 0.0)
-        trace = self.bounds.chance * 2.0 * self.evaluation.points.shape[0]
-        return suboptimality(self.bounds, trace if self.trace is None else self.trace, self.n_seen)
-
     def result(self):
         """What was reached."""
         nx, target = self.target.nx, self.target
@@ -230,8 +229,7 @@ class Solver:
             potential,
             self.reg,
             self.evaluation,
-            value_interval=None if self.bounds is None else self.bounds.interval,
-            suboptimality=self.suboptimality(),
+            certificate=self.certificate,
             status=self.status,
             n_iter=self.n_iter,
             n_samples=self.draw.n_samples,

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import references
-from pot_semidiscrete import newton
+from pot_semidiscrete import newton, sample
 from pot_semidiscrete._target import build_target
 from pot_semidiscrete.dual import scale_of
 from pot_semidiscrete.kernels import sweep, weight_blocks
@@ -212,6 +212,58 @@ def test_trace_is_that_of_the_dense_formula(few, nx64, monkeypatch):
     hessian = dense(nx64, target, x, found.potential, REG)[1] / REG
     expected = np.trace(np.linalg.pinv(hessian, 1e-10, hermitian=True) @ (np.diag(b) - np.outer(b, b)))
     assert found.trace == pytest.approx(expected - 29 * REG, rel=0.02)
+
+
+@pytest.mark.parametrize("rows", [0.7, 2.0, 16.0])
+def test_trace_of_few_points_for_each_atom_is_told_by_others(rows, nx, monkeypatch):
+    """200 atoms in dimension 5: the inverse of what few points show is much too large."""
+    rng, n_atoms, reg = np.random.default_rng(0), 200, 0.5
+    target = build(nx, rng.normal(size=(n_atoms, 5)))
+    many = target.local(nx.array(rng.normal(size=(20_000, 5))))
+    potential = newton.improve(Sample(target, many), 0.0 * target.weights, reg).potential
+    hessian = dense(nx, target, many, potential, reg)[1] / reg
+    b = nx.host(target.weights)
+    exact = np.trace(np.linalg.pinv(hessian, 1e-6, hermitian=True) @ (np.diag(b) - np.outer(b, b)))
+    exact -= reg * (n_atoms - 1)
+    for name, value in {"DENSE": 0, "LEAST_SHARE": 0, "LEAST_ROWS": 0}.items():
+        monkeypatch.setattr(newton, name, value)
+    monkeypatch.setattr(newton, "USUAL_STORE", rows * n_atoms**2)
+    found, plain = [], []
+    for seed in range(4):
+        x = target.local(nx.array(np.random.default_rng(seed).normal(size=(10_000, 5))))
+        curvature = newton.curvature_of(Sample(target, x), potential, reg)
+        found.append(curvature.trace() - reg * (n_atoms - 1))
+        signs, vectors = newton.probes(target)
+        plain.append(curvature._whole(signs, curvature.solve(vectors, 0.0)) - reg * (n_atoms - 1))
+    assert 0.7 * exact < np.mean(found) < 1.15 * exact
+    assert abs(np.mean(found) - exact) < 0.02 * exact + abs(np.mean(plain) - exact)
+    if rows == 2.0:
+        assert np.mean(plain) > 1.15 * exact
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_step_that_disappoints_is_compared_with_a_damped_one(kept, nx, monkeypatch):
+    """Of 1.2 points for each atom: the better of two, solved for at once."""
+    monkeypatch.setattr(sample, "LARGEST_KEPT", 10**9 if kept else 0)
+    target, x = cloud(nx, n_atoms=300, n=4000, d=5)
+    monkeypatch.setattr(newton, "USUAL_STORE", 0)
+    monkeypatch.setattr(newton, "LEAST_ROWS", 1.2)
+    monkeypatch.setattr(newton, "LEAST_SHARE", 0.0)
+    points, potential = Sample(target, x), near(nx, target, x, REG, 0.5)
+    value, marginal = points.measure(potential, REG)
+    curvature = newton.curvature_of(points, potential, REG)
+    assert curvature.step > 1
+    gradient = target.weights - marginal
+    steps, _ = curvature.newton(gradient, 0.0)
+    promised = 0.5 * float((gradient * steps[0]).sum())
+    values = [newton._tried(curvature, potential, REG, steps, gradient, k)[1] for k in (0, 1)]
+    assert values[0] < value + newton.DISAPPOINTING * promised
+    (_, reached, _), failures = newton._search(
+        curvature, potential, REG, steps, gradient, value, promised
+    )
+    assert reached == pytest.approx(max(values), rel=1e-6)
+    assert failures == int(values[1] > values[0])
+    assert reached > value
 
 
 def estimates(modes, noise=0.0, error=0.1, n=300, n_probes=6, n_seeds=200):
