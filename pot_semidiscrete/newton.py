@@ -18,7 +18,7 @@ from scipy.linalg import lapack
 from .dual import scale_of
 from .envelope import full_precision, no_grad
 from .kernels import mean_cost, sweep
-from .sample import LEAST_ATOMS, Sample, plus, spread, stride
+from .sample import ALL, LEAST_ATOMS, Sample, plus, spread, stride
 
 LARGEST_STORE = 2**25  # entries of the weights kept for one solve; beyond, they are recomputed
 USUAL_STORE = 2**21
@@ -198,9 +198,10 @@ class Curvature:
         """Curvature along steps for some vectors of other points, over that of these, where it is small.
 
         With n points for each atom, and all directions alike, the trace of the inverse is
-        1 / (1 - 1 / n) times too large (Marchenko and Pastur, 1967), and this the square of that.
+        1 / (1 - 1 / n) times too large (Marchenko and Pastur, 1967), and this the square of that. Where
+        each point is shared by few atoms there is little of that noise.
         """
-        if self.step == 1:
+        if self.step == 1 or (self.kept and all(near is not ALL for _, near in self.kept)):
             return 1.0
         v, nx = self.inner(steps), self.target.nx
         n_rows = others = 0.0
