@@ -412,7 +412,7 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
             break
         little = enough * trace / (2.0 * n)
         # not worth a trial; on the way to reg = 0, and there, steps that gain next to nothing find ties
-        if reg > 0 and enough <= ENOUGH and promised < 0.5 * little:
+        if reg > 0 and enough <= ENOUGH and promised < 0.25 * little:
             settled = True
             break
         (moved, reached, mass), failures = _search(
@@ -440,7 +440,8 @@ def _tried(curvature, potential, reg, *trial):
 def _search(curvature, potential, reg, steps, gradient, value, promised):
     """Where a step leads, with value and marginal, and after how many failures.
 
-    It is shortened until the value does not fall; if the first trial of a longer step did well, it is
+    It is shortened until the value does not fall, and the better of two is taken if it rises by less
+    than was hoped for; if the first trial of a longer step did well, it is
     lengthened while the value grows: between points that lie far apart the value is a straight line.
     """
     found = _tried(curvature, potential, reg, steps, gradient, 0)
@@ -448,9 +449,9 @@ def _search(curvature, potential, reg, steps, gradient, value, promised):
     for k in range(1, MAX_FAILURES + 1):
         if found[1] >= wished:
             break
+        failures = failures if found[1] >= value else k
         other, wished = _tried(curvature, potential, reg, steps, gradient, k), value
-        if not found[1] >= other[1]:
-            found, failures = other, k
+        found = found if found[1] >= other[1] else other
     nx, longest = curvature.target.nx, LARGEST_STEP
     length = float(nx.max(nx.abs(steps[0])))
     while failures == 0 and found[1] > value and length > longest * curvature.reg:
