@@ -18,7 +18,7 @@ from scipy.linalg import lapack
 from .dual import scale_of
 from .envelope import full_precision, no_grad
 from .kernels import mean_cost, sweep
-from .sample import ALL, LEAST_ATOMS, Sample, plus, spread, stride
+from .sample import LEAST_ATOMS, Sample, plus, spread, stride
 
 LARGEST_STORE = 2**25  # entries of the weights kept for one solve; beyond, they are recomputed
 USUAL_STORE = 2**21
@@ -108,6 +108,7 @@ class Curvature:
     def __init__(self, sample, potential, reg, step=1):
         self.sample, self.potential, self.reg, self.step = sample, potential, reg, step
         self.target, self.n, self.kept = sample.target, -(-sample.x.shape[0] // step), None
+        self.shared_by_few = True  # until a block is seen of which all atoms have a part
         b = self.target.weights
         if self.n * b.shape[0] <= LARGEST_STORE:
             self.kept = list(self.weights())
@@ -125,6 +126,7 @@ class Curvature:
             return
         for chi, near in self.sample.weights(self.potential, self.reg, self.step):
             chi += LEAST_WEIGHT
+            self.shared_by_few = self.shared_by_few and not isinstance(near, slice)
             yield chi, near
 
     def inner(self, array):
@@ -176,11 +178,12 @@ class Curvature:
         They say it by the bound from below ``(v^T s)^2 / (s^T A s) <= v^T A^+ v``, for any s.
         """
         whole, excess = self._whole(signs, steps), self.excess(vectors, steps)
-        if excess > NOISY:
+        if excess > NOISY or whole > STEEP * self.reg * signs.shape[1]:
+            self.least_damping = self.slight_damping
             steps = self.solve(vectors, self.slight_damping)
             other, less = self._whole(signs, steps), self.excess(vectors, steps)
-            if other / less > whole / excess:
-                whole, excess, self.least_damping = other, less, self.slight_damping
+            if excess == 1.0 or other / less > whole / excess:
+                whole, excess = other, less
         return whole * excess**-0.5
 
     def _whole(self, signs, steps):
@@ -201,15 +204,16 @@ class Curvature:
         1 / (1 - 1 / n) times too large (Marchenko and Pastur, 1967), and this the square of that. Where
         each point is shared by few atoms there is little of that noise.
         """
-        if self.step == 1 or (self.kept and all(near is not ALL for _, near in self.kept)):
+        v, nx = self.inner(steps) / self.reg, self.target.nx
+        own = float(nx.sum(vectors * steps)) / self.reg
+        if self.step == 1 or self.shared_by_few or not own > 0.0:
             return 1.0
-        v, nx = self.inner(steps), self.target.nx
         n_rows = others = 0.0
-        for chi, near in self.sample.weights(self.potential, self.reg, 3 * self.step, self.step // 2):
+        for chi, near in self.sample.weights(self.potential, self.reg, self.step, self.step // 2):
             part = v[:, near]
             n_rows += chi.shape[0]
             others += float((chi @ (part * part).T).sum() - ((chi @ part.T) ** 2).sum())
-        return max(others / (n_rows * self.reg * float(nx.sum(vectors * steps))), 1.0)
+        return max(others / (n_rows * own), 1.0)
 
     def gains(self, gradients):
         """``<g, step of h> / 2`` for each two rows g, h of the gradients, ndarray (n, n)."""
@@ -292,7 +296,9 @@ class DenseCurvature(Curvature):
         return self.inverses[damping]
 
     def newton(self, gradient, damping, trace=None):
-        trace = self.trace(damping)  # which takes no time
+        if trace is not None:
+            return self.solve(gradient[None, :], damping), trace
+        trace = self.trace(damping)
         if trace > STEEP * self.reg * len(self.root):  # that of directions in which no point lies
             self.least_damping = self.first_damping
             trace = self.trace(max(damping, self.least_damping))
@@ -370,7 +376,7 @@ def _unregularised(sample, potential, enough, measured):
         start, measured = found.start
         del found
         found = climb(sample, start, 0.0, enough, measured)
-    # of the matrix itself: what is steep has no unit, and damping would hide slow modes
+    # damped only where other points say so: damping hides slow modes
     return replace(found, trace=found.curvature.trace())
 
 
@@ -394,7 +400,7 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
     nx, b = target.nx, target.weights
     width = reg if reg > 0 else smoothing(sample, potential)
     value, marginal = measured or sample.measure(potential, reg)
-    damping, trace, told_at, settled = 0.0, math.nan, -math.inf, False
+    damping, least_damping, trace, told_at, settled = 0.0, 0.0, math.nan, -math.inf, False
     for _ in range(MAX_STEPS):
         before = value
         lack = lack_of(target, marginal)
@@ -404,10 +410,13 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
         curvature = None  # its store is freed before there is another
         curvature = curvature_of(sample, potential, width)
         gradient = b - marginal
-        # the trace is that of a potential so near that it was as good as this one
+        # the trace, and its damping, are those of a potential that was almost as good as this one
         known = trace if value - told_at < NEARBY * trace / (2.0 * n) else None
-        told_at = told_at if known else value
+        if known is not None:
+            curvature.least_damping = least_damping
         steps, promised, trace = _promise(curvature, gradient, reg, damping, known)
+        if known is None:
+            told_at, least_damping = value, curvature.least_damping
         if promised > most:
             break
         little = enough * trace / (2.0 * n)
@@ -422,7 +431,7 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
         if rise > 0:
             potential, value, marginal = moved, reached, mass
         settled = abs(rise - promised) < little or promised < MATTERS * little
-        smooth = reg == 0 or _gain_of_half(target, marginal, reg) < little
+        smooth = reg == 0 or float(nx.max(nx.abs(lack_of(target, marginal)))) < ROUGH
         if (settled and smooth and failures == 0) or not value - before > little:
             if enough <= ENOUGH and curvature.step > 1 and rise > MATTERS * little:
                 potential, value, marginal = _again(curvature, reg, potential, value, marginal)
@@ -451,7 +460,8 @@ def _search(curvature, potential, reg, steps, gradient, value, promised):
             break
         failures = failures if found[1] >= value else k
         other, wished = _tried(curvature, potential, reg, steps, gradient, k), value
-        found = found if found[1] >= other[1] else other
+        if other[1] > found[1] or math.isnan(found[1]):
+            found = other
     nx, longest = curvature.target.nx, LARGEST_STEP
     length = float(nx.max(nx.abs(steps[0])))
     while failures == 0 and found[1] > value and length > longest * curvature.reg:
@@ -479,12 +489,6 @@ def _again(curvature, reg, potential, value, marginal):
     steps = curvature.solve((curvature.target.weights - marginal)[None, :], 0.0)
     found = _tried(curvature, potential, reg, steps, None, 0)
     return found if found[1] > value else (potential, value, marginal)
-
-
-def _gain_of_half(target, marginal, reg):
-    """What half of a Sinkhorn iteration gains at least: ``reg KL(b | m)``."""
-    b = target.weights
-    return reg * float(target.nx.sum(b * lack_of(target, marginal) - b + marginal))
 
 
 def lack_of(target, marginal):

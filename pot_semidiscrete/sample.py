@@ -11,9 +11,10 @@ import math
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import logsumexp
 
 from .envelope import full_precision, no_grad
-from .kernels import block_rows, kept_blocks, on_host, sweep
+from .kernels import block_rows, kept_blocks, known_cross, on_host, sweep
 from .kernels._blocks import SoftBlock
 from .kernels._generic import EXP_FLOOR
 
@@ -21,7 +22,7 @@ LARGEST_KEPT = 2**24  # entries of the weights that are kept
 LOW = 3  # dimensions at most, in which points that are consecutive in an order can lie together ...
 LEAST_ATOMS, LEAST_ENTRIES = 256, 2**21  # ... and (points x atoms), from which that order pays
 GROUP = 1024  # points of a group ...
-LARGEST_NOTES = 2**22  # ... unless more than these (groups x atoms)
+LARGEST_BOUNDS = 2**22  # ... unless more than these (groups x atoms)
 DEPTH = 14.0  # weights below exp(-DEPTH) b_j are left out: that share of a row, or of a column, at most
 MOST = 0.5  # of the atoms, in the mean: with more, all are taken
 ALL = slice(None)
@@ -47,7 +48,7 @@ class Sample:
         n_entries = points.shape[0] * target.weights.shape[0]
         self.has_room = n_entries <= LARGEST_KEPT and not self.grouped
         if self.grouped:
-            self.rows = max(GROUP, -(-n_entries // LARGEST_NOTES))
+            self.rows = max(GROUP, -(-n_entries // LARGEST_BOUNDS))
             self._group(target.nx.to_numpy(points))
 
     def _group(self, x):
@@ -72,7 +73,8 @@ class Sample:
 
     def weights(self, potential, reg, step=1, first=0):
         """Weights of every `step`-th point after `first`, and the atoms of their columns, in blocks."""
-        kept = self._kept(potential, reg, renew=True)
+        # only for the regularisation that the points are measured at
+        kept = self._kept(potential, reg, renew=True) if self.kept and self.kept.reg == reg else None
         if kept is not None:
             for k in range(0, len(kept.blocks), step):
                 yield kept.scaled(k, k + step, step, first), ALL
@@ -122,10 +124,12 @@ class Sample:
         sum of exponentials of all scores, which is convex: it falls no faster than their mean.
         """
         target, nx = self.target, self.target.nx
-        out = sweep(target, self.center, potential, reg, ("c_transform", "map"))
-        highest = potential - target.cost_matrix(self.center) + out.c_transform[:, None]
-        highest = highest + target.cost.drift(self.half, target.atoms, out.map, nx)
-        near = ~(nx.to_numpy(highest) <= -DEPTH * reg)  # all of them if it is not a number
+        mean = sweep(target, self.center, potential, reg, ("map",)).map
+        scores = nx.to_numpy(potential - target.column + known_cross(target, self.center)).astype(float)
+        total = reg * logsumexp(scores / reg, b=nx.to_numpy(target.weights), axis=1, keepdims=True)
+        rounding = 8.0 * np.finfo(f"f{nx.bitsize(potential) // 8}").eps * np.abs(scores).max()
+        highest = scores - total + nx.to_numpy(target.cost.drift(self.half, target.atoms, mean, nx))
+        near = ~(highest <= -DEPTH * reg - rounding)  # all of them if it is not a number
         return None if near.mean() > MOST else [np.flatnonzero(row) for row in near]
 
 
@@ -144,10 +148,11 @@ class Kept:
         self.nx, self.potential, self.reg, self.rows = target.nx, potential, reg, sample.rows
         n_bytes = self.nx.bitsize(potential) // 8
         self.floor, numbers = EXP_FLOOR[n_bytes], np.finfo(f"f{n_bytes}")
-        self.least, self.normal = math.exp(self.floor) / numbers.eps, 100.0 * numbers.tiny
+        lightest = float(self.nx.min(target.weights))
+        self.least, self.normal = math.exp(self.floor) / (numbers.eps * lightest), 100.0 * numbers.tiny
         with full_precision(self.nx, potential), no_grad(self.nx):
-            self.blocks = list(kept_blocks(target, sample.x, potential, reg))
-        self._move(potential)
+            self.blocks = list(kept_blocks(target, sample.x, potential, reg, self.rows))
+            self._move(potential)
 
     def _move(self, potential):
         """Columns' factors at a potential, and the sums of the rows."""
@@ -159,7 +164,7 @@ class Kept:
     def reaches(self, potential, reg):
         """Whether the weights at a potential can be told from these: they are from now on.
 
-        What was cut off must not count beside what is left of a row.
+        What was cut off must not count beside what is left of a row, nor beside the lightest atom.
         """
         if reg != self.reg:
             return False

@@ -13,6 +13,7 @@ from ._run import Progress, SemiDiscreteWarning, guarded
 from ._target import build_target, check_init_potential, check_reg
 from ._validation import check_callable, check_count, check_real
 from .certificates import NORMAL_95, NORMAL_99, certificate, evaluate, upper_bound
+from .costs import CallableMetric
 from .newton import ENOUGH, EVENLY, Fit, improve
 from .result import SemiDiscreteResult
 from .sample import Sample
@@ -116,7 +117,7 @@ class Solver:
         self.values.append(value)
         self.n_iter += 1
         self.n_seen += x.shape[0]
-        self.evaluation = None
+        self.evaluation = self.fit = None
 
     def correct(self):
         """Move the estimate to the maximiser over the points kept, as far as they are to be trusted.
@@ -168,14 +169,16 @@ class Solver:
     def certify(self):
         """Bound the transport cost, by the evaluation of the final estimate.
 
-        If there are fewer samples than in that, it would take longer than the run: when it is asked for.
+        Of a run of fewer samples, which would take less time than that, when it is asked for.
         """
         found, fit = self.look(LEAST_CERTIFICATE), self.fit
         if fit is not None and fit.points.shape[0] < found.points.shape[0]:
             fit = None
         facts = (found, self.dual.average, self.reg, fit, self.trace, self.n_seen)
         later = functools.partial(certificate, self.target, *facts)
-        self.certificate = later if fit is None else later()
+        # a user's metric may have changed by then
+        short = self.n_seen < found.points.shape[0] and not isinstance(self.target.cost, CallableMetric)
+        self.certificate = later if short else later()
 
     def check(self, tol):
         """Tell whether the marginal error of the corrected estimate is below `tol`, at 95%."""

@@ -83,17 +83,20 @@ def test_converged_is_seldom_wrong(kind):
     assert np.sum(np.array(errors) > 0.1**2) <= MOST_MISSED * SEEDS
 
 
-@pytest.mark.parametrize(("max_iter", "later"), [(2, True), (40, False)])
-def test_a_run_of_few_points_is_certified_when_asked(max_iter, later, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "later"),
+    [({"max_iter": 2}, True), ({"max_iter": 40}, False), ({"max_iter": 40, "max_memory": 0}, False)],
+)
+def test_a_run_of_few_points_is_certified_when_asked(options, later, monkeypatch, tmp_path):
     """Once, to the same end; a file holds it."""
     calls, bound = [], certificates.bound
     monkeypatch.setattr(certificates, "bound", lambda *args: calls.append(1) or bound(*args))
-    facts = {"reg": REG, "tol": 0, "max_iter": max_iter, "random_state": 0}
+    facts = {"reg": REG, "tol": 0, "random_state": 0} | options
     result, other = (ps.solve_semidiscrete(ATOMS, "normal", WEIGHTS, **facts) for _ in range(2))
     assert len(calls) == (0 if later else 2)
     low, high = result.value_interval
     assert low < exact().value < high
-    assert gap(result.potential) / 10.0 < result.suboptimality < 10.0 * gap(result.potential)
+    assert 0.0 < result.suboptimality < 20.0 * gap(result.potential)
     assert len(calls) == (1 if later else 2)
     other.save(tmp_path / "result.npz")
     loaded = ps.SemiDiscreteResult.load(tmp_path / "result.npz", ATOMS)

@@ -14,7 +14,7 @@ METRICS = {"sqeuclidean": REG, "euclidean": 0.001, "cityblock": 0.001}  # and a 
 
 @pytest.fixture
 def small_groups(monkeypatch):
-    """Groups of few points, so that small data have many; no room to keep all weights."""
+    """Groups of few points, so that small data have many."""
     for name, value in {"LEAST_ATOMS": 0, "LEAST_ENTRIES": 0, "GROUP": 32}.items():
         monkeypatch.setattr(sample, name, value)
 
@@ -99,6 +99,21 @@ def test_groups_measure_what_all_atoms_do(move, metric, nx, small_groups):
         assert (chi[32 * k : 32 * (k + 1), out] <= 1.01 * LOST * b[out]).all()
 
 
+@pytest.mark.parametrize("shift", [30.0, 700.0])
+def test_groups_far_away_keep_their_atoms(shift, nx, small_groups):
+    """A 16th of the points so far away that the rounding of their costs is larger than `reg`."""
+    rng = np.random.default_rng(0)
+    target = build_target(nx.array(rng.random((300, 2)))).detached
+    x = rng.random((640, 2))
+    x[:40] += shift
+    points = sample.Sample(target, target.local(nx.array(x)))
+    value, marginal = points.measure(0.0 * target.weights, REG)
+    _, expected, mass = full(nx, points, 0.0 * target.weights)
+    assert value == pytest.approx(expected, rel=10.0 * nx.eps)
+    np.testing.assert_allclose(nx.host(marginal).sum(), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(nx.host(marginal), mass, atol=LOST + 100.0 * nx.eps * shift / REG / 640)
+
+
 @pytest.mark.parametrize("grouped", [True, False])
 def test_measure_of_no_number_is_none(grouped, nx, request):
     if grouped:
@@ -131,7 +146,7 @@ def test_metrics_of_users_are_called_with_all_atoms(nx, small_groups):
 
 
 @pytest.mark.parametrize("move", MOVES)
-def test_kept_weights_measure_what_a_sweep_does(move, nx, monkeypatch):
+def test_kept_weights_measure_what_a_sweep_does(move, nx):
     target, points, base = problem(nx, d=5)
     assert points.has_room
     points.measure(base, REG)

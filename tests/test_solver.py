@@ -318,3 +318,15 @@ def test_little_memory_is_no_worse_than_none(max_memory):
     if max_memory < 2048:
         np.testing.assert_array_equal(little, none)
     assert little.mean() <= 1.1 * none.mean()
+
+
+def test_autocast_does_not_reach_a_warm_start():
+    torch = pytest.importorskip("torch")
+    atoms = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    options = {"reg": 0.5, "tol": 0, "max_iter": 20, "random_state": 0}
+    options["init_potential"] = torch.zeros(60)
+    expected = ps.solve_semidiscrete(atoms, "normal", **options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = ps.solve_semidiscrete(atoms, "normal", **options)
+        assert found.value_interval == expected.value_interval
+    assert torch.equal(found.potential, expected.potential)

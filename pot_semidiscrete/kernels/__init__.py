@@ -164,13 +164,13 @@ def weight_blocks(target, x, potential, reg):
         yield rows, sweep(target, rows, potential, reg, ("weights",)).weights
 
 
-def kept_blocks(target, x, potential, reg):
+def kept_blocks(target, x, potential, reg, rows):
     """Blocks of the weights of the points `x`, all to be kept: one by one, in memory of their own."""
     kernel = select(target.nx)(target, potential, reg)
-    memory, step = kernel.memory(x), block_rows(target, x)
-    for start in range(0, x.shape[0], step):
-        kernel.buffer = None if memory is None else memory[start : start + step]
-        yield kernel(x[start : start + step])
+    memory = kernel.memory(x)
+    for start in range(0, x.shape[0], rows):
+        kernel.buffer = None if memory is None else memory[start : start + rows]
+        yield kernel(x[start : start + rows])
 
 
 def mean_cost(target, x, weights=None):
