@@ -58,7 +58,8 @@ class SemiDiscreteResult(OTResult):
         It holds the transport cost :math:`\mathrm{OT}_\lambda(\mu, \nu)` with 95% confidence, however
         far the potential is from optimal: below, the semi-dual value at the potential; above, the
         cost of a plan to the atoms, from the points of the run that were kept (or the fresh ones, if
-        there are more) and fitted to them. The cost must have a finite variance.
+        there are more) and fitted to them. The cost must have a finite variance. After a run of fewer
+        points than there are fresh ones, it and `suboptimality` are computed when first asked for.
     suboptimality : float
         Estimate of :math:`\max H - H(\psi)`: what the samples of the run allow at best, in the mean,
         or more if fresh samples show it.
