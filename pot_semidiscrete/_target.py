@@ -114,6 +114,10 @@ class Target:
         """Semi-dual value ``mean(psi^c) + <b, psi>`` of points with that c-transform."""
         return self.nx.mean(transform) + self.nx.sum(self.weights * potential)
 
+    def precise_value(self, mean, potential):
+        """The same from the mean of the c-transform, a float, summed in double precision."""
+        return float(mean + np.sum(self.nx.to_numpy(self.weights * potential), dtype=float))
+
 
 def build_target(X_target, a_target=None, metric=None):
     """Check the user's target and build the :class:`Target`."""

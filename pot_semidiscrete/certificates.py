@@ -131,7 +131,7 @@ def evaluate(target, draw, potential, reg, n_samples, batch_size):
     return Evaluation(
         value=target.dual_value(transform, potential),
         value_stderr=float(host.std(ddof=1) / math.sqrt(len(host))) if len(host) > 1 else math.nan,
-        precise=float(host.mean() + nx.to_numpy(target.weights * potential).sum(dtype=float)),
+        precise=target.precise_value(host.mean(), potential),
         value_linear=nx.mean(nx.concatenate(linears, axis=0)),
         marginal=nx.from_numpy(sums.sum(axis=0) / counts.sum(), type_as=potential),
         chi2=chi2,

@@ -450,8 +450,8 @@ def _search(curvature, potential, reg, steps, gradient, value, promised):
     """Where a step leads, with value and marginal, and after how many failures.
 
     It is shortened until the value does not fall, and the better of two is taken if it rises by less
-    than was hoped for; if the first trial of a longer step did well, it is
-    lengthened while the value grows: between points that lie far apart the value is a straight line.
+    than was hoped for; if the first trial of a longer step did well, it is lengthened while the value
+    grows: between points that lie far apart the value is a straight line.
     """
     found = _tried(curvature, potential, reg, steps, gradient, 0)
     failures, wished = 0, value + (DISAPPOINTING * promised if steps.shape[0] > 1 else 0.0)

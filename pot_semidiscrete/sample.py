@@ -7,16 +7,12 @@ groups, and a group is swept with the atoms that can have a part in it. Both are
 "Stabilized sparse scaling algorithms for entropy regularized transport problems", 2019.
 """
 
-import math
 from dataclasses import replace
 
 import numpy as np
 from scipy.special import logsumexp
 
-from .envelope import full_precision, no_grad
-from .kernels import block_rows, kept_blocks, known_cross, on_host, sweep
-from .kernels._blocks import SoftBlock
-from .kernels._generic import EXP_FLOOR
+from .kernels import block_rows, keep, known_cross, on_host, sweep
 
 LARGEST_KEPT = 2**24  # entries of the weights that are kept
 LOW = 3  # dimensions at most, in which points that are consecutive in an order can lie together ...
@@ -62,10 +58,9 @@ class Sample:
 
     def measure(self, potential, reg):
         """Semi-dual value, summed in double precision, and marginal."""
-        nx, n = self.target.nx, self.x.shape[0]
+        n = self.x.shape[0]
         total, colsum = self._sums("colsum", potential, reg)
-        constant = np.sum(nx.to_numpy(self.target.weights * potential), dtype=float)
-        return float(total / n + constant), colsum / n
+        return self.target.precise_value(total / n, potential), colsum / n
 
     def squares(self, potential, reg):
         """``sum_i chi_ij^2``."""
@@ -108,7 +103,7 @@ class Sample:
             return None
         if self.kept is None or (renew and not self.kept.reaches(potential, reg)):
             self.kept = None  # freed before there are others
-            self.kept = Kept(self, potential, reg)
+            self.kept = keep(self.target, self.x, potential, reg, self.rows)
         return self.kept if self.kept.reaches(potential, reg) else None
 
     def _parts(self, potential, reg, rows):
@@ -133,78 +128,11 @@ class Sample:
         return None if near.mean() > MOST else [np.flatnonzero(row) for row in near]
 
 
-class Kept:
-    """The weights of the points of a sample at one potential.
-
-    Parameters
-    ----------
-    sample : Sample
-    potential : array, shape (n_support,)
-    reg : float
-    """
-
-    def __init__(self, sample, potential, reg):
-        target = sample.target
-        self.nx, self.potential, self.reg, self.rows = target.nx, potential, reg, sample.rows
-        n_bytes = self.nx.bitsize(potential) // 8
-        self.floor, numbers = EXP_FLOOR[n_bytes], np.finfo(f"f{n_bytes}")
-        lightest = float(self.nx.min(target.weights))
-        self.least, self.normal = math.exp(self.floor) / (numbers.eps * lightest), 100.0 * numbers.tiny
-        with full_precision(self.nx, potential), no_grad(self.nx):
-            self.blocks = list(kept_blocks(target, sample.x, potential, reg, self.rows))
-            self._move(potential)
-
-    def _move(self, potential):
-        """Columns' factors at a potential, and the sums of the rows."""
-        moved = (potential - self.potential) / self.reg
-        self.at, self.highest = potential, self.nx.max(moved)
-        self.factor = self.nx.exp(self.nx.maximum(moved - self.highest, self.floor + 0.0 * moved))
-        self.totals = [self.nx.dot(block.shares, self.factor) for block in self.blocks]
-
-    def reaches(self, potential, reg):
-        """Whether the weights at a potential can be told from these: they are from now on.
-
-        What was cut off must not count beside what is left of a row, nor beside the lightest atom.
-        """
-        if reg != self.reg:
-            return False
-        if potential is not self.at:
-            with full_precision(self.nx, potential), no_grad(self.nx):
-                self._move(potential)
-        return all(bool(self.nx.min(total) > self.least) for total in self.totals)
-
-    def sums(self, name):
-        """Sum of the c-transform, and that of the columns of the weights or of their squares."""
-        nx, transforms, sums = self.nx, 0.0, 0.0
-        with full_precision(nx, self.factor), no_grad(nx):
-            for k, (block, total) in enumerate(zip(self.blocks, self.totals, strict=True)):
-                fell = self.reg * (nx.log(total * block.inverse) + self.highest)
-                transforms += np.sum(nx.to_numpy(block.c_transform - fell), dtype=float)
-                if name == "colsum":
-                    sums = sums + self.factor * nx.dot(1.0 / total, block.shares)
-                else:
-                    chi = SoftBlock(self.scaled(k, k + 1), 1.0 + 0.0 * total, None, nx)
-                    sums = sums + chi.colsquare()
-            return transforms, sums
-
-    def scaled(self, start, stop, step=1, first=0):
-        """Weights in some of the blocks, of every `step`-th of all points from `first` on."""
-        parts, normal = [], float(self.normal) / self.factor  # smaller numbers are slow
-        for k in range(start, min(stop, len(self.blocks))):
-            some = slice((first - k * self.rows) % step, None, step)
-            part = self.nx.maximum(self.blocks[k].shares[some], normal)
-            part *= self.factor
-            part /= self.totals[k][some][:, None]
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else self.nx.concatenate(parts, axis=0)
-
-
 def measure(target, x, potential, reg):
     """Semi-dual value, summed in double precision, and marginal of the points `x`, once."""
     out = sweep(target, x, potential, reg, ("c_transform", "colsum"))
-    value = np.mean(target.nx.to_numpy(out.c_transform), dtype=float)
-    value += np.sum(target.nx.to_numpy(target.weights * potential), dtype=float)
-    return float(value), out.colsum / x.shape[0]
+    mean = np.mean(target.nx.to_numpy(out.c_transform), dtype=float)
+    return target.precise_value(mean, potential), out.colsum / x.shape[0]
 
 
 def in_groups(target, x):

@@ -267,10 +267,9 @@ def test_a_trace_that_is_known_is_that_of_the_first_step(n_atoms, nx, monkeypatc
 
     monkeypatch.setattr(newton, "_promise", noted)
     newton.climb(Sample(target, x), near(nx, target, x, REG, 1.0), REG, 1e-6)
-    traces = traces[-2:] if len(traces) > 1 else traces
-    assert len(traces) == 2
-    assert traces[1][0] is not None
-    assert traces[1][0] == traces[1][1]
+    assert len(traces) >= 2
+    assert traces[-1][0] is not None
+    assert traces[-1][0] == traces[-1][1]
 
 
 @pytest.mark.parametrize("factor", [2.0**-30, 2.0**27])

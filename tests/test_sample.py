@@ -67,13 +67,13 @@ def test_groups_hold_all_points_and_lie_together(d, nx, small_groups):
     assert np.median(half) < 0.2 * np.ptp(nx.host(before))
 
 
-MOVES = {  # of potentials, in units of reg, and whether all atoms are then taken
-    "none": (0.0, False),
-    "small": (0.5 * np.random.default_rng(5).normal(size=150), False),
-    "one up": (30.0 * (np.arange(150) == 7), False),
-    "one down": (-30.0 * (np.arange(150) == 7), False),
-    "constant": (100.0, False),
-    "large": (100.0 * np.random.default_rng(5).normal(size=150), False),
+MOVES = {  # of potentials, in units of reg
+    "none": 0.0,
+    "small": 0.5 * np.random.default_rng(5).normal(size=150),
+    "one up": 30.0 * (np.arange(150) == 7),
+    "one down": -30.0 * (np.arange(150) == 7),
+    "constant": 100.0,
+    "large": 100.0 * np.random.default_rng(5).normal(size=150),
 }
 
 
@@ -82,7 +82,7 @@ MOVES = {  # of potentials, in units of reg, and whether all atoms are then take
 def test_groups_measure_what_all_atoms_do(move, metric, nx, small_groups):
     reg = METRICS[metric]
     target, points, base = problem(nx, metric=metric)
-    potential = base + nx.array(reg * MOVES[move][0] * np.ones(150))
+    potential = base + nx.array(reg * MOVES[move] * np.ones(150))
     value, marginal = points.measure(potential, reg)
     chi, expected, mass = full(nx, points, potential, reg)
     b = nx.host(target.weights)
@@ -151,7 +151,7 @@ def test_kept_weights_measure_what_a_sweep_does(move, nx):
     assert points.has_room
     points.measure(base, REG)
     kept = points.kept
-    potential = base + nx.array(REG * MOVES[move][0] * np.ones(150))
+    potential = base + nx.array(REG * MOVES[move] * np.ones(150))
     reached = kept.reaches(potential, REG)
     assert reached or move == "large"
     value, marginal = points.measure(potential, REG)

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import envelope
 from ._generic import Kernel
+from ._kept import Kept
 
 CACHE, MEMORY = 2**21, 2**27  # bytes of a block on the host: wished for, and at most
 SHARING = 256  # rows that make the reading of the atoms cheap
@@ -164,13 +165,9 @@ def weight_blocks(target, x, potential, reg):
         yield rows, sweep(target, rows, potential, reg, ("weights",)).weights
 
 
-def kept_blocks(target, x, potential, reg, rows):
-    """Blocks of the weights of the points `x`, all to be kept: one by one, in memory of their own."""
-    kernel = select(target.nx)(target, potential, reg)
-    memory = kernel.memory(x)
-    for start in range(0, x.shape[0], rows):
-        kernel.buffer = None if memory is None else memory[start : start + rows]
-        yield kernel(x[start : start + rows])
+def keep(target, x, potential, reg, rows):
+    """:class:`Kept` weights of the points `x`, in blocks of so many rows, for several sweeps of them."""
+    return Kept(select(target.nx)(target, potential, reg), x, potential, rows)
 
 
 def mean_cost(target, x, weights=None):

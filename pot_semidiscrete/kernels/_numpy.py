@@ -43,13 +43,13 @@ class NumpyKernel(Kernel):
         self.power, self.unit = fastest_power(potential.dtype.char)
         super().__init__(target, potential, reg)
 
-    def memory(self, rows):
-        return np.empty((len(rows), len(self.bias)), rows.dtype)
+    def memory(self, rows, allocate=np.empty):
+        return allocate((len(rows), len(self.bias)), rows.dtype)
 
     def room(self, rows):
         """Where the scores of these rows go."""
         if self.buffer is None or len(self.buffer) < len(rows):
-            self.buffer = scratch((len(rows), len(self.bias)), rows.dtype)
+            self.buffer = self.memory(rows, scratch)
         return self.buffer[: len(rows)]
 
     def matmul(self, u, v):

@@ -1,0 +1,79 @@
+"""Weights that are kept for other potentials, as in Sinkhorn's iterations: no exponential is taken."""
+
+import math
+
+import numpy as np
+
+from .. import envelope
+from ._blocks import SoftBlock
+from ._generic import EXP_FLOOR
+
+
+class Kept:
+    """The weights of points at one potential, and what they are at others that are near.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Of that potential, at a positive regularisation.
+    x : array, shape (n, d)
+    potential : array, shape (n_support,)
+    rows : int
+        Points of a block.
+    """
+
+    def __init__(self, kernel, x, potential, rows):
+        self.nx, self.potential, self.reg, self.rows = kernel.nx, potential, kernel.reg, rows
+        n_bytes = self.nx.bitsize(potential) // 8
+        self.floor, numbers = EXP_FLOOR[n_bytes], np.finfo(f"f{n_bytes}")
+        # what was cut off must not count beside what is left of a row, nor beside the lightest atom
+        lightest = float(self.nx.min(kernel.target.weights))
+        self.least, self.normal = math.exp(self.floor) / (numbers.eps * lightest), 100.0 * numbers.tiny
+        memory, self.blocks = kernel.memory(x), []
+        with envelope.full_precision(self.nx, potential), envelope.no_grad(self.nx):
+            for start in range(0, x.shape[0], rows):
+                kernel.buffer = None if memory is None else memory[start : start + rows]
+                self.blocks.append(kernel(x[start : start + rows]))
+            self._move(potential)
+
+    def _move(self, potential):
+        """Columns' factors at a potential, the sums of the rows, and whether they tell the weights."""
+        moved = (potential - self.potential) / self.reg
+        self.at, self.highest = potential, self.nx.max(moved)
+        self.factor = self.nx.exp(self.nx.maximum(moved - self.highest, self.floor + 0.0 * moved))
+        self.totals = [self.nx.dot(block.shares, self.factor) for block in self.blocks]
+        self.told = all(bool(self.nx.min(total) > self.least) for total in self.totals)
+
+    def reaches(self, potential, reg):
+        """Whether the weights at a potential can be told from these: they are from now on."""
+        if reg != self.reg:
+            return False
+        if potential is not self.at:
+            with envelope.full_precision(self.nx, potential), envelope.no_grad(self.nx):
+                self._move(potential)
+        return self.told
+
+    def sums(self, name):
+        """Sum of the c-transform, and that of the columns of the weights or of their squares."""
+        nx, transforms, sums = self.nx, 0.0, 0.0
+        with envelope.full_precision(nx, self.factor), envelope.no_grad(nx):
+            for k, (block, total) in enumerate(zip(self.blocks, self.totals, strict=True)):
+                fell = self.reg * (nx.log(total * block.inverse) + self.highest)
+                transforms += np.sum(nx.to_numpy(block.c_transform - fell), dtype=float)
+                if name == "colsum":
+                    sums = sums + self.factor * nx.dot(1.0 / total, block.shares)
+                else:
+                    chi = SoftBlock(self.scaled(k, k + 1), 1.0 + 0.0 * total, None, nx)
+                    sums = sums + chi.colsquare()
+            return transforms, sums
+
+    def scaled(self, start, stop, step=1, first=0):
+        """Weights in some of the blocks, of every `step`-th of all points from `first` on."""
+        parts, normal = [], float(self.normal) / self.factor  # smaller numbers are slow
+        for k in range(start, min(stop, len(self.blocks))):
+            some = slice((first - k * self.rows) % step, None, step)
+            part = self.nx.maximum(self.blocks[k].shares[some], normal)
+            part *= self.factor
+            part /= self.totals[k][some][:, None]
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else self.nx.concatenate(parts, axis=0)
