@@ -1,6 +1,6 @@
 """Accuracy for the samples drawn, time and memory of semi-discrete solvers, side by side.
 
-``python -m benchmarks.solver [--problems NAME ...] [--solvers NAME ...] [--json FILE]``
+``python -m benchmarks.solver [--problems NAME ...] [--solvers NAME ...] [--device cuda] [--json FILE]``
 
 Three measures, for every problem of :mod:`benchmarks.problems`:
 
@@ -57,9 +57,11 @@ OTT_GRID = [("adam", s) for s in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)] + [("sgd", s) f
 
 
 def torch_problem(problem):
-    """Atoms, weights, and ``seed -> sampler``."""
-    atoms, weights = (torch.from_numpy(a).float() for a in (problem.atoms, problem.weights))
-    draw = lambda seed: problem.sampler(torch.Generator().manual_seed(seed), torch.float32)
+    """Atoms, weights, and ``seed -> sampler``, on torch's default device."""
+    device = torch.get_default_device()
+    facts = (problem.atoms, problem.weights)
+    atoms, weights = (torch.as_tensor(a, dtype=torch.float32, device=device) for a in facts)
+    draw = lambda seed: problem.sampler(torch.Generator(device).manual_seed(seed), torch.float32)
     return atoms, weights, draw
 
 
@@ -222,6 +224,8 @@ def trials(case, run, seeds, enough=math.inf):
     for seed in seeds:
         start = time.perf_counter()
         potential = run(seed)
+        if torch.is_tensor(potential):
+            potential = potential.cpu()  # when it is there
         seconds.append(time.perf_counter() - start)
         losses.append(case.loss(potential))
         if not sum(losses) <= enough:
@@ -333,10 +337,12 @@ def main():
     parser.add_argument("--samples", type=int, default=64_000)
     parser.add_argument("--problems", nargs="+", choices=problems.NAMES, default=problems.NAMES)
     parser.add_argument("--solvers", nargs="+", choices=list(SOLVERS), default=list(SOLVERS))
+    parser.add_argument("--device", default="cpu", help="of torch, e.g. cuda; JAX has its own choice")
     parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     parser.add_argument("--peak", action="store_true", help="print the memory of one run, in bytes")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    torch.set_default_device(args.device)
     # JAX reads it when it first computes
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     with threadpool_limits(1):
@@ -350,6 +356,7 @@ def run(args):
     """All measures; what is known is written after each problem."""
     table, times, sizes = [], [], []
     facts = {"machine": machine.facts(), "samples": args.samples, "seeds": args.seeds}
+    facts["device"] = args.device
     facts.update(accuracy=table, time_to_accuracy=times, memory=sizes)
     write = lambda: args.json and machine.write(args.json, **facts)
     warm_up(args.solvers)
@@ -363,7 +370,7 @@ def run(args):
         times += time_to_accuracy(case, racing, min(args.seeds, 3))
         write()
     for name in args.problems:
-        if name in MEMORY and sys.platform == "linux":
+        if name in MEMORY and sys.platform == "linux" and args.device == "cpu":
             solvers = [s for s in args.solvers if applies(s, problems.get(name)) and s != "OTT tuned"]
             sizes += [memory(name, solver, args.samples) for solver in solvers]
     write()

@@ -83,14 +83,15 @@ def test_product_is_the_dense_hessian_times_reg(nx64):
 
 
 @pytest.mark.parametrize("kind", [newton.Curvature, newton.DenseCurvature])
-def test_damping_adds_a_share_of_the_diagonal(kind, nx64):
+def test_damping_adds_a_share_of_the_diagonal(kind, nx64, monkeypatch):
     """The damped solution, put into the damped product, gives the right-hand side."""
+    monkeypatch.setattr(newton, "REST", 1e-3)
     target, x = cloud(nx64)
     curvature = kind(Sample(target, x), near(nx64, target, x, REG), REG)
     right, diagonal = unit_gradients(nx64, target), nx64.host(curvature.diagonal)
     solution = curvature.invert(right, 0.5)
     back = nx64.host(curvature.product(solution)) + 0.5 * diagonal * nx64.host(solution)
-    np.testing.assert_allclose(back, nx64.host(right), atol=0.02 * np.abs(nx64.host(right)).max())
+    np.testing.assert_allclose(back, nx64.host(right), atol=0.01 * np.abs(nx64.host(right)).max())
     larger = nx64.host(curvature.solve(right, 0.0))
     assert (larger**2).sum() > 2.0 * (nx64.host(curvature.solve(right, 0.5)) ** 2).sum()
 

@@ -11,7 +11,7 @@ from .. import envelope
 from ._generic import Kernel
 from ._kept import Kept
 
-CACHE, MEMORY = 2**21, 2**27  # bytes of a block on the host: wished for, and at most
+MEMORY = 2**27  # bytes of a block on the host, at most
 SHARING = 256  # rows that make the reading of the atoms cheap
 DEVICE_ENTRIES = 2**26  # of a block elsewhere
 LARGEST_CROSS = 2**26  # entries of a matrix that is kept for several sweeps of the same points ...
@@ -232,7 +232,7 @@ def block_rows(target, x):
     n_rows, (n_atoms, d) = x.shape[0], target.atoms.shape
     if on_host(x):
         row = n_atoms * target.nx.bitsize(target.atoms) // 8
-        rows = min(max(CACHE // row, min(2 * d, SHARING)), MEMORY // row)
+        rows = min(max(select(target.nx).cache() // row, min(2 * d, SHARING)), MEMORY // row)
     else:
         rows = DEVICE_ENTRIES // n_atoms
     # blocks of equal length, none of a few rows

@@ -9,6 +9,7 @@ from ._blocks import HardBlock, SoftBlock
 # Exponents are cut off here, by bytes of the dtype: far below one rounding of the sum, and above
 # the denormal numbers, on which a processor is some twenty times slower.
 EXP_FLOOR = {4: -70.0, 8: -600.0}
+CACHE = 2**20  # bytes, of one core
 
 
 class Kernel:
@@ -44,6 +45,11 @@ class Kernel:
             scores = self.scaled(cross)
         row = target.cost.row(x, nx)
         return self.soft(scores, row) if self.reg > 0 else self.hard(scores, row)
+
+    @staticmethod
+    def cache():
+        """Bytes that stay in the cache from one pass over them to the next."""
+        return CACHE
 
     def memory(self, rows):
         """Where the scores of these rows can go, if they can be told where, and stay."""

@@ -34,15 +34,24 @@ class Kept:
             for start in range(0, x.shape[0], rows):
                 kernel.buffer = None if memory is None else memory[start : start + rows]
                 self.blocks.append(kernel(x[start : start + rows]))
+            joined = lambda name: self.nx.concatenate([getattr(b, name) for b in self.blocks], axis=0)
+            # the c-transform, if the sums of the rows were 1
+            self.transform = joined("c_transform") - self.reg * self.nx.log(joined("inverse"))
             self._move(potential)
 
     def _move(self, potential):
-        """Columns' factors at a potential, the sums of the rows, and whether they tell the weights."""
+        """Columns' factors at a potential, all sums, and whether they tell the weights."""
         moved = (potential - self.potential) / self.reg
-        self.at, self.highest = potential, self.nx.max(moved)
+        self.at, self.highest, self.told = potential, self.nx.max(moved), False
         self.factor = self.nx.exp(self.nx.maximum(moved - self.highest, self.floor + 0.0 * moved))
-        self.totals = [self.nx.dot(block.shares, self.factor) for block in self.blocks]
-        self.told = all(bool(self.nx.min(total) > self.least) for total in self.totals)
+        self.totals, columns = [], 0.0
+        for block in self.blocks:  # twice in a row, while it is in the cache
+            total = self.nx.dot(block.shares, self.factor)
+            if not bool(self.nx.min(total) > self.least):
+                return
+            self.totals.append(total)
+            columns = columns + self.nx.dot(1.0 / total, block.shares)
+        self.told, self.colsum = True, self.factor * columns
 
     def reaches(self, potential, reg):
         """Whether the weights at a potential can be told from these: they are from now on."""
@@ -55,17 +64,14 @@ class Kept:
 
     def sums(self, name):
         """Sum of the c-transform, and that of the columns of the weights or of their squares."""
-        nx, transforms, sums = self.nx, 0.0, 0.0
+        nx = self.nx
         with envelope.full_precision(nx, self.factor), envelope.no_grad(nx):
-            for k, (block, total) in enumerate(zip(self.blocks, self.totals, strict=True)):
-                fell = self.reg * (nx.log(total * block.inverse) + self.highest)
-                transforms += np.sum(nx.to_numpy(block.c_transform - fell), dtype=float)
-                if name == "colsum":
-                    sums = sums + self.factor * nx.dot(1.0 / total, block.shares)
-                else:
-                    chi = SoftBlock(self.scaled(k, k + 1), 1.0 + 0.0 * total, None, nx)
-                    sums = sums + chi.colsquare()
-            return transforms, sums
+            fell = self.reg * (nx.log(nx.concatenate(self.totals, axis=0)) + self.highest)
+            transforms = np.sum(nx.to_numpy(self.transform - fell), dtype=float)
+            if name == "colsum":
+                return transforms, self.colsum
+            chi = lambda k, total: SoftBlock(self.scaled(k, k + 1), 1.0 + 0.0 * total, None, nx)
+            return transforms, sum(chi(k, total).colsquare() for k, total in enumerate(self.totals))
 
     def scaled(self, start, stop, step=1, first=0):
         """Weights in some of the blocks, of every `step`-th of all points from `first` on."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from ._blocks import HardBlock, SoftBlock
 from ._generic import EXP_FLOOR, Kernel
-from ._scratch import scratch
+from ._scratch import pieces, scratch
 
 
 @functools.cache
@@ -59,14 +59,17 @@ class NumpyKernel(Kernel):
         return np.multiply(cross, self.scale, out=self.room(cross))
 
     def soft(self, scores, row):
-        scores += self.bias
-        top = scores.max(axis=1)
-        scores -= top[:, None]
+        tops, totals = [], []
         # an array of floors: with a number, NumPy takes three times as long
         floor = np.full(scores.shape[1], EXP_FLOOR[scores.itemsize] / self.unit, dtype=scores.dtype)
-        np.maximum(scores, floor, out=scores)
-        self.power(scores, out=scores)
-        total = scores.sum(axis=1)
+        for part in pieces(scores, self.cache()):
+            part += self.bias
+            tops.append(part.max(axis=1))
+            part -= tops[-1][:, None]
+            np.maximum(part, floor, out=part)
+            self.power(part, out=part)
+            totals.append(part.sum(axis=1))
+        top, total = np.concatenate(tops), np.concatenate(totals)
         transform = row - self.reg * (self.unit * top + np.log(total))
         return SoftBlock(scores, 1.0 / total, transform, self.nx)
 

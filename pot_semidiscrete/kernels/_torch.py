@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from ._blocks import HardBlock, SoftBlock
-from ._generic import EXP_FLOOR, Kernel
-from ._scratch import scratch
+from ._generic import CACHE, EXP_FLOOR, Kernel
+from ._scratch import pieces, scratch
 
 
 class TorchHardBlock(HardBlock):
@@ -26,6 +26,10 @@ class TorchKernel(Kernel):
 
     buffer = None
     unit = math.log(2.0)  # on a processor, torch.exp2 takes less than half of the time of torch.exp
+
+    @staticmethod
+    def cache():
+        return CACHE * torch.get_num_threads()  # which share a pass
 
     def memory(self, rows, allocate=np.empty):
         shape = (rows.shape[0], self.bias.shape[0])
@@ -47,10 +51,13 @@ class TorchKernel(Kernel):
         return torch.mul(cross, self.scale, out=self.room(cross))
 
     def soft(self, scores, row):
-        scores += self.bias
-        top = scores.amax(dim=1)
-        scores.sub_(top[:, None]).clamp_(min=EXP_FLOOR[scores.itemsize] / self.unit).exp2_()
-        total = scores.sum(dim=1)
+        tops, totals = [], []
+        for part in pieces(scores, self.cache()) if scores.is_cpu else [scores]:
+            part += self.bias
+            tops.append(part.amax(dim=1))
+            part.sub_(tops[-1][:, None]).clamp_(min=EXP_FLOOR[part.itemsize] / self.unit).exp2_()
+            totals.append(part.sum(dim=1))
+        top, total = torch.cat(tops), torch.cat(totals)
         transform = row - (self.reg * self.unit) * (top + total.log2())
         return SoftBlock(scores, total.reciprocal_(), transform, self.nx)
 
