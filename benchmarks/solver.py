@@ -49,6 +49,7 @@ import pot_semidiscrete as ps
 
 from . import machine, problems, references, unregularised
 
+DEVICE = "cpu"  # of torch, as --device says; its default device would slow each operation down
 BATCH, GOAL_SAMPLES = 256, 131_072
 UNREGULARISED = ("normal_line", "uniform_line", "student_line", "uniform_square")
 MEMORY = ("uniform_square", "plane_rows", "rows_64")
@@ -57,11 +58,10 @@ OTT_GRID = [("adam", s) for s in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)] + [("sgd", s) f
 
 
 def torch_problem(problem):
-    """Atoms, weights, and ``seed -> sampler``, on torch's default device."""
-    device = torch.get_default_device()
-    facts = (problem.atoms, problem.weights)
-    atoms, weights = (torch.as_tensor(a, dtype=torch.float32, device=device) for a in facts)
-    draw = lambda seed: problem.sampler(torch.Generator(device).manual_seed(seed), torch.float32)
+    """Atoms, weights, and ``seed -> sampler``, on `DEVICE`."""
+    arrays = (problem.atoms, problem.weights)
+    atoms, weights = (torch.as_tensor(a, dtype=torch.float32, device=DEVICE) for a in arrays)
+    draw = lambda seed: problem.sampler(torch.Generator(DEVICE).manual_seed(seed), torch.float32)
     return atoms, weights, draw
 
 
@@ -332,17 +332,18 @@ def warm_up(solvers):
 
 
 def main():
+    global DEVICE
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=64_000)
     parser.add_argument("--problems", nargs="+", choices=problems.NAMES, default=problems.NAMES)
     parser.add_argument("--solvers", nargs="+", choices=list(SOLVERS), default=list(SOLVERS))
-    parser.add_argument("--device", default="cpu", help="of torch, e.g. cuda; JAX has its own choice")
+    parser.add_argument("--device", default=DEVICE, help="of torch, e.g. cuda; JAX has its own choice")
     parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     parser.add_argument("--peak", action="store_true", help="print the memory of one run, in bytes")
     args = parser.parse_args()
+    DEVICE = args.device
     torch.set_num_threads(1)
-    torch.set_default_device(args.device)
     # JAX reads it when it first computes
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     with threadpool_limits(1):
