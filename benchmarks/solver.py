@@ -12,7 +12,8 @@ Three measures, for every problem of :mod:`benchmarks.problems`:
 - the peak of the resident memory of a fresh process above what it holds before the run, libraries
   warm, problem built, code compiled (Linux; for some problems only).
 
-All run in float32 on one thread, and draw the same number of samples of the same law:
+All run in float32 on one thread (with another device, this package and POT run there, and JAX where it
+chooses), and draw the same number of samples of the same law:
 
 - ``ours``, ``POT``: default settings (POT's batch is 32 and ours 256).
 - ``OTT tutorial``: OTT-JAX with the settings of its tutorial: SGD of step 0.02, batch 128.

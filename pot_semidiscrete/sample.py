@@ -71,7 +71,7 @@ class Sample:
         # only for the regularisation that the points are measured at
         kept = self._kept(potential, reg, renew=True) if self.kept and self.kept.reg == reg else None
         if kept is not None:
-            for k in range(0, len(kept.blocks), step):
+            for k in range(0, len(kept.shares), step):
                 yield kept.scaled(k, k + step, step, first), ALL
             return
         rows = self.rows if self.grouped else self.rows * step

@@ -145,8 +145,10 @@ def test_metrics_of_users_are_called_with_all_atoms(nx, small_groups):
 # Weights that are kept.
 
 
+@pytest.mark.parametrize("rows", [64, 700])
 @pytest.mark.parametrize("move", MOVES)
-def test_kept_weights_measure_what_a_sweep_does(move, nx):
+def test_kept_weights_measure_what_a_sweep_does(move, rows, nx, monkeypatch):
+    monkeypatch.setattr(sample, "block_rows", lambda *_: rows)
     target, points, base = problem(nx, d=5)
     assert points.has_room
     points.measure(base, REG)

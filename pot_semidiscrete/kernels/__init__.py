@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import envelope
-from ._generic import Kernel
+from ._generic import Kernel, equal_rows
 from ._kept import Kept
 
 MEMORY = 2**27  # bytes of a block on the host, at most
@@ -235,8 +235,7 @@ def block_rows(target, x):
         rows = min(max(select(target.nx).cache() // row, min(2 * d, SHARING)), MEMORY // row)
     else:
         rows = DEVICE_ENTRIES // n_atoms
-    # blocks of equal length, none of a few rows
-    return max(1, -(-n_rows // -(-n_rows // max(rows, 1)))) if n_rows else 1
+    return equal_rows(n_rows, rows)
 
 
 def _join(pieces, nx):

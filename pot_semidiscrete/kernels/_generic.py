@@ -9,7 +9,12 @@ from ._blocks import HardBlock, SoftBlock
 # Exponents are cut off here, by bytes of the dtype: far below one rounding of the sum, and above
 # the denormal numbers, on which a processor is some twenty times slower.
 EXP_FLOOR = {4: -70.0, 8: -600.0}
-CACHE = 2**20  # bytes, of one core
+CACHE = 2**20  # bytes that a core has to itself
+
+
+def equal_rows(n_rows, most):
+    """Rows of blocks of equal length, none of a few rows."""
+    return max(1, -(-n_rows // -(-n_rows // max(most, 1)))) if n_rows else 1
 
 
 class Kernel:
@@ -49,7 +54,13 @@ class Kernel:
     @staticmethod
     def cache():
         """Bytes that stay in the cache from one pass over them to the next."""
-        return CACHE
+        return 2 * CACHE  # cores, how many is not known, share a pass
+
+    def pieces(self, scores):
+        """Parts of the rows of a block on the host, each to be passed over while it is in the cache."""
+        n_rows, n_columns = scores.shape
+        rows = equal_rows(n_rows, self.cache() // (n_columns * scores.itemsize))
+        return [scores[start : start + rows] for start in range(0, n_rows, rows)]
 
     def memory(self, rows):
         """Where the scores of these rows can go, if they can be told where, and stay."""

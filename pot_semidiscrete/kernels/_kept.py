@@ -29,28 +29,29 @@ class Kept:
         # what was cut off must not count beside what is left of a row, nor beside the lightest atom
         lightest = float(self.nx.min(kernel.target.weights))
         self.least, self.normal = math.exp(self.floor) / (numbers.eps * lightest), 100.0 * numbers.tiny
-        memory, self.blocks = kernel.memory(x), []
+        memory, blocks = kernel.memory(x), []
         with envelope.full_precision(self.nx, potential), envelope.no_grad(self.nx):
             for start in range(0, x.shape[0], rows):
                 kernel.buffer = None if memory is None else memory[start : start + rows]
-                self.blocks.append(kernel(x[start : start + rows]))
-            joined = lambda name: self.nx.concatenate([getattr(b, name) for b in self.blocks], axis=0)
+                blocks.append(kernel(x[start : start + rows]))
+            self.shares = [block.shares for block in blocks]
+            joined = lambda name: self.nx.concatenate([getattr(b, name) for b in blocks], axis=0)
             # the c-transform, if the sums of the rows were 1
             self.transform = joined("c_transform") - self.reg * self.nx.log(joined("inverse"))
             self._move(potential)
 
     def _move(self, potential):
-        """Columns' factors at a potential, all sums, and whether they tell the weights."""
+        """Columns' factors at a potential, what the weights sum up to, and whether they are told."""
         moved = (potential - self.potential) / self.reg
         self.at, self.highest, self.told = potential, self.nx.max(moved), False
         self.factor = self.nx.exp(self.nx.maximum(moved - self.highest, self.floor + 0.0 * moved))
-        self.totals, columns = [], 0.0
-        for block in self.blocks:  # twice in a row, while it is in the cache
-            total = self.nx.dot(block.shares, self.factor)
+        self.totals, self.colsum, columns = [], None, 0.0
+        for shares in self.shares:  # both products of a block, while it is in the cache if it fits there
+            total = self.nx.dot(shares, self.factor)
             if not bool(self.nx.min(total) > self.least):
                 return
             self.totals.append(total)
-            columns = columns + self.nx.dot(1.0 / total, block.shares)
+            columns = columns + self.nx.dot(1.0 / total, shares)
         self.told, self.colsum = True, self.factor * columns
 
     def reaches(self, potential, reg):
@@ -76,9 +77,9 @@ class Kept:
     def scaled(self, start, stop, step=1, first=0):
         """Weights in some of the blocks, of every `step`-th of all points from `first` on."""
         parts, normal = [], float(self.normal) / self.factor  # smaller numbers are slow
-        for k in range(start, min(stop, len(self.blocks))):
+        for k in range(start, min(stop, len(self.shares))):
             some = slice((first - k * self.rows) % step, None, step)
-            part = self.nx.maximum(self.blocks[k].shares[some], normal)
+            part = self.nx.maximum(self.shares[k][some], normal)
             part *= self.factor
             part /= self.totals[k][some][:, None]
             parts.append(part)

@@ -6,8 +6,8 @@ import math
 import numpy as np
 
 from ._blocks import HardBlock, SoftBlock
-from ._generic import EXP_FLOOR, Kernel
-from ._scratch import pieces, scratch
+from ._generic import CACHE, EXP_FLOOR, Kernel
+from ._scratch import scratch
 
 
 @functools.cache
@@ -43,6 +43,10 @@ class NumpyKernel(Kernel):
         self.power, self.unit = fastest_power(potential.dtype.char)
         super().__init__(target, potential, reg)
 
+    @staticmethod
+    def cache():
+        return CACHE
+
     def memory(self, rows, allocate=np.empty):
         return allocate((len(rows), len(self.bias)), rows.dtype)
 
@@ -62,7 +66,7 @@ class NumpyKernel(Kernel):
         tops, totals = [], []
         # an array of floors: with a number, NumPy takes three times as long
         floor = np.full(scores.shape[1], EXP_FLOOR[scores.itemsize] / self.unit, dtype=scores.dtype)
-        for part in pieces(scores, self.cache()):
+        for part in self.pieces(scores):
             part += self.bias
             tops.append(part.max(axis=1))
             part -= tops[-1][:, None]

@@ -24,11 +24,3 @@ def scratch(shape, dtype):
         if n_bytes <= KEPT:
             _thread.memory = memory
     return memory[:n_bytes].view(dtype).reshape(shape)
-
-
-def pieces(scores, cache):
-    """Parts of the rows of a block, each of so many bytes: a few passes over it stay in the cache."""
-    n_rows, n_columns = scores.shape
-    most = max(cache // (n_columns * scores.itemsize), 1)
-    rows = -(-n_rows // max(-(-n_rows // most), 1))
-    return [scores[start : start + rows] for start in range(0, n_rows, rows)]

@@ -7,7 +7,9 @@ import torch
 
 from ._blocks import HardBlock, SoftBlock
 from ._generic import CACHE, EXP_FLOOR, Kernel
-from ._scratch import pieces, scratch
+from ._scratch import KEPT, scratch
+
+MOST_THREADS = KEPT // CACHE  # to share a pass: of what is kept
 
 
 class TorchHardBlock(HardBlock):
@@ -29,7 +31,7 @@ class TorchKernel(Kernel):
 
     @staticmethod
     def cache():
-        return CACHE * torch.get_num_threads()  # which share a pass
+        return CACHE * min(torch.get_num_threads(), MOST_THREADS)
 
     def memory(self, rows, allocate=np.empty):
         shape = (rows.shape[0], self.bias.shape[0])
@@ -52,7 +54,7 @@ class TorchKernel(Kernel):
 
     def soft(self, scores, row):
         tops, totals = [], []
-        for part in pieces(scores, self.cache()) if scores.is_cpu else [scores]:
+        for part in self.pieces(scores) if scores.is_cpu else [scores]:
             part += self.bias
             tops.append(part.amax(dim=1))
             part.sub_(tops[-1][:, None]).clamp_(min=EXP_FLOOR[part.itemsize] / self.unit).exp2_()
