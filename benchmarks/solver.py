@@ -358,8 +358,7 @@ def run(args):
     """All measures; what is known is written after each problem."""
     table, times, sizes = [], [], []
     facts = {"machine": machine.facts(), "samples": args.samples, "seeds": args.seeds}
-    facts["device"] = args.device
-    facts.update(accuracy=table, time_to_accuracy=times, memory=sizes)
+    facts.update(device=args.device, accuracy=table, time_to_accuracy=times, memory=sizes)
     write = lambda: args.json and machine.write(args.json, **facts)
     warm_up(args.solvers)
     cases = [regularised(name) for name in args.problems]
