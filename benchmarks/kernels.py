@@ -1,6 +1,6 @@
 """Nanoseconds per (sample, atom) entry of one dual step, against the limit of the libraries.
 
-``python -m benchmarks.kernels [--rounds 9] [--json FILE]``
+``python -m benchmarks.kernels [--rounds 25] [--json FILE]``
 
 A step gives the c-transforms and the column sums of a batch. The limit is the library's matrix
 product into a kept buffer plus one pass of ``torch.exp`` over the block of samples by atoms; at
@@ -111,7 +111,7 @@ def show(row):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     args = parser.parse_args()
     torch.set_num_threads(1)

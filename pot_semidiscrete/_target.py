@@ -10,6 +10,7 @@ from ._validation import check_points, check_real, check_vector, check_weights, 
 from .costs import Cost, resolve_metric
 from .envelope import full_precision
 
+FEW, EVERY = 512, 8  # atoms that stand for all, one of so many at least
 LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: the floor of the weights in a step
 
 
@@ -57,6 +58,18 @@ class Target:
         """The part of the cost that depends on the atom only."""
         with full_precision(self.nx, self.atoms):
             return self.cost.column(self.atoms, self.nx)
+
+    @property
+    def every(self):
+        """One of so many atoms is taken, where a few are to stand for all."""
+        return max(EVERY, self.weights.shape[0] // FEW)
+
+    @functools.cached_property
+    def sparsity(self):
+        """Largest cost from one of some atoms to the nearest of those few."""
+        every, nx = self.every, self.nx
+        few = replace(self, atoms=self.atoms[::every], weights=self.weights[::every])
+        return float(nx.max(nx.min(few.cost_matrix(self.atoms[every // 2 :: every]), axis=1)))
 
     @functools.cached_property
     def detached(self):

@@ -53,7 +53,12 @@ class Cost:
 
     def cross(self, x, y, scale, nx, matmul):
         """``scale`` times the part of minus the cost that depends on both, ``(n, n_atoms)``."""
-        return -scale * self.matrix(x, y, nx)
+        factors = self.factors(x, y, scale, nx)
+        return -scale * self.matrix(x, y, nx) if factors is None else matmul(*factors)
+
+    def factors(self, x, y, scale, nx):
+        """``u, v`` with ``u v^T`` the same, ``(n, k)`` and ``(n_atoms, k)``; None if there are none."""
+        return None
 
     def matrix(self, x, y, nx):
         """Cost matrix, ``(n, n_atoms)``."""
@@ -88,8 +93,8 @@ class SqEuclidean(Cost):
             half[:, k : k + 1] * nx.abs(y[None, :, k] - mean[:, k : k + 1]) for k in range(y.shape[1])
         )
 
-    def cross(self, x, y, scale, nx, matmul):
-        return matmul((2.0 * scale) * x, y)
+    def factors(self, x, y, scale, nx):
+        return (2.0 * scale) * x, y
 
     def mean_cross(self, x, y, block, nx):
         return 2.0 * nx.sum(x * block.average(y), axis=1)
@@ -152,8 +157,8 @@ class Cosine(Cost):
     def column(self, y, nx):
         return 1.0 + 0.0 * y[:, 0]
 
-    def cross(self, x, y, scale, nx, matmul):
-        return matmul(scale * self._direction(x, nx), self._direction(y, nx))
+    def factors(self, x, y, scale, nx):
+        return scale * self._direction(x, nx), self._direction(y, nx)
 
     def matrix(self, x, y, nx):
         return 1.0 - nx.dot(self._direction(x, nx), self._direction(y, nx).T)

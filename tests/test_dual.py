@@ -9,6 +9,7 @@ import pytest
 import pot_semidiscrete as ps
 from pot_semidiscrete import kernels
 from pot_semidiscrete._target import build_target
+from pot_semidiscrete.kernels import _inplace
 
 METRICS = (None, "sqeuclidean", "euclidean", "minkowski", "cityblock", "cosine", "correlation")
 FUNCTIONS = (
@@ -104,6 +105,37 @@ def test_passes_over_pieces_of_a_block_do_not_show(name, problem, nx64, monkeypa
     found = nx64.host(call(name, nx64, problem, reg=0.3))
     np.testing.assert_allclose(found, whole, rtol=1e-12, atol=1e-12)
     assert len(list(limits)) < 100 or not nx64.in_groups
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1, 0.005])  # at the last, some guesses are too low
+@pytest.mark.parametrize(("metric", "scale"), [("sqeuclidean", 0.3), ("cosine", 0.005)])
+def test_guessed_tops_do_not_show(metric, scale, level, nx, rng, monkeypatch):
+    atoms, x, reg = 1.0 + rng.random((100, 2)), 1.0 + rng.random((200, 2)), level * scale
+    weights = rng.dirichlet(np.full(100, 0.3)) + 1e-9
+    target = build_target(nx.array(atoms), nx.array(weights / weights.sum()), metric)
+    kernel, potential = kernels.select(target.nx), nx.array(0.1 * scale * rng.normal(size=100))
+    arguments = target, target.local(nx.array(x)), potential, reg
+    want = ("c_transform", "colsum", "colsquare", "map", "average", "weights")
+    found = lambda name: nx.host(
+        getattr(
+            kernels.sweep(*arguments, (name,), values=potential), name
+        )  # the squares spend the shares
+    )
+    expected, guessed, redone = {name: found(name) for name in want}, [], []
+    if not nx.in_groups:
+        return
+    monkeypatch.setattr(_inplace, "LEAST_COLUMNS", 1)
+    monkeypatch.setattr(_inplace, "LIKELY", np.inf)
+    monkeypatch.setattr(kernels, "block_rows", lambda target, x: 7)
+    prepared, normal = kernel.prepared, kernel.normal
+    monkeypatch.setattr(kernel, "prepared", lambda self, left: guessed.append(0) or prepared(self, left))
+    monkeypatch.setattr(kernel, "normal", lambda self, part: redone.append(0) or normal(self, part))
+    for name in want:
+        np.testing.assert_allclose(
+            found(name), expected[name], rtol=1e3 * nx.eps, atol=20.0 * nx.eps / level
+        )
+    assert len(guessed) == len(want) * 29
+    assert bool(redone) == (level == 0.005)
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.3])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import envelope
-from ._generic import Kernel, equal_rows
+from ._generic import Kernel, equal_rows, joined
 from ._kept import Kept
 
 MEMORY = 2**27  # bytes of a block on the host, at most
@@ -128,17 +128,18 @@ def _sweep(target, x, potential, reg, want, values, members, cross, differentiab
         kernel, guard = select(nx)(target, potential, reg), lambda function: function
 
     @guard
-    def reduce(rows, cross, members):
-        block = kernel(rows, cross)
+    def reduce(rows, cross, members, prepared):
+        block = kernel(rows, cross, prepared)
         return tuple(_REDUCTIONS[name](target, rows, block, members, values) for name in want)
 
     step = block_rows(target, x)
     part = lambda array, start: None if array is None else array[start : start + step]
-    starts = range(0, x.shape[0], step)
-    parts = [reduce(*(part(array, start) for array in (x, cross, members))) for start in starts]
+    starts, prepared = range(0, x.shape[0], step), None if cross is not None else kernel.prepare(x, step)
+    arrays = (x, cross, members, prepared)
+    parts = [reduce(*(part(array, start) for array in arrays)) for start in starts]
     return Sweep(
         **{
-            name: sum(pieces[1:], pieces[0]) if name in _SUMS else _join(pieces, nx)
+            name: sum(pieces[1:], pieces[0]) if name in _SUMS else joined(pieces, nx)
             for name, pieces in zip(want, zip(*parts, strict=True), strict=True)
         }
     )
@@ -236,7 +237,3 @@ def block_rows(target, x):
     else:
         rows = DEVICE_ENTRIES // n_atoms
     return equal_rows(n_rows, rows)
-
-
-def _join(pieces, nx):
-    return pieces[0] if len(pieces) == 1 else nx.concatenate(list(pieces), axis=0)

@@ -17,6 +17,11 @@ def equal_rows(n_rows, most):
     return max(1, -(-n_rows // -(-n_rows // max(most, 1)))) if n_rows else 1
 
 
+def joined(parts, nx):
+    """Arrays, one after the other in their first axis."""
+    return parts[0] if len(parts) == 1 else nx.concatenate(list(parts), axis=0)
+
+
 class Kernel:
     """Assignment weights and c-transform of a block of source points.
 
@@ -41,8 +46,17 @@ class Kernel:
         if reg > 0:
             self.bias = self.bias + target.log_weights / self.unit
 
-    def __call__(self, x, cross=None):
-        """Block for the source points `x`, shape (n, d), and the cross part of their costs, if known."""
+    def prepare(self, x, rows):
+        """What can be made of all points at once, before they are taken in blocks of so many rows."""
+        return None
+
+    def __call__(self, x, cross=None, prepared=None):
+        """Block for the source points `x`, shape (n, d).
+
+        If known, the cross part of their costs is given, or what :meth:`prepare` returned for them.
+        """
+        if prepared is not None:
+            return self.prepared(prepared)
         target, nx = self.target, self.nx
         if cross is None:
             scores = target.cost.cross(x, target.atoms, self.scale, nx, self.matmul)
@@ -56,13 +70,7 @@ class Kernel:
         """Bytes that stay in the cache from one pass over them to the next."""
         return 2 * CACHE  # cores, how many is not known, share a pass
 
-    def pieces(self, scores):
-        """Parts of the rows of a block on the host, each to be passed over while it is in the cache."""
-        n_rows, n_columns = scores.shape
-        rows = equal_rows(n_rows, self.cache() // (n_columns * scores.itemsize))
-        return [scores[start : start + rows] for start in range(0, n_rows, rows)]
-
-    def memory(self, rows):
+    def memory(self, rows, columns):
         """Where the scores of these rows can go, if they can be told where, and stay."""
         return None
 

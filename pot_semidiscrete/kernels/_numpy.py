@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 
-from ._blocks import HardBlock, SoftBlock
-from ._generic import CACHE, EXP_FLOOR, Kernel
-from ._scratch import scratch
+from ._blocks import HardBlock
+from ._generic import CACHE
+from ._inplace import InPlaceKernel
 
 
 @functools.cache
@@ -34,48 +34,40 @@ class NumpyHardBlock(HardBlock):
         return np.stack([self.colsum(column) for column in members.T])
 
 
-class NumpyKernel(Kernel):
-    """In-place :class:`Kernel` for NumPy arrays."""
-
-    buffer = None
+class NumpyKernel(InPlaceKernel):
+    """The passes by NumPy."""
 
     def __init__(self, target, potential, reg):
-        self.power, self.unit = fastest_power(potential.dtype.char)
+        self.exp, self.unit = fastest_power(potential.dtype.char)
         super().__init__(target, potential, reg)
 
     @staticmethod
     def cache():
         return CACHE
 
-    def memory(self, rows, allocate=np.empty):
-        return allocate((len(rows), len(self.bias)), rows.dtype)
+    def memory(self, rows, columns, allocate=np.empty):
+        return allocate((len(rows), len(columns)), rows.dtype)
 
-    def room(self, rows):
-        """Where the scores of these rows go."""
-        if self.buffer is None or len(self.buffer) < len(rows):
-            self.buffer = self.memory(rows, scratch)
-        return self.buffer[: len(rows)]
-
-    def matmul(self, u, v):
-        return np.matmul(u, v.T, out=self.room(u))
+    def product(self, u, v, out=None):
+        return np.matmul(u, v, out=out)
 
     def scaled(self, cross):
         return np.multiply(cross, self.scale, out=self.room(cross))
 
-    def soft(self, scores, row):
-        tops, totals = [], []
+    def highest(self, part):
+        return part.max(axis=1)
+
+    def log(self, total):
+        return np.log(total) / self.unit
+
+    def inverse(self, total):
+        return 1.0 / total
+
+    def power(self, part, floor):
         # an array of floors: with a number, NumPy takes three times as long
-        floor = np.full(scores.shape[1], EXP_FLOOR[scores.itemsize] / self.unit, dtype=scores.dtype)
-        for part in self.pieces(scores):
-            part += self.bias
-            tops.append(part.max(axis=1))
-            part -= tops[-1][:, None]
-            np.maximum(part, floor, out=part)
-            self.power(part, out=part)
-            totals.append(part.sum(axis=1))
-        top, total = np.concatenate(tops), np.concatenate(totals)
-        transform = row - self.reg * (self.unit * top + np.log(total))
-        return SoftBlock(scores, 1.0 / total, transform, self.nx)
+        np.maximum(part, np.full(part.shape[1], floor, dtype=part.dtype), out=part)
+        with np.errstate(over="ignore"):  # rows of guessed tops are looked at
+            return self.exp(part, out=part).sum(axis=1)
 
     def hard(self, scores, row):
         scores += self.bias
