@@ -10,7 +10,8 @@ from ._validation import check_points, check_real, check_vector, check_weights, 
 from .costs import Cost, resolve_metric
 from .envelope import full_precision
 
-FEW, EVERY = 512, 8  # atoms that stand for all, one of so many at least
+FEW, EVERY = 512, 8  # atoms that stand for all, about, and one of so many at least ...
+OTHERS = 64  # ... and how many are asked for how far off those are
 LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: the floor of the weights in a step
 
 
@@ -61,15 +62,19 @@ class Target:
 
     @property
     def every(self):
-        """One of so many atoms is taken, where a few are to stand for all."""
-        return max(EVERY, self.weights.shape[0] // FEW)
+        """Every so-many-th atom is taken, where a few are to stand for all.
+
+        It is odd, for in a Sobol sequence every second point lies in the same half of the space.
+        """
+        return max(EVERY, self.weights.shape[0] // FEW) | 1
 
     @functools.cached_property
-    def sparsity(self):
-        """Largest cost from one of some atoms to the nearest of those few."""
+    def farthest_from_few(self):
+        """Largest cost from some of the other atoms to the nearest of those few."""
         every, nx = self.every, self.nx
         few = replace(self, atoms=self.atoms[::every], weights=self.weights[::every])
-        return float(nx.max(nx.min(few.cost_matrix(self.atoms[every // 2 :: every]), axis=1)))
+        others = self.atoms[every // 2 :: FEW // OTHERS * every]
+        return float(nx.max(nx.min(few.cost_matrix(others), axis=1)))
 
     @functools.cached_property
     def detached(self):

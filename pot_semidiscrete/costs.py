@@ -57,7 +57,7 @@ class Cost:
         return -scale * self.matrix(x, y, nx) if factors is None else matmul(*factors)
 
     def factors(self, x, y, scale, nx):
-        """``u, v`` with ``u v^T`` the same, ``(n, k)`` and ``(n_atoms, k)``; None if there are none."""
+        """``u, v`` with ``u v^T`` the same as `cross`, ``(n, k)`` and ``(n_atoms, k)``, or None."""
         return None
 
     def matrix(self, x, y, nx):

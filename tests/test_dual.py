@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import ot
 import pytest
+from scipy.stats import qmc
 
 import pot_semidiscrete as ps
 from pot_semidiscrete import kernels
@@ -107,35 +108,107 @@ def test_passes_over_pieces_of_a_block_do_not_show(name, problem, nx64, monkeypa
     assert len(list(limits)) < 100 or not nx64.in_groups
 
 
-@pytest.mark.parametrize("level", [1.0, 0.1, 0.005])  # at the last, some guesses are too low
+def counted(monkeypatch, owner, name):
+    """Results of a method that is called on the way."""
+    method, results = getattr(owner, name), []
+    monkeypatch.setattr(owner, name, lambda *args: results.append(method(*args)) or results[-1])
+    return results
+
+
+@pytest.fixture
+def in_place(nx):
+    """A backend of which arrays are changed in place."""
+    if not nx.in_groups:
+        pytest.skip("tops are guessed on the host, by NumPy and torch")
+    return nx
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1, 0.01, 0.001])
 @pytest.mark.parametrize(("metric", "scale"), [("sqeuclidean", 0.3), ("cosine", 0.005)])
-def test_guessed_tops_do_not_show(metric, scale, level, nx, rng, monkeypatch):
-    atoms, x, reg = 1.0 + rng.random((100, 2)), 1.0 + rng.random((200, 2)), level * scale
+def test_guessed_tops_do_not_show(metric, scale, level, in_place, rng, monkeypatch):
+    atoms, x, reg, nx = 1.0 + rng.random((100, 2)), 1.0 + rng.random((200, 2)), level * scale, in_place
     weights = rng.dirichlet(np.full(100, 0.3)) + 1e-9
     target = build_target(nx.array(atoms), nx.array(weights / weights.sum()), metric)
     kernel, potential = kernels.select(target.nx), nx.array(0.1 * scale * rng.normal(size=100))
-    arguments = target, target.local(nx.array(x)), potential, reg
-    want = ("c_transform", "colsum", "colsquare", "map", "average", "weights")
-    found = lambda name: nx.host(
-        getattr(
-            kernels.sweep(*arguments, (name,), values=potential), name
-        )  # the squares spend the shares
+    arguments, members = (
+        (target, target.local(nx.array(x)), potential, reg),
+        nx.array(np.eye(2)[np.arange(200) % 2]),
     )
-    expected, guessed, redone = {name: found(name) for name in want}, [], []
-    if not nx.in_groups:
-        return
+    want = (
+        "c_transform",
+        "colsum",
+        "groupsum",
+        "colsquare",
+        "gradient",
+        "map",
+        "average",
+        "linear",
+        "weights",
+    )
+
+    def found(name):  # one by one, for the squares spend the shares
+        return nx.host(
+            getattr(kernels.sweep(*arguments, (name,), values=potential, members=members), name)
+        )
+
+    expected = {name: found(name) for name in want}
     monkeypatch.setattr(_inplace, "LEAST_COLUMNS", 1)
     monkeypatch.setattr(_inplace, "LIKELY", np.inf)
     monkeypatch.setattr(kernels, "block_rows", lambda target, x: 7)
-    prepared, normal = kernel.prepared, kernel.normal
-    monkeypatch.setattr(kernel, "prepared", lambda self, left: guessed.append(0) or prepared(self, left))
-    monkeypatch.setattr(kernel, "normal", lambda self, part: redone.append(0) or normal(self, part))
+    guessed, redone = (counted(monkeypatch, kernel, name) for name in ("guessed", "normal"))
     for name in want:
         np.testing.assert_allclose(
             found(name), expected[name], rtol=1e3 * nx.eps, atol=20.0 * nx.eps / level
         )
     assert len(guessed) == len(want) * 29
-    assert bool(redone) == (level == 0.005)
+    assert any(block is None for block in guessed) == (level <= 0.01)  # given up
+    assert bool(redone) == (level < 0.1)
+
+
+def test_a_guess_that_is_too_low_is_made_again(in_place, monkeypatch):
+    nx, N = in_place, 100
+    atoms = np.zeros((N, 1))
+    atoms[1, 0] = 40.0  # not one of the few
+    target = build_target(nx.array(atoms))
+    monkeypatch.setattr(_inplace, "LEAST_COLUMNS", 1)
+    monkeypatch.setattr(_inplace, "LIKELY", np.inf)
+    x = np.zeros((200, 1))
+    x[:3, 0] = 39.0, 21.0, np.nan
+    psi, want = nx.array(np.zeros(N)), ("c_transform", "weights")
+    redone = counted(monkeypatch, kernels.select(target.nx), "normal")
+    found = kernels.sweep(target, target.local(nx.array(x)), psi, 1.0, want)
+    transform, weights = nx.host(found.c_transform), nx.host(found.weights)
+    assert [len(top) for top, _ in redone] == [3]
+    np.testing.assert_allclose(transform[:2], [1.0 + np.log(N), 19.0**2 + np.log(N)], rtol=1e3 * nx.eps)
+    np.testing.assert_allclose(weights[:2, 1], 1.0, rtol=10.0 * nx.eps)
+    np.testing.assert_allclose(transform[3:], -np.log((N - 1.0) / N), atol=100.0 * nx.eps)
+    assert np.isnan(transform[2])
+
+
+def test_tops_are_guessed_where_that_pays(in_place, rng):
+    nx, N = in_place, _inplace.LEAST_COLUMNS
+    atoms = {d: nx.array(rng.random((N, d))) for d in (2, 4)}
+
+    def guesses(d=2, n_atoms=N, n=128, reg=0.05, metric=None):
+        target = build_target(atoms[d][:n_atoms], metric=metric)
+        psi = nx.array(np.zeros(n_atoms))
+        return kernels.select(target.nx)(target, psi, reg).prepare(atoms[d][:n], 64) is not None
+
+    assert guesses()
+    for other in (
+        {"d": 4},
+        {"n_atoms": N - 1},
+        {"n": 127},
+        {"reg": 0.0},
+        {"reg": 1e-5},
+        {"metric": "euclidean"},
+    ):
+        assert not guesses(**other)
+
+
+def test_the_few_atoms_are_spread_in_a_sobol_sequence(nx64):
+    points = qmc.Sobol(2, seed=0).random(4096)
+    assert build_target(nx64.array(points)).farthest_from_few < 0.02
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.3])

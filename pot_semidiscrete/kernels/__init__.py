@@ -134,9 +134,8 @@ def _sweep(target, x, potential, reg, want, values, members, cross, differentiab
 
     step = block_rows(target, x)
     part = lambda array, start: None if array is None else array[start : start + step]
-    starts, prepared = range(0, x.shape[0], step), None if cross is not None else kernel.prepare(x, step)
-    arrays = (x, cross, members, prepared)
-    parts = [reduce(*(part(array, start) for array in arrays)) for start in starts]
+    arrays = (x, cross, members, kernel.prepare(x, step) if cross is None else None)
+    parts = [reduce(*(part(array, k) for array in arrays)) for k in range(0, x.shape[0], step)]
     return Sweep(
         **{
             name: sum(pieces[1:], pieces[0]) if name in _SUMS else joined(pieces, nx)

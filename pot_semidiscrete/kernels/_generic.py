@@ -50,13 +50,18 @@ class Kernel:
         """What can be made of all points at once, before they are taken in blocks of so many rows."""
         return None
 
+    def guessed(self, prepared):
+        """Block of points made of that, or None."""
+        return None
+
     def __call__(self, x, cross=None, prepared=None):
         """Block for the source points `x`, shape (n, d).
 
         If known, the cross part of their costs is given, or what :meth:`prepare` returned for them.
         """
-        if prepared is not None:
-            return self.prepared(prepared)
+        block = None if prepared is None else self.guessed(prepared)
+        if block is not None:
+            return block
         target, nx = self.target, self.nx
         if cross is None:
             scores = target.cost.cross(x, target.atoms, self.scale, nx, self.matmul)
@@ -70,7 +75,7 @@ class Kernel:
         """Bytes that stay in the cache from one pass over them to the next."""
         return 2 * CACHE  # cores, how many is not known, share a pass
 
-    def memory(self, rows, columns):
+    def memory(self, rows, n_columns):
         """Where the scores of these rows can go, if they can be told where, and stay."""
         return None
 

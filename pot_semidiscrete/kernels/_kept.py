@@ -29,7 +29,7 @@ class Kept:
         # what was cut off must not count beside what is left of a row, nor beside the lightest atom
         lightest = float(self.nx.min(kernel.target.weights))
         self.least, self.normal = math.exp(self.floor) / (numbers.eps * lightest), 100.0 * numbers.tiny
-        memory, blocks = kernel.memory(x, potential), []
+        memory, blocks = kernel.memory(x, potential.shape[0]), []
         with envelope.full_precision(self.nx, potential), envelope.no_grad(self.nx):
             for start in range(0, x.shape[0], rows):
                 kernel.buffer = None if memory is None else memory[start : start + rows]

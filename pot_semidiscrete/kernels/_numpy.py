@@ -1,4 +1,4 @@
-"""NumPy: one product into a kept buffer, one in-place exponential."""
+"""NumPy: its names for the passes, and which power is the fastest."""
 
 import functools
 import math
@@ -45,8 +45,8 @@ class NumpyKernel(InPlaceKernel):
     def cache():
         return CACHE
 
-    def memory(self, rows, columns, allocate=np.empty):
-        return allocate((len(rows), len(columns)), rows.dtype)
+    def memory(self, rows, n_columns, allocate=np.empty):
+        return allocate((len(rows), n_columns), rows.dtype)
 
     def product(self, u, v, out=None):
         return np.matmul(u, v, out=out)

@@ -1,4 +1,4 @@
-"""torch: the same passes as NumPy's kernel, on any device."""
+"""torch: its names for the passes, on any device."""
 
 import math
 
@@ -33,8 +33,8 @@ class TorchKernel(InPlaceKernel):
     def cache():
         return CACHE * min(torch.get_num_threads(), MOST_THREADS)
 
-    def memory(self, rows, columns, allocate=np.empty):
-        shape = (rows.shape[0], columns.shape[0])
+    def memory(self, rows, n_columns, allocate=np.empty):
+        shape = (rows.shape[0], n_columns)
         if rows.is_cpu:  # NumPy asks for large pages
             return torch.from_numpy(allocate(shape, rows.numpy().dtype))
         return rows.new_empty(shape)
