@@ -10,9 +10,7 @@ MOST_COORDINATES = 3  # up to which tops of rows are guessed ...
 LEAST_ROWS, LEAST_COLUMNS = 128, 4096  # ... for so many points and atoms
 HEADROOM = 28.0  # logarithm of the largest sum of a row of which the guess is good enough
 LIKELY = 0.75  # of that, in units of reg, may be the cost from an atom to the few
-MOST_LOW = (
-    0.25  # of the rows of a block, for which it may be too low: with more, there are no more guesses
-)
+MOST_LOW = 0.25  # of the rows of a block may have too low a guess: with more, no more is guessed
 # Exponents less guesses are cut off here, as at EXP_FLOOR: no share times the inverse of the sum of its
 # row, exp(-HEADROOM) at least, must be denormal, below exp(-87) in float32.
 GUESSED_FLOOR = {4: -58.0, 8: -600.0}
@@ -20,6 +18,9 @@ GUESSED_FLOOR = {4: -58.0, 8: -600.0}
 
 class InPlaceKernel(Kernel):
     """In-place :class:`Kernel`; a library's kernel adds its names for the passes.
+
+    They are `memory`, `product`, `scaled`, `highest`, `power`, `log` and `inverse`; powers and logarithms
+    are those of the scores' unit.
 
     After the product, passes over the block add the bias, find the top of each row, subtract it, cut
     off what is far below, take exponentials and sum them up. In low dimension the product does the work
