@@ -19,8 +19,8 @@ GUESSED_FLOOR = {4: -58.0, 8: -600.0}
 class InPlaceKernel(Kernel):
     """In-place :class:`Kernel`; a library's kernel adds its names for the passes.
 
-    They are `memory`, `product`, `scaled`, `highest`, `power`, `log` and `inverse`, powers and logarithms
-    those of the scores' unit.
+    They are `memory`, `product`, `scaled`, `highest`, `power`, `log` and `inverse`; powers and
+    logarithms are those of the unit of the scores.
 
     After the product, passes over the block add the bias, find the top of each row, subtract it, cut
     off what is far below, take exponentials and sum them up. In low dimension the product does the work
