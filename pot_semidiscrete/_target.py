@@ -9,8 +9,9 @@ import numpy as np
 from ._validation import check_points, check_real, check_vector, check_weights, is_traced
 from .costs import Cost, resolve_metric
 from .envelope import full_precision
+from .kernels import stride
 
-FEW, EVERY = 512, 8  # atoms that stand for all, about, and one of so many at least ...
+FEW, EVERY = 512, 9  # atoms that stand for all, about, and one of so many at least ...
 OTHERS = 64  # ... and how many are asked for how far off those are
 LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: the floor of the weights in a step
 
@@ -62,17 +63,14 @@ class Target:
 
     @property
     def every(self):
-        """Every so-many-th atom is taken, where a few are to stand for all.
-
-        It is odd, for in a Sobol sequence every second point lies in the same half of the space.
-        """
-        return max(EVERY, self.weights.shape[0] // FEW) | 1
+        """Every so-many-th atom is taken, where a few are to stand for all."""
+        return max(EVERY, stride(self.weights.shape[0], FEW))
 
     @functools.cached_property
     def farthest_from_few(self):
         """Largest cost from some of the other atoms to the nearest of those few."""
         every, nx = self.every, self.nx
-        few = replace(self, atoms=self.atoms[::every], weights=self.weights[::every])
+        few = self.part(slice(None, None, every))
         others = self.atoms[every // 2 :: FEW // OTHERS * every]
         return float(nx.max(nx.min(few.cost_matrix(others), axis=1)))
 
@@ -80,6 +78,10 @@ class Target:
     def detached(self):
         """The same target, cut from any autograd graph."""
         return self.map(self.nx.detach)
+
+    def part(self, atoms):
+        """The target with some of its atoms, whose weights are left as they are."""
+        return replace(self, atoms=self.atoms[atoms], weights=self.weights[atoms])
 
     def map(self, function):
         """Apply `function` to every array (a move to another device, say)."""

@@ -4,7 +4,7 @@ from . import envelope
 from ._target import build_target, check_potential, check_reg
 from ._validation import check_points
 from .costs import CallableMetric
-from .kernels import mean_cost, sweep
+from .kernels import mean_cost, stride, sweep
 
 _ROWS_OF_COST_SCALE = 4096
 
@@ -351,6 +351,6 @@ def scale_of(target):
     if target.cost.name == "sqeuclidean":
         # the atoms are centred: E|Y - Y'|^2 = 2 E|Y|^2
         return float(2.0 * nx.sum(weights * target.column))
-    stride = -(-atoms.shape[0] // _ROWS_OF_COST_SCALE)
-    rows, share = atoms[::stride], weights[::stride]
+    step = stride(atoms.shape[0], _ROWS_OF_COST_SCALE)
+    rows, share = atoms[::step], weights[::step]
     return float(nx.sum(weights * mean_cost(target, rows, share / nx.sum(share))))

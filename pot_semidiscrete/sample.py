@@ -7,12 +7,9 @@ groups, and a group is swept with the atoms that can have a part in it. Both are
 "Stabilized sparse scaling algorithms for entropy regularized transport problems", 2019.
 """
 
-from dataclasses import replace
-
 import numpy as np
-from scipy.special import logsumexp
 
-from .kernels import block_rows, keep, known_cross, on_host, sweep
+from .kernels import block_rows, keep, known_cross, on_host, stride, sweep, sweeps
 
 LARGEST_KEPT = 2**24  # entries of the weights that are kept
 LOW = 3  # dimensions at most, in which points that are consecutive in an order can lie together ...
@@ -75,13 +72,9 @@ class Sample:
                 yield kept.scaled(k, k + step, step, first), ALL
             return
         rows = self.rows if self.grouped else self.rows * step
-        for start, part, atoms in self._parts(potential, reg, rows):
-            part = part[(first - start) % step :: step]
-            if part.shape[0] == 0:
-                continue
-            chosen = select(self.target, atoms)
-            chi = sweep(chosen, part, potential[atoms], reg, ("weights",)).weights
-            yield (self.target.nx.to_numpy(chi) if self.grouped else chi), atoms
+        parts = self._parts(potential, reg, rows, step, first)
+        for atoms, out in sweeps(self.target, parts, potential, reg, ("weights",)):
+            yield (self.target.nx.to_numpy(out.weights) if self.grouped else out.weights), atoms
 
     def _sums(self, name, potential, reg):
         """Sum of the c-transform, and that of the columns of the weights or of their squares."""
@@ -91,8 +84,8 @@ class Sample:
         nx = self.target.nx
         total, sums = 0.0, np.zeros(self.target.weights.shape[0])
         rows = self.rows if self.grouped else self.x.shape[0]
-        for _, part, atoms in self._parts(potential, reg, rows):
-            out = sweep(select(self.target, atoms), part, potential[atoms], reg, ("c_transform", name))
+        parts = self._parts(potential, reg, rows)
+        for atoms, out in sweeps(self.target, parts, potential, reg, ("c_transform", name)):
             total += np.sum(nx.to_numpy(out.c_transform), dtype=float)
             sums[atoms] += nx.to_numpy(getattr(out, name))
         return total, nx.from_numpy(sums, type_as=potential)
@@ -106,14 +99,16 @@ class Sample:
             self.kept = keep(self.target, self.x, potential, reg, self.rows)
         return self.kept if self.kept.reaches(potential, reg) else None
 
-    def _parts(self, potential, reg, rows):
-        """First row, points and atoms to take of each block."""
+    def _parts(self, potential, reg, rows, step=1, first=0):
+        """Points, every `step`-th after `first`, and atoms to take of each block."""
         near = self._near(potential, reg) if self.grouped and reg > 0 else None
         for k, start in enumerate(range(0, self.x.shape[0], rows)):
-            yield start, self.x[start : start + rows], ALL if near is None else near[k]
+            part = self.x[start + (first - start) % step : start + rows : step]
+            if part.shape[0] > 0:
+                yield part, ALL if near is None else np.flatnonzero(near[k])
 
     def _near(self, potential, reg):
-        """Atoms to take, for each group; None for all of them.
+        """Whether to take an atom, for each group; None if all are taken.
 
         The logarithm of ``chi_j / b_j`` is known in the middle of a group. It is a score less that of a
         sum of exponentials of all scores, which is convex: it falls no faster than their mean.
@@ -121,11 +116,13 @@ class Sample:
         target, nx = self.target, self.target.nx
         mean = sweep(target, self.center, potential, reg, ("map",)).map
         scores = nx.to_numpy(potential - target.column + known_cross(target, self.center)).astype(float)
-        total = reg * logsumexp(scores / reg, b=nx.to_numpy(target.weights), axis=1, keepdims=True)
+        top = scores.max(axis=1, keepdims=True)
+        sums = np.exp((scores - top) / reg) @ nx.to_numpy(target.weights).astype(float)
+        total = top + reg * np.log(sums)[:, None]
         rounding = 8.0 * np.finfo(f"f{nx.bitsize(potential) // 8}").eps * np.abs(scores).max()
         highest = scores - total + nx.to_numpy(target.cost.drift(self.half, target.atoms, mean, nx))
         near = ~(highest <= -DEPTH * reg - rounding)  # all of them if it is not a number
-        return None if near.mean() > MOST else [np.flatnonzero(row) for row in near]
+        return None if near.mean() > MOST else near
 
 
 def measure(target, x, potential, reg):
@@ -161,27 +158,12 @@ def ordered(x, rows):
     return np.concatenate(found)
 
 
-def select(target, atoms):
-    """The target with a part of its atoms, whose weights are left as they are."""
-    if isinstance(atoms, slice):
-        return target
-    return replace(target, atoms=target.atoms[atoms], weights=target.weights[atoms])
-
-
 def plus(total, atoms, part):
     """The array `total`, shape (..., n_support), and `part` at these atoms: in place if not all."""
     if isinstance(atoms, slice):
         return total + part
     total[..., atoms] += part
     return total
-
-
-def stride(n, most):
-    """From one to the next of at most so many of n points, evenly spaced.
-
-    It is odd, for in a Sobol sequence every second point lies in the same half of the space.
-    """
-    return -(-n // most) // 2 * 2 + 1 if n > most else 1
 
 
 def spread(x, n):

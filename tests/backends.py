@@ -83,3 +83,10 @@ def global_states():
     if "torch" in BACKENDS:
         states.append(torch.get_rng_state().tolist())
     return states
+
+
+def counted(monkeypatch, owner, name):
+    """Results of a function that is called on the way."""
+    method, results = getattr(owner, name), []
+    monkeypatch.setattr(owner, name, lambda *args: results.append(method(*args)) or results[-1])
+    return results

@@ -11,6 +11,7 @@ import pot_semidiscrete as ps
 from pot_semidiscrete import kernels
 from pot_semidiscrete._target import build_target
 from pot_semidiscrete.kernels import _inplace
+from tests.backends import counted
 
 METRICS = (None, "sqeuclidean", "euclidean", "minkowski", "cityblock", "cosine", "correlation")
 FUNCTIONS = (
@@ -108,13 +109,6 @@ def test_passes_over_pieces_of_a_block_do_not_show(name, problem, nx64, monkeypa
     assert len(list(limits)) < 100 or not nx64.in_groups
 
 
-def counted(monkeypatch, owner, name):
-    """Results of a method that is called on the way."""
-    method, results = getattr(owner, name), []
-    monkeypatch.setattr(owner, name, lambda *args: results.append(method(*args)) or results[-1])
-    return results
-
-
 @pytest.fixture
 def in_place(nx):
     """A backend of which arrays are changed in place."""
@@ -130,10 +124,8 @@ def test_guessed_tops_do_not_show(metric, scale, level, in_place, rng, monkeypat
     weights = rng.dirichlet(np.full(100, 0.3)) + 1e-9
     target = build_target(nx.array(atoms), nx.array(weights / weights.sum()), metric)
     kernel, potential = kernels.select(target.nx), nx.array(0.1 * scale * rng.normal(size=100))
-    arguments, members = (
-        (target, target.local(nx.array(x)), potential, reg),
-        nx.array(np.eye(2)[np.arange(200) % 2]),
-    )
+    arguments = (target, target.local(nx.array(x)), potential, reg)
+    members = nx.array(np.eye(2)[np.arange(200) % 2])
     want = (
         "c_transform",
         "colsum",

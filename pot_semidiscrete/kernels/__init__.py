@@ -3,7 +3,6 @@
 The loop and the reductions are here; a kernel turns a block of points into a block of weights.
 """
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,18 +113,38 @@ def sweep(
     Sweep
     """
     nx = target.nx
-    recording = contextlib.nullcontext() if differentiable else envelope.no_grad(nx)
-    with envelope.full_precision(nx, x), recording:
-        return _sweep(target, x, potential, reg, want, values, members, cross, differentiable)
-
-
-def _sweep(target, x, potential, reg, want, values, members, cross, differentiable):
-    nx = target.nx
     if differentiable:
-        kernel, guard = Kernel(target, potential, reg), envelope.checkpoint(nx)
-    else:
-        target, x, potential = target.detached, nx.detach(x), nx.detach(potential)
-        kernel, guard = select(nx)(target, potential, reg), lambda function: function
+        with envelope.full_precision(nx, x):
+            kernel = Kernel(target, potential, reg)
+            return _sweep(kernel, x, want, values, members, cross, envelope.checkpoint(nx))
+    with envelope.full_precision(nx, x), envelope.no_grad(nx):
+        kernel = detached_kernel(target, potential, reg)
+        return _sweep(kernel, nx.detach(x), want, values, members, cross)
+
+
+def sweeps(target, parts, potential, reg, want):
+    """Sweeps of several arrays of points, each with some of the atoms.
+
+    Parameters
+    ----------
+    parts : iterable of (array, index)
+        Points, and their atoms: an ndarray of int, or ``slice(None)`` for all.
+
+    Yields
+    ------
+    index, Sweep
+    """
+    nx, kernel = target.nx, None
+    for x, atoms in parts:
+        with envelope.full_precision(nx, x), envelope.no_grad(nx):
+            kernel = kernel or detached_kernel(target, potential, reg)
+            part = kernel if isinstance(atoms, slice) else kernel.part(nx.from_numpy(atoms))
+            out = _sweep(part, nx.detach(x), want)
+        yield atoms, out
+
+
+def _sweep(kernel, x, want, values=None, members=None, cross=None, guard=lambda function: function):
+    target, nx = kernel.target, kernel.nx
 
     @guard
     def reduce(rows, cross, members, prepared):
@@ -167,7 +186,7 @@ def weight_blocks(target, x, potential, reg):
 
 def keep(target, x, potential, reg, rows):
     """:class:`Kept` weights of the points `x`, in blocks of so many rows, for several sweeps of them."""
-    return Kept(select(target.nx)(target, potential, reg), x, potential, rows)
+    return Kept(detached_kernel(target, potential, reg), x, potential, rows)
 
 
 def mean_cost(target, x, weights=None):
@@ -219,6 +238,11 @@ def select(nx):
     return Kernel
 
 
+def detached_kernel(target, potential, reg):
+    """The kernel of a potential, cut from any graph."""
+    return select(target.nx)(target.detached, target.nx.detach(potential), reg)
+
+
 def on_host(x):
     """Whether an array is in the memory of the processor."""
     return str(getattr(x, "device", "cpu")).startswith(("cpu", "TFRT_CPU"))
@@ -236,3 +260,11 @@ def block_rows(target, x):
     else:
         rows = DEVICE_ENTRIES // n_atoms
     return equal_rows(n_rows, rows)
+
+
+def stride(n, most):
+    """From one to the next of at most so many of n points, evenly spaced.
+
+    It is odd, for in a Sobol sequence every second point lies in the same half of the space.
+    """
+    return -(-n // most) // 2 * 2 + 1 if n > most else 1

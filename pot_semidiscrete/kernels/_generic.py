@@ -4,6 +4,8 @@ What is differentiated must not ask for ``nx.zeros(..., type_as=x)``: under JAX,
 has no device to tell.
 """
 
+import copy
+
 from ._blocks import HardBlock, SoftBlock
 
 # Exponents are cut off here, by bytes of the dtype: far below one rounding of the sum, and above
@@ -45,6 +47,12 @@ class Kernel:
         self.bias = self.scale * (potential - target.column)
         if reg > 0:
             self.bias = self.bias + target.log_weights / self.unit
+
+    def part(self, atoms):
+        """The same for some of the atoms."""
+        part = copy.copy(self)
+        part.target, part.bias = self.target.part(atoms), self.bias[atoms]
+        return part
 
     def prepare(self, x, rows):
         """What can be made of all points at once, before they are taken in blocks of so many rows."""
