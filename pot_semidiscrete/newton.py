@@ -17,8 +17,8 @@ from scipy.linalg import lapack
 
 from .dual import scale_of
 from .envelope import full_precision, no_grad
-from .kernels import mean_cost, sweep
-from .sample import LEAST_ATOMS, Sample, plus, spread, stride
+from .kernels import mean_cost, stride, sweep
+from .sample import LEAST_ATOMS, Sample, plus, spread
 
 LARGEST_STORE = 2**25  # entries of the weights kept for one solve; beyond, they are recomputed
 USUAL_STORE = 2**21
@@ -44,14 +44,15 @@ CLIP = 0.25  # of its largest entry, from one trial of a step to the next
 ENOUGH = 0.1  # of the statistical error: what is gained beyond does not matter ...
 EVENLY = 1e-3  # ... but for quasi-random points, whose error is smaller
 COARSE = 1.0  # the same on the way
-NEARBY = 1.0  # times the statistical error in value, within which a trace is that of all potentials
+NEARBY = 4.0  # times the statistical error in value, within which a trace is that of all potentials
 MATTERS = 5.0  # times that: a step that promises, or gains, less leaves nothing behind
 LADDER = 4.0  # from one regularisation to the next, where Newton's method is lost
 TOP = 0.2  # of the cost scale: where the ladder begins
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
 N_PROBES = 6
 RELIABLE = 0.1  # of the largest eigenvalue of a few products of probes: below, they tell of errors
-NOISY = 2.0  # times as much curvature at other points
+NOISY = 1.1  # times as much curvature at other points: steps are damped ...
+DOUBTFUL = 2.0  # ... and the trace, too
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
@@ -88,6 +89,26 @@ class Outcome:
         return self.potential, (self.value, self.marginal)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What random signs tell of a curvature: it serves at potentials that are almost as good.
+
+    Attributes
+    ----------
+    trace : float
+        As of :class:`Outcome`.
+    value : float
+        Semi-dual value of the potential.
+    gain_damping, step_damping : float
+        Shares of the diagonal to add in estimates of gains, and at least in steps.
+    """
+
+    trace: float = math.nan
+    value: float = -math.inf
+    gain_damping: float = 0.0
+    step_damping: float = 0.0
+
+
 class Curvature:
     """``diag m - E[chi chi^T]`` of points: minus `reg` times the Hessian of their semi-dual.
 
@@ -100,9 +121,9 @@ class Curvature:
         Of the points, every `step`-th is taken.
     """
 
-    least_damping = 0.0  # of the diagonal, in estimates of gains ...
-    slight_damping = 0.03  # ... where that is more than noise ...
-    first_damping = 0.1  # ... and in a step, once a step did not increase the value ...
+    told = Told()
+    slight_damping = 0.03  # of the diagonal, in a trace that is little but noise
+    first_damping = 0.1  # in a step, where there is noise, or once it did not increase the value ...
     more_damping = 4.0  # ... times this each time, and divided by it when a step did
 
     def __init__(self, sample, potential, reg, step=1):
@@ -154,37 +175,40 @@ class Curvature:
         solution = self.invert(right, damping)
         return self.reg * (solution - self.target.nx.dot(solution, self.target.weights)[:, None])
 
-    def newton(self, gradient, damping, trace=None):
-        """Newton's step, one to try if it does badly, and the trace as of :meth:`trace` unless given.
+    def newton(self, gradient, damping, told=None):
+        """Newton's step, maybe one to try if it does badly, and what probes tell unless it is known.
 
         All in one, for the time goes into reading the weights.
         """
-        nx, rows, dampings = self.target.nx, [gradient[None, :]] * 2, [damping, self.damping(1)]
-        if trace is None:
+        nx, rows, dampings = self.target.nx, [gradient[None, :]] * 2, [damping, self.harder(damping)]
+        if told is None:
             signs, vectors = probes(self.target)
             rows, dampings = [*rows, vectors], dampings + [0.0] * N_PROBES
         dampings = nx.from_numpy(np.array(dampings)[:, None], type_as=gradient)
         solved = self.solve(nx.concatenate(rows, axis=0), dampings)
-        return solved[:2], self._trace_from(signs, vectors, solved[2:]) if trace is None else trace
+        if told is None:
+            told = self._told_by(signs, vectors, solved[2:])
+        return solved[1 if damping < told.step_damping else 0 : 2], told
 
-    def trace(self):
-        """That of ``diag b - b b^T`` times the inverse of the matrix, times `reg`."""
+    def tell(self):
+        """What probes tell; the trace is that of ``diag b - b b^T`` times the inverse, times `reg`."""
         signs, vectors = probes(self.target)
-        return self._trace_from(signs, vectors, self.solve(vectors, 0.0))
+        return self._told_by(signs, vectors, self.solve(vectors, 0.0))
 
-    def _trace_from(self, signs, vectors, steps):
+    def _told_by(self, signs, vectors, steps):
         """The same, from the steps for the probes; slightly damped ones if other points say so.
 
         They say it by the bound from below ``(v^T s)^2 / (s^T A s) <= v^T A^+ v``, for any s.
         """
         whole, excess = self._whole(signs, steps), self.excess(vectors, steps)
-        if excess > NOISY or whole > STEEP * self.reg * signs.shape[1]:
-            self.least_damping = self.slight_damping
-            steps = self.solve(vectors, self.slight_damping)
+        gain_damping, step_damping = 0.0, self.first_damping if excess > NOISY else 0.0
+        if excess > DOUBTFUL or whole > STEEP * self.reg * signs.shape[1]:
+            gain_damping = self.slight_damping
+            steps = self.solve(vectors, gain_damping)
             other, less = self._whole(signs, steps), self.excess(vectors, steps)
             if excess == 1.0 or other / less > whole / excess:
                 whole, excess = other, less
-        return whole * excess**-0.5
+        return Told(whole * excess**-0.5, gain_damping=gain_damping, step_damping=step_damping)
 
     def _whole(self, signs, steps):
         """The same, as if all curvature that these points show were there.
@@ -209,7 +233,8 @@ class Curvature:
         if self.step == 1 or self.shared_by_few or not own > 0.0:
             return 1.0
         n_rows = others = 0.0
-        for chi, near in self.sample.weights(self.potential, self.reg, self.step, self.step // 2):
+        # half as many are enough
+        for chi, near in self.sample.weights(self.potential, self.reg, 2 * self.step, self.step // 2):
             part = v[:, near]
             n_rows += chi.shape[0]
             others += float((chi @ (part * part).T).sum() - ((chi @ part.T) ** 2).sum())
@@ -219,7 +244,7 @@ class Curvature:
         """``<g, step of h> / 2`` for each two rows g, h of the gradients, ndarray (n, n)."""
         nx = self.target.nx
         with full_precision(nx, gradients), no_grad(nx):
-            steps = self.solve(gradients, self.least_damping)
+            steps = self.solve(gradients, self.told.gain_damping)
             return 0.5 * nx.to_numpy(nx.dot(gradients, steps.T)).astype(float)
 
     def gain(self, gradient):
@@ -234,19 +259,19 @@ class Curvature:
         variance = (square + (self.n - seen) * self.mean**2) / self.n
         return self.reg * float(self.target.nx.sum(variance / self.diagonal))
 
-    def trial(self, steps, gradient, failures, longest=LARGEST_STEP):
+    def trial(self, steps, damping, gradient, failures, longest=LARGEST_STEP):
         """What to try of steps, after so many failures: flat directions, and large entries, are cut."""
         nx = self.target.nx
         if failures < steps.shape[0]:
             step = steps[failures]
         else:
-            step = self.solve(gradient[None, :], self.damping(failures))[0]
+            step = self.solve(gradient[None, :], self.harder(damping, failures))[0]
         cap = CLIP**failures * min(float(nx.max(nx.abs(step))), longest * self.reg)
         return nx.clip(step, -cap, cap)
 
-    def damping(self, failures):
-        """Share of the diagonal to add after so many failures."""
-        return self.first_damping * self.more_damping ** (failures - 1)
+    def harder(self, damping, failures=1):
+        """Share of the diagonal to add after so many failures with another."""
+        return max(damping * self.more_damping, self.first_damping) * self.more_damping ** (failures - 1)
 
     def invert(self, right, damping):
         """Conjugate gradients (Hestenes and Stiefel, 1952), preconditioned by the diagonal."""
@@ -295,18 +320,18 @@ class DenseCurvature(Curvature):
             self.inverses[damping] = inverse_of(damped) / np.outer(self.root, self.root)
         return self.inverses[damping]
 
-    def newton(self, gradient, damping, trace=None):
-        if trace is not None:
-            return self.solve(gradient[None, :], damping), trace
-        trace = self.trace(damping)
-        if trace > STEEP * self.reg * len(self.root):  # that of directions in which no point lies
-            self.least_damping = self.first_damping
-            trace = self.trace(max(damping, self.least_damping))
-        return self.solve(gradient[None, :], damping), trace
+    def newton(self, gradient, damping, told=None):
+        if told is None:
+            told = self.tell(damping)
+            # that of directions in which no point lies
+            if told.trace > STEEP * self.reg * len(self.root):
+                least = self.first_damping
+                told = replace(self.tell(max(damping, least)), gain_damping=least)
+        return self.solve(gradient[None, :], damping), told
 
-    def trace(self, damping=0.0):
+    def tell(self, damping=0.0):
         b, inverse = self.target.nx.to_numpy(self.target.weights).astype(float), self.inverse(damping)
-        return self.reg * float(np.diag(inverse) @ b - b @ inverse @ b)
+        return Told(self.reg * float(np.diag(inverse) @ b - b @ inverse @ b))
 
     def invert(self, right, damping):
         nx = self.target.nx
@@ -377,7 +402,8 @@ def _unregularised(sample, potential, enough, measured):
         del found
         found = climb(sample, start, 0.0, enough, measured)
     # damped only where other points say so: damping hides slow modes
-    return replace(found, trace=found.curvature.trace())
+    found.curvature.told = found.curvature.tell()
+    return replace(found, trace=found.curvature.told.trace)
 
 
 def _descend(sample, reg):
@@ -400,7 +426,7 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
     nx, b = target.nx, target.weights
     width = reg if reg > 0 else smoothing(sample, potential)
     value, marginal = measured or sample.measure(potential, reg)
-    damping, least_damping, trace, told_at, settled = 0.0, 0.0, math.nan, -math.inf, False
+    damping, told, settled = 0.0, Told(), False
     for _ in range(MAX_STEPS):
         before = value
         lack = lack_of(target, marginal)
@@ -410,22 +436,20 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
         curvature = None  # its store is freed before there is another
         curvature = curvature_of(sample, potential, width)
         gradient = b - marginal
-        # the trace, and its damping, are those of a potential that was almost as good as this one
-        known = trace if value - told_at < NEARBY * trace / (2.0 * n) else None
-        if known is not None:
-            curvature.least_damping = least_damping
-        steps, promised, trace = _promise(curvature, gradient, reg, damping, known)
+        known = told if value - told.value < NEARBY * told.trace / (2.0 * n) else None
+        steps, told = curvature.newton(gradient, damping, known)
         if known is None:
-            told_at, least_damping = value, curvature.least_damping
+            told = replace(told, trace=_trace(curvature, told.trace, reg), value=value)
+        curvature.told, damping = told, max(damping, told.step_damping)
+        promised, little = 0.5 * float(nx.sum(gradient * steps[0])), enough * told.trace / (2.0 * n)
         if promised > most:
             break
-        little = enough * trace / (2.0 * n)
         # not worth a trial; on the way to reg = 0, and there, steps that gain next to nothing find ties
         if reg > 0 and enough <= ENOUGH and promised < 0.25 * little:
             settled = True
             break
         (moved, reached, mass), failures = _search(
-            curvature, potential, reg, steps, gradient, value, promised
+            curvature, potential, reg, steps, damping, gradient, value, promised
         )
         rise = reached - value
         if rise > 0:
@@ -436,8 +460,11 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
             if enough <= ENOUGH and curvature.step > 1 and rise > MATTERS * little:
                 potential, value, marginal = _again(curvature, reg, potential, value, marginal)
             break
-        damping = curvature.damping(failures) if failures else damping / curvature.more_damping
-    return Outcome(potential, value, marginal, trace, settled, curvature)
+        if failures:
+            damping = curvature.harder(damping, failures)
+        else:
+            damping = max(damping / curvature.more_damping, told.step_damping)
+    return Outcome(potential, value, marginal, told.trace, settled, curvature)
 
 
 def _tried(curvature, potential, reg, *trial):
@@ -446,48 +473,49 @@ def _tried(curvature, potential, reg, *trial):
     return moved, *curvature.sample.measure(moved, reg)
 
 
-def _search(curvature, potential, reg, steps, gradient, value, promised):
+def _search(curvature, potential, reg, steps, damping, gradient, value, promised):
     """Where a step leads, with value and marginal, and after how many failures.
 
     It is shortened until the value does not fall, and the better of two is taken if it rises by less
     than was hoped for; if the first trial of a longer step did well, it is lengthened while the value
     grows: between points that lie far apart the value is a straight line.
     """
-    found = _tried(curvature, potential, reg, steps, gradient, 0)
-    failures, wished = 0, value + (DISAPPOINTING * promised if steps.shape[0] > 1 else 0.0)
+    trial = functools.partial(_tried, curvature, potential, reg, steps, damping, gradient)
+    found, failures = trial(0), 0
+    wished = value + (DISAPPOINTING * promised if steps.shape[0] > 1 else 0.0)
+    well = found[1] > value and found[1] >= wished
     for k in range(1, MAX_FAILURES + 1):
         if found[1] >= wished:
             break
         failures = failures if found[1] >= value else k
-        other, wished = _tried(curvature, potential, reg, steps, gradient, k), value
+        other, wished = trial(k), value
         if other[1] > found[1] or math.isnan(found[1]):
             found = other
     nx, longest = curvature.target.nx, LARGEST_STEP
     length = float(nx.max(nx.abs(steps[0])))
-    while failures == 0 and found[1] > value and length > longest * curvature.reg:
+    while well and length > longest * curvature.reg:
         longest /= CLIP
-        further = _tried(curvature, potential, reg, steps, gradient, failures, longest)
+        further = trial(0, longest)
         if not further[1] > found[1]:
             break
         found = further
     return found, failures
 
 
-def _promise(curvature, gradient, reg, damping, known):
-    """Newton's steps, what the first promises, and the trace, if it is not known."""
-    steps, trace = curvature.newton(gradient, damping, known)
-    if known is None:
-        part = reg * (gradient.shape[0] - 1.0)
-        trace = trace - part
-        if trace < UNSURE * part:
-            trace = max(trace if trace > FAINT * part else 0.0, curvature.least_trace())
-    return steps, 0.5 * float(curvature.target.nx.sum(gradient * steps[0])), trace
+def _trace(curvature, whole, reg):
+    """``tr(A^+ Sigma)`` from that of ``A^+ (diag b - b b^T)``."""
+    part = reg * (curvature.target.weights.shape[0] - 1.0)
+    trace = whole - part
+    if trace < UNSURE * part:
+        trace = max(trace if trace > FAINT * part else 0.0, curvature.least_trace())
+    return trace
 
 
 def _again(curvature, reg, potential, value, marginal):
     """One more step with the same curvature: that of a part of the points leaves something."""
-    steps = curvature.solve((curvature.target.weights - marginal)[None, :], 0.0)
-    found = _tried(curvature, potential, reg, steps, None, 0)
+    gradient, damping = curvature.target.weights - marginal, curvature.told.step_damping
+    steps = curvature.solve(gradient[None, :], damping)
+    found = _tried(curvature, potential, reg, steps, damping, gradient, 0)
     return found if found[1] > value else (potential, value, marginal)
 
 

@@ -14,6 +14,7 @@ from pot_semidiscrete.dual import scale_of
 from pot_semidiscrete.kernels import sweep, weight_blocks
 from pot_semidiscrete.sample import Sample, measure, spread
 from pot_semidiscrete.samplers import SobolSampler
+from tests.backends import counted
 
 REG = 0.1
 
@@ -233,7 +234,7 @@ def test_trace_of_few_points_for_each_atom_is_told_by_others(rows, nx, monkeypat
     for seed in range(4):
         x = target.local(nx.array(np.random.default_rng(seed).normal(size=(10_000, 5))))
         curvature = newton.curvature_of(Sample(target, x), potential, reg)
-        found.append(curvature.trace() - reg * (n_atoms - 1))
+        found.append(curvature.tell().trace - reg * (n_atoms - 1))
         signs, vectors = newton.probes(target)
         plain.append(curvature._whole(signs, curvature.solve(vectors, 0.0)) - reg * (n_atoms - 1))
     assert 0.7 * exact < np.mean(found) < 1.15 * exact
@@ -250,7 +251,7 @@ def test_weights_of_one_atom_each_have_no_excess(nx):
     assert curvature.step > 1
     vectors = newton.probes(target)[1]
     assert curvature.excess(vectors, 0.0 * vectors) == 1.0
-    assert math.isfinite(curvature.trace())
+    assert math.isfinite(curvature.tell().trace)
 
 
 @pytest.mark.parametrize("n_atoms", [60, 300])
@@ -259,18 +260,23 @@ def test_a_trace_that_is_known_is_that_of_the_first_step(n_atoms, nx, monkeypatc
     monkeypatch.setattr(newton, "NEARBY", 1e9)
     monkeypatch.setattr(newton, "DISAPPOINTING", 0.0)
     target, x = cloud(nx, n_atoms=n_atoms, n=3000)
-    traces, promise = [], newton._promise
+    start = near(nx, target, x, REG, 1.0)
+    kind = newton.DenseCurvature if n_atoms == 60 else newton.Curvature
+    calls, solved = [], kind.newton
 
-    def noted(*args):
-        found = promise(*args)
-        traces.append((args[-1], found[2]))
+    def noted(curvature, gradient, damping, told):
+        found = solved(curvature, gradient, damping, told)
+        calls.append((told, found[1]))
         return found
 
-    monkeypatch.setattr(newton, "_promise", noted)
-    newton.climb(Sample(target, x), near(nx, target, x, REG, 1.0), REG, 1e-6)
-    assert len(traces) >= 2
-    assert traces[-1][0] is not None
-    assert traces[-1][0] == traces[-1][1]
+    monkeypatch.setattr(kind, "newton", noted)
+    found = newton.climb(Sample(target, x), start, REG, 1e-6)
+    assert len(calls) >= 2
+    assert calls[0][0] is None
+    assert calls[-1][0] is not None
+    assert calls[-1][0] is calls[-1][1]
+    assert found.trace == calls[-1][0].trace
+    assert found.trace == pytest.approx(calls[0][1].trace - REG * (n_atoms - 1), rel=1e-6)
 
 
 @pytest.mark.parametrize("factor", [2.0**-30, 2.0**27])
@@ -283,33 +289,41 @@ def test_trace_of_a_part_of_the_points_scales_with_the_data(factor, nx):
         points_of = Sample(target, target.local(nx.array(points * s)))
         curvature = newton.curvature_of(points_of, 0.0 * target.weights, 0.5 * s * s)
         assert curvature.step > 1
-        found.append(curvature.trace() / s**2)
+        found.append(curvature.tell().trace / s**2)
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_step_that_disappoints_is_compared_with_a_damped_one(kept, nx, monkeypatch):
-    """Of 1.2 points for each atom: the better of two, solved for at once."""
+    """Of 1.2 points for each atom: the better of two, solved for at once, and no longer one."""
     monkeypatch.setattr(sample, "LARGEST_KEPT", 10**9 if kept else 0)
     target, x = cloud(nx, n_atoms=300, n=4000, d=5)
     monkeypatch.setattr(newton, "USUAL_STORE", 0)
     monkeypatch.setattr(newton, "LEAST_ROWS", 1.2)
     monkeypatch.setattr(newton, "LEAST_SHARE", 0.0)
+    monkeypatch.setattr(newton, "REST", 1e-3)
     points, potential = Sample(target, x), near(nx, target, x, REG, 0.5)
     value, marginal = points.measure(potential, REG)
     curvature = newton.curvature_of(points, potential, REG)
     assert curvature.step > 1
     gradient = target.weights - marginal
-    steps, _ = curvature.newton(gradient, 0.0)
+    steps, _ = curvature.newton(gradient, 0.0, newton.Told())
     promised = 0.5 * float((gradient * steps[0]).sum())
-    values = [newton._tried(curvature, potential, REG, steps, gradient, k)[1] for k in (0, 1)]
+    move = (curvature, potential, REG, steps, 0.0, gradient)
+    values = [newton._tried(*move, k)[1] for k in (0, 1)]
     assert values[0] < value + newton.DISAPPOINTING * promised
-    (_, reached, _), failures = newton._search(
-        curvature, potential, REG, steps, gradient, value, promised
-    )
+    monkeypatch.setattr(newton, "LARGEST_STEP", 0.0)
+    tried = counted(monkeypatch, newton, "_tried")
+    (_, reached, _), failures = newton._search(*move, value, promised)
+    assert len(tried) == 2
     assert reached == pytest.approx(max(values), rel=1e-6)
     assert failures == int(values[0] < value)
     assert reached > value
+    # nobody who knows what other points say tries the first
+    damped, told = curvature.newton(gradient, 0.0)
+    assert told.step_damping == newton.Curvature.first_damping
+    np.testing.assert_allclose(nx.host(damped), nx.host(steps[1:]), atol=0.01 * REG)
+    assert values[1] > values[0]
 
 
 def estimates(modes, noise=0.0, error=0.1, n=300, n_probes=6, n_seeds=200):
