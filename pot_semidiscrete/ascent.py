@@ -7,7 +7,8 @@ from .dual import scale_of
 from .kernels import mean_cost, sweep
 from .schedules import ROUND_GAIN, ROUND_MEMORY, ROUND_TOP, annealed, cooled, gain
 
-LARGEST_SHARE = 0.25  # passes in one step
+LARGEST_SHARE = 0.25  # passes in one step ...
+ANNEALED_SHARE = 1.0  # ... once the level has been reached, if the average is corrected in the end
 LEAST_ROWS = 32  # points in one step, unless the batch is smaller, or the round too short ...
 LEAST_LENGTH = 16  # ... in steps
 LARGEST_LENGTH = 32  # in steps, of a round but the first: beyond, each has more points
@@ -78,10 +79,10 @@ def step(state, target, x, reg, corrected=False):
     value : scalar
         Estimate of the semi-dual at the potentials before the steps: `x` had not been seen.
     """
-    n, total = x.shape[0], 0.0
-    pieces = 1
+    n, total, pieces = x.shape[0], 0.0, 1
     if not (corrected and is_near(state)):
-        pieces = max(1, round(n / max(LEAST_ROWS, LARGEST_SHARE * target.weights.shape[0])))
+        share = ANNEALED_SHARE if corrected and state.level <= reg else LARGEST_SHARE
+        pieces = max(1, round(n / max(LEAST_ROWS, share * target.weights.shape[0])))
     rows = -(-n // pieces)
     for start in range(0, n, rows):
         part = x[start : start + rows]
