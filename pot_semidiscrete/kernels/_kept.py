@@ -31,28 +31,29 @@ class Kept:
         self.least, self.normal = math.exp(self.floor) / (numbers.eps * lightest), 100.0 * numbers.tiny
         memory, blocks = kernel.memory(x, potential.shape[0]), []
         with envelope.full_precision(self.nx, potential), envelope.no_grad(self.nx):
+            self._go(potential)
             for start in range(0, x.shape[0], rows):
                 kernel.buffer = None if memory is None else memory[start : start + rows]
                 blocks.append(kernel(x[start : start + rows]))
-            self.shares = [block.shares for block in blocks]
+                self._add(blocks[-1].shares)
             joined = lambda name: self.nx.concatenate([getattr(b, name) for b in blocks], axis=0)
             # the c-transform, if the sums of the rows were 1
             self.transform = joined("c_transform") - self.reg * self.nx.log(joined("inverse"))
-            self._move(potential)
+        self.shares = [block.shares for block in blocks]
 
-    def _move(self, potential):
-        """Columns' factors at a potential, what the weights sum up to, and whether they are told."""
+    def _go(self, potential):
+        """Take the factors of the columns at a potential, and no blocks yet."""
         moved = (potential - self.potential) / self.reg
-        self.at, self.highest, self.told = potential, self.nx.max(moved), False
+        self.at, self.highest, self.told = potential, self.nx.max(moved), True
         self.factor = self.nx.exp(self.nx.maximum(moved - self.highest, self.floor + 0.0 * moved))
-        self.totals, self.colsum, columns = [], None, 0.0
-        for shares in self.shares:  # both products of a block, while it is in the cache if it fits there
-            total = self.nx.dot(shares, self.factor)
-            if not bool(self.nx.min(total) > self.least):
-                return
-            self.totals.append(total)
-            columns = columns + self.nx.dot(1.0 / total, shares)
-        self.told, self.colsum = True, self.factor * columns
+        self.totals, self.columns = [], 0.0
+
+    def _add(self, shares):
+        """Sum up a block both ways, while it is in the cache if it fits there, unless a row is lost."""
+        if self.told:
+            self.totals.append(self.nx.dot(shares, self.factor))
+            self.told = bool(self.nx.min(self.totals[-1]) > self.least)
+            self.columns = self.columns + self.nx.dot(1.0 / self.totals[-1], shares)
 
     def reaches(self, potential, reg):
         """Whether the weights at a potential can be told from these: they are from now on."""
@@ -60,7 +61,9 @@ class Kept:
             return False
         if potential is not self.at:
             with envelope.full_precision(self.nx, potential), envelope.no_grad(self.nx):
-                self._move(potential)
+                self._go(potential)
+                for shares in self.shares:
+                    self._add(shares)
         return self.told
 
     def sums(self, name):
@@ -70,7 +73,7 @@ class Kept:
             fell = self.reg * (nx.log(nx.concatenate(self.totals, axis=0)) + self.highest)
             transforms = np.sum(nx.to_numpy(self.transform - fell), dtype=float)
             if name == "colsum":
-                return transforms, self.colsum
+                return transforms, self.factor * self.columns
             chi = lambda k, total: SoftBlock(self.scaled(k, k + 1), 1.0 + 0.0 * total, None, nx)
             return transforms, sum(chi(k, total).colsquare() for k, total in enumerate(self.totals))
 
