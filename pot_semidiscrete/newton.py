@@ -186,9 +186,7 @@ class Curvature:
             rows, dampings = [*rows, vectors], dampings + [0.0] * N_PROBES
         dampings = nx.from_numpy(np.array(dampings)[:, None], type_as=gradient)
         solved = self.solve(nx.concatenate(rows, axis=0), dampings)
-        if told is None:
-            told = self._told_by(signs, vectors, solved[2:])
-        return solved[1 if damping < told.step_damping else 0 : 2], told
+        return solved[:2], told or self._told_by(signs, vectors, solved[2:])
 
     def tell(self):
         """What probes tell; the trace is that of ``diag b - b b^T`` times the inverse, times `reg`."""
@@ -436,14 +434,17 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
         curvature = None  # its store is freed before there is another
         curvature = curvature_of(sample, potential, width)
         gradient = b - marginal
-        known = told if value - told.value < NEARBY * told.trace / (2.0 * n) else None
+        near = value - told.value < NEARBY * told.trace / (2.0 * n)
+        known = told if near and told.trace < STEEP * width * b.shape[0] else None
         steps, told = curvature.newton(gradient, damping, known)
         if known is None:
             told = replace(told, trace=_trace(curvature, told.trace, reg), value=value)
-        curvature.told, damping = told, max(damping, told.step_damping)
-        promised, little = 0.5 * float(nx.sum(gradient * steps[0])), enough * told.trace / (2.0 * n)
-        if promised > most:
+        curvature.told, little = told, enough * told.trace / (2.0 * n)
+        if 0.5 * float(nx.sum(gradient * steps[0])) > most:
             break
+        if damping < told.step_damping:
+            steps, damping = steps[1:], told.step_damping
+        promised = 0.5 * float(nx.sum(gradient * steps[0]))
         # not worth a trial; on the way to reg = 0, and there, steps that gain next to nothing find ties
         if reg > 0 and enough <= ENOUGH and promised < 0.25 * little:
             settled = True
@@ -481,9 +482,8 @@ def _search(curvature, potential, reg, steps, damping, gradient, value, promised
     grows: between points that lie far apart the value is a straight line.
     """
     trial = functools.partial(_tried, curvature, potential, reg, steps, damping, gradient)
-    found, failures = trial(0), 0
-    wished = value + (DISAPPOINTING * promised if steps.shape[0] > 1 else 0.0)
-    well = found[1] > value and found[1] >= wished
+    first = found = trial(0)
+    failures, wished = 0, value + (DISAPPOINTING * promised if steps.shape[0] > 1 else 0.0)
     for k in range(1, MAX_FAILURES + 1):
         if found[1] >= wished:
             break
@@ -493,12 +493,12 @@ def _search(curvature, potential, reg, steps, damping, gradient, value, promised
             found = other
     nx, longest = curvature.target.nx, LARGEST_STEP
     length = float(nx.max(nx.abs(steps[0])))
-    while well and length > longest * curvature.reg:
+    while first[1] > value and found is first and length > longest * curvature.reg:
         longest /= CLIP
         further = trial(0, longest)
         if not further[1] > found[1]:
             break
-        found = further
+        first = found = further
     return found, failures
 
 

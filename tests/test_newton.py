@@ -319,11 +319,29 @@ def test_a_step_that_disappoints_is_compared_with_a_damped_one(kept, nx, monkeyp
     assert reached == pytest.approx(max(values), rel=1e-6)
     assert failures == int(values[0] < value)
     assert reached > value
-    # nobody who knows what other points say tries the first
-    damped, told = curvature.newton(gradient, 0.0)
-    assert told.step_damping == newton.Curvature.first_damping
-    np.testing.assert_allclose(nx.host(damped), nx.host(steps[1:]), atol=0.01 * REG)
     assert values[1] > values[0]
+
+
+def test_steps_are_damped_where_other_points_show_more_curvature(nx, monkeypatch):
+    """The first trial is the damped one; whether the method is lost is told by the other."""
+    target, x = cloud(nx, n_atoms=300, n=4000, d=5)
+    for name, value in {"USUAL_STORE": 0, "LEAST_ROWS": 1.2, "LEAST_SHARE": 0.0, "ROUGH": 1e9}.items():
+        monkeypatch.setattr(newton, name, value)
+    points, potential = Sample(target, x), near(nx, target, x, REG, 0.1)
+    gradient = target.weights - points.measure(potential, REG)[1]
+    steps, told = newton.curvature_of(points, potential, REG).newton(gradient, 0.0)
+    assert told.step_damping == newton.Curvature.first_damping
+    promised = 0.5 * nx.host(gradient) @ nx.host(steps).T
+    assert promised[1] < promised[0]
+    searches, search = [], newton._search
+    monkeypatch.setattr(newton, "_search", lambda *args: searches.append(args) or search(*args))
+    newton.climb(points, potential, REG, most=promised.mean())
+    assert not searches
+    newton.climb(points, potential, REG, most=2.0 * promised[0])
+    _, _, _, tried, damping, *_ = searches[0]
+    assert damping == told.step_damping
+    assert tried.shape[0] == 1
+    assert all(args[4] >= told.step_damping for args in searches)
 
 
 def estimates(modes, noise=0.0, error=0.1, n=300, n_probes=6, n_seeds=200):
