@@ -440,11 +440,11 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
         if known is None:
             told = replace(told, trace=_trace(curvature, told.trace, reg), value=value)
         curvature.told, little = told, enough * told.trace / (2.0 * n)
-        if 0.5 * float(nx.sum(gradient * steps[0])) > most:
-            break
         if damping < told.step_damping:
             steps, damping = steps[1:], told.step_damping
         promised = 0.5 * float(nx.sum(gradient * steps[0]))
+        if promised > most:
+            break
         # not worth a trial; on the way to reg = 0, and there, steps that gain next to nothing find ties
         if reg > 0 and enough <= ENOUGH and promised < 0.25 * little:
             settled = True
@@ -455,6 +455,9 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
         rise = reached - value
         if rise > 0:
             potential, value, marginal = moved, reached, mass
+        # a damped step promises little, however far away the maximiser is: then its gain tells
+        if damping > 0.0 and rise > most:
+            break
         settled = abs(rise - promised) < little or promised < MATTERS * little
         smooth = reg == 0 or float(nx.max(nx.abs(lack_of(target, marginal)))) < ROUGH
         if (settled and smooth and failures == 0) or not value - before > little:

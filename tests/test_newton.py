@@ -323,21 +323,26 @@ def test_a_step_that_disappoints_is_compared_with_a_damped_one(kept, nx, monkeyp
 
 
 def test_steps_are_damped_where_other_points_show_more_curvature(nx, monkeypatch):
-    """The first trial is the damped one; whether the method is lost is told by the other."""
+    """The first trial is the damped one: its promise or its gain tells whether the method is lost."""
     target, x = cloud(nx, n_atoms=300, n=4000, d=5)
     for name, value in {"USUAL_STORE": 0, "LEAST_ROWS": 1.2, "LEAST_SHARE": 0.0, "ROUGH": 1e9}.items():
         monkeypatch.setattr(newton, name, value)
-    points, potential = Sample(target, x), near(nx, target, x, REG, 0.1)
-    gradient = target.weights - points.measure(potential, REG)[1]
+    points, potential = Sample(target, x), near(nx, target, x, REG, 2.0)
+    value, marginal = points.measure(potential, REG)
+    gradient = target.weights - marginal
     steps, told = newton.curvature_of(points, potential, REG).newton(gradient, 0.0)
     assert told.step_damping == newton.Curvature.first_damping
     promised = 0.5 * nx.host(gradient) @ nx.host(steps).T
     assert promised[1] < promised[0]
     searches, search = [], newton._search
     monkeypatch.setattr(newton, "_search", lambda *args: searches.append(args) or search(*args))
-    newton.climb(points, potential, REG, most=promised.mean())
+    assert not newton.climb(points, potential, REG, most=0.9 * promised[1]).settled
     assert not searches
-    newton.climb(points, potential, REG, most=2.0 * promised[0])
+    far = newton.climb(points, potential, REG, most=1.01 * promised[1])
+    assert far.value - value > 1.01 * promised[1]
+    assert len(searches) == 1
+    assert not far.settled
+    assert newton.climb(points, potential, REG, most=2.0 * promised[0]).settled
     _, _, _, tried, damping, *_ = searches[0]
     assert damping == told.step_damping
     assert tried.shape[0] == 1
