@@ -419,14 +419,14 @@ def _descend(sample, reg):
 
 
 def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
-    """Newton steps at one regularisation, while they matter and none promises more than `most`."""
+    """Newton steps at one regularisation, while they matter and none is to gain more than `most`."""
     target, n = sample.target, sample.x.shape[0]
     nx, b = target.nx, target.weights
     width = reg if reg > 0 else smoothing(sample, potential)
     value, marginal = measured or sample.measure(potential, reg)
-    damping, told, settled = 0.0, Told(), False
+    damping, told = 0.0, Told()
     for _ in range(MAX_STEPS):
-        before = value
+        before, settled = value, False
         lack = lack_of(target, marginal)
         if reg > 0 and float(nx.max(nx.abs(lack))) > ROUGH:
             potential = target.centred(potential + reg * lack)
