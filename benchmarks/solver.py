@@ -7,9 +7,9 @@ Three measures, for every problem of :mod:`benchmarks.problems`:
 - the efficiency ratio: sub-optimality in units of what the samples allow at best, in the mean. It
   depends on neither the machine nor the scale of the data, and 1 is the limit. At ``reg = 0``,
   where a problem's optimum is known exactly, the sub-optimality itself, against POT's;
-- the time to POT's accuracy: seconds of the cheapest run that is on average as accurate as POT with
-  131,072 samples, over POT's seconds. Numbers of samples tried are 1, 2, 3, 4, 6, 8, 11, 16, ... batches
-  of 256, and between the last two of these, which halve the range of the answer twice;
+- the time to POT's accuracy: seconds of the run of the fewest samples tried that is on average as
+  accurate as POT with 131,072 samples, over POT's seconds. Tried are 1, 2, 3, 4, 6, 8, 11, 16, ...
+  batches of 256 until they are enough, then two bisections between the last two of these;
 - the peak of the resident memory of a fresh process above what it holds before the run, libraries
   warm, problem built, code compiled (Linux; for some problems only).
 

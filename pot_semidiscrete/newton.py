@@ -51,8 +51,7 @@ TOP = 0.2  # of the cost scale: where the ladder begins
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
 N_PROBES = 6
 RELIABLE = 0.1  # of the largest eigenvalue of a few products of probes: below, they tell of errors
-NOISY = 1.1  # times as much curvature at other points: steps are damped ...
-DOUBTFUL = 2.0  # ... and the trace, too
+NOISY = 2.0  # times as much curvature at other points
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
@@ -96,17 +95,16 @@ class Told:
     Attributes
     ----------
     trace : float
-        As of :class:`Outcome`.
+        Of ``A^+ (diag b - b b^T)``, in a climb as of :class:`Outcome`.
     value : float
         Semi-dual value of the potential.
-    gain_damping, step_damping : float
-        Shares of the diagonal to add in estimates of gains, and at least in steps.
+    gain_damping : float
+        Share of the diagonal to add in estimates of gains.
     """
 
     trace: float = math.nan
     value: float = -math.inf
     gain_damping: float = 0.0
-    step_damping: float = 0.0
 
 
 class Curvature:
@@ -123,7 +121,7 @@ class Curvature:
 
     told = Told()
     slight_damping = 0.03  # of the diagonal, in a trace that is little but noise
-    first_damping = 0.1  # in a step, where there is noise, or once it did not increase the value ...
+    first_damping = 0.1  # in a step, once one did not increase the value ...
     more_damping = 4.0  # ... times this each time, and divided by it when a step did
 
     def __init__(self, sample, potential, reg, step=1):
@@ -194,22 +192,22 @@ class Curvature:
         return self._told_by(signs, vectors, self.solve(vectors, 0.0))
 
     def _told_by(self, signs, vectors, steps):
-        """The same, from the steps for the probes; slightly damped ones if other points say so.
+        """What probes tell, by the steps for them; slightly damped ones if other points say so.
 
         They say it by the bound from below ``(v^T s)^2 / (s^T A s) <= v^T A^+ v``, for any s.
         """
         whole, excess = self._whole(signs, steps), self.excess(vectors, steps)
-        gain_damping, step_damping = 0.0, self.first_damping if excess > NOISY else 0.0
-        if excess > DOUBTFUL or whole > STEEP * self.reg * signs.shape[1]:
+        gain_damping = 0.0
+        if excess > NOISY or whole > STEEP * self.reg * signs.shape[1]:
             gain_damping = self.slight_damping
             steps = self.solve(vectors, gain_damping)
             other, less = self._whole(signs, steps), self.excess(vectors, steps)
             if excess == 1.0 or other / less > whole / excess:
                 whole, excess = other, less
-        return Told(whole * excess**-0.5, gain_damping=gain_damping, step_damping=step_damping)
+        return Told(whole * excess**-0.5, gain_damping=gain_damping)
 
     def _whole(self, signs, steps):
-        """The same, as if all curvature that these points show were there.
+        """The trace, as if all curvature that these points show were there.
 
         With ``C C^T = diag b - b b^T``, ``C^T A^+ C`` exceeds the projection that it would be without
         any randomness of the weights by a positive matrix, up to the noise of the masses.
@@ -231,8 +229,8 @@ class Curvature:
         if self.step == 1 or self.shared_by_few or not own > 0.0:
             return 1.0
         n_rows = others = 0.0
-        # half as many are enough
-        for chi, near in self.sample.weights(self.potential, self.reg, 2 * self.step, self.step // 2):
+        # a third as many are enough, and an odd step as that of `stride` is
+        for chi, near in self.sample.weights(self.potential, self.reg, 3 * self.step, self.step // 2):
             part = v[:, near]
             n_rows += chi.shape[0]
             others += float((chi @ (part * part).T).sum() - ((chi @ part.T) ** 2).sum())
@@ -284,8 +282,9 @@ class Curvature:
             straight = self.diagonal * direction
             image = self.product(direction) + damping * straight
             along = inner(direction, image)
-            # a direction in which the points show no curvature, but rounding, is left alone
-            curved = along > FLAT * inner(direction, straight)
+            # left alone: a direction in which the points show no curvature, but rounding, and a row that
+            # has ended, by underflow
+            curved = (along > FLAT * inner(direction, straight)) & (size > 0.0)
             length = nx.where(curved, size / nx.where(curved, along, one), zero)
             solution, gain = solution + length * direction, gain + length * size
             # slow directions, as far as they hold value (Nash and Sofer, 1990)
@@ -400,8 +399,10 @@ def _unregularised(sample, potential, enough, measured):
         del found
         found = climb(sample, start, 0.0, enough, measured)
     # damped only where other points say so: damping hides slow modes
-    found.curvature.told = found.curvature.tell()
-    return replace(found, trace=found.curvature.told.trace)
+    told, before = found.curvature.tell(), found.curvature.told
+    damping = max(told.gain_damping, before.gain_damping)
+    found.curvature.told = replace(told, gain_damping=damping)
+    return replace(found, trace=told.trace)
 
 
 def _descend(sample, reg):
@@ -419,7 +420,7 @@ def _descend(sample, reg):
 
 
 def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
-    """Newton steps at one regularisation, while they matter and none is to gain more than `most`."""
+    """Newton steps at one regularisation, while they matter and none promises more than `most`."""
     target, n = sample.target, sample.x.shape[0]
     nx, b = target.nx, target.weights
     width = reg if reg > 0 else smoothing(sample, potential)
@@ -440,8 +441,6 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
         if known is None:
             told = replace(told, trace=_trace(curvature, told.trace, reg), value=value)
         curvature.told, little = told, enough * told.trace / (2.0 * n)
-        if damping < told.step_damping:
-            steps, damping = steps[1:], told.step_damping
         promised = 0.5 * float(nx.sum(gradient * steps[0]))
         if promised > most:
             break
@@ -455,19 +454,13 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
         rise = reached - value
         if rise > 0:
             potential, value, marginal = moved, reached, mass
-        # a damped step promises little, however far away the maximiser is: then its gain tells
-        if damping > 0.0 and rise > most:
-            break
         settled = abs(rise - promised) < little or promised < MATTERS * little
         smooth = reg == 0 or float(nx.max(nx.abs(lack_of(target, marginal)))) < ROUGH
         if (settled and smooth and failures == 0) or not value - before > little:
             if enough <= ENOUGH and curvature.step > 1 and rise > MATTERS * little:
                 potential, value, marginal = _again(curvature, reg, potential, value, marginal)
             break
-        if failures:
-            damping = curvature.harder(damping, failures)
-        else:
-            damping = max(damping / curvature.more_damping, told.step_damping)
+        damping = curvature.harder(damping, failures) if failures else damping / curvature.more_damping
     return Outcome(potential, value, marginal, told.trace, settled, curvature)
 
 
@@ -481,7 +474,7 @@ def _search(curvature, potential, reg, steps, damping, gradient, value, promised
     """Where a step leads, with value and marginal, and after how many failures.
 
     It is shortened until the value does not fall, and the better of two is taken if it rises by less
-    than was hoped for; if the first trial of a longer step did well, it is lengthened while the value
+    than was hoped for; if that is the first trial, of a longer step, it is lengthened while the value
     grows: between points that lie far apart the value is a straight line.
     """
     trial = functools.partial(_tried, curvature, potential, reg, steps, damping, gradient)
@@ -516,9 +509,8 @@ def _trace(curvature, whole, reg):
 
 def _again(curvature, reg, potential, value, marginal):
     """One more step with the same curvature: that of a part of the points leaves something."""
-    gradient, damping = curvature.target.weights - marginal, curvature.told.step_damping
-    steps = curvature.solve(gradient[None, :], damping)
-    found = _tried(curvature, potential, reg, steps, damping, gradient, 0)
+    steps = curvature.solve((curvature.target.weights - marginal)[None, :], 0.0)
+    found = _tried(curvature, potential, reg, steps, 0.0, None, 0)
     return found if found[1] > value else (potential, value, marginal)
 
 

@@ -64,10 +64,8 @@ class InPlaceKernel(Kernel):
         enough = n_rows >= LEAST_ROWS and self.bias.shape[0] >= LEAST_COLUMNS
         if self.reg == 0 or d > MOST_COORDINATES or not enough:
             return None
-        if not self.target.farthest_from_few <= LIKELY * HEADROOM * self.reg:
-            return None
         factors = self.target.cost.factors(x, self.target.atoms, self.scale, self.nx)
-        if factors is None:
+        if factors is None or not self.target.farthest_from_few <= LIKELY * HEADROOM * self.reg:
             return None
         (u, v), nx, every = factors, self.nx, self.target.every
         of = lambda value, like: nx.full(like.shape, value, type_as=like)
