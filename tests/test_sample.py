@@ -5,8 +5,7 @@ import pytest
 
 from pot_semidiscrete import newton, sample
 from pot_semidiscrete._target import build_target
-from pot_semidiscrete.kernels import _inplace
-from pot_semidiscrete.kernels import sweep
+from pot_semidiscrete.kernels import _inplace, sweep
 
 REG = 0.002
 LOST = np.exp(-sample.DEPTH)
