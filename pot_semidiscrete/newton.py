@@ -435,8 +435,7 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
         curvature = None  # its store is freed before there is another
         curvature = curvature_of(sample, potential, width)
         gradient = b - marginal
-        near = value - told.value < NEARBY * told.trace / (2.0 * n)
-        known = told if near and told.trace < STEEP * width * b.shape[0] else None
+        known = told if value - told.value < NEARBY * told.trace / (2.0 * n) else None
         steps, told = curvature.newton(gradient, damping, known)
         if known is None:
             told = replace(told, trace=_trace(curvature, told.trace, reg), value=value)

@@ -268,19 +268,6 @@ def test_excess_is_asked_of_other_points_at_an_odd_spacing(nx, monkeypatch):
     assert not set(range(first, 20_000, step)) & set(own)
 
 
-@pytest.mark.parametrize("steep", [True, False])
-def test_a_trace_of_flat_directions_is_told_anew(steep, nx, monkeypatch):
-    target, x = cloud(nx, n_atoms=60, n=3000)
-    start = near(nx, target, x, REG, 1.0)
-    monkeypatch.setattr(newton, "NEARBY", 1e9)
-    monkeypatch.setattr(newton, "STEEP", 0.0 if steep else 1e9)
-    told = counted(monkeypatch, newton.DenseCurvature, "tell")
-    solved = counted(monkeypatch, newton.DenseCurvature, "newton")
-    newton.climb(Sample(target, x), start, REG, 1e-6)
-    assert len(solved) >= 2
-    assert len(told) == (2 * len(solved) if steep else 1)
-
-
 def test_rows_that_end_by_underflow_stay_numbers(nx):
     """Of several systems solved at once, one is done long before another."""
     target, x = cloud(nx, n_atoms=300, n=3000)
