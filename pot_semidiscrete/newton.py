@@ -42,6 +42,7 @@ ROUGH = 0.5  # logarithm of b / m that calls for a half-iteration ...
 LARGEST_LOG = 10.0  # ... and the largest in one
 CLIP = 0.25  # of its largest entry, from one trial of a step to the next
 ENOUGH = 0.1  # of the statistical error: what is gained beyond does not matter ...
+TRIFLE = 0.25  # of that: not worth another look at the points
 EVENLY = 1e-3  # ... but for quasi-random points, whose error is smaller
 COARSE = 1.0  # the same on the way
 NEARBY = 4.0  # times the statistical error in value, within which a trace is that of all potentials
@@ -51,7 +52,9 @@ TOP = 0.2  # of the cost scale: where the ladder begins
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
 N_PROBES = 6
 RELIABLE = 0.1  # of the largest eigenvalue of a few products of probes: below, they tell of errors
-NOISY = 2.0  # times as much curvature at other points
+NOISY = 2.0  # times as much curvature at other points: with it a step gains nothing
+FIRST_LOOK = 4  # conjugate gradients, after which that is asked, and after twice as many each time
+SURER = 2.0  # times as much must a step promise that has less damping
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
@@ -107,6 +110,27 @@ class Told:
     gain_damping: float = 0.0
 
 
+@dataclass(frozen=True)
+class Move:
+    """Newton's steps at one potential, to try in turn.
+
+    Attributes
+    ----------
+    gradient : array, shape (n_support,)
+    steps : array, shape (n, n_support)
+    damping : float
+        Of the first, a share of the diagonal.
+    promised, hoped : float
+        Value to gain by it, as far as other points tell, and by the curvature of these points alone.
+    """
+
+    gradient: Any
+    steps: Any
+    damping: float
+    promised: float
+    hoped: float
+
+
 class Curvature:
     """``diag m - E[chi chi^T]`` of points: minus `reg` times the Hessian of their semi-dual.
 
@@ -128,6 +152,7 @@ class Curvature:
         self.sample, self.potential, self.reg, self.step = sample, potential, reg, step
         self.target, self.n, self.kept = sample.target, -(-sample.x.shape[0] // step), None
         self.shared_by_few = True  # until a block is seen of which all atoms have a part
+        self.others = None  # weights of other points, once they were asked
         b = self.target.weights
         if self.n * b.shape[0] <= LARGEST_STORE:
             self.kept = list(self.weights())
@@ -165,26 +190,36 @@ class Curvature:
         smooth = lambda chi, near: ((v[:, near] @ chi.T) @ chi) / -self.n
         return self.summed(self.diagonal * vectors, smooth)
 
-    def solve(self, right, damping):
+    def solve(self, right, damping, wary=False):
         """Newton's steps for the rows of `right`, gradients of sum 0: ``reg`` times the inverse.
 
-        A share `damping` of the diagonal is added to it (Levenberg, 1944).
+        A share `damping` of the diagonal is added to it (Levenberg, 1944). If `wary`, a step goes no
+        further once it is nothing but noise to other points.
         """
-        solution = self.invert(right, damping)
+        solution = self.invert(right, damping, wary)
         return self.reg * (solution - self.target.nx.dot(solution, self.target.weights)[:, None])
 
     def newton(self, gradient, damping, told=None):
-        """Newton's step, maybe one to try if it does badly, and what probes tell unless it is known.
+        """Newton's steps, and what probes tell unless it is known.
 
-        All in one, for the time goes into reading the weights.
+        All in one, for the time goes into reading the weights. A step with more damping is there to try
+        if the other does badly, or instead of it if the other is noise to other points. By their
+        curvature the steps are shortened.
         """
         nx, rows, dampings = self.target.nx, [gradient[None, :]] * 2, [damping, self.harder(damping)]
         if told is None:
             signs, vectors = probes(self.target)
             rows, dampings = [*rows, vectors], dampings + [0.0] * N_PROBES
-        dampings = nx.from_numpy(np.array(dampings)[:, None], type_as=gradient)
-        solved = self.solve(nx.concatenate(rows, axis=0), dampings)
-        return solved[:2], told or self._told_by(signs, vectors, solved[2:])
+        shares = nx.from_numpy(np.array(dampings)[:, None], type_as=gradient)
+        solved = self.solve(nx.concatenate(rows, axis=0), shares, wary=True)
+        told = told or self._told_by(signs, vectors, solved[2:])
+        own, others = self.seen(gradient[None, :], self.cut(solved[:2]))
+        length = np.clip(own / np.maximum(others, 1e-300), 0.0, 1.0)
+        promised = self.reg * length * (own - 0.5 * length * others)
+        best = int(self.asks and SURER * promised[1] > promised[0])
+        steps = nx.from_numpy(length[best:, None], type_as=gradient) * solved[best:2]
+        hoped = 0.5 * self.reg * own[best]
+        return Move(gradient, steps, dampings[best], float(promised[best]), float(hoped)), told
 
     def tell(self):
         """What probes tell; the trace is that of ``diag b - b b^T`` times the inverse, times `reg`."""
@@ -224,17 +259,40 @@ class Curvature:
         1 / (1 - 1 / n) times too large (Marchenko and Pastur, 1967), and this the square of that. Where
         each point is shared by few atoms there is little of that noise.
         """
+        own, others = (curvature.sum() for curvature in self.seen(vectors, steps))
+        return max(float(others / own), 1.0) if own > 0.0 else 1.0
+
+    @property
+    def asks(self):
+        """Whether other points can tell what these do not."""
+        return self.step > 1 and not self.shared_by_few
+
+    def seen(self, vectors, steps):
+        """Curvature along each of the steps for some vectors, of these and of other points, ndarrays.
+
+        In units of `reg`; of these again if others would not be asked.
+        """
         v, nx = self.inner(steps) / self.reg, self.target.nx
-        own = float(nx.sum(vectors * steps)) / self.reg
-        if self.step == 1 or self.shared_by_few or not own > 0.0:
-            return 1.0
+        own = nx.to_numpy(nx.sum(vectors * steps, axis=1)).astype(float) / self.reg
+        if not self.asks:
+            return own, own
         n_rows = others = 0.0
-        # a third as many are enough, and an odd step as that of `stride` is
-        for chi, near in self.sample.weights(self.potential, self.reg, 3 * self.step, self.step // 2):
+        for chi, near in self.elsewhere():
             part = v[:, near]
             n_rows += chi.shape[0]
-            others += float((chi @ (part * part).T).sum() - ((chi @ part.T) ** 2).sum())
-        return max(others / (n_rows * own), 1.0)
+            others = others + (part * part) @ chi.sum(axis=0) - ((chi @ part.T) ** 2).sum(axis=0)
+        others = others if self.sample.grouped else nx.to_numpy(others)
+        return own, others.astype(float) / n_rows
+
+    def elsewhere(self):
+        """Blocks of weights of other points, kept if those of these points are."""
+        if self.others is not None:
+            return self.others
+        # a third as many are enough, and an odd step as that of `stride` is
+        found = self.sample.weights(self.potential, self.reg, 3 * self.step, self.step // 2)
+        if self.kept is not None:
+            found = self.others = list(found)
+        return found
 
     def gains(self, gradients):
         """``<g, step of h> / 2`` for each two rows g, h of the gradients, ndarray (n, n)."""
@@ -255,13 +313,17 @@ class Curvature:
         variance = (square + (self.n - seen) * self.mean**2) / self.n
         return self.reg * float(self.target.nx.sum(variance / self.diagonal))
 
-    def trial(self, steps, damping, gradient, failures, longest=LARGEST_STEP):
-        """What to try of steps, after so many failures: flat directions, and large entries, are cut."""
+    def cut(self, steps, longest=LARGEST_STEP):
+        """Steps whose entries are at most `longest`, in units of `reg`."""
+        return self.target.nx.clip(steps, -longest * self.reg, longest * self.reg)
+
+    def trial(self, move, failures, longest=LARGEST_STEP):
+        """What to try, after so many failures: flat directions, and large entries, are cut."""
         nx = self.target.nx
-        if failures < steps.shape[0]:
-            step = steps[failures]
+        if failures < move.steps.shape[0]:
+            step = move.steps[failures]
         else:
-            step = self.solve(gradient[None, :], self.harder(damping, failures))[0]
+            step = self.solve(move.gradient[None, :], self.harder(move.damping, failures))[0]
         cap = CLIP**failures * min(float(nx.max(nx.abs(step))), longest * self.reg)
         return nx.clip(step, -cap, cap)
 
@@ -269,7 +331,7 @@ class Curvature:
         """Share of the diagonal to add after so many failures with another."""
         return max(damping * self.more_damping, self.first_damping) * self.more_damping ** (failures - 1)
 
-    def invert(self, right, damping):
+    def invert(self, right, damping, wary=False):
         """Conjugate gradients (Hestenes and Stiefel, 1952), preconditioned by the diagonal."""
         nx = self.target.nx
         inner = lambda u, v: nx.sum(u * v, axis=1)[:, None]
@@ -287,9 +349,12 @@ class Curvature:
             curved = (along > FLAT * inner(direction, straight)) & (size > 0.0)
             length = nx.where(curved, size / nx.where(curved, along, one), zero)
             solution, gain = solution + length * direction, gain + length * size
-            # slow directions, as far as they hold value (Nash and Sofer, 1990)
+            # slow directions, as far as they hold value (Nash and Sofer, 1990), and others see them
             if float(nx.max(k * length * size - REST * gain)) <= 0.0:
                 break
+            if wary and k >= FIRST_LOOK and k & (k - 1) == 0:
+                own, others = self.seen(right, self.reg * solution)
+                curved = curved & (nx.from_numpy(NOISY * own - others, type_as=right)[:, None] >= 0.0)
             residual = residual - length * image
             scaled = residual / self.diagonal
             size, last = inner(residual, scaled), size
@@ -324,13 +389,15 @@ class DenseCurvature(Curvature):
             if told.trace > STEEP * self.reg * len(self.root):
                 least = self.first_damping
                 told = replace(self.tell(max(damping, least)), gain_damping=least)
-        return self.solve(gradient[None, :], damping), told
+        steps = self.solve(gradient[None, :], damping)
+        promised = 0.5 * float(self.target.nx.sum(gradient * steps[0]))
+        return Move(gradient, steps, damping, promised, promised), told
 
     def tell(self, damping=0.0):
         b, inverse = self.target.nx.to_numpy(self.target.weights).astype(float), self.inverse(damping)
         return Told(self.reg * float(np.diag(inverse) @ b - b @ inverse @ b))
 
-    def invert(self, right, damping):
+    def invert(self, right, damping, wary=False):
         nx = self.target.nx
         return nx.from_numpy(nx.to_numpy(right) @ self.inverse(damping), type_as=right)
 
@@ -425,37 +492,41 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
     nx, b = target.nx, target.weights
     width = reg if reg > 0 else smoothing(sample, potential)
     value, marginal = measured or sample.measure(potential, reg)
-    damping, told = 0.0, Told()
+    damping, told, little, done, noisy = 0.0, Told(), 0.0, False, 0
     for _ in range(MAX_STEPS):
-        before, settled = value, False
+        before = value
         lack = lack_of(target, marginal)
         if reg > 0 and float(nx.max(nx.abs(lack))) > ROUGH:
             potential = target.centred(potential + reg * lack)
             value, marginal = sample.measure(potential, reg)
+            if done and value - before < TRIFLE * little:
+                break
+        settled = False
         curvature = None  # its store is freed before there is another
-        curvature = curvature_of(sample, potential, width)
+        # of more points, once steps have been noise to others more than once
+        curvature = curvature_of(sample, potential, width, 2 ** max(noisy - 1, 0))
         gradient = b - marginal
         known = told if value - told.value < NEARBY * told.trace / (2.0 * n) else None
-        steps, told = curvature.newton(gradient, damping, known)
+        move, told = curvature.newton(gradient, damping, known)
         if known is None:
             told = replace(told, trace=_trace(curvature, told.trace, reg), value=value)
         curvature.told, little = told, enough * told.trace / (2.0 * n)
-        promised = 0.5 * float(nx.sum(gradient * steps[0]))
+        noisy += move.damping > damping
+        promised, damping = move.promised, move.damping
         if promised > most:
             break
         # not worth a trial; on the way to reg = 0, and there, steps that gain next to nothing find ties
-        if reg > 0 and enough <= ENOUGH and promised < 0.25 * little:
-            settled = True
+        if reg > 0 and enough <= ENOUGH and promised < TRIFLE * little:
+            settled = move.hoped < MATTERS * little
             break
-        (moved, reached, mass), failures = _search(
-            curvature, potential, reg, steps, damping, gradient, value, promised
-        )
+        (moved, reached, mass), failures = _search(curvature, potential, reg, move, value)
         rise = reached - value
         if rise > 0:
             potential, value, marginal = moved, reached, mass
-        settled = abs(rise - promised) < little or promised < MATTERS * little
+        settled = abs(rise - promised) < little or move.hoped < MATTERS * little
         smooth = reg == 0 or float(nx.max(nx.abs(lack_of(target, marginal)))) < ROUGH
-        if (settled and smooth and failures == 0) or not value - before > little:
+        done = settled and failures == 0
+        if (done and smooth) or not value - before > little:
             if enough <= ENOUGH and curvature.step > 1 and rise > MATTERS * little:
                 potential, value, marginal = _again(curvature, reg, potential, value, marginal)
             break
@@ -469,16 +540,16 @@ def _tried(curvature, potential, reg, *trial):
     return moved, *curvature.sample.measure(moved, reg)
 
 
-def _search(curvature, potential, reg, steps, damping, gradient, value, promised):
+def _search(curvature, potential, reg, move, value):
     """Where a step leads, with value and marginal, and after how many failures.
 
     It is shortened until the value does not fall, and the better of two is taken if it rises by less
     than was hoped for; if that is the first trial, of a longer step, it is lengthened while the value
     grows: between points that lie far apart the value is a straight line.
     """
-    trial = functools.partial(_tried, curvature, potential, reg, steps, damping, gradient)
+    trial, steps = functools.partial(_tried, curvature, potential, reg, move), move.steps
     first = found = trial(0)
-    failures, wished = 0, value + (DISAPPOINTING * promised if steps.shape[0] > 1 else 0.0)
+    failures, wished = 0, value + (DISAPPOINTING * move.promised if steps.shape[0] > 1 else 0.0)
     for k in range(1, MAX_FAILURES + 1):
         if found[1] >= wished:
             break
@@ -508,8 +579,9 @@ def _trace(curvature, whole, reg):
 
 def _again(curvature, reg, potential, value, marginal):
     """One more step with the same curvature: that of a part of the points leaves something."""
-    steps = curvature.solve((curvature.target.weights - marginal)[None, :], 0.0)
-    found = _tried(curvature, potential, reg, steps, 0.0, None, 0)
+    gradient = curvature.target.weights - marginal
+    move = Move(gradient, curvature.solve(gradient[None, :], 0.0), 0.0, math.nan, math.nan)
+    found = _tried(curvature, potential, reg, move, 0)
     return found if found[1] > value else (potential, value, marginal)
 
 
@@ -607,12 +679,12 @@ def trace_of(signs, images):
     return float(np.mean(found))
 
 
-def curvature_of(sample, potential, reg):
-    """The curvature at a part of the points: fewer than atoms would make it unstable."""
+def curvature_of(sample, potential, reg, times=1):
+    """The curvature at a part of the points, `times` as many as usual: few would make it unstable."""
     n, n_atoms = sample.x.shape[0], sample.target.weights.shape[0]
     if n_atoms <= DENSE:
         return DenseCurvature(sample, potential, reg, stride(n, DENSE_WORK // n_atoms**2))
-    rows = max(LEAST_SHARE * n, LEAST_ROWS * n_atoms, USUAL_STORE / n_atoms)
+    rows = times * max(LEAST_SHARE * n, LEAST_ROWS * n_atoms, USUAL_STORE / n_atoms)
     rows = int(min(rows, max(LARGEST_STORE / n_atoms, n_atoms)))
     return Curvature(sample, potential, reg, stride(n, rows))
 

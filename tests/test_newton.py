@@ -319,10 +319,8 @@ def test_trace_of_a_part_of_the_points_scales_with_the_data(factor, nx):
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_step_that_disappoints_is_compared_with_a_damped_one(kept, nx, monkeypatch):
-    """Of 1.2 points for each atom: the better of two, solved for at once, and no longer one."""
-    monkeypatch.setattr(sample, "LARGEST_KEPT", 10**9 if kept else 0)
+def unstable(nx, monkeypatch):
+    """A curvature of 1.2 points for each atom, solved for almost to the end, and the gradient of all."""
     target, x = cloud(nx, n_atoms=300, n=4000, d=5)
     monkeypatch.setattr(newton, "USUAL_STORE", 0)
     monkeypatch.setattr(newton, "LEAST_ROWS", 1.2)
@@ -332,20 +330,65 @@ def test_a_step_that_disappoints_is_compared_with_a_damped_one(kept, nx, monkeyp
     value, marginal = points.measure(potential, REG)
     curvature = newton.curvature_of(points, potential, REG)
     assert curvature.step > 1
-    gradient = target.weights - marginal
-    steps, _ = curvature.newton(gradient, 0.0, newton.Told())
+    return curvature, target.weights - marginal, value
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_step_that_disappoints_is_compared_with_a_damped_one(kept, nx, monkeypatch):
+    """The better of two, solved for at once, and no longer one."""
+    monkeypatch.setattr(sample, "LARGEST_KEPT", 10**9 if kept else 0)
+    curvature, gradient, value = unstable(nx, monkeypatch)
+    steps = [curvature.solve(gradient[None, :], damping)[0] for damping in (0.0, curvature.harder(0.0))]
     promised = 0.5 * float((gradient * steps[0]).sum())
-    move = (curvature, potential, REG, steps, 0.0, gradient)
-    values = [newton._tried(*move, k)[1] for k in (0, 1)]
+    move = newton.Move(gradient, curvature.target.nx.stack(steps), 0.0, promised, promised)
+    here = (curvature, curvature.potential, REG, move)
+    values = [newton._tried(*here, k)[1] for k in (0, 1)]
     assert values[0] < value + newton.DISAPPOINTING * promised
     monkeypatch.setattr(newton, "LARGEST_STEP", 0.0)
     tried = counted(monkeypatch, newton, "_tried")
-    (_, reached, _), failures = newton._search(*move, value, promised)
+    (_, reached, _), failures = newton._search(*here, value)
     assert len(tried) == 2
     assert reached == pytest.approx(max(values), rel=1e-6)
     assert failures == int(values[0] < value)
     assert reached > value
     assert values[1] > values[0]
+
+
+def test_what_is_noise_to_other_points_is_not_solved_for(nx, monkeypatch):
+    """The step that is tried has damping, gains what was promised, and conjugate gradients end early."""
+    curvature, gradient, value = unstable(nx, monkeypatch)
+    products = counted(monkeypatch, curvature, "product")
+    plain = curvature.solve(gradient[None, :], 0.0)
+    until_the_end = len(products)
+    move, _ = curvature.newton(gradient, 0.0, newton.Told(trace=1.0))
+    assert len(products) - until_the_end < until_the_end / 2
+    assert move.damping == curvature.first_damping
+    rises = [
+        curvature.sample.measure(curvature.potential + step, REG)[0] - value
+        for step in (plain[0], move.steps[0])
+    ]
+    assert rises[1] == pytest.approx(move.promised, rel=0.5)
+    assert rises[1] > max(rises[0], 0.0)
+
+
+def test_slow_modes_are_no_noise(nx, monkeypatch):
+    """In the plane at a small regularisation: other points see them, too."""
+    monkeypatch.setattr(sample, "LEAST_ENTRIES", 10**9)
+    target, x = cloud(nx, n_atoms=300, n=20_000, seed=1)
+    reg = 0.01
+    points, potential = Sample(target, x), near(nx, target, x, reg, 0.5)
+    # a slow mode: potentials that change little from an atom to the next
+    potential = potential + 20.0 * reg * target.atoms[:, 0]
+    curvature = newton.curvature_of(points, potential, reg)
+    assert curvature.asks
+    gradient = target.weights - points.measure(potential, reg)[1]
+    move, _ = curvature.newton(gradient, 0.0, newton.Told(trace=1.0))
+    plain = curvature.solve(gradient[None, :], 0.0)[0]
+    damped = curvature.solve(gradient[None, :], curvature.first_damping)[0]
+    gain = lambda step: 0.5 * float((gradient * step).sum())
+    assert move.damping == 0.0
+    assert gain(plain) > 2.0 * gain(damped)
+    assert move.promised > 0.8 * gain(plain)
 
 
 def estimates(modes, noise=0.0, error=0.1, n=300, n_probes=6, n_seeds=200):
