@@ -313,9 +313,9 @@ class Curvature:
         variance = (square + (self.n - seen) * self.mean**2) / self.n
         return self.reg * float(self.target.nx.sum(variance / self.diagonal))
 
-    def cut(self, steps, longest=LARGEST_STEP):
-        """Steps whose entries are at most `longest`, in units of `reg`."""
-        return self.target.nx.clip(steps, -longest * self.reg, longest * self.reg)
+    def cut(self, steps):
+        """Steps as they are tried at first."""
+        return self.target.nx.clip(steps, -LARGEST_STEP * self.reg, LARGEST_STEP * self.reg)
 
     def trial(self, move, failures, longest=LARGEST_STEP):
         """What to try, after so many failures: flat directions, and large entries, are cut."""

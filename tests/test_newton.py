@@ -371,6 +371,57 @@ def test_what_is_noise_to_other_points_is_not_solved_for(nx, monkeypatch):
     assert rises[1] > max(rises[0], 0.0)
 
 
+def test_a_step_is_as_long_as_other_points_allow(nx, monkeypatch):
+    """Told of 1.6 times the curvature, along steps that are cut as when they are tried."""
+    curvature, gradient, _ = unstable(nx, monkeypatch)
+    own, asked = lambda vectors, steps: (nx.host(vectors) * nx.host(steps)).sum(axis=1) / REG, []
+
+    def seen(vectors, steps):
+        asked.append(float(abs(steps).max()))
+        return own(vectors, steps), 1.6 * own(vectors, steps)
+
+    monkeypatch.setattr(curvature, "seen", seen)
+    monkeypatch.setattr(newton, "LARGEST_STEP", 0.1)
+    move, _ = curvature.newton(gradient, 0.0, newton.Told(trace=1.0))
+    whole = curvature.solve(gradient[None, :], move.damping)
+    assert nx.host(move.steps[0]) == pytest.approx(nx.host(whole[0]) / 1.6, rel=0.1, abs=0.1 * REG)
+    assert move.promised == pytest.approx(move.hoped / 1.6)
+    assert asked[-1] == pytest.approx(0.1 * REG)
+    assert asked[-2] > 0.2 * REG
+
+
+@pytest.mark.parametrize("hoped", [0.0, 1e3])
+def test_where_all_is_noise_nothing_is_settled(hoped, nx, monkeypatch):
+    """Little is promised, by other points; these hope for much."""
+    target, x = cloud(nx)
+    move = newton.Move(0.0 * target.weights, 0.0 * target.weights[None, :], 0.0, 0.0, hoped)
+    monkeypatch.setattr(newton.DenseCurvature, "newton", lambda *_: (move, newton.Told(trace=1.0)))
+    found = newton.climb(Sample(target, x), 0.0 * target.weights, REG)
+    assert found.settled == (hoped == 0.0)
+
+
+def test_steps_that_are_noise_again_call_for_more_points(nx, monkeypatch):
+    target, x = unstable(nx, monkeypatch)[0].target, cloud(nx, n_atoms=300, n=4000, d=5)[1]
+    curvatures = counted(monkeypatch, newton, "curvature_of")
+    found = newton.climb(Sample(target, x), 0.0 * target.weights, REG)
+    n_points = [curvature.n for curvature in curvatures]
+    assert found.settled
+    assert n_points[0] == n_points[1] < n_points[2] < n_points[-1]
+
+
+def test_masses_are_mended_last_where_that_gains_a_trifle(nx):
+    """And no step follows: the potential that is found was not one of those tried."""
+    target, x = cloud(nx, n_atoms=100, n=1000, weights=law("dirichlet", 100), seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        tried = counted(patch, newton, "_tried")
+        found = newton.climb(Sample(target, x), 0.0 * target.weights, REG)
+    assert found.settled
+    assert all(abs(potential - found.potential).max() > 0 for potential, _, _ in tried)
+    assert found.value >= max(value for _, value, _ in tried)
+    best = newton.climb(Sample(target, x), 0.0 * target.weights, REG, 1e-3)
+    assert found.value > best.value - newton.ENOUGH * found.trace / 2000.0
+
+
 def test_slow_modes_are_no_noise(nx, monkeypatch):
     """In the plane at a small regularisation: other points see them, too."""
     monkeypatch.setattr(sample, "LEAST_ENTRIES", 10**9)
