@@ -499,7 +499,7 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
         if reg > 0 and float(nx.max(nx.abs(lack))) > ROUGH:
             potential = target.centred(potential + reg * lack)
             value, marginal = sample.measure(potential, reg)
-            if done and value - before < TRIFLE * little:
+            if done and enough <= ENOUGH and value - before < TRIFLE * little:
                 break
         settled = False
         curvature = None  # its store is freed before there is another
