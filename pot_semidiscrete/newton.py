@@ -20,7 +20,7 @@ from .envelope import full_precision, no_grad
 from .kernels import mean_cost, stride, sweep
 from .sample import LEAST_ATOMS, Sample, plus, spread
 
-LARGEST_STORE = 2**25  # entries of the weights kept for one solve; beyond, they are recomputed
+LARGEST_STORE = 2**25  # entries of the weights kept for one solve, and a third as many of other points
 USUAL_STORE = 2**21
 LEAST_SHARE = 0.125  # of the points, for the curvature ...
 LEAST_ROWS = 2.0  # ... and points for each atom, as far as LARGEST_STORE allows
@@ -54,7 +54,7 @@ N_PROBES = 6
 RELIABLE = 0.1  # of the largest eigenvalue of a few products of probes: below, they tell of errors
 NOISY = 2.0  # times as much curvature at other points: with it a step gains nothing
 FIRST_LOOK = 4  # conjugate gradients, after which that is asked, and after twice as many each time
-SURER = 2.0  # times as much must a step promise that has less damping
+SURER = 1.4  # times as much must a step promise that has less damping, to be preferred
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
@@ -194,7 +194,7 @@ class Curvature:
         """Newton's steps for the rows of `right`, gradients of sum 0: ``reg`` times the inverse.
 
         A share `damping` of the diagonal is added to it (Levenberg, 1944). If `wary`, a step goes no
-        further once it is nothing but noise to other points.
+        further once what other points grant it falls.
         """
         solution = self.invert(right, damping, wary)
         return self.reg * (solution - self.target.nx.dot(solution, self.target.weights)[:, None])
@@ -213,11 +213,13 @@ class Curvature:
         shares = nx.from_numpy(np.array(dampings)[:, None], type_as=gradient)
         solved = self.solve(nx.concatenate(rows, axis=0), shares, wary=True)
         told = told or self._told_by(signs, vectors, solved[2:])
-        own, others = self.seen(gradient[None, :], self.cut(solved[:2]))
+        steps = solved[:2]
+        # others are asked of what will be tried
+        own, others = self.seen(gradient[None, :], self.cut(steps) if self.asks else steps)
         length = np.clip(own / np.maximum(others, 1e-300), 0.0, 1.0)
         promised = self.reg * length * (own - 0.5 * length * others)
         best = int(self.asks and SURER * promised[1] > promised[0])
-        steps = nx.from_numpy(length[best:, None], type_as=gradient) * solved[best:2]
+        steps = nx.from_numpy(length[best:, None], type_as=gradient) * steps[best:]
         hoped = 0.5 * self.reg * own[best]
         return Move(gradient, steps, dampings[best], float(promised[best]), float(hoped)), told
 
@@ -339,7 +341,7 @@ class Curvature:
         direction = right / self.diagonal
         size = inner(right, direction)
         zero = gain = 0.0 * size
-        one = zero + 1.0
+        one, granted = zero + 1.0, 0.0
         for k in range(1, MAX_CONJUGATE + 1):
             straight = self.diagonal * direction
             image = self.product(direction) + damping * straight
@@ -353,8 +355,8 @@ class Curvature:
             if float(nx.max(k * length * size - REST * gain)) <= 0.0:
                 break
             if wary and k >= FIRST_LOOK and k & (k - 1) == 0:
-                own, others = self.seen(right, self.reg * solution)
-                curved = curved & (nx.from_numpy(NOISY * own - others, type_as=right)[:, None] >= 0.0)
+                last, granted = granted, granted_by(*self.seen(right, self.reg * solution))
+                curved = curved & (nx.from_numpy(granted - last, type_as=right)[:, None] >= 0.0)
             residual = residual - length * image
             scaled = residual / self.diagonal
             size, last = inner(residual, scaled), size
@@ -400,6 +402,11 @@ class DenseCurvature(Curvature):
     def invert(self, right, damping, wary=False):
         nx = self.target.nx
         return nx.from_numpy(nx.to_numpy(right) @ self.inverse(damping), type_as=right)
+
+
+def granted_by(own, others):
+    """What other points grant a step of such a curvature, at the best length up to 1: twice its gain."""
+    return own * np.clip(own / np.maximum(others, 1e-300), 0.0, 1.0)
 
 
 def inverse_of(matrix):
@@ -511,8 +518,7 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
         if known is None:
             told = replace(told, trace=_trace(curvature, told.trace, reg), value=value)
         curvature.told, little = told, enough * told.trace / (2.0 * n)
-        noisy += move.damping > damping
-        promised, damping = move.promised, move.damping
+        promised = move.promised
         if promised > most:
             break
         # not worth a trial; on the way to reg = 0, and there, steps that gain next to nothing find ties
@@ -521,6 +527,7 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
             break
         (moved, reached, mass), failures = _search(curvature, potential, reg, move, value)
         rise = reached - value
+        noisy += move.damping > damping and rise > MATTERS * little
         if rise > 0:
             potential, value, marginal = moved, reached, mass
         settled = abs(rise - promised) < little or move.hoped < MATTERS * little
@@ -528,9 +535,15 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
         done = settled and failures == 0
         if (done and smooth) or not value - before > little:
             if enough <= ENOUGH and curvature.step > 1 and rise > MATTERS * little:
-                potential, value, marginal = _again(curvature, reg, potential, value, marginal)
+                start = potential, reg, value, marginal
+                potential, value, marginal = _again(curvature, damping, *start)
             break
-        damping = curvature.harder(damping, failures) if failures else damping / curvature.more_damping
+        # damping may hide what is left, unless other points told that it is noise
+        done = done and (move.damping == 0.0 or curvature.asks)
+        # what was noise of few points need not be that of more
+        damping = 0.0 if noisy > 1 else move.damping / curvature.more_damping
+        if failures:
+            damping = curvature.harder(move.damping, failures)
     return Outcome(potential, value, marginal, told.trace, settled, curvature)
 
 
@@ -559,7 +572,7 @@ def _search(curvature, potential, reg, move, value):
             found = other
     nx, longest = curvature.target.nx, LARGEST_STEP
     length = float(nx.max(nx.abs(steps[0])))
-    while first[1] > value and found is first and length > longest * curvature.reg:
+    while found[1] > value and found is first and length > longest * curvature.reg:
         longest /= CLIP
         further = trial(0, longest)
         if not further[1] > found[1]:
@@ -577,10 +590,9 @@ def _trace(curvature, whole, reg):
     return trace
 
 
-def _again(curvature, reg, potential, value, marginal):
+def _again(curvature, damping, potential, reg, value, marginal):
     """One more step with the same curvature: that of a part of the points leaves something."""
-    gradient = curvature.target.weights - marginal
-    move = Move(gradient, curvature.solve(gradient[None, :], 0.0), 0.0, math.nan, math.nan)
+    move, _ = curvature.newton(curvature.target.weights - marginal, damping, curvature.told)
     found = _tried(curvature, potential, reg, move, 0)
     return found if found[1] > value else (potential, value, marginal)
 

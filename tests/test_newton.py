@@ -406,7 +406,7 @@ def test_steps_that_are_noise_again_call_for_more_points(nx, monkeypatch):
     found = newton.climb(Sample(target, x), 0.0 * target.weights, REG)
     n_points = [curvature.n for curvature in curvatures]
     assert found.settled
-    assert n_points[0] == n_points[1] < n_points[2] < n_points[-1]
+    assert n_points[0] == n_points[1] < n_points[-1]
 
 
 def test_masses_are_mended_last_where_that_gains_a_trifle(nx):

@@ -9,9 +9,11 @@ from scipy import stats
 
 import pot_semidiscrete as ps
 from benchmarks import problems, references
+from pot_semidiscrete import ascent
+from pot_semidiscrete._target import build_target
 from pot_semidiscrete.certificates import chi_square
 from pot_semidiscrete.solver import Window
-from tests.backends import BACKENDS, Backend
+from tests.backends import BACKENDS, Backend, counted
 
 SMALL = ["normal_line", "uniform_line", "uniform_square", "light_atoms", "mlp_64"]
 USUAL = [usual for usual in ("numpy-float64", "torch-float32") if usual.split("-")[0] in BACKENDS]
@@ -330,3 +332,23 @@ def test_autocast_does_not_reach_a_warm_start():
         found = ps.solve_semidiscrete(atoms, "normal", **options)
         assert found.value_interval == expected.value_interval
     assert torch.equal(found.potential, expected.potential)
+
+
+@pytest.mark.parametrize(
+    ("corrected", "level", "passes", "n_steps"),
+    [
+        (False, 1.0, 0.0, 12),  # of a quarter of a pass, but 32 points at least
+        (True, 1.0, 0.0, 12),
+        (False, 0.1, 50.0, 12),
+        (True, 0.1, 0.0, 4),  # annealed: of a pass
+        (True, 0.1, 50.0, 1),  # near
+    ],
+)
+def test_a_batch_of_many_points_is_taken_in_steps(corrected, level, passes, n_steps, nx64, monkeypatch):
+    """In few of them, where the average only has to come near."""
+    rng = np.random.default_rng(0)
+    target = build_target(nx64.array(rng.normal(size=(100, 2))), None, None).detached
+    state = ascent.DualState(0.0 * target.weights, 0.0 * target.weights, level, passes)
+    steps = counted(monkeypatch, ascent, "_step")
+    ascent.step(state, target, target.local(nx64.array(rng.normal(size=(400, 2)))), 0.1, corrected)
+    assert len(steps) == n_steps
