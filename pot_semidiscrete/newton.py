@@ -53,7 +53,7 @@ PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see 
 N_PROBES = 6
 RELIABLE = 0.1  # of the largest eigenvalue of a few products of probes: below, they tell of errors
 NOISY = 2.0  # times as much curvature at other points: with it a step gains nothing
-FIRST_LOOK = 4  # conjugate gradients, after which that is asked, and after twice as many each time
+FIRST_LOOK = 4  # conjugate gradients, after which others are asked, and after twice as many each time
 SURER = 1.4  # times as much must a step promise that has less damping, to be preferred
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
@@ -216,7 +216,7 @@ class Curvature:
         steps = solved[:2]
         # others are asked of what will be tried
         own, others = self.seen(gradient[None, :], self.cut(steps) if self.asks else steps)
-        length = np.clip(own / np.maximum(others, 1e-300), 0.0, 1.0)
+        length = allowed(own, others)
         promised = self.reg * length * (own - 0.5 * length * others)
         best = int(self.asks and SURER * promised[1] > promised[0])
         steps = nx.from_numpy(length[best:, None], type_as=gradient) * steps[best:]
@@ -355,8 +355,9 @@ class Curvature:
             if float(nx.max(k * length * size - REST * gain)) <= 0.0:
                 break
             if wary and k >= FIRST_LOOK and k & (k - 1) == 0:
-                last, granted = granted, granted_by(*self.seen(right, self.reg * solution))
-                curved = curved & (nx.from_numpy(granted - last, type_as=right)[:, None] >= 0.0)
+                own, others = self.seen(right, self.reg * solution)
+                before, granted = granted, own * allowed(own, others)
+                curved = curved & (nx.from_numpy(granted - before, type_as=right)[:, None] >= 0.0)
             residual = residual - length * image
             scaled = residual / self.diagonal
             size, last = inner(residual, scaled), size
@@ -404,9 +405,9 @@ class DenseCurvature(Curvature):
         return nx.from_numpy(nx.to_numpy(right) @ self.inverse(damping), type_as=right)
 
 
-def granted_by(own, others):
-    """What other points grant a step of such a curvature, at the best length up to 1: twice its gain."""
-    return own * np.clip(own / np.maximum(others, 1e-300), 0.0, 1.0)
+def allowed(own, others):
+    """Best length, up to 1, of a step along which other points see such a curvature."""
+    return np.clip(own / np.maximum(others, 1e-300), 0.0, 1.0)
 
 
 def inverse_of(matrix):
