@@ -121,7 +121,8 @@ class Move:
     damping : float
         Of the first, a share of the diagonal.
     promised, hoped : float
-        Value to gain by it, as far as other points tell, and by the curvature of these points alone.
+        Value to gain by it, by the curvature that other points see, and half of its product with the
+        gradient, which these points alone would promise.
     """
 
     gradient: Any
@@ -193,8 +194,8 @@ class Curvature:
     def solve(self, right, damping, wary=False):
         """Newton's steps for the rows of `right`, gradients of sum 0: ``reg`` times the inverse.
 
-        A share `damping` of the diagonal is added to it (Levenberg, 1944). If `wary`, a step goes no
-        further once what other points grant it falls.
+        A share `damping` of the diagonal is added to it (Levenberg, 1944). If `wary`, a row goes no
+        further once other points have seen its gain fall: what is noise then takes more damping.
         """
         solution = self.invert(right, damping, wary)
         return self.reg * (solution - self.target.nx.dot(solution, self.target.weights)[:, None])
@@ -214,7 +215,7 @@ class Curvature:
         solved = self.solve(nx.concatenate(rows, axis=0), shares, wary=True)
         told = told or self._told_by(signs, vectors, solved[2:])
         steps = solved[:2]
-        # others are asked of what will be tried
+        # others are asked of what will be tried, up to its length
         own, others = self.seen(gradient[None, :], self.cut(steps) if self.asks else steps)
         length = allowed(own, others)
         promised = self.reg * length * (own - 0.5 * length * others)
@@ -270,9 +271,10 @@ class Curvature:
         return self.step > 1 and not self.shared_by_few
 
     def seen(self, vectors, steps):
-        """Curvature along each of the steps for some vectors, of these and of other points, ndarrays.
+        """Products of steps with the vectors they are for, and curvature of other points, ndarrays.
 
-        In units of `reg`; of these again if others would not be asked.
+        In units of `reg`. Of solutions the products are the curvature of these points; they are in both
+        places if others would not be asked.
         """
         v, nx = self.inner(steps) / self.reg, self.target.nx
         own = nx.to_numpy(nx.sum(vectors * steps, axis=1)).astype(float) / self.reg
@@ -368,6 +370,7 @@ class Curvature:
 class DenseCurvature(Curvature):
     """The same for few atoms: a matrix, inverted in double precision."""
 
+    asks = False
     first_damping, more_damping = 1e-3, 10.0
 
     def __init__(self, sample, potential, reg, step=1):
@@ -406,7 +409,7 @@ class DenseCurvature(Curvature):
 
 
 def allowed(own, others):
-    """Best length, up to 1, of a step along which other points see such a curvature."""
+    """Best length, up to 1, of steps of such products with gradients, and curvatures at other points."""
     return np.clip(own / np.maximum(others, 1e-300), 0.0, 1.0)
 
 
@@ -500,51 +503,54 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
     nx, b = target.nx, target.weights
     width = reg if reg > 0 else smoothing(sample, potential)
     value, marginal = measured or sample.measure(potential, reg)
-    damping, told, little, done, noisy = 0.0, Told(), 0.0, False, 0
+    damping, told, little, final = 0.0, Told(), 0.0, enough <= ENOUGH
+    done = failed = False  # the last step needs no other, but for masses that are off; one has failed
+    n_noisy = 0  # steps that gained much, and were damped because others would have been noise
     for _ in range(MAX_STEPS):
         before = value
         lack = lack_of(target, marginal)
         if reg > 0 and float(nx.max(nx.abs(lack))) > ROUGH:
             potential = target.centred(potential + reg * lack)
             value, marginal = sample.measure(potential, reg)
-            if done and enough <= ENOUGH and value - before < TRIFLE * little:
+            # after a failure, damping may hide what is left
+            if done and final and not failed and value - before < TRIFLE * little:
                 break
         settled = False
         curvature = None  # its store is freed before there is another
         # of more points, once steps have been noise to others more than once
-        curvature = curvature_of(sample, potential, width, 2 ** max(noisy - 1, 0))
+        curvature = curvature_of(sample, potential, width, 2 ** max(n_noisy - 1, 0))
         gradient = b - marginal
         known = told if value - told.value < NEARBY * told.trace / (2.0 * n) else None
         move, told = curvature.newton(gradient, damping, known)
         if known is None:
             told = replace(told, trace=_trace(curvature, told.trace, reg), value=value)
         curvature.told, little = told, enough * told.trace / (2.0 * n)
-        promised = move.promised
-        if promised > most:
+        if move.promised > most:
             break
         # not worth a trial; on the way to reg = 0, and there, steps that gain next to nothing find ties
-        if reg > 0 and enough <= ENOUGH and promised < TRIFLE * little:
+        if reg > 0 and final and move.promised < TRIFLE * little:
             settled = move.hoped < MATTERS * little
             break
         (moved, reached, mass), failures = _search(curvature, potential, reg, move, value)
         rise = reached - value
-        noisy += move.damping > damping and rise > MATTERS * little
+        if move.damping > damping and rise > MATTERS * little:
+            n_noisy += 1
         if rise > 0:
             potential, value, marginal = moved, reached, mass
-        settled = abs(rise - promised) < little or move.hoped < MATTERS * little
+        settled = abs(rise - move.promised) < little or move.hoped < MATTERS * little
         smooth = reg == 0 or float(nx.max(nx.abs(lack_of(target, marginal)))) < ROUGH
         done = settled and failures == 0
         if (done and smooth) or not value - before > little:
-            if enough <= ENOUGH and curvature.step > 1 and rise > MATTERS * little:
-                start = potential, reg, value, marginal
-                potential, value, marginal = _again(curvature, damping, *start)
+            if final and curvature.step > 1 and rise > MATTERS * little:
+                potential, value, marginal = _again(curvature, reg, damping, potential, value, marginal)
             break
-        # damping may hide what is left, unless other points told that it is noise
-        done = done and (move.damping == 0.0 or curvature.asks)
-        # what was noise of few points need not be that of more
-        damping = 0.0 if noisy > 1 else move.damping / curvature.more_damping
+        failed = failed or failures > 0
         if failures:
             damping = curvature.harder(move.damping, failures)
+        elif n_noisy > 1:
+            damping = 0.0  # what was noise of few points need not be that of more
+        else:
+            damping = move.damping / curvature.more_damping
     return Outcome(potential, value, marginal, told.trace, settled, curvature)
 
 
@@ -591,7 +597,7 @@ def _trace(curvature, whole, reg):
     return trace
 
 
-def _again(curvature, damping, potential, reg, value, marginal):
+def _again(curvature, reg, damping, potential, value, marginal):
     """One more step with the same curvature: that of a part of the points leaves something."""
     move, _ = curvature.newton(curvature.target.weights - marginal, damping, curvature.told)
     found = _tried(curvature, potential, reg, move, 0)

@@ -216,8 +216,9 @@ def test_trace_is_that_of_the_dense_formula(few, nx64, monkeypatch):
     assert found.trace == pytest.approx(expected - 29 * REG, rel=0.02)
 
 
+@pytest.mark.parametrize("with_steps", [True, False])
 @pytest.mark.parametrize("rows", [0.7, 2.0, 16.0])
-def test_trace_of_few_points_for_each_atom_is_told_by_others(rows, nx, monkeypatch):
+def test_trace_of_few_points_for_each_atom_is_told_by_others(rows, with_steps, nx, monkeypatch):
     """200 atoms in dimension 5: the inverse of what few points show is much too large."""
     rng, n_atoms, reg = np.random.default_rng(0), 200, 0.5
     target = build(nx, rng.normal(size=(n_atoms, 5)))
@@ -234,7 +235,9 @@ def test_trace_of_few_points_for_each_atom_is_told_by_others(rows, nx, monkeypat
     for seed in range(4):
         x = target.local(nx.array(np.random.default_rng(seed).normal(size=(10_000, 5))))
         curvature = newton.curvature_of(Sample(target, x), potential, reg)
-        found.append(curvature.tell().trace - reg * (n_atoms - 1))
+        gradient = target.weights - curvature.mean
+        told = curvature.newton(gradient, 0.0)[1] if with_steps else curvature.tell()
+        found.append(told.trace - reg * (n_atoms - 1))
         signs, vectors = newton.probes(target)
         plain.append(curvature._whole(signs, curvature.solve(vectors, 0.0)) - reg * (n_atoms - 1))
     assert 0.7 * exact < np.mean(found) < 1.15 * exact
@@ -371,6 +374,21 @@ def test_what_is_noise_to_other_points_is_not_solved_for(nx, monkeypatch):
     assert rises[1] > max(rises[0], 0.0)
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_other_points_see_the_curvature_of_the_formula(stored, nx, monkeypatch):
+    """And steps that are solutions have that of these points as products with their gradients."""
+    monkeypatch.setattr(newton, "LARGEST_STORE", 2**25 if stored else 0)
+    target, x = cloud(nx, n_atoms=300, n=4000, d=5)
+    potential = near(nx, target, x, REG)
+    curvature = newton.Curvature(Sample(target, x), potential, REG, step=3)
+    steps = nx.array(0.01 * np.random.default_rng(0).normal(size=(2, 300)))
+    matrix = dense(nx, target, x[1::9], potential, REG)[1]
+    own, others = curvature.seen(curvature.product(steps), steps)
+    s = nx.host(steps) / REG
+    assert others == pytest.approx(np.einsum("ij,jk,ik->i", s, matrix, s), rel=1e-4)
+    assert own == pytest.approx(np.einsum("ij,ij->i", nx.host(curvature.product(steps)), s), rel=1e-4)
+
+
 def test_a_step_is_as_long_as_other_points_allow(nx, monkeypatch):
     """Told of 1.6 times the curvature, along steps that are cut as when they are tried."""
     curvature, gradient, _ = unstable(nx, monkeypatch)
@@ -413,9 +431,10 @@ def test_masses_are_mended_last_where_that_gains_a_trifle(nx):
     """And no step follows: the potential that is found was not one of those tried."""
     target, x = cloud(nx, n_atoms=100, n=1000, weights=law("dirichlet", 100), seed=1)
     with pytest.MonkeyPatch.context() as patch:
-        tried = counted(patch, newton, "_tried")
+        tried, curvatures = counted(patch, newton, "_tried"), counted(patch, newton, "curvature_of")
         found = newton.climb(Sample(target, x), 0.0 * target.weights, REG)
     assert found.settled
+    assert len(curvatures) == len(tried)
     assert all(abs(potential - found.potential).max() > 0 for potential, _, _ in tried)
     assert found.value >= max(value for _, value, _ in tried)
     best = newton.climb(Sample(target, x), 0.0 * target.weights, REG, 1e-3)
