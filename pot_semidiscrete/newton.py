@@ -551,6 +551,8 @@ def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
             damping = 0.0  # what was noise of few points need not be that of more
         else:
             damping = move.damping / curvature.more_damping
+    else:
+        settled = settled and not rise > little  # out of steps
     return Outcome(potential, value, marginal, told.trace, settled, curvature)
 
 

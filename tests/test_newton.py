@@ -408,6 +408,17 @@ def test_a_step_is_as_long_as_other_points_allow(nx, monkeypatch):
     assert asked[-2] > 0.2 * REG
 
 
+@pytest.mark.parametrize("max_steps", [1, 8])
+def test_a_climb_that_is_out_of_steps_is_not_settled(max_steps, nx, monkeypatch):
+    """Though its step did what it promised."""
+    target, x = cloud(nx)
+    potential = near(nx, target, x, REG)
+    monkeypatch.setattr(newton, "ROUGH", 0.0)  # masses are off, whatever they are
+    monkeypatch.setattr(newton, "MAX_STEPS", max_steps)
+    monkeypatch.setattr(newton, "MATTERS", 1e9)
+    assert newton.climb(Sample(target, x), potential, REG).settled == (max_steps > 1)
+
+
 @pytest.mark.parametrize("hoped", [0.0, 1e3])
 def test_where_all_is_noise_nothing_is_settled(hoped, nx, monkeypatch):
     """Little is promised, by other points; these hope for much."""
