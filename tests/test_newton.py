@@ -429,6 +429,22 @@ def test_where_all_is_noise_nothing_is_settled(hoped, nx, monkeypatch):
     assert found.settled == (hoped == 0.0)
 
 
+def test_all_points_ask_nobody(nx, monkeypatch):
+    """Their steps are whole, and promise what their own curvature does, however far they go."""
+    target, x = cloud(nx, n_atoms=300, n=600, d=5)
+    curvature = newton.Curvature(Sample(target, x), near(nx, target, x, REG, 0.5), REG)
+    monkeypatch.setattr(newton, "LARGEST_STEP", 0.1)
+    gradient = target.weights - curvature.mean
+    move, _ = curvature.newton(gradient, 0.0, newton.Told(trace=1.0))
+    steps = curvature.solve(
+        nx.array([nx.host(gradient)] * 2), nx.array([[0.0], [curvature.harder(0.0)]])
+    )
+    assert move.damping == 0.0
+    assert nx.host(move.steps) == pytest.approx(nx.host(steps), rel=1e-3, abs=1e-5)
+    assert move.promised == pytest.approx(0.5 * float((gradient * steps[0]).sum()), rel=1e-3)
+    assert move.hoped == pytest.approx(move.promised)
+
+
 def test_steps_that_are_noise_again_call_for_more_points(nx, monkeypatch):
     target, x = unstable(nx, monkeypatch)[0].target, cloud(nx, n_atoms=300, n=4000, d=5)[1]
     curvatures = counted(monkeypatch, newton, "curvature_of")
