@@ -42,19 +42,19 @@ ROUGH = 0.5  # logarithm of b / m that calls for a half-iteration ...
 LARGEST_LOG = 10.0  # ... and the largest in one
 CLIP = 0.25  # of its largest entry, from one trial of a step to the next
 ENOUGH = 0.1  # of the statistical error: what is gained beyond does not matter ...
-TRIFLE = 0.25  # of that: not worth another look at the points
 EVENLY = 1e-3  # ... but for quasi-random points, whose error is smaller
 COARSE = 1.0  # the same on the way
+TRIFLE = 0.25  # of what is enough: not worth another look at the points
+MATTERS = 5.0  # times what is enough: a step that promises, or gains, less leaves nothing behind
 NEARBY = 4.0  # times the statistical error in value, within which a trace is that of all potentials
-MATTERS = 5.0  # times that: a step that promises, or gains, less leaves nothing behind
 LADDER = 4.0  # from one regularisation to the next, where Newton's method is lost
 TOP = 0.2  # of the cost scale: where the ladder begins
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
 N_PROBES = 6
 RELIABLE = 0.1  # of the largest eigenvalue of a few products of probes: below, they tell of errors
-NOISY = 2.0  # times as much curvature at other points: with it a step gains nothing
+NOISY = 2.0  # times as much curvature at other points: a trace is told with damping, too
 FIRST_LOOK = 4  # conjugate gradients, after which others are asked, and after twice as many each time
-SURER = 1.4  # times as much must a step promise that has less damping, to be preferred
+SURER = 1.4  # times as much as a damped step must the other promise, to be preferred
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
@@ -349,7 +349,7 @@ class Curvature:
             image = self.product(direction) + damping * straight
             along = inner(direction, image)
             # left alone: a direction in which the points show no curvature, but rounding, and a row that
-            # has ended, by underflow
+            # has ended, by underflow or by what others saw
             curved = (along > FLAT * inner(direction, straight)) & (size > 0.0)
             length = nx.where(curved, size / nx.where(curved, along, one), zero)
             solution, gain = solution + length * direction, gain + length * size
