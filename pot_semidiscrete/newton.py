@@ -1,4 +1,4 @@
-"""Second-order steps on points kept: what an ascent of small steps leaves along slow modes.
+"""Newton's method on points kept: what an ascent of small steps leaves along slow modes.
 
 The sample average of the semi-dual is maximised by Newton's method, from an estimate that is
 already near (Le Cam's one-step estimator). The curvature is that of a part of the points, the
@@ -12,35 +12,18 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from scipy.linalg import lapack
-
+from .curvature import CLIP, LARGEST_STEP, Told, curvature_of, smoothing
 from .dual import scale_of
 from .envelope import full_precision, no_grad
-from .kernels import mean_cost, stride, sweep
-from .sample import LEAST_ATOMS, Sample, plus, spread
+from .kernels import mean_cost
+from .sample import Sample, spread
 
-LARGEST_STORE = 2**25  # entries of the weights kept for one solve, and a third as many of other points
-USUAL_STORE = 2**21
-LEAST_SHARE = 0.125  # of the points, for the curvature ...
-LEAST_ROWS = 2.0  # ... and points for each atom, as far as LARGEST_STORE allows
-LEAST_WEIGHT = 1e-17  # added to all: products of smaller ones would be denormal numbers, and slow
-REST = 0.15  # of the gain, where conjugate gradients end
-MAX_CONJUGATE = 100
-FLAT = 1e-5  # curvature of a direction, in units of the diagonal
-DENSE = LEAST_ATOMS  # up to which the curvature is a matrix, inverted: of all atoms, not of groups ...
-DENSE_WORK = 2**29  # ... and the products that making it may take
-UNSURE = 0.1  # a trace, in units of reg n_atoms, that is a difference of much larger numbers ...
-FAINT = 1e-3  # ... and that is nothing but their errors
-STEEP = 20.0  # a trace, in units of reg n_atoms, above which flat directions are damped in it
 LOST = 10.0  # gain that a step promises where Newton's method is lost, in units of reg n_atoms / n
 MAX_STEPS = 8
 MAX_FAILURES = 4  # of one step
 DISAPPOINTING = 0.5  # of what it promises: another is tried if there is one
-LARGEST_STEP = 32.0  # in units of reg, for one coordinate, at first
 ROUGH = 0.5  # logarithm of b / m that calls for a half-iteration ...
 LARGEST_LOG = 10.0  # ... and the largest in one
-CLIP = 0.25  # of its largest entry, from one trial of a step to the next
 ENOUGH = 0.1  # of the statistical error: what is gained beyond does not matter ...
 EVENLY = 1e-3  # ... but for quasi-random points, whose error is smaller
 COARSE = 1.0  # the same on the way
@@ -49,12 +32,6 @@ MATTERS = 5.0  # times what is enough: a step that promises, or gains, less leav
 NEARBY = 4.0  # times the statistical error in value, within which a trace is that of all potentials
 LADDER = 4.0  # from one regularisation to the next, where Newton's method is lost
 TOP = 0.2  # of the cost scale: where the ladder begins
-PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
-N_PROBES = 6
-RELIABLE = 0.1  # of the largest eigenvalue of a few products of probes: below, they tell of errors
-NOISY = 2.0  # times as much curvature at other points: a trace is told with damping, too
-FIRST_LOOK = 4  # conjugate gradients, after which others are asked, and after twice as many each time
-SURER = 1.4  # times as much as a damped step must the other promise, to be preferred
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
@@ -89,339 +66,6 @@ class Outcome:
     def start(self):
         """Potential, and its value and marginal: what another climb starts from."""
         return self.potential, (self.value, self.marginal)
-
-
-@dataclass(frozen=True)
-class Told:
-    """What random signs tell of a curvature: it serves at potentials that are almost as good.
-
-    Attributes
-    ----------
-    trace : float
-        Of ``A^+ (diag b - b b^T)``, in a climb as of :class:`Outcome`.
-    value : float
-        Semi-dual value of the potential.
-    gain_damping : float
-        Share of the diagonal to add in estimates of gains.
-    """
-
-    trace: float = math.nan
-    value: float = -math.inf
-    gain_damping: float = 0.0
-
-
-@dataclass(frozen=True)
-class Move:
-    """Newton's steps at one potential, to try in turn.
-
-    Attributes
-    ----------
-    gradient : array, shape (n_support,)
-    steps : array, shape (n, n_support)
-    damping : float
-        Of the first, a share of the diagonal.
-    promised, hoped : float
-        Value to gain by it, by the curvature that other points see, and half of its product with the
-        gradient, which these points alone would promise.
-    """
-
-    gradient: Any
-    steps: Any
-    damping: float
-    promised: float
-    hoped: float
-
-
-class Curvature:
-    """``diag m - E[chi chi^T]`` of points: minus `reg` times the Hessian of their semi-dual.
-
-    Parameters
-    ----------
-    sample : Sample
-    potential : array, shape (n_support,)
-    reg : float
-    step : int
-        Of the points, every `step`-th is taken.
-    """
-
-    told = Told()
-    slight_damping = 0.03  # of the diagonal, in a trace that is little but noise
-    first_damping = 0.1  # in a step, once one did not increase the value ...
-    more_damping = 4.0  # ... times this each time, and divided by it when a step did
-
-    def __init__(self, sample, potential, reg, step=1):
-        self.sample, self.potential, self.reg, self.step = sample, potential, reg, step
-        self.target, self.n, self.kept = sample.target, -(-sample.x.shape[0] // step), None
-        self.shared_by_few = True  # until a block is seen of which all atoms have a part
-        self.others = None  # weights of other points, once they were asked
-        b = self.target.weights
-        if self.n * b.shape[0] <= LARGEST_STORE:
-            self.kept = list(self.weights())
-        self.mean = self.summed(0.0 * b, lambda chi, near: chi.sum(axis=0) / self.n)
-        # an atom that these points hardly visit: as if one did, or its own weight if that is less
-        self.diagonal = self.target.nx.maximum(self.mean, b / (self.n * b + 1.0))
-
-    def weights(self):
-        """Blocks of assignment weights, and the atoms of their columns.
-
-        In groups they are arrays of NumPy, which has the least to do for each.
-        """
-        if self.kept is not None:
-            yield from self.kept
-            return
-        for chi, near in self.sample.weights(self.potential, self.reg, self.step):
-            chi += LEAST_WEIGHT
-            self.shared_by_few = self.shared_by_few and not isinstance(near, slice)
-            yield chi, near
-
-    def inner(self, array):
-        """An array as the weights are."""
-        return self.target.nx.to_numpy(array) if self.sample.grouped else array
-
-    def summed(self, start, part):
-        """`start`, which is spent, and ``part(weights, atoms)`` of each block at its atoms."""
-        total = self.inner(start)
-        for chi, near in self.weights():
-            total = plus(total, near, part(chi, near))
-        return self.target.nx.from_numpy(total, type_as=start) if self.sample.grouped else total
-
-    def product(self, vectors):
-        """Image of the rows of `vectors`."""
-        v = self.inner(vectors)
-        smooth = lambda chi, near: ((v[:, near] @ chi.T) @ chi) / -self.n
-        return self.summed(self.diagonal * vectors, smooth)
-
-    def solve(self, right, damping, wary=False):
-        """Newton's steps for the rows of `right`, gradients of sum 0: ``reg`` times the inverse.
-
-        A share `damping` of the diagonal is added to it (Levenberg, 1944). If `wary`, a row goes no
-        further once other points have seen its gain fall: what is noise then takes more damping.
-        """
-        solution = self.invert(right, damping, wary)
-        return self.reg * (solution - self.target.nx.dot(solution, self.target.weights)[:, None])
-
-    def newton(self, gradient, damping, told=None):
-        """Newton's steps, and what probes tell unless it is known.
-
-        All in one, for the time goes into reading the weights. A step with more damping is there to try
-        if the other does badly, or instead of it if the other is noise to other points. By their
-        curvature the steps are shortened.
-        """
-        nx, rows, dampings = self.target.nx, [gradient[None, :]] * 2, [damping, self.harder(damping)]
-        if told is None:
-            signs, vectors = probes(self.target)
-            rows, dampings = [*rows, vectors], dampings + [0.0] * N_PROBES
-        shares = nx.from_numpy(np.array(dampings)[:, None], type_as=gradient)
-        solved = self.solve(nx.concatenate(rows, axis=0), shares, wary=True)
-        told = told or self._told_by(signs, vectors, solved[2:])
-        steps = solved[:2]
-        # others are asked of what will be tried, up to its length
-        own, others = self.seen(gradient[None, :], self.cut(steps) if self.asks else steps)
-        length = allowed(own, others)
-        promised = self.reg * length * (own - 0.5 * length * others)
-        best = int(self.asks and SURER * promised[1] > promised[0])
-        steps = nx.from_numpy(length[best:, None], type_as=gradient) * steps[best:]
-        hoped = 0.5 * self.reg * own[best]
-        return Move(gradient, steps, dampings[best], float(promised[best]), float(hoped)), told
-
-    def tell(self):
-        """What probes tell; the trace is that of ``diag b - b b^T`` times the inverse, times `reg`."""
-        signs, vectors = probes(self.target)
-        return self._told_by(signs, vectors, self.solve(vectors, 0.0))
-
-    def _told_by(self, signs, vectors, steps):
-        """What probes tell, by the steps for them; slightly damped ones if other points say so.
-
-        They say it by the bound from below ``(v^T s)^2 / (s^T A s) <= v^T A^+ v``, for any s.
-        """
-        whole, excess = self._whole(signs, steps), self.excess(vectors, steps)
-        gain_damping = 0.0
-        if excess > NOISY or whole > STEEP * self.reg * signs.shape[1]:
-            gain_damping = self.slight_damping
-            steps = self.solve(vectors, gain_damping)
-            other, less = self._whole(signs, steps), self.excess(vectors, steps)
-            if excess == 1.0 or other / less > whole / excess:
-                whole, excess = other, less
-        return Told(whole * excess**-0.5, gain_damping=gain_damping)
-
-    def _whole(self, signs, steps):
-        """The trace, as if all curvature that these points show were there.
-
-        With ``C C^T = diag b - b b^T``, ``C^T A^+ C`` exceeds the projection that it would be without
-        any randomness of the weights by a positive matrix, up to the noise of the masses.
-        """
-        nx, n_atoms = self.target.nx, self.target.weights.shape[0]
-        root = np.sqrt(nx.to_numpy(self.target.weights).astype(float))
-        images = root * nx.to_numpy(steps) / self.reg - (signs - np.outer(signs @ root, root))
-        return self.reg * (n_atoms - 1.0 + trace_of(signs, images))
-
-    def excess(self, vectors, steps):
-        """Curvature along steps for some vectors of other points, over that of these, where it is small.
-
-        With n points for each atom, and all directions alike, the trace of the inverse is
-        1 / (1 - 1 / n) times too large (Marchenko and Pastur, 1967), and this the square of that. Where
-        each point is shared by few atoms there is little of that noise.
-        """
-        own, others = (curvature.sum() for curvature in self.seen(vectors, steps))
-        return max(float(others / own), 1.0) if own > 0.0 else 1.0
-
-    @property
-    def asks(self):
-        """Whether other points can tell what these do not."""
-        return self.step > 1 and not self.shared_by_few
-
-    def seen(self, vectors, steps):
-        """Products of steps with the vectors they are for, and curvature of other points, ndarrays.
-
-        In units of `reg`. Of solutions the products are the curvature of these points; they are in both
-        places if others would not be asked.
-        """
-        v, nx = self.inner(steps) / self.reg, self.target.nx
-        own = nx.to_numpy(nx.sum(vectors * steps, axis=1)).astype(float) / self.reg
-        if not self.asks:
-            return own, own
-        n_rows = others = 0.0
-        for chi, near in self.elsewhere():
-            part = v[:, near]
-            n_rows += chi.shape[0]
-            others = others + (part * part) @ chi.sum(axis=0) - ((chi @ part.T) ** 2).sum(axis=0)
-        others = others if self.sample.grouped else nx.to_numpy(others)
-        return own, others.astype(float) / n_rows
-
-    def elsewhere(self):
-        """Blocks of weights of other points, kept if those of these points are."""
-        if self.others is not None:
-            return self.others
-        # a third as many are enough, and an odd step as that of `stride` is
-        found = self.sample.weights(self.potential, self.reg, 3 * self.step, self.step // 2)
-        if self.kept is not None:
-            found = self.others = list(found)
-        return found
-
-    def gains(self, gradients):
-        """``<g, step of h> / 2`` for each two rows g, h of the gradients, ndarray (n, n)."""
-        nx = self.target.nx
-        with full_precision(nx, gradients), no_grad(nx):
-            steps = self.solve(gradients, self.told.gain_damping)
-            return 0.5 * nx.to_numpy(nx.dot(gradients, steps.T)).astype(float)
-
-    def gain(self, gradient):
-        """What a Newton step promises."""
-        return float(self.gains(gradient[None, :])[0, 0])
-
-    def least_trace(self):
-        """Bound of ``reg tr(A^+ Sigma)`` from below, by the diagonal: tight for a large `reg`."""
-        mean, zero = self.inner(self.mean), 0.0 * self.mean
-        square = self.summed(zero, lambda chi, near: ((chi - mean[near]) ** 2).sum(axis=0))
-        seen = self.summed(0.0 * zero, lambda chi, near: 0.0 * mean[near] + chi.shape[0])
-        variance = (square + (self.n - seen) * self.mean**2) / self.n
-        return self.reg * float(self.target.nx.sum(variance / self.diagonal))
-
-    def cut(self, steps):
-        """Steps as they are tried at first."""
-        return self.target.nx.clip(steps, -LARGEST_STEP * self.reg, LARGEST_STEP * self.reg)
-
-    def trial(self, move, failures, longest=LARGEST_STEP):
-        """What to try, after so many failures: flat directions, and large entries, are cut."""
-        nx = self.target.nx
-        if failures < move.steps.shape[0]:
-            step = move.steps[failures]
-        else:
-            step = self.solve(move.gradient[None, :], self.harder(move.damping, failures))[0]
-        cap = CLIP**failures * min(float(nx.max(nx.abs(step))), longest * self.reg)
-        return nx.clip(step, -cap, cap)
-
-    def harder(self, damping, failures=1):
-        """Share of the diagonal to add after so many failures with another."""
-        return max(damping * self.more_damping, self.first_damping) * self.more_damping ** (failures - 1)
-
-    def invert(self, right, damping, wary=False):
-        """Conjugate gradients (Hestenes and Stiefel, 1952), preconditioned by the diagonal."""
-        nx = self.target.nx
-        inner = lambda u, v: nx.sum(u * v, axis=1)[:, None]
-        residual, solution = right, 0.0 * right
-        direction = right / self.diagonal
-        size = inner(right, direction)
-        zero = gain = 0.0 * size
-        one, granted = zero + 1.0, 0.0
-        for k in range(1, MAX_CONJUGATE + 1):
-            straight = self.diagonal * direction
-            image = self.product(direction) + damping * straight
-            along = inner(direction, image)
-            # left alone: a direction in which the points show no curvature, but rounding, and a row that
-            # has ended, by underflow or by what others saw
-            curved = (along > FLAT * inner(direction, straight)) & (size > 0.0)
-            length = nx.where(curved, size / nx.where(curved, along, one), zero)
-            solution, gain = solution + length * direction, gain + length * size
-            # slow directions, as far as they hold value (Nash and Sofer, 1990), and others see them
-            if float(nx.max(k * length * size - REST * gain)) <= 0.0:
-                break
-            if wary and k >= FIRST_LOOK and k & (k - 1) == 0:
-                own, others = self.seen(right, self.reg * solution)
-                before, granted = granted, own * allowed(own, others)
-                curved = curved & (nx.from_numpy(granted - before, type_as=right)[:, None] >= 0.0)
-            residual = residual - length * image
-            scaled = residual / self.diagonal
-            size, last = inner(residual, scaled), size
-            direction = nx.where(curved, scaled + size / nx.where(curved, last, one) * direction, zero)
-        return solution
-
-
-class DenseCurvature(Curvature):
-    """The same for few atoms: a matrix, inverted in double precision."""
-
-    asks = False
-    first_damping, more_damping = 1e-3, 10.0
-
-    def __init__(self, sample, potential, reg, step=1):
-        super().__init__(sample, potential, reg, step)
-        nx, to_numpy = self.target.nx, self.target.nx.to_numpy
-        self.root = np.sqrt(to_numpy(self.diagonal).astype(float))
-        square = sum(to_numpy(nx.dot(chi.T, chi)).astype(float) for chi, _ in self.weights())
-        self.scaled = np.eye(len(square)) - square / self.n / np.outer(self.root, self.root)
-        self.inverses = {}
-
-    def inverse(self, damping):
-        """That of the damped matrix; flat directions are damped in any case."""
-        if damping not in self.inverses:
-            damped = self.scaled + max(damping, FLAT) * np.eye(len(self.root))
-            self.inverses[damping] = inverse_of(damped) / np.outer(self.root, self.root)
-        return self.inverses[damping]
-
-    def newton(self, gradient, damping, told=None):
-        if told is None:
-            told = self.tell(damping)
-            # that of directions in which no point lies
-            if told.trace > STEEP * self.reg * len(self.root):
-                least = self.first_damping
-                told = replace(self.tell(max(damping, least)), gain_damping=least)
-        steps = self.solve(gradient[None, :], damping)
-        promised = 0.5 * float(self.target.nx.sum(gradient * steps[0]))
-        return Move(gradient, steps, damping, promised, promised), told
-
-    def tell(self, damping=0.0):
-        b, inverse = self.target.nx.to_numpy(self.target.weights).astype(float), self.inverse(damping)
-        return Told(self.reg * float(np.diag(inverse) @ b - b @ inverse @ b))
-
-    def invert(self, right, damping, wary=False):
-        nx = self.target.nx
-        return nx.from_numpy(nx.to_numpy(right) @ self.inverse(damping), type_as=right)
-
-
-def allowed(own, others):
-    """Best length, up to 1, of steps of such products with gradients, and curvatures at other points."""
-    return np.clip(own / np.maximum(others, 1e-300), 0.0, 1.0)
-
-
-def inverse_of(matrix):
-    """That of a positive definite matrix, by Cholesky's factor: half of the time of another."""
-    factor, failed = lapack.dpotrf(matrix)
-    if failed:  # by rounding
-        return np.linalg.inv(matrix)
-    upper = lapack.dpotri(factor)[0]
-    inverse = upper + upper.T
-    np.fill_diagonal(inverse, upper.diagonal())
-    return inverse
 
 
 def improve(sample, potential, reg, enough=ENOUGH, measured=None):
@@ -480,7 +124,7 @@ def _unregularised(sample, potential, enough, measured):
     told, before = found.curvature.tell(), found.curvature.told
     damping = max(told.gain_damping, before.gain_damping)
     found.curvature.told = replace(told, gain_damping=damping)
-    return replace(found, trace=told.trace)
+    return replace(found, trace=told.whole)
 
 
 def _descend(sample, reg):
@@ -499,117 +143,152 @@ def _descend(sample, reg):
 
 def climb(sample, potential, reg, enough=ENOUGH, measured=None, most=math.inf):
     """Newton steps at one regularisation, while they matter and none promises more than `most`."""
-    target, n = sample.target, sample.x.shape[0]
-    nx, b = target.nx, target.weights
-    width = reg if reg > 0 else smoothing(sample, potential)
-    value, marginal = measured or sample.measure(potential, reg)
-    damping, told, little, final = 0.0, Told(), 0.0, enough <= ENOUGH
-    done = failed = False  # the last step needs no other, but for masses that are off; one has failed
-    n_noisy = 0  # steps that gained much, and were damped because others would have been noise
-    for _ in range(MAX_STEPS):
-        before = value
-        lack = lack_of(target, marginal)
-        if reg > 0 and float(nx.max(nx.abs(lack))) > ROUGH:
-            potential = target.centred(potential + reg * lack)
-            value, marginal = sample.measure(potential, reg)
-            # after a failure, damping may hide what is left
-            if done and final and not failed and value - before < TRIFLE * little:
-                break
-        settled = False
-        curvature = None  # its store is freed before there is another
-        # of more points, once steps have been noise to others more than once
-        curvature = curvature_of(sample, potential, width, 2 ** max(n_noisy - 1, 0))
-        gradient = b - marginal
-        known = told if value - told.value < NEARBY * told.trace / (2.0 * n) else None
-        move, told = curvature.newton(gradient, damping, known)
-        if known is None:
-            told = replace(told, trace=_trace(curvature, told.trace, reg), value=value)
-        curvature.told, little = told, enough * told.trace / (2.0 * n)
-        if move.promised > most:
-            break
-        # not worth a trial; on the way to reg = 0, and there, steps that gain next to nothing find ties
-        if reg > 0 and final and move.promised < TRIFLE * little:
-            settled = move.hoped < MATTERS * little
-            break
-        (moved, reached, mass), failures = _search(curvature, potential, reg, move, value)
-        rise = reached - value
-        if move.damping > damping and rise > MATTERS * little:
-            n_noisy += 1
-        if rise > 0:
-            potential, value, marginal = moved, reached, mass
-        settled = abs(rise - move.promised) < little or move.hoped < MATTERS * little
-        smooth = reg == 0 or float(nx.max(nx.abs(lack_of(target, marginal)))) < ROUGH
-        done = settled and failures == 0
-        if (done and smooth) or not value - before > little:
-            if final and curvature.step > 1 and rise > MATTERS * little:
-                potential, value, marginal = _again(curvature, reg, damping, potential, value, marginal)
-            break
-        failed = failed or failures > 0
-        if failures:
-            damping = curvature.harder(move.damping, failures)
-        elif n_noisy > 1:
-            damping = 0.0  # what was noise of few points need not be that of more
-        else:
-            damping = move.damping / curvature.more_damping
-    else:
-        settled = settled and not rise > little  # out of steps
-    return Outcome(potential, value, marginal, told.trace, settled, curvature)
+    return Climb(sample, potential, reg, enough, measured).outcome(most)
 
 
-def _tried(curvature, potential, reg, *trial):
-    """Potential after a trial of a step, its value and marginal."""
-    moved = curvature.target.centred(potential + curvature.trial(*trial))
-    return moved, *curvature.sample.measure(moved, reg)
+class Climb:
+    """A potential on its way up by Newton steps, and what was seen on the way.
 
+    Parameters
+    ----------
+    sample, potential, reg, enough, measured
+        As in :func:`improve`.
 
-def _search(curvature, potential, reg, move, value):
-    """Where a step leads, with value and marginal, and after how many failures.
-
-    It is shortened until the value does not fall, and the better of two is taken if it rises by less
-    than was hoped for; if that is the first trial, of a longer step, it is lengthened while the value
-    grows: between points that lie far apart the value is a straight line.
+    Attributes
+    ----------
+    value, marginal : float, array of shape (n_support,)
+        What the sample measures at `potential`.
+    rough : bool
+        Whether masses are off so far that a half-iteration mends them.
+    damping : float
+        Of the next step.
+    n_noisy : int
+        Steps that gained much, and were damped because others would have been noise.
+    trace, told_at : float
+        As in :class:`Outcome`, and the value of the potential at which it was told.
+    little : float
+        Gain that is enough to end with.
     """
-    trial, steps = functools.partial(_tried, curvature, potential, reg, move), move.steps
-    first = found = trial(0)
-    failures, wished = 0, value + (DISAPPOINTING * move.promised if steps.shape[0] > 1 else 0.0)
-    for k in range(1, MAX_FAILURES + 1):
-        if found[1] >= wished:
-            break
-        failures = failures if found[1] >= value else k
-        other, wished = trial(k), value
-        if other[1] > found[1] or math.isnan(found[1]):
-            found = other
-    nx, longest = curvature.target.nx, LARGEST_STEP
-    length = float(nx.max(nx.abs(steps[0])))
-    while found[1] > value and found is first and length > longest * curvature.reg:
-        longest /= CLIP
-        further = trial(0, longest)
-        if not further[1] > found[1]:
-            break
-        first = found = further
-    return found, failures
 
+    def __init__(self, sample, potential, reg, enough, measured):
+        self.sample, self.target, self.reg, self.enough = sample, sample.target, reg, enough
+        self.final = enough <= ENOUGH
+        self.width = reg if reg > 0 else smoothing(sample, potential)
+        self.damping, self.n_noisy, self.curvature = 0.0, 0, None
+        self.told, self.trace, self.told_at, self.little = Told(), math.nan, -math.inf, 0.0
+        self._go(potential, *(measured or sample.measure(potential, reg)))
 
-def _trace(curvature, whole, reg):
-    """``tr(A^+ Sigma)`` from that of ``A^+ (diag b - b b^T)``."""
-    part = reg * (curvature.target.weights.shape[0] - 1.0)
-    trace = whole - part
-    if trace < UNSURE * part:
-        trace = max(trace if trace > FAINT * part else 0.0, curvature.least_trace())
-    return trace
+    def _go(self, potential, value, marginal):
+        nx, b = self.target.nx, self.target.weights
+        self.potential, self.value, self.marginal = potential, value, marginal
+        # logarithm of b / m, of atoms that receive nothing up to LARGEST_LOG
+        self.lack = nx.log(b / nx.maximum(marginal, math.exp(-LARGEST_LOG) * b))
+        self.rough = self.reg > 0 and float(nx.max(nx.abs(self.lack))) > ROUGH
 
+    def outcome(self, most):
+        """Where the steps lead."""
+        settled = done = failed = False  # done: the last step needs no other, but for rough masses
+        for _ in range(MAX_STEPS):
+            before = self.value
+            if self.rough:
+                self._go(*self._measured(self.potential + self.reg * self.lack))
+                # after a failure, damping may hide what is left
+                if done and self.final and not failed and self.value - before < TRIFLE * self.little:
+                    break
+            move, settled = self._look(), False
+            if move.promised > most:
+                break
+            # not worth a trial; but on the way to reg = 0, and there, such steps find ties
+            if self.reg > 0 and self.final and move.promised < TRIFLE * self.little:
+                settled = move.hoped < MATTERS * self.little
+                break
+            rise, failures = self._follow(move)
+            settled = abs(rise - move.promised) < self.little or move.hoped < MATTERS * self.little
+            done = settled and failures == 0
+            if (done and not self.rough) or not self.value - before > self.little:
+                if self.final and self.curvature.step > 1 and rise > MATTERS * self.little:
+                    self._again()
+                break
+            failed = failed or failures > 0
+            self._temper(move, rise, failures)
+        else:
+            settled = settled and not rise > self.little  # out of steps
+        return Outcome(self.potential, self.value, self.marginal, self.trace, settled, self.curvature)
 
-def _again(curvature, reg, damping, potential, value, marginal):
-    """One more step with the same curvature: that of a part of the points leaves something."""
-    move, _ = curvature.newton(curvature.target.weights - marginal, damping, curvature.told)
-    found = _tried(curvature, potential, reg, move, 0)
-    return found if found[1] > value else (potential, value, marginal)
+    def _look(self):
+        """The next step, from the curvature here."""
+        self.curvature = None  # its store is freed before there is another
+        # of more points, once steps have been noise to others more than once
+        times = 2 ** max(self.n_noisy - 1, 0)
+        self.curvature = curvature_of(self.sample, self.potential, self.width, times)
+        gradient, n = self.target.weights - self.marginal, self.sample.x.shape[0]
+        if self.value - self.told_at < NEARBY * self.trace / (2.0 * n):
+            move, _ = self.curvature.newton(gradient, self.damping, self.told)
+        else:
+            move, self.told = self.curvature.newton(gradient, self.damping)
+            self.trace, self.told_at = self.curvature.trace(self.told.whole, self.reg), self.value
+        self.curvature.told, self.little = self.told, self.enough * self.trace / (2.0 * n)
+        return move
 
+    def _follow(self, move):
+        """Go where a move leads if that is up: by how much it is, and after how many failures."""
+        found, failures = self._search(move)
+        rise = found[1] - self.value
+        if rise > 0:
+            self._go(*found)
+        return rise, failures
 
-def lack_of(target, marginal):
-    """Logarithm of ``b / m``, of atoms that receive nothing up to `LARGEST_LOG`."""
-    nx, b = target.nx, target.weights
-    return nx.log(b / nx.maximum(marginal, math.exp(-LARGEST_LOG) * b))
+    def _temper(self, move, rise, failures):
+        """Choose the damping of the next step."""
+        if move.damping > self.damping and rise > MATTERS * self.little:
+            self.n_noisy += 1
+        if failures:
+            self.damping = self.curvature.harder(move.damping, failures)
+        elif self.n_noisy > 1:
+            self.damping = 0.0  # what was noise of few points need not be that of more
+        else:
+            self.damping = move.damping / self.curvature.more_damping
+
+    def _search(self, move):
+        """Where a step leads, with value and marginal, and after how many failures.
+
+        It is shortened until the value does not fall, and the better of two is taken if it rises by
+        less than was hoped for; if that is the first trial, of a longer step, it is lengthened while
+        the value grows: between points that lie far apart the value is a straight line.
+        """
+        curvature, nx, value = self.curvature, self.target.nx, self.value
+        trial = lambda *way: self._measured(self.potential + curvature.trial(move, *way))
+        first = found = trial(0)
+        failures, wished = 0, value
+        if move.steps.shape[0] > 1:
+            wished += DISAPPOINTING * move.promised
+        for k in range(1, MAX_FAILURES + 1):
+            if found[1] >= wished:
+                break
+            failures = failures if found[1] >= value else k
+            other, wished = trial(k), value
+            if other[1] > found[1] or math.isnan(found[1]):
+                found = other
+        longest, length = LARGEST_STEP, float(nx.max(nx.abs(move.steps[0])))
+        while found[1] > value and found is first and length > longest * curvature.reg:
+            longest /= CLIP
+            further = trial(0, longest)
+            if not further[1] > found[1]:
+                break
+            first = found = further
+        return found, failures
+
+    def _again(self):
+        """One more step with the same curvature: that of a part of the points leaves something."""
+        move, _ = self.curvature.newton(self.target.weights - self.marginal, self.damping, self.told)
+        found = self._measured(self.potential + self.curvature.trial(move, 0))
+        if found[1] > self.value:
+            self._go(*found)
+
+    def _measured(self, potential):
+        """A potential, centred, with value and marginal."""
+        potential = self.target.centred(potential)
+        return potential, *self.sample.measure(potential, self.reg)
 
 
 class Fit:
@@ -660,67 +339,3 @@ class Fit:
         unseen = nx.minimum(UNSEEN / (n * b), LARGEST_STEP + 0.0 * b)
         caution = nx.where(share**2 > 1.0 / RESOLVED, nx.maximum(caution, unseen), caution)
         return self.target.centred(potential - self.reg * caution)
-
-
-def probes(target):
-    """Random signs, and their images under a matrix C with ``C C^T = diag b - b b^T``."""
-    nx, b = target.nx, target.weights
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(N_PROBES, b.shape[0]))
-    z = nx.sqrt(b) * nx.from_numpy(signs, type_as=b)
-    return signs, z - nx.sum(z, axis=1)[:, None] * b
-
-
-def trace_of(signs, images):
-    """Trace of a positive semi-definite matrix, from its images of random signs.
-
-    What the images of all but one of them span holds an approximation of the matrix, whose trace is
-    known; the one left out estimates the rest, each in turn (XNysTrace of Epperly, Tropp and Webber,
-    2024). Where the trace is small beside the noise of the matrix, which makes it indefinite, the plain
-    mean is taken (Hutchinson, 1990).
-
-    Parameters
-    ----------
-    signs, images : ndarrays, shape (n_probes, n)
-
-    Returns
-    -------
-    float
-    """
-    inner, square, found = signs @ images.T, images @ images.T, []
-    inner = (inner + inner.T) / 2.0  # the images are solved for in part: each is of another matrix
-    plain = np.trace(inner) / len(signs)
-    if not plain >= UNSURE * signs.shape[1]:
-        return plain
-    for k in range(len(signs)):
-        others = np.delete(np.arange(len(signs)), k)
-        values, vectors = np.linalg.eigh(inner[np.ix_(others, others)])
-        basis = (vectors / np.sqrt(np.maximum(values, 1e-300)))[:, values > RELIABLE * values[-1]]
-        known = np.sum(basis * (square[np.ix_(others, others)] @ basis))
-        found.append(known + inner[k, k] - np.sum((basis.T @ inner[others, k]) ** 2))
-    return float(np.mean(found))
-
-
-def curvature_of(sample, potential, reg, times=1):
-    """The curvature at a part of the points, `times` as many as usual: few would make it unstable."""
-    n, n_atoms = sample.x.shape[0], sample.target.weights.shape[0]
-    if n_atoms <= DENSE:
-        return DenseCurvature(sample, potential, reg, stride(n, DENSE_WORK // n_atoms**2))
-    rows = times * max(LEAST_SHARE * n, LEAST_ROWS * n_atoms, USUAL_STORE / n_atoms)
-    rows = int(min(rows, max(LARGEST_STORE / n_atoms, n_atoms)))
-    return Curvature(sample, potential, reg, stride(n, rows))
-
-
-def smoothing(sample, potential):
-    """Regularisation at which a point is shared by neighbouring cells only.
-
-    The curvature at ``reg = 0`` is a density on the boundaries of the cells, which no sample sees;
-    the weights at a small regularisation average it over their width.
-    """
-    target, x = sample.target, spread(sample.x, 1024)
-    width = scale_of(target)
-    for _ in range(60):
-        chi = sweep(target, x, potential, width, ("weights",)).weights
-        if float(target.nx.sum(chi * chi)) >= PURITY * x.shape[0]:
-            break
-        width /= 2.0
-    return width

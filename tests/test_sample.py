@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
-from pot_semidiscrete import newton, sample
+from pot_semidiscrete import sample
 from pot_semidiscrete._target import build_target
+from pot_semidiscrete.curvature import Curvature
 from pot_semidiscrete.kernels import _inplace, sweep
+from pot_semidiscrete.newton import improve
+from pot_semidiscrete.samplers import SobolSampler
 
 REG = 0.002
 LOST = np.exp(-sample.DEPTH)
@@ -139,7 +142,7 @@ def test_metrics_of_users_are_called_with_all_atoms(nx, small_groups, monkeypatc
     target = build_target(atoms, metric=metric).detached
     points = sample.Sample(target, nx.array(np.random.default_rng(1).random((700, 2))))
     assert not points.grouped
-    assert newton.improve(points, 0 * offset, REG).value > 0.0
+    assert improve(points, 0 * offset, REG).value > 0.0
 
 
 # Weights that are kept.
@@ -210,6 +213,16 @@ def test_weights_far_from_those_kept_are_kept_anew(nx):
     np.testing.assert_allclose(found, full(nx, points, potential)[0], atol=1e4 * nx.eps)
 
 
+@pytest.mark.parametrize("n", [64, 100, 128, 500])
+def test_a_part_of_quasi_random_points_is_as_even_as_all_of_them(n):
+    x = SobolSampler(2, random_state=0)(1024)
+    part = sample.spread(x, n)
+    assert n / 2 <= len(part) <= n
+    for axis in (0, 1):
+        halves = (part[:, axis] < 0.5).mean()
+        assert abs(halves - 0.5) < 2.0 / len(part) ** 0.75  # 0 or 1 where the spacing is even
+
+
 # What Newton's method makes of them.
 
 
@@ -218,7 +231,7 @@ def test_curvature_is_that_of_all_weights(grouped, nx, request):
     if grouped:
         request.getfixturevalue("small_groups")
     _, points, potential = problem(nx)
-    curvature = newton.Curvature(points, potential, REG)
+    curvature = Curvature(points, potential, REG)
     chi, _, mass = full(nx, points, potential)
     vectors = np.random.default_rng(3).normal(size=(4, 150))
     b, rounding = nx.host(points.target.weights), 100.0 * nx.eps / REG**0.5
@@ -233,13 +246,13 @@ def test_curvature_is_that_of_all_weights(grouped, nx, request):
 
 @pytest.mark.parametrize("d", [2, 5])
 def test_improving_with_less_work_reaches_the_same_maximum(d, nx, monkeypatch, small_groups):
-    monkeypatch.setattr(newton, "DENSE", 0)
+    monkeypatch.setattr("pot_semidiscrete.curvature.DENSE", 0)
     values = []
     for kept, least in ((0, 10**9), (0, 0), (10**9, 10**9)):
         monkeypatch.setattr(sample, "LARGEST_KEPT", kept)
         monkeypatch.setattr(sample, "LEAST_ENTRIES", least)
         target, points, potential = problem(nx, d, n=3000)
-        found = newton.improve(points, potential, REG, 1e-3)
+        found = improve(points, potential, REG, 1e-3)
         chance = found.trace / (2.0 * 3000)
         values.append(sample.measure(target, points.x, found.potential, REG)[0])
         assert found.value == pytest.approx(values[-1], abs=0.01 * chance)

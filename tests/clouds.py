@@ -1,0 +1,59 @@
+"""Targets and points for tests of what is done with them again and again."""
+
+import numpy as np
+
+from pot_semidiscrete._target import build_target
+from pot_semidiscrete.curvature import curvature_of
+from pot_semidiscrete.kernels import sweep
+from pot_semidiscrete.newton import improve
+from pot_semidiscrete.sample import Sample
+
+REG = 0.1
+
+
+def build(nx, atoms, weights=None, metric=None):
+    return build_target(nx.array(atoms), None if weights is None else nx.array(weights), metric).detached
+
+
+def cloud(nx, n_atoms=30, n=1500, weights=None, d=2, seed=0):
+    """A target and points, both normal laws."""
+    rng = np.random.default_rng(seed)
+    target = build(nx, 0.7 * rng.normal(size=(n_atoms, d)) + 0.3, weights)
+    return target, target.local(nx.array(rng.normal(size=(n, d))))
+
+
+def law(name, n_atoms):
+    rng = np.random.default_rng(7)
+    weights = {
+        "uniform": np.ones(n_atoms),
+        "dirichlet": rng.dirichlet(np.full(n_atoms, 0.3)) + 1e-8,
+        "light": 10.0 ** rng.uniform(-6.0, 0.0, size=n_atoms),
+    }[name]
+    return weights / weights.sum()
+
+
+def dense(nx, target, x, potential, reg):
+    """Weights chi and ``diag m - E[chi chi^T]``, by the formula."""
+    chi = nx.host(sweep(target, x, potential, reg, ("weights",)).weights)
+    return chi, np.diag(chi.mean(axis=0)) - chi.T @ chi / len(chi)
+
+
+def near(nx, target, x, reg, size=0.3, seed=3):
+    """A potential `size` times reg off the maximiser over the points."""
+    optimum = improve(Sample(target, x), 0.0 * target.weights, reg).potential
+    noise = np.random.default_rng(seed).normal(size=target.weights.shape[0])
+    return target.centred(optimum + nx.array(size * reg * noise))
+
+
+def unstable(nx, monkeypatch):
+    """A curvature of 1.2 points for each atom, solved for almost to the end, and the gradient of all."""
+    target, x = cloud(nx, n_atoms=300, n=4000, d=5)
+    monkeypatch.setattr("pot_semidiscrete.curvature.USUAL_STORE", 0)
+    monkeypatch.setattr("pot_semidiscrete.curvature.LEAST_ROWS", 1.2)
+    monkeypatch.setattr("pot_semidiscrete.curvature.LEAST_SHARE", 0.0)
+    monkeypatch.setattr("pot_semidiscrete.curvature.REST", 1e-3)
+    points, potential = Sample(target, x), near(nx, target, x, REG, 0.5)
+    value, marginal = points.measure(potential, REG)
+    curvature = curvature_of(points, potential, REG)
+    assert curvature.step > 1
+    return curvature, target.weights - marginal, value
