@@ -15,7 +15,6 @@ For problems of :mod:`benchmarks.problems` whose law has a quadrature, on runs t
 In float32, torch, one thread for each of the jobs.
 """
 
-import argparse
 import functools
 import warnings
 
@@ -104,13 +103,12 @@ def row(name, kind, runs):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = machine.parser(__doc__)
     parser.add_argument("--problems", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--truths", type=int, default=100, help="runs compared with the truth")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     args = parser.parse_args()
     with Pool(args.jobs) as pool:
         rows, known = [], {"machine": machine.facts(), "tol": TOL}

@@ -10,7 +10,6 @@ what the samples allow at best, in the mean. With several jobs at a time, the se
 machine that is shared.
 """
 
-import argparse
 import functools
 
 import numpy as np
@@ -45,13 +44,12 @@ def row(name, n_iter, found):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = machine.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", type=int, nargs="+", default=[64_000])
     parser.add_argument("--problems", nargs="+", choices=problems.NAMES, default=problems.NAMES)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     args = parser.parse_args()
     sizes = [-(-n_samples // BATCH) for n_samples in args.samples]
     with Pool(args.jobs) as pool:

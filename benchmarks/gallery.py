@@ -16,8 +16,6 @@ import sys
 import time
 from pathlib import Path
 
-from threadpoolctl import threadpool_limits
-
 from . import machine
 
 ROOT = Path(__file__).parents[1]
@@ -71,10 +69,7 @@ def main():
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "gallery")
     args = parser.parse_args()
     os.environ.setdefault("MPLBACKEND", "agg")
-    import torch
-
-    torch.set_num_threads(args.threads)
-    with threadpool_limits(args.threads):
+    with machine.limit_threads(args.threads):
         for name in args.examples:
             run(name, args.mnist, args.output)
 

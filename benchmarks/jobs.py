@@ -3,16 +3,13 @@
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-import torch
-from threadpoolctl import threadpool_limits
-
+from . import machine
 from .solver import warm_up
 
 
 def start():
     """Begin a process: one thread, libraries warm."""
-    torch.set_num_threads(1)
-    threadpool_limits(1)
+    machine.limit_threads(1)
     warm_up(["ours"])
 
 
@@ -20,7 +17,7 @@ class Pool(ProcessPoolExecutor):
     """Processes that start afresh; if the body fails, the runs that have not begun never do."""
 
     def __init__(self, n_jobs):
-        torch.set_num_threads(1)  # here, too: the record tells
+        machine.limit_threads(1)  # here, too: the record tells
         super().__init__(n_jobs, multiprocessing.get_context("spawn"), start)
 
     def __exit__(self, kind, *error):

@@ -12,14 +12,12 @@ machine's load meets them all, and all find the caches filled by another. Figure
 the rounds.
 """
 
-import argparse
 import functools
 import time
 
 import numpy as np
 import ot
 import torch
-from threadpoolctl import threadpool_limits
 
 from pot_semidiscrete._target import build_target
 from pot_semidiscrete.kernels import sweep
@@ -110,13 +108,11 @@ def show(row):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = machine.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    facts, rows = machine.facts(), []
-    with threadpool_limits(1):
+    with machine.limit_threads(1):
+        facts, rows = machine.facts(), []
         for case in CASES:
             rows.append(measure(case, args.rounds))
             show(rows[-1])

@@ -1,5 +1,6 @@
-"""Facts about the machine and the versions, for the record of a benchmark."""
+"""What benchmarks share: arguments, threads, and facts about the machine for their record."""
 
+import argparse
 import importlib.metadata
 import json
 import math
@@ -7,9 +8,28 @@ import os
 import platform
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 import pot_semidiscrete
 
 PACKAGES = ("numpy", "scipy", "torch", "POT", "jax", "ott-jax")
+
+
+def parser(doc):
+    """Parser of the arguments of a benchmark, by its docstring; all can write their results."""
+    found = argparse.ArgumentParser(description=doc.split("\n", 1)[0])
+    found.add_argument("--json", metavar="FILE", help="write the results and machine facts")
+    return found
+
+
+def limit_threads(n):
+    """Let torch, BLAS and XLA, which reads it when it first computes, use `n` threads: a context."""
+    import torch
+
+    torch.set_num_threads(n)
+    multi = str(n > 1).lower()
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={multi} intra_op_parallelism_threads={n}"
+    return threadpool_limits(n)
 
 
 def processor():

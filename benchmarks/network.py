@@ -9,13 +9,11 @@ dimension 10, against 1,000 normal atoms at 5%: the squared marginal error after
 One thread.
 """
 
-import argparse
 import time
 
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
-from threadpoolctl import threadpool_limits
 
 from pot_semidiscrete import cost_scale
 from pot_semidiscrete.certificates import marginal_chi_square
@@ -78,14 +76,12 @@ def follow_what_stands_still(kind):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = machine.parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    rows, facts = [], {"machine": machine.facts(), "steps": args.steps, "still": STILL}
-    with threadpool_limits(1):
+    with machine.limit_threads(1):
+        rows, facts = [], {"machine": machine.facts(), "steps": args.steps, "still": STILL}
         images, judge = load()
         for kind in KINDS:
             for seed in args.seeds:

@@ -10,12 +10,10 @@ that potential lacks is the row's ``reference_ratio``, in the same units, and ra
 about as much.
 """
 
-import argparse
 import time
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 import pot_semidiscrete as ps
 from pot_semidiscrete.samplers import SobolSampler
@@ -129,17 +127,17 @@ def run(case, seeds, samples):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = machine.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--samples", type=int, nargs="+", default=[4000, 16_000, 64_000])
-    parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    start, rows, facts = time.perf_counter(), [], {"machine": machine.facts(), "seeds": args.seeds}
-    for make, argument in [(stored, name) for name in NAMES] + [(normal, d) for d in DIMENSIONS]:
-        rows += run(make(argument), args.seeds, args.samples)
-        if args.json:
-            machine.write(args.json, **facts, rows=rows)
+    start, rows = time.perf_counter(), []
+    with machine.limit_threads(1):
+        facts = {"machine": machine.facts(), "seeds": args.seeds}
+        for make, argument in [(stored, name) for name in NAMES] + [(normal, d) for d in DIMENSIONS]:
+            rows += run(make(argument), args.seeds, args.samples)
+            if args.json:
+                machine.write(args.json, **facts, rows=rows)
     print(f"{time.perf_counter() - start:.0f} s")
 
 

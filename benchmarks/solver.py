@@ -28,14 +28,12 @@ and that is in its time; but the interval of a run of fewer than 1,024 samples i
 asked for, and is not.
 """
 
-import argparse
 import ctypes
 import dataclasses
 import functools
 import importlib.util
 import json
 import math
-import os
 import resource
 import subprocess
 import sys
@@ -45,7 +43,6 @@ from pathlib import Path
 import numpy as np
 import ot
 import torch
-from threadpoolctl import threadpool_limits
 
 import pot_semidiscrete as ps
 
@@ -352,20 +349,16 @@ def warm_up(solvers):
 
 def main():
     global DEVICE
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = machine.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=64_000)
     parser.add_argument("--problems", nargs="+", choices=problems.NAMES, default=problems.NAMES)
     parser.add_argument("--solvers", nargs="+", choices=list(SOLVERS), default=list(SOLVERS))
     parser.add_argument("--device", default=DEVICE, help="of torch, e.g. cuda; JAX has its own choice")
-    parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     parser.add_argument("--peak", action="store_true", help="print the memory of one run, in bytes")
     args = parser.parse_args()
     DEVICE = args.device
-    torch.set_num_threads(1)
-    # JAX reads it when it first computes
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    with threadpool_limits(1):
+    with machine.limit_threads(1):
         if args.peak:
             print(peak(args.problems[0], args.solvers[0], args.samples))
         else:

@@ -29,7 +29,6 @@ classifier trained on all training images. ``value`` is a 95% interval of the tr
 regularisation above. Measuring is outside the seconds.
 """
 
-import argparse
 import json
 import math
 import time
@@ -38,7 +37,6 @@ from pathlib import Path
 import numpy as np
 import ot
 import torch
-from threadpoolctl import threadpool_limits
 
 from pot_semidiscrete.datasets import load_mnist, load_mnist_labels
 from pot_semidiscrete.generative import ImageFeatures, mlp_generator, random_filters, train_generator
@@ -276,7 +274,7 @@ def kept(path, recipes, seeds, settings):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = machine.parser(__doc__)
     parser.add_argument("--mnist", metavar="FOLDER", required=True, help="folder with its IDX files")
     parser.add_argument("--recipe", choices=RECIPES, nargs="+", default=list(RECIPES))
     parser.add_argument("--seconds", type=float, default=180.0)
@@ -290,17 +288,15 @@ def main():
     )
     parser.add_argument("--batch", type=int, default=BATCH, help="points in a batch of ours")
     parser.add_argument("--share", type=float, help="of the features in the variance; 0.6 if left out")
-    parser.add_argument("--json", metavar="FILE", help="write the results and machine facts")
     parser.add_argument("--images", metavar="FOLDER", help="save 96 images of each generator")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)  # for all: the weights of POT's and the authors' steps have many
     settings = {
         name: getattr(args, name) for name in ("seconds", "atoms", "coordinates", "batch", "device")
     }
     facts, rows = kept(args.json, args.recipe, args.seeds, settings)
-    facts |= {"machine": machine.facts(), **settings}
-    with threadpool_limits(args.threads):
+    with machine.limit_threads(args.threads):
+        facts |= {"machine": machine.facts(), **settings}
         images, judge = load(args.mnist, args.atoms)
         images = images.to(args.device)
         facts["floor"] = judge.floor

@@ -13,6 +13,7 @@ pytest.importorskip("threadpoolctl")
 
 LEAST = {
     "certificates": "--seeds 2 --truths 1 --problems normal_line",
+    "curves": "--seeds 2 --samples 512 1024 --problems normal_line --solvers ours POT",
     "correction": "--seeds 2 --samples 512 --problems normal_line",
     "kernels": "--rounds 1",
     "network": "--seeds 0 --steps 4",
@@ -57,6 +58,13 @@ def test_benchmark_runs_and_writes_its_results(name, monkeypatch, tmp_path):
     found = json.loads(path.read_text())
     assert found["machine"]["numpy"]
     assert found["accuracy" if name == "solver" else "rows"]
+
+
+def test_curves_are_drawn_with_the_limit(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    module, path = importlib.import_module("benchmarks.curves"), tmp_path / "curves.png"
+    run(module, monkeypatch, [*LEAST["curves"].split(), "--figure", path])
+    assert path.stat().st_size > 10_000
 
 
 def test_benchmark_of_training_compares_its_recipes(mnist, monkeypatch, tmp_path):
