@@ -14,20 +14,23 @@ class Backend:
     kind : str
         One of `BACKENDS`: the name of a library, or ``"cuda"`` for torch on a GPU.
     name : str
-        Of the library: ``"numpy"``, ``"torch"`` or ``"jax"``.
+        Of the library: ``"numpy"``, ``"torch"``, ``"jax"`` or ``"cupy"``.
     device : str
         ``"cuda"`` or ``"cpu"``.
     dtype : str
         ``"float32"`` or ``"float64"``.
     eps : float
         Rounding unit of the dtype.
+    differentiates : bool
+        Whether the library does.
     in_groups : bool
         Whether points may be swept in groups: arrays are on the host, and changed in place.
     """
 
     def __init__(self, kind, dtype):
-        self.kind, self.device = kind, "cuda" if kind == "cuda" else "cpu"
+        self.kind, self.device = kind, "cuda" if kind in ("cuda", "cupy") else "cpu"
         self.name = "torch" if kind == "cuda" else kind
+        self.differentiates = self.name in ("torch", "jax")
         self.in_groups = kind in ("numpy", "torch")
         self.dtype, self.eps = dtype, float(np.finfo(dtype).eps)
 
@@ -42,11 +45,19 @@ class Backend:
             import jax.numpy
 
             return jax.numpy.asarray(a)
+        if self.name == "cupy":
+            import cupy
+
+            return cupy.asarray(a)
         return a
 
     def host(self, a):
         """Back to NumPy, in float64."""
-        return np.asarray(a.detach().cpu() if hasattr(a, "detach") else a, dtype=float)
+        if hasattr(a, "detach"):
+            a = a.detach().cpu()
+        elif self.name == "cupy" and hasattr(a, "get"):
+            a = a.get()
+        return np.asarray(a, dtype=float)
 
     def gradient(self, function, *arrays):
         """Gradients of a scalar function of arrays of this backend (torch and jax)."""
@@ -70,6 +81,10 @@ if "torch" in BACKENDS:
 
     torch.set_num_threads(1)  # the tensors are small: a second thread costs more than it gives
     BACKENDS += ["cuda"] * torch.cuda.is_available()
+if _installed("cupy"):
+    import cupy
+
+    BACKENDS += ["cupy"] * cupy.is_available()
 if "jax" in BACKENDS:
     import jax
 
