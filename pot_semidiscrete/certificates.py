@@ -5,16 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import ot
+from scipy import sparse
 from scipy.special import xlogy
 
-from .kernels import expected_cost, sweep
+from .kernels import expected_cost, sweep, weight_blocks
 from .newton import Fit, improve
-from .sample import Sample, spread
+from .sample import Sample, ordered, spread
 
 N_GROUPS = 32
 FEW_GROUPS = 8  # for each of which a linear system is solved
 NORMAL_95, NORMAL_975, NORMAL_99 = 1.644854, 1.959964, 2.326348
 ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
+LARGEST_GROUP = 2048  # atoms, among which it is solved for what each sends where ...
+MAX_PIVOTS = 10**7  # ... with so many steps of the network simplex at most
 CLEAR = 3.0  # times the value that the maximiser over a sample gains by chance: no longer chance
 
 
@@ -148,8 +152,8 @@ def bound(target, evaluation, potential, reg, fit=None):
     From below, the mean of the semi-dual at `potential`, which has not seen the samples. From above,
     the cost of a plan from points to the atoms: its expectation is at least the cost. The plan is that
     of a potential fitted to the points, its columns scaled down to the weights where they exceed
-    them, and what is missing from rows and columns filled in by a product. The entropy of that sum
-    is bounded by convexity.
+    them, and what is missing from rows and columns filled in: by a product, whose entropy is bounded by
+    convexity, or at ``reg = 0`` by atoms that are near.
 
     Parameters
     ----------
@@ -191,29 +195,97 @@ def bound(target, evaluation, potential, reg, fit=None):
 def _feasible(fit, n):
     """Mean cost, with entropy, of a plan from the points to the atoms, and its standard error.
 
-    The plan of row i is ``(1 - e_i) p_i + e_i q``: p_i is proportional to the weights of the potential
-    fitted, less what exceeds the columns, and q to what the columns lack. Its relative entropy is at
-    most ``(1 - e_i) KL(p_i | b) + e_i KL(q | b)``. Value and masses of the fit say what all of it costs
-    without e; what e adds is measured on at most n of the points, and does not see ``psi + const``.
+    The plan of row i is ``(1 - e_i) p_i + e_i q_i``: p_i is proportional to the weights of the potential
+    fitted, less what exceeds the columns, and q_i to what the columns lack. Value and masses of the fit
+    say what all of it costs without e; what e adds is measured on at most n of the points, and does not
+    see ``psi + const``.
     """
-    target, reg, outcome, part = fit.target, fit.reg, fit.outcome, spread(fit.points, n)
-    nx, b, psi, mass, scale = target.nx, target.weights, outcome.potential, outcome.marginal, fit.scale
-    out = sweep(target, part, psi, reg, ("c_transform", "average"), values=scale)
-    lacking = nx.maximum(b - scale * mass, 0.0 * b)
-    lacking = lacking / nx.maximum(nx.sum(lacking), 1e-30 + 0.0 * b)
-    filling = expected_cost(target, part, lacking) - nx.sum(lacking * psi)
-    short = nx.maximum(1.0 - out.average, 0.0 * out.average)
-    b, mass, scale, lacking, short, filling, transform = (
-        nx.to_numpy(v).astype(float) for v in (b, mass, scale, lacking, short, filling, out.c_transform)
-    )
-    added = short * (filling + reg * np.sum(xlogy(lacking, lacking / b)) - transform)
-    added -= reg * xlogy(1.0 - short, 1.0 - short)
-    cost = outcome.value + np.mean(added) + reg * np.sum(scale * mass * np.log(scale))
+    outcome, part, nx = fit.outcome, spread(fit.points, n), fit.target.nx
+    transform, added = (_filled if fit.reg > 0 else _sent)(fit, part)
+    mass, scale = (nx.to_numpy(v).astype(float) for v in (outcome.marginal, fit.scale))
+    cost = outcome.value + np.mean(added) + fit.reg * np.sum(scale * mass * np.log(scale))
     # the part is among the points, so that the two means vary together
     covariance = np.cov(transform, added)
     variance = (covariance[0, 0] + 2.0 * covariance[0, 1]) / fit.points.shape[0]
     variance += covariance[1, 1] / part.shape[0]
     return float(cost), math.sqrt(max(variance, 0.0))
+
+
+def _filled(fit, part):
+    """c-transforms, and what e adds if all rows get the same q, ndarrays.
+
+    The relative entropy of the plan is at most ``(1 - e_i) KL(p_i | b) + e_i KL(q | b)``.
+    """
+    target, reg, outcome, scale = fit.target, fit.reg, fit.outcome, fit.scale
+    nx, b, psi = target.nx, target.weights, outcome.potential
+    out = sweep(target, part, psi, reg, ("c_transform", "average"), values=scale)
+    lacking = nx.maximum(b - scale * outcome.marginal, 0.0 * b)
+    lacking = lacking / nx.maximum(nx.sum(lacking), 1e-30 + 0.0 * b)
+    filling = expected_cost(target, part, lacking) - nx.sum(lacking * psi)
+    short = nx.maximum(1.0 - out.average, 0.0 * out.average)
+    b, lacking, short, filling, transform = (
+        nx.to_numpy(v).astype(float) for v in (b, lacking, short, filling, out.c_transform)
+    )
+    added = short * (filling + reg * np.sum(xlogy(lacking, lacking / b)) - transform)
+    return transform, added - reg * xlogy(1.0 - short, 1.0 - short)
+
+
+def _sent(fit, part):
+    """The same at ``reg = 0``, where each cell sends what it has too much to atoms that are near."""
+    target, psi, to_numpy = fit.target, fit.outcome.potential, fit.target.nx.to_numpy
+    b, mass, values = (to_numpy(v).astype(float) for v in (target.weights, fit.outcome.marginal, psi))
+    excess = np.maximum(mass - b, 0.0)
+    where, e = coupling(target, excess, np.maximum(b - mass, 0.0)), excess / np.maximum(mass, b)
+    expected, transforms, added = where @ values, [], []
+    for rows, chi in weight_blocks(target, part, psi, 0.0):
+        cell = to_numpy(target.nx.argmax(chi, axis=1))
+        costs = to_numpy(target.cost_matrix(rows))
+        transforms.append(costs[np.arange(len(cell)), cell] - values[cell])
+        sent = where[cell].multiply(costs).sum(axis=1) - expected[cell]
+        added.append(e[cell] * (sent - transforms[-1]))
+    return np.concatenate(transforms), np.concatenate(added)
+
+
+def coupling(target, excess, lacking):
+    """Where atoms send what they have too much: shares, a sparse array of shape (n_support, n_support).
+
+    Any shares make a plan that is feasible. These are of an optimal transport for squared distances
+    between atoms (a user's metric need not be one between atoms); if there are many, of those of groups
+    of atoms that lie together, and what is left over in a group goes to the next ones.
+
+    Parameters
+    ----------
+    target : Target
+    excess, lacking : ndarrays, shape (n_support,)
+        Masses, of the same sum.
+    """
+    atoms, n_atoms = target.nx.to_numpy(target.atoms).astype(float), len(excess)
+    optimal = lambda over, under, a, b: ot.emd(
+        a, b, ot.dist(atoms[over], atoms[under]), numItermax=MAX_PIVOTS
+    )
+    if n_atoms <= LARGEST_GROUP:
+        sent = _matched(np.arange(n_atoms), excess, lacking, optimal)
+    else:
+        order = ordered(atoms, LARGEST_GROUP)
+        groups = np.split(order, range(LARGEST_GROUP, n_atoms, LARGEST_GROUP))
+        sent = sum(_matched(group, excess, lacking, optimal) for group in groups)
+        left = excess - sent.sum(axis=1), lacking - sent.sum(axis=0)
+        place = np.argsort(order).astype(float)
+        next_ones = lambda over, under, a, b: ot.emd_1d(place[over], place[under], a, b, dense=False)
+        sent = sent + _matched(order, *left, next_ones)
+    total = sent.sum(axis=1)
+    return sparse.csr_array(sent.multiply(1.0 / np.where(total > 0.0, total, 1.0)[:, None]))
+
+
+def _matched(atoms, excess, lacking, plan):
+    """Masses sent among some atoms, as much as can be; `plan` is of ``(over, under, a, b)``."""
+    over, under = atoms[excess[atoms] > 0.0], atoms[lacking[atoms] > 0.0]
+    a, b, shape = excess[over], lacking[under], 2 * excess.shape
+    mass = min(a.sum(), b.sum())
+    if not mass > 0.0:
+        return sparse.csr_array(shape)
+    found = sparse.coo_array(plan(over, under, a / a.sum(), b / b.sum()))
+    return sparse.csr_array((mass * found.data, (over[found.row], under[found.col])), shape=shape)
 
 
 def certificate(target, evaluation, potential, reg, fit, trace, n_samples):

@@ -162,6 +162,68 @@ def test_error_of_a_part_is_what_parts_scatter_by(reg, away):
     assert 0.6 * scatter - tolerance < np.mean(errors) < 1.7 * scatter + tolerance
 
 
+def masses(n_atoms, seed=0):
+    """What some atoms have too much and others lack."""
+    difference = np.random.default_rng(seed).normal(size=n_atoms)
+    excess, lacking = np.maximum(difference, 0.0), np.maximum(-difference, 0.0)
+    return excess / excess.sum() / 10.0, lacking / lacking.sum() / 10.0
+
+
+@pytest.mark.parametrize("largest", [2048, 64])
+def test_coupling_sends_what_is_too_much_to_near_atoms_that_lack_it(largest, nx, monkeypatch):
+    """All of it, and at a small part of the cost of a product, of 300 atoms at once or in groups."""
+    target = build_target(nx.array(np.random.default_rng(1).random((300, 2)))).detached
+    excess, lacking = masses(300)
+    best = certificates.coupling(target, excess, lacking).toarray()
+    monkeypatch.setattr(certificates, "LARGEST_GROUP", largest)
+    shares = certificates.coupling(target, excess, lacking).toarray()
+    assert (shares >= 0.0).all()
+    np.testing.assert_allclose(shares.sum(axis=1), excess > 0.0, atol=1e-9)
+    np.testing.assert_allclose(excess @ shares, lacking, atol=1e-9)
+    atoms = nx.host(target.atoms)
+    costs = ((atoms[:, None, :] - atoms[None, :, :]) ** 2).sum(axis=2)
+    cost = lambda shares: (excess[:, None] * shares * costs).sum()
+    product = cost(np.outer(excess > 0.0, lacking) / lacking.sum())
+    assert cost(best) <= 1.0001 * cost(shares)
+    assert cost(shares) < (0.05 if largest > 300 else 0.15) * product
+
+
+def test_coupling_of_nothing_is_empty():
+    target = build_target(np.random.default_rng(1).random((5, 2))).detached
+    assert certificates.coupling(target, np.zeros(5), np.zeros(5)).nnz == 0
+
+
+@pytest.mark.parametrize("size", [0.0, 0.01, 1.0])
+def test_plan_at_reg_0_is_feasible_and_costs_what_is_said(size, nx):
+    """Of all points, written out: columns of the weights, and its cost; atoms without points, too."""
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.full(40, 2.0))
+    target = build_target(nx.array(rng.random((40, 2))), nx.array(weights)).detached
+    points, potential = target.local(nx.array(rng.random((900, 2)))), nx.array(size * rng.random(40))
+    value, marginal = measure(target, points, potential, 0.0)
+    outcome = newton.Outcome(potential, value, marginal, math.nan, True)
+    fit = newton.Fit(Sample(target, points), outcome, 0.0)
+    cost, _ = certificates._feasible(fit, 900)
+    costs, mass = nx.host(target.cost_matrix(points)), nx.host(marginal)
+    cell = (costs - nx.host(potential)).argmin(axis=1)
+    scale = np.minimum(1.0, weights / np.maximum(mass, 1e-30))
+    excess, lacking = np.maximum(mass - weights, 0.0), np.maximum(weights - mass, 0.0)
+    shares = certificates.coupling(target, excess, lacking).toarray()
+    plan = np.eye(40)[cell] * scale[cell][:, None] + (1.0 - scale[cell])[:, None] * shares[cell]
+    rounding = 100.0 * nx.eps
+    np.testing.assert_allclose(plan.sum(axis=1), 1.0, atol=rounding)
+    np.testing.assert_allclose(plan.mean(axis=0), weights, atol=rounding)
+    assert cost == pytest.approx((plan * costs).sum() / 900, rel=rounding)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_interval_at_reg_0_is_about_as_wide_as_that_of_a_mean(d):
+    """200 atoms of the uniform law: filled in by a product, the masses would make it 20 times so."""
+    atoms = np.random.default_rng(0).random((200, d))
+    result = ps.solve_semidiscrete(atoms, "unif", reg=0, tol=0, max_iter=64, random_state=0)
+    assert np.ptp(result.value_interval) < 2.0 * 2.0 * 1.96 * result.value_stderr
+
+
 @pytest.mark.parametrize("reg", [0.0, 0.1])
 def test_one_atom_has_nothing_to_gain(reg, nx):
     result = ps.solve_semidiscrete(
