@@ -3,8 +3,8 @@
 ``python -m benchmarks.certificates [--problems NAME ...] [--seeds 1000] [--truths 100] [--jobs J]
 [--json FILE]``
 
-For problems of :mod:`benchmarks.problems` whose law has a quadrature, on runs that end at ``tol=0.1``
-(``converged``) and on runs of one point per atom, at least 512 (``early``):
+For problems of :mod:`benchmarks.problems` whose law has a quadrature, and two of them at ``reg = 0``, on
+runs that end at ``tol=0.1`` (``converged``) and on runs of one point per atom, at least 512 (``early``):
 
 - coverage: the share of runs whose ``value_interval`` holds the transport cost, 95% if it is right;
 - width: of the interval, over that of a plain Monte-Carlo interval from as many points as the run
@@ -22,9 +22,9 @@ import numpy as np
 
 import pot_semidiscrete as ps
 
-from . import machine, problems, references
+from . import machine, references
 from .jobs import Pool
-from .solver import torch_problem
+from .solver import regularised, torch_problem, unregularised_case
 
 NAMES = (
     "normal_line",
@@ -35,16 +35,15 @@ NAMES = (
     "far_atoms",
     "light_atoms",
 )
+UNREGULARISED = ("normal_line", "uniform_line")
 TOL = 0.1
 KINDS = ("converged", "early")
-reference = functools.cache(references.load)  # once for each process
 
 
 @functools.cache
-def facts(name):
-    """What the semi-dual value of a problem is computed from."""
-    problem = problems.get(name)
-    return problem.quadrature(), problem.atoms, problem.weights, problem.reg
+def case_of(name, is_regularised):
+    """The problem, once for each process."""
+    return regularised(name) if is_regularised else unregularised_case(name)
 
 
 def options(problem, kind):
@@ -55,9 +54,10 @@ def options(problem, kind):
     return {"tol": 0, "max_iter": -(-n_points // 64), "batch_size": 64}
 
 
-def run(name, kind, seed, compare):
+def run(facts, kind, seed, compare):
     """What one run says, and how far it was from the truth, if that is to be compared."""
-    problem, exact = problems.get(name), reference(name)
+    case = case_of(*facts)
+    problem = case.problem
     atoms, weights, draw = torch_problem(problem)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ps.SemiDiscreteWarning)
@@ -66,16 +66,15 @@ def run(name, kind, seed, compare):
         )
     low, high = result.value_interval
     said = {
-        "held": low <= exact.value <= high,
+        "held": low <= case.optimum <= high,
         "width": (high - low) / (2.0 * 1.96 * result.value_stderr),
         "converged": result.converged,
     }
     if not compare:
         return said
-    potential = np.asarray(result.potential, dtype=float)
-    value, marginal, _ = references.semi_dual(*facts(name), potential)
+    value, marginal, *_ = case.semi_dual(np.asarray(result.potential, dtype=float))
     return said | {
-        "ratio": result.suboptimality / (exact.value - value),
+        "ratio": result.suboptimality / (case.optimum - value),
         "far": references.marginal_error(marginal, problem.weights) > TOL**2,
     }
 
@@ -113,13 +112,15 @@ def main():
     with Pool(args.jobs) as pool:
         rows, known = [], {"machine": machine.facts(), "tol": TOL}
         known |= {"truths": args.truths, "jobs": args.jobs}
+        chosen = [(name, True) for name in args.problems]
+        chosen += [(name, False) for name in args.problems if name in UNREGULARISED]
         plans = {
-            (name, kind): [pool.submit(run, name, kind, s, s < args.truths) for s in range(args.seeds)]
-            for name in args.problems
+            (facts, kind): [pool.submit(run, facts, kind, s, s < args.truths) for s in range(args.seeds)]
+            for facts in chosen
             for kind in args.kinds
         }
-        for (name, kind), plan in plans.items():
-            rows.append(row(name, kind, [task.result() for task in plan]))
+        for (facts, kind), plan in plans.items():
+            rows.append(row(case_of(*facts).label, kind, [task.result() for task in plan]))
             if args.json:
                 machine.write(args.json, **known, rows=rows)
 

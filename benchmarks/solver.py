@@ -174,11 +174,11 @@ def applies(solver, problem):
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A problem, its optimal value, and how to find a potential's."""
+    """A problem, its optimal value, and ``potential -> value, marginal, ...`` of its semi-dual."""
 
     problem: problems.Problem
     optimum: float
-    value: object
+    semi_dual: object
     trace: float = math.nan
 
     @property
@@ -188,15 +188,15 @@ class Case:
     def loss(self, potential):
         """Sub-optimality, in float64."""
         potential = np.asarray(potential, dtype=float)
-        return self.optimum - self.value(potential) if np.isfinite(potential).all() else math.nan
+        return self.optimum - self.semi_dual(potential)[0] if np.isfinite(potential).all() else math.nan
 
 
 def regularised(name):
     """The problem, with its stored reference."""
     problem, reference = problems.get(name), references.load(name)
     facts = (problem.quadrature(), problem.atoms, problem.weights, problem.reg)
-    value = lambda potential: references.semi_dual(*facts, potential)[0]
-    return Case(problem, reference.value, value, reference.trace)
+    semi_dual = functools.partial(references.semi_dual, *facts)
+    return Case(problem, reference.value, semi_dual, reference.trace)
 
 
 def unregularised_case(name):
@@ -204,18 +204,12 @@ def unregularised_case(name):
     problem = dataclasses.replace(problems.get(name), reg=0.0)
     atoms, weights = problem.atoms, problem.weights
     if atoms.shape[1] == 1:
-        optimum = unregularised.line_optimum(problem.source, atoms, weights)[1]
-        return Case(
-            problem,
-            optimum,
-            lambda potential: unregularised.line_value(problem.source, atoms, weights, potential),
-        )
-    optimum = unregularised.square_optimum(atoms, weights)[1]
-    return Case(
-        problem,
-        optimum,
-        lambda potential: unregularised.square_semi_dual(atoms, weights, potential)[0],
-    )
+        facts = (problem.source, atoms, weights)
+        optimum, semi_dual = unregularised.line_optimum(*facts)[1], unregularised.line_semi_dual
+    else:
+        facts = (atoms, weights)
+        optimum, semi_dual = unregularised.square_optimum(*facts)[1], unregularised.square_semi_dual
+    return Case(problem, optimum, functools.partial(semi_dual, *facts))
 
 
 def trials(case, run, seeds, enough=math.inf):

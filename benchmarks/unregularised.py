@@ -46,15 +46,17 @@ def line_cells(atoms, potential):
     return np.array(kept), np.array(cuts)
 
 
-def line_value(law, atoms, weights, potential):
-    """Semi-dual value at ``reg = 0`` of a law on the line, exact; distinct atoms of shape (N, 1)."""
+def line_semi_dual(law, atoms, weights, potential):
+    """Value and marginal at ``reg = 0`` of a law on the line, exact; distinct atoms of shape (N, 1)."""
     cdf, _, partial_mean, second_moment = LINE[law.name]
     y, psi = atoms[:, 0] / law.scale, potential / law.scale**2
     kept, cuts = line_cells(y, psi)
     mass = np.diff(cdf(cuts), prepend=0.0, append=1.0)
     first = np.diff(partial_mean(cuts), prepend=0.0, append=partial_mean(np.inf))
     inside = (y[kept] ** 2 - psi[kept]) @ mass - 2.0 * y[kept] @ first
-    return float(law.scale**2 * (second_moment + inside + weights @ psi))
+    marginal = np.zeros(len(y))
+    marginal[kept] = mass
+    return float(law.scale**2 * (second_moment + inside + weights @ psi)), marginal
 
 
 def line_optimum(law, atoms, weights):
@@ -64,7 +66,7 @@ def line_optimum(law, atoms, weights):
     potential[order] = quantile_potential(
         atoms[order, 0], weights[order], lambda u: law.scale * LINE[law.name][1](u)
     )
-    return potential, line_value(law, atoms, weights, potential)
+    return potential, line_semi_dual(law, atoms, weights, potential)[0]
 
 
 def clip(corners, sides, normal, offset, side):
