@@ -23,6 +23,7 @@ references:
 benchmarks:
 	$(PYTHON) -m benchmarks.kernels --json benchmarks/results/kernels.json
 	$(PYTHON) -m benchmarks.solver --json benchmarks/results/solver.json
+	$(PYTHON) -m benchmarks.curves --figure benchmarks/results/curves.png --json benchmarks/results/curves.json
 	$(PYTHON) -m benchmarks.quasi --json benchmarks/results/quasi.json
 	$(PYTHON) -m benchmarks.correction --samples 64000 1000 --json benchmarks/results/correction.json
 	$(PYTHON) -m benchmarks.certificates --json benchmarks/results/certificates.json

@@ -23,7 +23,7 @@ def parser(doc):
 
 
 def limit_threads(n):
-    """Let torch, BLAS and XLA, which reads it when it first computes, use `n` threads: a context."""
+    """Let torch, XLA (which reads it when it first computes) and, in this context, BLAS use `n`."""
     import torch
 
     torch.set_num_threads(n)

@@ -17,7 +17,7 @@ N_GROUPS = 32
 FEW_GROUPS = 8  # for each of which a linear system is solved
 NORMAL_95, NORMAL_975, NORMAL_99 = 1.644854, 1.959964, 2.326348
 ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
-LARGEST_GROUP = 2048  # atoms, among which it is solved for what each sends where ...
+MOST_ATOMS = 2048  # among which it is solved for what each sends where ...
 MAX_PIVOTS = 10**7  # ... with so many steps of the network simplex at most
 CLEAR = 3.0  # times the value that the maximiser over a sample gains by chance: no longer chance
 
@@ -188,7 +188,8 @@ def bound(target, evaluation, potential, reg, fit=None):
             excess, stderr_excess = paired(counts, known.gains(lacks))
             gain, clear = chance + excess, excess > CLEAR * stderr_excess
     cost, deviation = _feasible(fit or Fit(sample, found, reg), n)
-    interval = (value - NORMAL_975 * stderr, cost + NORMAL_975 * deviation)
+    # each end holds with 97.5%, by points of its own: by chance they can be the wrong way round
+    interval = tuple(sorted((value - NORMAL_975 * stderr, cost + NORMAL_975 * deviation)))
     return Bounds(interval, max(gain, 0.0), chance, clear)
 
 
@@ -249,9 +250,10 @@ def _sent(fit, part):
 def coupling(target, excess, lacking):
     """Where atoms send what they have too much: shares, a sparse array of shape (n_support, n_support).
 
-    Any shares make a plan that is feasible. These are of an optimal transport for squared distances
-    between atoms (a user's metric need not be one between atoms); if there are many, of those of groups
-    of atoms that lie together, and what is left over in a group goes to the next ones.
+    Shares that meet what the others lack make a plan that is feasible. These are of an optimal transport
+    for squared distances between atoms (a user's metric need not be one between atoms); if there are
+    many, of those of groups of atoms that lie together, and what is left over in a group goes to the
+    next ones.
 
     Parameters
     ----------
@@ -259,15 +261,17 @@ def coupling(target, excess, lacking):
     excess, lacking : ndarrays, shape (n_support,)
         Masses, of the same sum.
     """
-    atoms, n_atoms = target.nx.to_numpy(target.atoms).astype(float), len(excess)
-    optimal = lambda over, under, a, b: ot.emd(
-        a, b, ot.dist(atoms[over], atoms[under]), numItermax=MAX_PIVOTS
-    )
-    if n_atoms <= LARGEST_GROUP:
+    atoms, n_atoms = target.nx.to_numpy(target.atoms), len(excess)
+
+    def optimal(over, under, a, b):
+        costs = ot.dist(atoms[over].astype(float), atoms[under].astype(float))
+        return ot.emd(a, b, costs / max(costs.max(), 1e-300), numItermax=MAX_PIVOTS)
+
+    if n_atoms <= MOST_ATOMS:
         sent = _matched(np.arange(n_atoms), excess, lacking, optimal)
     else:
-        order = ordered(atoms, LARGEST_GROUP)
-        groups = np.split(order, range(LARGEST_GROUP, n_atoms, LARGEST_GROUP))
+        order = ordered(atoms, MOST_ATOMS)
+        groups = np.split(order, range(MOST_ATOMS, n_atoms, MOST_ATOMS))
         sent = sum(_matched(group, excess, lacking, optimal) for group in groups)
         left = excess - sent.sum(axis=1), lacking - sent.sum(axis=0)
         place = np.argsort(order).astype(float)

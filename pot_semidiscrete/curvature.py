@@ -33,6 +33,7 @@ STEEP = 20.0  # a trace, in units of reg n_atoms, above which flat directions ar
 LARGEST_STEP = 32.0  # in units of reg, for one coordinate, at first
 CLIP = 0.25  # of its largest entry, from one trial of a step to the next
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
+MANTISSA = {32: 24, 64: 53}  # bits, by those of a number
 N_PROBES = 6
 RELIABLE = 0.1  # of the largest eigenvalue of a few products of probes: below, they tell of errors
 NOISY = 2.0  # times as much curvature at other points: a trace is told with damping, too
@@ -258,9 +259,9 @@ class Curvature:
         """What a Newton step promises."""
         return float(self.gains(gradient[None, :])[0, 0])
 
-    def trace(self, whole, reg):
-        """``tr(A^+ Sigma)`` from that of ``A^+ (diag b - b b^T)``, at this `reg` or at ``reg = 0``."""
-        part = reg * (self.target.weights.shape[0] - 1.0)
+    def trace(self, whole):
+        """``tr(A^+ Sigma)`` from that of ``A^+ (diag b - b b^T)``."""
+        part = self.reg * (self.target.weights.shape[0] - 1.0)
         trace = whole - part
         if trace < UNSURE * part:
             trace = max(trace if trace > FAINT * part else 0.0, self.least_trace())
@@ -383,7 +384,7 @@ def smoothing(sample, potential):
     """
     target, x = sample.target, spread(sample.x, 1024)
     width = scale_of(target)
-    for _ in range(60):
+    for _ in range(MANTISSA[target.nx.bitsize(potential)]):  # less is below the rounding of costs
         chi = sweep(target, x, potential, width, ("weights",)).weights
         if float(target.nx.sum(chi * chi)) >= PURITY * x.shape[0]:
             break

@@ -346,11 +346,11 @@ def cost_scale(X_target, a_target=None, metric=None):
 
 
 def scale_of(target):
-    """:func:`cost_scale` of a built target."""
+    """:func:`cost_scale` of a built target; of a user's metric below 0, its size."""
     nx, atoms, weights = target.nx, target.atoms, target.weights
     if target.cost.name == "sqeuclidean":
         # the atoms are centred: E|Y - Y'|^2 = 2 E|Y|^2
         return float(2.0 * nx.sum(weights * target.column))
     step = stride(atoms.shape[0], _ROWS_OF_COST_SCALE)
     rows, share = atoms[::step], weights[::step]
-    return float(nx.sum(weights * mean_cost(target, rows, share / nx.sum(share))))
+    return abs(float(nx.sum(weights * mean_cost(target, rows, share / nx.sum(share)))))

@@ -32,6 +32,10 @@ MATTERS = 5.0  # times what is enough: a step that promises, or gains, less leav
 NEARBY = 4.0  # times the statistical error in value, within which a trace is that of all potentials
 LADDER = 4.0  # from one regularisation to the next, where Newton's method is lost
 TOP = 0.2  # of the cost scale: where the ladder begins
+WHOLE = 2  # levels above the width of a cell from which all points are taken
+CLOSE = 0.01  # of the statistical error, on the way to reg = 0, at the width of a cell ...
+MAX_LEVELS = 4  # ... and below it ...
+MISFIT = 0.25  # ... until the squared error of masses over the points is that share of n_atoms / n
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
@@ -109,22 +113,33 @@ def _improve(sample, potential, reg, enough, measured):
 
 
 def _unregularised(sample, potential, enough, measured):
-    """Newton steps at ``reg = 0``, where no step knows how far to trust it: from above, once."""
-    start = _descend(sample, smoothing(sample, potential))
-    here, there = measured or sample.measure(potential, 0.0), sample.measure(start, 0.0)
-    if there[0] > here[0]:
-        potential, here = start, there
-    found = climb(sample, potential, 0.0, enough, here)
-    if not found.settled:
-        # the width of the smoothing is that of the first cells: from the better ones it is better
-        start, measured = found.start
-        del found
-        found = climb(sample, start, 0.0, enough, measured)
-    # damped only where other points say so: damping hides slow modes
-    told, before = found.curvature.tell(), found.curvature.told
-    damping = max(told.gain_damping, before.gain_damping)
-    found.curvature.told = replace(told, gain_damping=damping)
-    return replace(found, trace=told.whole)
+    """From above: less and less regularisation, until the masses at ``reg = 0`` are right.
+
+    There the curvature is a density on the boundaries of cells, which no sample sees. It is first
+    averaged over the width of a cell; atoms that nearly coincide need less.
+    """
+    best = potential, measured or sample.measure(potential, 0.0)
+    width, b, n = smoothing(sample, potential), sample.target.weights, sample.x.shape[0]
+    reg = width * LADDER**WHOLE
+    potential = _descend(sample, reg)
+    for level in range(WHOLE + MAX_LEVELS + 1):
+        share = COARSE if level < WHOLE else min(enough, CLOSE) if level == WHOLE else enough
+        potential = climb(sample, potential, reg, share).potential
+        if level >= WHOLE:
+            found = potential, sample.measure(potential, 0.0)
+            best = _better(best, found)
+            if float(sample.target.nx.sum((found[1][1] - b) ** 2 / b)) < MISFIT * b.shape[0] / n:
+                break
+        reg /= LADDER
+    potential, (value, marginal) = best
+    curvature = curvature_of(sample, potential, width)
+    curvature.told = curvature.tell()
+    return Outcome(potential, value, marginal, curvature.told.whole, True, curvature)
+
+
+def _better(one, other):
+    """Of two potentials, with value and marginal, that of the larger value."""
+    return other if other[1][0] > one[1][0] else one
 
 
 def _descend(sample, reg):
@@ -173,7 +188,6 @@ class Climb:
     def __init__(self, sample, potential, reg, enough, measured):
         self.sample, self.target, self.reg, self.enough = sample, sample.target, reg, enough
         self.final = enough <= ENOUGH
-        self.width = reg if reg > 0 else smoothing(sample, potential)
         self.damping, self.n_noisy, self.curvature = 0.0, 0, None
         self.told, self.trace, self.told_at, self.little = Told(), math.nan, -math.inf, 0.0
         self._go(potential, *(measured or sample.measure(potential, reg)))
@@ -183,7 +197,7 @@ class Climb:
         self.potential, self.value, self.marginal = potential, value, marginal
         # logarithm of b / m, of atoms that receive nothing up to LARGEST_LOG
         self.lack = nx.log(b / nx.maximum(marginal, math.exp(-LARGEST_LOG) * b))
-        self.rough = self.reg > 0 and float(nx.max(nx.abs(self.lack))) > ROUGH
+        self.rough = float(nx.max(nx.abs(self.lack))) > ROUGH
 
     def outcome(self, most):
         """Where the steps lead."""
@@ -198,8 +212,7 @@ class Climb:
             move, settled = self._look(), False
             if move.promised > most:
                 break
-            # not worth a trial; but on the way to reg = 0, and there, such steps find ties
-            if self.reg > 0 and self.final and move.promised < TRIFLE * self.little:
+            if self.final and move.promised < TRIFLE * self.little:
                 settled = move.hoped < MATTERS * self.little
                 break
             rise, failures = self._follow(move)
@@ -220,13 +233,13 @@ class Climb:
         self.curvature = None  # its store is freed before there is another
         # of more points, once steps have been noise to others more than once
         times = 2 ** max(self.n_noisy - 1, 0)
-        self.curvature = curvature_of(self.sample, self.potential, self.width, times)
+        self.curvature = curvature_of(self.sample, self.potential, self.reg, times)
         gradient, n = self.target.weights - self.marginal, self.sample.x.shape[0]
         if self.value - self.told_at < NEARBY * self.trace / (2.0 * n):
             move, _ = self.curvature.newton(gradient, self.damping, self.told)
         else:
             move, self.told = self.curvature.newton(gradient, self.damping)
-            self.trace, self.told_at = self.curvature.trace(self.told.whole, self.reg), self.value
+            self.trace, self.told_at = self.curvature.trace(self.told.whole), self.value
         self.curvature.told, self.little = self.told, self.enough * self.trace / (2.0 * n)
         return move
 
@@ -315,7 +328,7 @@ class Fit:
     def resolved(self):
         """Whether each atom sees enough points."""
         nx, b = self.target.nx, self.target.weights
-        return self.reg == 0 or self.points.shape[0] * float(nx.min(b)) > RESOLVED
+        return self.points.shape[0] * float(nx.min(b)) > RESOLVED
 
     def cautious(self):
         """The maximiser over the points, less what rare points add to its error.
@@ -324,18 +337,23 @@ class Fit:
         few points gives too much on others: without end for an atom lighter than one point. The
         relative variance of the mean of the exponentials, over the n b_j points that the atom should
         receive, is taken as that excess, and once more where it is above 1: mass that is missing costs
-        a light atom hardly anything, and mass too much a great deal.
+        a light atom hardly anything, and mass too much a great deal. At ``reg = 0`` the unit is the
+        width of a cell.
         """
         nx, b, n = self.target.nx, self.target.weights, self.points.shape[0]
-        potential = self.outcome.potential
+        potential, reg = self.outcome.potential, self.reg
         if self.resolved:
             return potential
-        mass = nx.maximum(n * self.outcome.marginal, nx.full((1,), 1e-30, type_as=b))
-        squares = self.sample.squares(potential, self.reg)
+        marginal = self.outcome.marginal
+        if reg == 0:
+            reg = self.outcome.curvature.reg
+            marginal = self.sample.measure(potential, reg)[1]
+        mass = nx.maximum(n * marginal, nx.full((1,), 1e-30, type_as=b))
+        squares = self.sample.squares(potential, reg)
         share = nx.minimum(nx.sqrt(squares) / mass, 1.0 + 0.0 * b)
         excess = nx.minimum(share**2 / (n * b), 1e10 + 0.0 * b)  # whose square is finite
         caution = nx.log(1.0 + excess + excess**2)
         # lighter still, seen by few points, and without any mass for next to nothing in value
         unseen = nx.minimum(UNSEEN / (n * b), LARGEST_STEP + 0.0 * b)
         caution = nx.where(share**2 > 1.0 / RESOLVED, nx.maximum(caution, unseen), caution)
-        return self.target.centred(potential - self.reg * caution)
+        return self.target.centred(potential - reg * caution)

@@ -243,7 +243,7 @@ def test_unregularised_line_is_solved(uniform, start, nx):
     x = target.local(nx.array(points))
     found = newton.improve(Sample(target, x), nx.array((exact + noise) * (start == "near")), 0.0)
     value = measure(target, x, nx.array(exact), 0.0)[0]
-    trace = newton.climb(Sample(target, x), nx.array(exact), 0.0).trace
+    trace = newton.improve(Sample(target, x), nx.array(exact), 0.0).trace
     assert value - found.value < 0.2 * trace / (2 * n)
     assert np.abs(nx.host(found.potential) - exact).max() < 0.01 * np.ptp(exact)
     marginal = nx.host(measure(target, x, found.potential, 0.0)[1])
@@ -257,8 +257,6 @@ def test_caution_leaves_resolved_atoms_alone(nx):
     target, x = cloud(nx, n=4000)
     found = newton.improve(Sample(target, x), 0.0 * target.weights, REG)
     assert newton.Fit(Sample(target, x), found, REG).cautious() is found.potential
-    light = build(nx, nx.host(target.atoms), law("light", 30))
-    assert newton.Fit(Sample(light, x), found, 0.0).cautious() is found.potential
 
 
 def test_caution_lowers_what_few_points_see(nx):
@@ -307,6 +305,32 @@ def test_an_atom_that_no_point_reaches_gets_no_mass(nx):
     np.testing.assert_allclose(masses[1][:60], masses[0][:60], rtol=0.02)
     lack = measure(target, x, careful, 0.1)[0] - found.value
     assert abs(lack) < 0.1 * found.trace / (2.0 * 2000)
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_atoms_lighter_than_a_point_get_none_at_reg_0(seed, nx):
+    """Weights down to 1e-9: fitted to points, a cell that should be empty holds one of them."""
+    rng = np.random.default_rng(seed)
+    weights = 10.0 ** rng.uniform(-9.0, 0.0, size=60)
+    target = build(nx, rng.normal(size=(60, 2)), weights / weights.sum())
+    x, fresh = (target.local(nx.array(rng.normal(size=(n, 2)))) for n in (2000, 50_000))
+    found = newton.improve(Sample(target, x), 0.0 * target.weights, 0.0)
+    careful = newton.Fit(Sample(target, x), found, 0.0).cautious()
+    plain, better = (chi_square(nx, target, fresh, p, 0.0) for p in (found.potential, careful))
+    assert plain > 100.0
+    assert better < 0.2
+    assert measure(target, fresh, careful, 0.0)[0] > measure(target, fresh, found.potential, 0.0)[0]
+
+
+def test_masses_at_reg_0_are_as_good_as_the_points(nx):
+    """On the line, where atoms that nearly coincide exchange masses at hardly any cost."""
+    rng, n = np.random.default_rng(4), 20_000
+    target = build(nx, rng.random((100, 1)))
+    x, fresh = (target.local(nx.array(rng.random((n, 1)))) for _ in range(2))
+    found = newton.improve(Sample(target, x), 0.0 * target.weights, 0.0)
+    limit = 100 / n
+    assert chi_square(nx, target, x, found.potential, 0.0) < newton.MISFIT * limit
+    assert chi_square(nx, target, fresh, found.potential, 0.0) < 4.0 * limit  # 2 of them are chance
 
 
 # Scale.
@@ -361,3 +385,18 @@ def test_degenerate_data_give_finite_results(name, reg, nx):
     assert np.isfinite(nx.host(careful)).all()
     assert math.isfinite(found.trace)
     assert found.value >= before - 10.0 * nx.eps * abs(before)
+
+
+def test_costs_below_0_have_a_ladder_too(nx):
+    """Of a user's metric: minus the inner product is the squared distance in all that matters."""
+    if nx.name != "numpy":
+        pytest.skip("a metric of NumPy")
+    rng = np.random.default_rng(0)
+    atoms, points = rng.normal(size=(40, 2)) + 1.0, rng.normal(size=(400, 2)) + 1.0
+    values = []
+    for metric in (None, lambda x, y: -2.0 * (x @ y.T)):
+        target = build(nx, atoms, metric=metric)
+        x = target.local(nx.array(points))
+        values.append(newton.improve(Sample(target, x), 0.0 * target.weights, 0.0).value)
+    separable = (points**2).sum(axis=1).mean() + (atoms**2).sum(axis=1).mean()
+    assert values[0] == pytest.approx(values[1] + separable, rel=1e-3)
