@@ -32,7 +32,7 @@ MATTERS = 5.0  # times what is enough: a step that promises, or gains, less leav
 NEARBY = 4.0  # times the statistical error in value, within which a trace is that of all potentials
 LADDER = 4.0  # from one regularisation to the next, where Newton's method is lost
 TOP = 0.2  # of the cost scale: where the ladder begins
-WHOLE = 2  # levels above the width of a cell from which all points are taken
+WHOLE = 2  # levels above the width of a cell, from where on all points are taken
 CLOSE = 0.01  # of the statistical error, on the way to reg = 0, at the width of a cell ...
 MAX_LEVELS = 4  # ... and below it ...
 MISFIT = 0.25  # ... until the squared error of masses over the points is that share of n_atoms / n
@@ -119,27 +119,25 @@ def _unregularised(sample, potential, enough, measured):
     averaged over the width of a cell; atoms that nearly coincide need less.
     """
     best = potential, measured or sample.measure(potential, 0.0)
-    width, b, n = smoothing(sample, potential), sample.target.weights, sample.x.shape[0]
-    reg = width * LADDER**WHOLE
+    reg = LADDER**WHOLE * smoothing(sample, potential)
     potential = _descend(sample, reg)
-    for level in range(WHOLE + MAX_LEVELS + 1):
-        share = COARSE if level < WHOLE else min(enough, CLOSE) if level == WHOLE else enough
-        potential = climb(sample, potential, reg, share).potential
-        if level >= WHOLE:
-            found = potential, sample.measure(potential, 0.0)
-            best = _better(best, found)
-            if float(sample.target.nx.sum((found[1][1] - b) ** 2 / b)) < MISFIT * b.shape[0] / n:
-                break
+    width = smoothing(sample, potential)
+    while reg > width:
+        potential = climb(sample, potential, reg, COARSE).potential
         reg /= LADDER
+    b, n = sample.target.weights, sample.x.shape[0]
+    for k in range(MAX_LEVELS + 1):
+        reg, share = width / LADDER**k, enough if k else min(enough, CLOSE)
+        potential = climb(sample, potential, reg, share).potential
+        value, marginal = sample.measure(potential, 0.0)
+        if value > best[1][0]:
+            best = potential, (value, marginal)
+        if float(sample.target.nx.sum((marginal - b) ** 2 / b)) < MISFIT * b.shape[0] / n:
+            break
     potential, (value, marginal) = best
     curvature = curvature_of(sample, potential, width)
     curvature.told = curvature.tell()
     return Outcome(potential, value, marginal, curvature.told.whole, True, curvature)
-
-
-def _better(one, other):
-    """Of two potentials, with value and marginal, that of the larger value."""
-    return other if other[1][0] > one[1][0] else one
 
 
 def _descend(sample, reg):

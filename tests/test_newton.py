@@ -322,6 +322,15 @@ def test_atoms_lighter_than_a_point_get_none_at_reg_0(seed, nx):
     assert measure(target, fresh, careful, 0.0)[0] > measure(target, fresh, found.potential, 0.0)[0]
 
 
+def test_starts_do_not_matter_at_reg_0(nx):
+    """Nor do those whose cells tell nothing of the width of a cell."""
+    target, x = cloud(nx, n_atoms=60, n=3000)
+    junk = target.centred(nx.array(30.0 * np.random.default_rng(7).normal(size=60)))
+    starts = [0.0 * target.weights, junk, near(nx, target, x, 0.01)]
+    found = [newton.improve(Sample(target, x), start, 0.0) for start in starts]
+    assert np.ptp([outcome.value for outcome in found]) < 0.1 * found[0].trace / (2.0 * 3000)
+
+
 def test_masses_at_reg_0_are_as_good_as_the_points(nx):
     """On the line, where atoms that nearly coincide exchange masses at hardly any cost."""
     rng, n = np.random.default_rng(4), 20_000
