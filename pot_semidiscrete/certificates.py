@@ -188,9 +188,10 @@ def bound(target, evaluation, potential, reg, fit=None):
             excess, stderr_excess = paired(counts, known.gains(lacks))
             gain, clear = chance + excess, excess > CLEAR * stderr_excess
     cost, deviation = _feasible(fit or Fit(sample, found, reg), n)
-    # each end holds with 97.5%, by points of its own: by chance they can be the wrong way round
-    interval = tuple(sorted((value - NORMAL_975 * stderr, cost + NORMAL_975 * deviation)))
-    return Bounds(interval, max(gain, 0.0), chance, clear)
+    low, high = value - NORMAL_975 * stderr, cost + NORMAL_975 * deviation
+    if low > high:  # by chance, each by points of its own: they do not tell so exactly where the cost is
+        low, high = high, value + NORMAL_975 * stderr
+    return Bounds((low, high), max(gain, 0.0), chance, clear)
 
 
 def _feasible(fit, n):

@@ -336,7 +336,7 @@ class Fit:
         relative variance of the mean of the exponentials, over the n b_j points that the atom should
         receive, is taken as that excess, and once more where it is above 1: mass that is missing costs
         a light atom hardly anything, and mass too much a great deal. At ``reg = 0`` the unit is the
-        width of a cell.
+        width of a cell, and atoms are left alone that weigh as much as a tenth of a point.
         """
         nx, b, n = self.target.nx, self.target.weights, self.points.shape[0]
         potential, reg = self.outcome.potential, self.reg
@@ -354,4 +354,6 @@ class Fit:
         # lighter still, seen by few points, and without any mass for next to nothing in value
         unseen = nx.minimum(UNSEEN / (n * b), LARGEST_STEP + 0.0 * b)
         caution = nx.where(share**2 > 1.0 / RESOLVED, nx.maximum(caution, unseen), caution)
+        if self.reg == 0:
+            caution = nx.where(n * b < 1.0 / RESOLVED, caution, 0.0 * b)
         return self.target.centred(potential - reg * caution)

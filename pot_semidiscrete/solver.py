@@ -26,7 +26,8 @@ LEAST_EVALUATION = 2048  # points, to tell whether to stop ...
 LEAST_CERTIFICATE = 1024  # ... and for the certificates of a run that was to end anyway
 LATEST_CHECKS = 5  # to tell the rate from
 WORTH_CORRECTING = 2.0  # times the marginal error that the samples allow
-DOUBT = 2.0  # times the value that Newton's method gains by chance: what a given potential outweighs
+DOUBT = 2.0  # times the value that Newton's method gains by chance: what a given potential outweighs ...
+DOUBT_AT_0 = 4.0  # ... at reg = 0, where the trace is that of the width of a cell
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Solver:
                 start, measured = (start, found) if found[0] > value else (prior, measured)
         found = improve(sample, start, reg, EVENLY if self.draw.evenly else ENOUGH, measured)
         if others > 0:
-            chance = DOUBT * others * found.trace / (2.0 * points.shape[0])
+            chance = (DOUBT if reg > 0 else DOUBT_AT_0) * others * found.trace / (2.0 * points.shape[0])
             share = max(0.0, 1.0 - chance / max(found.value - value, 1e-300))
         self.trace = found.trace if self.given is None else share * found.trace
         self.fit = Fit(sample, found, reg)
