@@ -15,7 +15,6 @@ runs that end at ``tol=0.1`` (``converged``) and on runs of one point per atom, 
 In float32, torch, one thread for each of the jobs.
 """
 
-import functools
 import warnings
 
 import numpy as np
@@ -40,12 +39,6 @@ TOL = 0.1
 KINDS = ("converged", "early")
 
 
-@functools.cache
-def case_of(name, is_regularised):
-    """The problem, once for each process."""
-    return regularised(name) if is_regularised else unregularised_case(name)
-
-
 def options(problem, kind):
     """Of the solver."""
     if kind == "converged":
@@ -54,9 +47,9 @@ def options(problem, kind):
     return {"tol": 0, "max_iter": -(-n_points // 64), "batch_size": 64}
 
 
-def run(facts, kind, seed, compare):
+def run(make, name, kind, seed, compare):
     """What one run says, and how far it was from the truth, if that is to be compared."""
-    case = case_of(*facts)
+    case = make(name)
     problem = case.problem
     atoms, weights, draw = torch_problem(problem)
     with warnings.catch_warnings():
@@ -112,15 +105,15 @@ def main():
     with Pool(args.jobs) as pool:
         rows, known = [], {"machine": machine.facts(), "tol": TOL}
         known |= {"truths": args.truths, "jobs": args.jobs}
-        chosen = [(name, True) for name in args.problems]
-        chosen += [(name, False) for name in args.problems if name in UNREGULARISED]
+        chosen = [(regularised, name) for name in args.problems]
+        chosen += [(unregularised_case, name) for name in args.problems if name in UNREGULARISED]
         plans = {
-            (facts, kind): [pool.submit(run, facts, kind, s, s < args.truths) for s in range(args.seeds)]
-            for facts in chosen
+            (*case, kind): [pool.submit(run, *case, kind, s, s < args.truths) for s in range(args.seeds)]
+            for case in chosen
             for kind in args.kinds
         }
-        for (facts, kind), plan in plans.items():
-            rows.append(row(case_of(*facts).label, kind, [task.result() for task in plan]))
+        for (make, name, kind), plan in plans.items():
+            rows.append(row(make(name).label, kind, [task.result() for task in plan]))
             if args.json:
                 machine.write(args.json, **known, rows=rows)
 

@@ -10,8 +10,6 @@ what the samples allow at best, in the mean. With several jobs at a time, the se
 machine that is shared.
 """
 
-import functools
-
 import numpy as np
 
 from . import machine, problems
@@ -19,12 +17,11 @@ from .jobs import Pool
 from .solver import BATCH, ours, regularised, trials
 
 VARIANTS = {"ascent": {"max_memory": 0}, "corrected": {}}
-case_of = functools.cache(regularised)  # once for each process
 
 
 def trial(name, n_iter, variant, seed):
     """Efficiency ratio and seconds of a run."""
-    case, n_samples = case_of(name), n_iter * BATCH
+    case, n_samples = regularised(name), n_iter * BATCH
     run = ours(case.problem, n_samples, **VARIANTS[variant])
     (loss,), (seconds,) = trials(case, run, [seed])
     return loss * 2.0 * n_samples / case.trace, seconds
@@ -32,7 +29,7 @@ def trial(name, n_iter, variant, seed):
 
 def row(name, n_iter, found):
     """Ratio, its standard error and seconds of each variant, from its trials."""
-    out = {"problem": name, "samples": n_iter * BATCH, "atoms": len(case_of(name).problem.atoms)}
+    out = {"problem": name, "samples": n_iter * BATCH, "atoms": len(regularised(name).problem.atoms)}
     for variant, runs in found.items():
         ratios, seconds = np.array(runs).T
         out[variant] = ratios.mean()

@@ -191,6 +191,7 @@ class Case:
         return self.optimum - self.semi_dual(potential)[0] if np.isfinite(potential).all() else math.nan
 
 
+@functools.cache
 def regularised(name):
     """The problem, with its stored reference."""
     problem, reference = problems.get(name), references.load(name)
@@ -199,6 +200,7 @@ def regularised(name):
     return Case(problem, reference.value, semi_dual, reference.trace)
 
 
+@functools.cache
 def unregularised_case(name):
     """The problem at ``reg = 0``, solved exactly."""
     problem = dataclasses.replace(problems.get(name), reg=0.0)

@@ -56,7 +56,7 @@ class Outcome:
     settled : bool
         Whether the last step did what it promised, or promised little.
     curvature : Curvature, optional
-        That of the last step.
+        That of the last step; at ``reg = 0``, at the width of a cell.
     """
 
     potential: Any
