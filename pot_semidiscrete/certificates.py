@@ -1,7 +1,7 @@
 """What was reached, measured on source points that the potential has never seen."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ CLEAR = 3.0  # times the value that the maximiser over a sample gains by chance:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Estimates on fresh samples.
+    """Estimates on fresh samples; without any, nothing is known.
 
     Attributes
     ----------
@@ -43,21 +43,21 @@ class Evaluation:
     chi2_stderr : float
         Its standard error.
     points : array, shape (n, d)
-        The samples.
+        The samples, as long as they are of use.
     counts, sums : ndarrays, shapes (n_groups,), (n_groups, n_support)
-        Samples of each group, and the sums of their assignment weights.
+        Samples of each group, and the sums of their assignment weights, likewise.
     """
 
-    value: Any
-    value_stderr: float
-    precise: float
-    value_linear: Any
-    marginal: Any
-    chi2: float
-    chi2_stderr: float
-    points: Any
-    counts: Any
-    sums: Any
+    value: Any = None
+    value_stderr: float = math.nan
+    precise: float = math.nan
+    value_linear: Any = None
+    marginal: Any = None
+    chi2: float = math.nan
+    chi2_stderr: float = math.nan
+    points: Any = None
+    counts: Any = None
+    sums: Any = None
 
 
 @dataclass(frozen=True)
@@ -83,34 +83,79 @@ class Bounds:
     clear: bool
 
 
-def evaluate(target, draw, potential, reg, n_samples, batch_size):
-    """Draw about `n_samples` fresh source points, in batches, and reduce their sweeps.
+class Estimates:
+    """What fresh samples tell of a potential, in two parts, each made when it is first asked for.
+
+    Parameters
+    ----------
+    evaluation : Evaluation or callable
+        Or ``() -> Evaluation``.
+    certificate : tuple or callable
+        What :func:`certificate` returns, or ``evaluation -> that``.
+    """
+
+    def __init__(self, evaluation=Evaluation(), certificate=(None, math.nan)):
+        self._evaluation, self._certificate = evaluation, certificate
+
+    @property
+    def evaluation(self):
+        """Estimates of means."""
+        if callable(self._evaluation):
+            self._evaluation = self._evaluation()
+        return self._evaluation
+
+    @property
+    def certificate(self):
+        """Interval of the transport cost, and sub-optimality."""
+        if callable(self._certificate):
+            self._certificate = self._certificate(self.evaluation)
+            self._evaluation = replace(self.evaluation, points=None, counts=None, sums=None)
+        return self._certificate
+
+
+def fresh_batches(draw, n_samples, batch_size):
+    """Draw about `n_samples` source points, in two batches at least.
+
+    Batches are drawn at the size of the run: batch normalisation makes the law depend on it.
+
+    Parameters
+    ----------
+    draw : callable
+        ``n -> (n, d)`` batches in the target's coordinates.
+    n_samples, batch_size : int
+
+    Returns
+    -------
+    list of array
+    """
+    batches, drawn = [], 0
+    while drawn < n_samples or len(batches) < 2:  # a sampler may return fewer points than asked for
+        batches.append(draw(batch_size))
+        drawn += batches[-1].shape[0]
+    return batches
+
+
+def evaluate(target, batches, potential, reg):
+    """Reduce the sweeps of batches of source points that the potential has not seen.
 
     Parameters
     ----------
     target : Target
-    draw : callable
-        ``n -> (n, d)`` batches in the target's coordinates.
+    batches : list of array, shapes (n, d)
+        In the target's coordinates.
     potential : array, shape (n_support,)
     reg : float
-    n_samples : int
-    batch_size : int
-        Batches are drawn at the size of the run: batch normalisation makes the law depend on it.
 
     Returns
     -------
     Evaluation
     """
     nx = target.nx
-    n_batches = max(-(-n_samples // batch_size), 2)
-    pieces = max(1, -(-N_GROUPS // n_batches))
-    n_groups = min(N_GROUPS, n_batches * pieces)
+    pieces = max(1, -(-N_GROUPS // len(batches)))
+    n_groups = min(N_GROUPS, len(batches) * pieces)
     counts, sums = np.zeros(n_groups), np.zeros((n_groups, target.weights.shape[0]))
-    points, transforms, linears, first, drawn = [], [], [], 0, 0
-    while drawn < n_samples or len(points) < 2:  # a sampler may return fewer points than asked for
-        x = draw(batch_size)
-        points.append(x)
-        drawn += x.shape[0]
+    transforms, linears, first = [], [], 0
+    for x in batches:
         n_parts = min(pieces, x.shape[0])
         # every n_parts-th point: whatever the order of a batch
         members = np.eye(n_parts)[np.arange(x.shape[0]) % n_parts]
@@ -140,7 +185,7 @@ def evaluate(target, draw, potential, reg, n_samples, batch_size):
         marginal=nx.from_numpy(sums.sum(axis=0) / counts.sum(), type_as=potential),
         chi2=chi2,
         chi2_stderr=stderr,
-        points=nx.concatenate(points, axis=0),
+        points=nx.concatenate(batches, axis=0),
         counts=counts,
         sums=sums,
     )
@@ -293,7 +338,7 @@ def _matched(atoms, excess, lacking, plan):
     return sparse.csr_array((mass * found.data, (over[found.row], under[found.col])), shape=shape)
 
 
-def certificate(target, evaluation, potential, reg, fit, trace, n_samples):
+def certificate(target, potential, reg, fit, trace, n_samples, evaluation):
     """Interval of the transport cost, and estimate of ``H(psi*) - H(psi)``, of the end of a run.
 
     The average of a run, corrected by Newton's method, lacks what the samples of the run allow at best,
@@ -302,12 +347,14 @@ def certificate(target, evaluation, potential, reg, fit, trace, n_samples):
 
     Parameters
     ----------
-    target, evaluation, potential, reg, fit
+    target, potential, reg, fit
         As in :func:`bound`.
     trace : float or None
         That of the samples of the run; of the evaluation's if not known.
     n_samples : int
         Of the run.
+    evaluation : Evaluation
+        That of the potential.
 
     Returns
     -------

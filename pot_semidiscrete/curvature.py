@@ -123,6 +123,11 @@ class Curvature:
             chi += LEAST_WEIGHT
             yield chi, near
 
+    def lighten(self):
+        """Free what :meth:`gains` can do without, and count the weights that are kept."""
+        self.others = None
+        return sum(chi.shape[0] * chi.shape[1] for chi, _ in self.kept or ())
+
     def inner(self, array):
         """An array as the weights are."""
         return self.target.nx.to_numpy(array) if self.sample.grouped else array
@@ -345,6 +350,10 @@ class DenseCurvature(Curvature):
             damped = self.scaled + max(damping, FLAT) * np.eye(len(self.root))
             self.inverses[damping] = inverse_of(damped) / np.outer(self.root, self.root)
         return self.inverses[damping]
+
+    def lighten(self):
+        self.kept = None
+        return super().lighten()
 
     def newton(self, gradient, damping, told=None):
         if told is None:

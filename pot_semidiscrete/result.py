@@ -10,12 +10,14 @@ from . import dual
 from ._files import replaced
 from ._target import build_target, fingerprint, same_fingerprint
 from ._validation import check_points
+from .certificates import Estimates, Evaluation
 from .diagnostics import diagnose
 from .kernels import block_rows, sweep
 from .samplers import resolve_random
 
 _FORMAT = 1
-_SAVED = ("reg", "n_iter", "n_samples", "converged", "value_stderr", "chi2", "chi2_stderr")
+_FACTS = ("status", "reg", "n_iter", "n_samples")
+_SCALARS, _FLOATS = ("value", "value_linear"), ("value_stderr", "chi2", "chi2_stderr")
 _CERTIFICATE = ("value_interval", "suboptimality")
 _ABSENT = {
     "potentials": "the source potential is a function: see c_transform(x)",
@@ -42,7 +44,8 @@ class SemiDiscreteResult(OTResult):
     r"""What :func:`solve_semidiscrete` reached.
 
     Estimates are made on source points drawn after the potential was fixed, but for the upper end of
-    `value_interval`. Members of
+    `value_interval`; those that the run did not need itself, when they are first asked for, unless many
+    points would be kept until then. Members of
     :class:`ot.utils.OTResult` that make no sense for a continuous source raise
     :class:`AttributeError`, so that ``hasattr`` is False.
 
@@ -58,8 +61,7 @@ class SemiDiscreteResult(OTResult):
         It holds the transport cost :math:`\mathrm{OT}_\lambda(\mu, \nu)` with 95% confidence, however
         far the potential is from optimal: below, the semi-dual value at the potential; above, the
         cost of a plan to the atoms, from the points of the run that were kept (or the fresh ones, if
-        there are more) and fitted to them. The cost must have a finite variance. After a run of fewer
-        points than there are fresh ones, it and `suboptimality` are computed when first asked for.
+        there are more) and fitted to them. The cost must have a finite variance.
     suboptimality : float
         Estimate of :math:`\max H - H(\psi)`: what the samples of the run allow at best, in the mean,
         or more if fresh samples show it.
@@ -87,28 +89,18 @@ class SemiDiscreteResult(OTResult):
         Regularisation.
     """
 
-    def __init__(self, target, potential, reg, evaluation=None, **facts):
-        nx = target.nx
-        super().__init__(log=facts.pop("log", {}), backend=nx, status=facts.pop("status", None))
+    def __init__(self, target, potential, reg, estimates, log, status, n_iter, n_samples):
+        super().__init__(log=log, backend=target.nx, status=status)
         self._target = target
         self._potential = potential
+        self._estimates = estimates
         self.reg = reg
-        self.n_iter = facts.pop("n_iter", 0)
-        self.n_samples = facts.pop("n_samples", 0)
-        self.converged = self._status == "converged"
-        self._marginal = None
-        self._certificate = facts.pop("certificate", (None, float("nan")))
-        self.value_stderr = self.chi2 = self.chi2_stderr = float("nan")
-        if evaluation is not None:
-            self._value, self._value_linear = evaluation.value, evaluation.value_linear
-            self._marginal = target.expand(evaluation.marginal)
-            self.value_stderr = evaluation.value_stderr
-            self.chi2, self.chi2_stderr = evaluation.chi2, evaluation.chi2_stderr
-        if facts:
-            raise TypeError(f"unknown facts {sorted(facts)}")
+        self.n_iter = n_iter
+        self.n_samples = n_samples
+        self.converged = status == "converged"
 
     def __repr__(self):
-        value = "None" if self._value is None else f"{float(self._value):.6g}"
+        value = "None" if self.value is None else f"{float(self.value):.6g}"
         return (
             f"SemiDiscreteResult(value={value}, chi2={self.chi2:.3g}, reg={self.reg:.3g}, "
             f"n_atoms={self._target.n_atoms}, n_samples={self.n_samples}, status={self._status!r})"
@@ -125,25 +117,45 @@ class SemiDiscreteResult(OTResult):
         return self.potential_b
 
     @property
+    def value(self):
+        """Estimate of the semi-dual value."""
+        return self._estimates.evaluation.value
+
+    @property
+    def value_stderr(self):
+        """Standard error of `value`."""
+        return self._estimates.evaluation.value_stderr
+
+    @property
+    def value_linear(self):
+        """Mean cost under the plan of the potential."""
+        return self._estimates.evaluation.value_linear
+
+    @property
     def marginal_b(self):
         """Mass that the plan of the potential gives to each atom."""
-        return self._marginal
+        marginal = self._estimates.evaluation.marginal
+        return None if marginal is None else self._target.expand(marginal)
+
+    @property
+    def chi2(self):
+        """Estimate of the squared relative error of the masses."""
+        return self._estimates.evaluation.chi2
+
+    @property
+    def chi2_stderr(self):
+        """Standard error of `chi2`."""
+        return self._estimates.evaluation.chi2_stderr
 
     @property
     def value_interval(self):
         """It holds the transport cost with 95% confidence."""
-        return self._certified()[0]
+        return self._estimates.certificate[0]
 
     @property
     def suboptimality(self):
         """Estimate of what the semi-dual value at the potential lacks."""
-        return self._certified()[1]
-
-    def _certified(self):
-        """Interval and sub-optimality, now if they were not needed before."""
-        if callable(self._certificate):
-            self._certificate = self._certificate()
-        return self._certificate
+        return self._estimates.certificate[1]
 
     @property
     def citation(self):
@@ -234,23 +246,20 @@ class SemiDiscreteResult(OTResult):
         """
         target = self._target
         host = target.nx.to_numpy
-        meta = {name: getattr(self, name) for name in _SAVED + _CERTIFICATE}
-        meta |= {"format": _FORMAT, "status": self._status, "metric": target.cost.name}
-        meta |= {name: None if v is None else float(v) for name, v in self._scalars().items()}
+        meta = {name: getattr(self, name) for name in _FACTS + _SCALARS + _FLOATS + _CERTIFICATE}
+        meta |= {name: None if meta[name] is None else float(meta[name]) for name in _SCALARS}
+        meta |= {"format": _FORMAT, "metric": target.cost.name}
         arrays = {
             "meta": np.array(json.dumps(meta)),
             "potential": host(self.potential_b),
             "weights": host(target.expand(target.weights)),
             "fingerprint": fingerprint(target),
         }
-        if self._marginal is not None:
-            arrays["marginal"] = host(self._marginal)
+        if self.marginal_b is not None:
+            arrays["marginal"] = host(self.marginal_b)
         arrays |= {f"log_{name}": np.asarray(values) for name, values in self._log.items()}
         with replaced(path) as file:
             np.savez_compressed(file, **arrays)
-
-    def _scalars(self):
-        return {"value": self._value, "value_linear": self._value_linear}
 
     @classmethod
     def load(cls, path, X_target, metric=None):
@@ -294,24 +303,23 @@ class SemiDiscreteResult(OTResult):
             )
 
         def like(a):
-            return nx.from_numpy(np.asarray(a), type_as=X_target)
+            return None if a is None else nx.from_numpy(np.asarray(a), type_as=X_target)
 
-        result = cls(
+        marginal = like(stored.get("marginal"))
+        evaluation = Evaluation(
+            marginal=None if marginal is None else target.compress(marginal),
+            **{name: like(meta[name]) for name in _SCALARS},
+            **{name: meta[name] for name in _FLOATS},
+        )
+        interval, suboptimality = (meta[name] for name in _CERTIFICATE)
+        certificate = None if interval is None else tuple(interval), suboptimality
+        return cls(
             target.detached,
             target.compress(like(stored["potential"])),
-            meta["reg"],
+            estimates=Estimates(evaluation, certificate),
             log={name[4:]: v for name, v in stored.items() if name.startswith("log_")},
-            status=meta["status"],
+            **{name: meta[name] for name in _FACTS},
         )
-        for name in _SAVED:
-            setattr(result, name, meta[name])
-        interval, suboptimality = (meta[name] for name in _CERTIFICATE)
-        result._certificate = (None if interval is None else tuple(interval), suboptimality)
-        result._value, result._value_linear = (
-            None if meta[name] is None else like(meta[name]) for name in result._scalars()
-        )
-        result._marginal = like(stored["marginal"]) if "marginal" in stored else None
-        return result
 
 
 for _name, _reason in _ABSENT.items():

@@ -76,6 +76,10 @@ class Sample:
         for atoms, out in sweeps(self.target, parts, potential, reg, ("weights",)):
             yield (self.target.nx.to_numpy(out.weights) if self.grouped else out.weights), atoms
 
+    def forget(self):
+        """Free the weights that are kept; from now on none are."""
+        self.kept, self.has_room = None, False
+
     def _sums(self, name, potential, reg):
         """Sum of the c-transform, and that of the columns of the weights or of their squares."""
         kept = self._kept(potential, reg)

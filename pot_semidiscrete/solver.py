@@ -12,7 +12,16 @@ from . import ascent
 from ._run import Progress, SemiDiscreteWarning, guarded
 from ._target import build_target, check_init_potential, check_reg
 from ._validation import check_callable, check_count, check_real
-from .certificates import NORMAL_95, NORMAL_99, certificate, evaluate, upper_bound
+from .certificates import (
+    NORMAL_95,
+    NORMAL_99,
+    Estimates,
+    Evaluation,
+    certificate,
+    evaluate,
+    fresh_batches,
+    upper_bound,
+)
 from .costs import CallableMetric
 from .newton import ENOUGH, EVENLY, Fit, improve
 from .result import SemiDiscreteResult
@@ -23,7 +32,8 @@ FIRST_CHECK = 4.0  # passes after the annealing
 CHECK_GROWTH = 1.5
 CHECK_SHARE = 1.0 / 16.0  # of the samples so far; the checks together cost about three times that
 LEAST_EVALUATION = 2048  # points, to tell whether to stop ...
-LEAST_CERTIFICATE = 1024  # ... and for the certificates of a run that was to end anyway
+LEAST_CERTIFICATE = 1024  # ... and for the estimates of a run that was to end anyway
+LARGEST_PENDING = 2**22  # entries that a result may hold until they are asked for
 LATEST_CHECKS = 5  # to tell the rate from
 WORTH_CORRECTING = 2.0  # times the marginal error that the samples allow
 DOUBT = 2.0  # times the value that Newton's method gains by chance: what a given potential outweighs ...
@@ -102,7 +112,7 @@ class Solver:
         self.window = Window(max_memory, target.nx)
         self.n_iter, self.n_seen, self.corrected_at = 0, 0, 0
         self.status, self.evaluation, self.fit = "max_iter", None, None
-        self.trace, self.certificate = None, (None, math.nan)
+        self.trace, self.estimates = None, None
         self.values, self.levels, self.checks = [], [], []
 
     def iterate(self):
@@ -154,32 +164,38 @@ class Solver:
         )
         self.corrected_at, self.evaluation = self.n_seen, None
 
-    def look(self, least=LEAST_EVALUATION):
-        """Evaluate the present estimate on fresh samples, a share of those so far."""
+    def look(self):
+        """Evaluate the present estimate on fresh samples."""
         if self.evaluation is None:
-            self.evaluation = evaluate(
-                self.target,
-                self.draw.independent,
-                self.dual.average,
-                self.reg,
-                max(least, int(CHECK_SHARE * self.draw.n_samples)),
-                self.batch_size,
-            )
+            batches = self.fresh(LEAST_EVALUATION)
+            self.evaluation = evaluate(self.target, batches, self.dual.average, self.reg)
         return self.evaluation
 
-    def certify(self):
-        """Bound the transport cost, by the evaluation of the final estimate.
+    def fresh(self, least):
+        """Samples for an evaluation, a share of those so far."""
+        n = max(least, int(CHECK_SHARE * self.draw.n_samples))
+        return fresh_batches(self.draw.independent, n, self.batch_size)
 
-        Of a run of fewer samples, which would take less time than that, when it is asked for.
+    def estimate(self):
+        """Tell what was reached, by fresh samples that are drawn now: as it is asked for, mostly.
+
+        At once where much would have to be kept until then, or a user's metric may have changed.
         """
-        found, fit = self.look(LEAST_CERTIFICATE), self.fit
-        if fit is not None and fit.points.shape[0] < found.points.shape[0]:
+        potential, fit, evaluation = self.dual.average, self.fit, self.evaluation
+        if evaluation is None:
+            batches = self.fresh(LEAST_CERTIFICATE)
+            evaluation = functools.partial(evaluate, self.target, batches, potential, self.reg)
+        else:
+            batches = [evaluation.points]
+        if fit is not None and fit.points.shape[0] < sum(x.shape[0] for x in batches):
             fit = None
-        facts = (found, self.dual.average, self.reg, fit, self.trace, self.n_seen)
-        later = functools.partial(certificate, self.target, *facts)
-        # a user's metric may have changed by then
-        short = self.n_seen < found.points.shape[0] and not isinstance(self.target.cost, CallableMetric)
-        self.certificate = later if short else later()
+        facts = (self.target, potential, self.reg, fit, self.trace, self.n_seen)
+        estimates = Estimates(evaluation, functools.partial(certificate, *facts))
+        held = sum(x.shape[0] * x.shape[1] for x in batches) + (0 if fit is None else fit.lighten())
+        if held > LARGEST_PENDING or isinstance(self.target.cost, CallableMetric):
+            self.evaluation = estimates.evaluation
+            _ = estimates.certificate
+        self.estimates = estimates
 
     def check(self, tol):
         """Tell whether the marginal error of the corrected estimate is below `tol`, at 95%."""
@@ -232,8 +248,7 @@ class Solver:
             target,
             potential,
             self.reg,
-            self.evaluation,
-            certificate=self.certificate,
+            self.estimates or Estimates(self.evaluation or Evaluation()),
             status=self.status,
             n_iter=self.n_iter,
             n_samples=self.draw.n_samples,
@@ -378,7 +393,7 @@ def solve_target(
     with guarded(solver, bar):
         _run(solver, tol, max_iter, callback, bar)
         solver.correct()
-        solver.certify()
+        solver.estimate()
     return solver.result()
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import pickle
 import warnings
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 import pot_semidiscrete as ps
 from benchmarks import references
-from pot_semidiscrete import certificates, newton
+from pot_semidiscrete import certificates, newton, solver
 from pot_semidiscrete._target import build_target
 from pot_semidiscrete.kernels import sweep
 from pot_semidiscrete.sample import Sample, measure
@@ -83,26 +84,65 @@ def test_converged_is_seldom_wrong(kind):
     assert np.sum(np.array(errors) > 0.1**2) <= MOST_MISSED * SEEDS
 
 
+ESTIMATES = ("value", "value_linear", "value_stderr", "chi2", "chi2_stderr")
+ESTIMATES += ("value_interval", "suboptimality")
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Names of what was computed for estimates so far: masses, and plans."""
+    names = []
+
+    def noted(name):
+        function = getattr(certificates, name)
+        monkeypatch.setattr(certificates, name, lambda *args: names.append(name) or function(*args))
+
+    noted("chi_square")
+    noted("_feasible")
+    return names
+
+
 @pytest.mark.parametrize(
-    ("options", "later"),
-    [({"max_iter": 2}, True), ({"max_iter": 40}, False), ({"max_iter": 40, "max_memory": 0}, False)],
+    "options", [{"max_iter": 2}, {"max_iter": 40}, {"max_iter": 40, "max_memory": 0}]
 )
-def test_a_run_of_few_points_is_certified_when_asked(options, later, monkeypatch, tmp_path):
-    """Once, to the same end; a file holds it."""
-    calls, bound = [], certificates.bound
-    monkeypatch.setattr(certificates, "bound", lambda *args: calls.append(1) or bound(*args))
-    facts = {"reg": REG, "tol": 0, "random_state": 0} | options
-    result, other = (ps.solve_semidiscrete(ATOMS, "normal", WEIGHTS, **facts) for _ in range(2))
-    assert len(calls) == (0 if later else 2)
+@pytest.mark.parametrize("how", ["asked", "copied", "saved"])
+def test_estimates_are_made_when_asked(options, how, made, monkeypatch, tmp_path):
+    """Once, to the same end as at once."""
+    result = solve(tol=0, random_state=0, **options)
+    assert made == []
+    if how == "copied":
+        result = pickle.loads(pickle.dumps(result))
+    if how == "saved":
+        result.save(tmp_path / "result.npz")
+        result = ps.SemiDiscreteResult.load(tmp_path / "result.npz", ATOMS)
+    for _ in range(2):
+        found = [getattr(result, name) for name in ESTIMATES]
+    assert made == ["chi_square", "_feasible"]
+    monkeypatch.setattr(solver, "LARGEST_PENDING", 0)
+    other = solve(tol=0, random_state=0, **options)
+    assert made == 2 * ["chi_square", "_feasible"]
+    assert found == [getattr(other, name) for name in ESTIMATES]
+    np.testing.assert_array_equal(result.marginal_b, other.marginal_b)
+    assert made == 2 * ["chi_square", "_feasible"]
     low, high = result.value_interval
     assert low < exact().value < high
     assert 0.0 < result.suboptimality < 20.0 * gap(result.potential)
-    assert len(calls) == (1 if later else 2)
-    other.save(tmp_path / "result.npz")
-    loaded = ps.SemiDiscreteResult.load(tmp_path / "result.npz", ATOMS)
-    assert len(calls) == 2
-    assert loaded.value_interval == (low, high)
-    assert loaded.suboptimality == result.suboptimality
+
+
+def test_estimates_are_of_the_source_that_there_was(made):
+    """A generator may have moved, and a user's metric may have changed, when they are asked for."""
+    rng, scale = np.random.default_rng(0), np.ones(1)
+    facts = {"sampler_source": lambda n: scale * rng.normal(size=(n, 1)), "reg": REG, "tol": 0}
+    result = ps.solve_semidiscrete(ATOMS, **facts, max_iter=40)
+    assert made == []
+    scale *= 100.0
+    assert abs(result.value - exact().value) < 4.0 * result.value_stderr
+    scale /= 100.0
+    metric = lambda x, y: scale * ((x[:, None] - y[None]) ** 2).sum(axis=2)
+    result = ps.solve_semidiscrete(ATOMS, **facts, metric=metric, max_iter=40)
+    scale *= 100.0
+    assert abs(result.value - exact().value) < 4.0 * result.value_stderr
+    assert result.value_interval[0] < exact().value < result.value_interval[1]
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.1])
