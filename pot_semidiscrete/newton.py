@@ -141,13 +141,17 @@ def _unregularised(sample, potential, enough, measured):
 
 
 def _descend(sample, reg):
-    """Potential from a ladder of regularisations down to `reg`, by a part of the points."""
+    """Potential from a ladder of regularisations towards `reg`, to start from there with all points.
+
+    A part of the points goes down to `reg` itself, all of them to the level above.
+    """
     target, n = sample.target, sample.x.shape[0]
-    levels, top = [], TOP * scale_of(target)
-    while reg < top:
-        levels.append(reg)
-        reg *= LADDER
     few = Sample(target, spread(sample.x, max(n // 4, 2 * target.weights.shape[0])))
+    levels, top = [], TOP * scale_of(target)
+    level = reg if few.x.shape[0] < n else LADDER * reg
+    while level < top:
+        levels.append(level)
+        level *= LADDER
     potential = target.centred(mean_cost(target, few.x))  # optimal for an infinite reg
     for level in reversed(levels):
         potential = climb(few, potential, level, COARSE).potential
