@@ -232,7 +232,7 @@ def bound(target, evaluation, potential, reg, fit=None):
             counts, lacks = deviations(target, evaluation)
             excess, stderr_excess = paired(counts, known.gains(lacks))
             gain, clear = chance + excess, excess > CLEAR * stderr_excess
-    cost, deviation = _feasible(fit or Fit(sample, found, reg), n)
+    cost, deviation = _feasible(fit or Fit(sample, found), n)
     low, high = value - NORMAL_975 * stderr, cost + NORMAL_975 * deviation
     if low > high:  # by chance, each by points of its own: they do not tell so exactly where the cost is
         low, high = high, value + NORMAL_975 * stderr

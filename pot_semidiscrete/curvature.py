@@ -5,8 +5,9 @@ they are few for each atom its small eigenvalues are noise: other points then te
 go, and what a trace is worth.
 """
 
+import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ LARGEST_STEP = 32.0  # in units of reg, for one coordinate, at first
 CLIP = 0.25  # of its largest entry, from one trial of a step to the next
 PURITY = 0.7  # of the weights at which the curvature for reg = 0 is taken, see smoothing
 MANTISSA = {32: 24, 64: 53}  # bits, by those of a number
-N_PROBES = 6
+N_PROBES, FEW_PROBES = 6, 2  # for a trace that is reported, and to tell on the way what is worth a step
 RELIABLE = 0.1  # of the largest eigenvalue of a few products of probes: below, they tell of errors
 NOISY = 2.0  # times as much curvature at other points: a trace is told with damping, too
 FIRST_LOOK = 4  # conjugate gradients, after which others are asked, and after twice as many each time
@@ -91,7 +92,6 @@ class Curvature:
         Of the points, every `step`-th is taken.
     """
 
-    told = Told()  # or what the climb knows
     slight_damping = 0.03  # of the diagonal, in a trace that is little but noise
     first_damping = 0.1  # in a step, once one did not increase the value ...
     more_damping = 4.0  # ... times this each time, and divided by it when a step did
@@ -155,7 +155,7 @@ class Curvature:
         return self.reg * (solution - self.target.nx.dot(solution, self.target.weights)[:, None])
 
     def newton(self, gradient, damping, told=None):
-        """Newton's steps, and what probes tell unless it is known.
+        """Newton's steps, and what a few probes tell unless it is known.
 
         All in one, for the time goes into reading the weights. A step with more damping is there to try
         if the other does badly, or instead of it if the other is noise to other points. By their
@@ -163,8 +163,8 @@ class Curvature:
         """
         nx, rows, dampings = self.target.nx, [gradient[None, :]] * 2, [damping, self.harder(damping)]
         if told is None:
-            signs, vectors = probes(self.target)
-            rows, dampings = [*rows, vectors], dampings + [0.0] * N_PROBES
+            signs, vectors = probes(self.target, FEW_PROBES)
+            rows, dampings = [*rows, vectors], dampings + [0.0] * FEW_PROBES
         shares = nx.from_numpy(np.array(dampings)[:, None], type_as=gradient)
         solved = self.solve(nx.concatenate(rows, axis=0), shares, wary=True)
         told = told or self._told_by(signs, vectors, solved[2:])
@@ -178,9 +178,15 @@ class Curvature:
         hoped = 0.5 * self.reg * own[best]
         return Move(gradient, steps, dampings[best], float(promised[best]), float(hoped)), told
 
+    @functools.cached_property
+    def told(self):
+        """What probes tell, enough of them for a trace that is reported."""
+        with full_precision(self.target.nx, self.potential), no_grad(self.target.nx):
+            return self.tell()
+
     def tell(self):
         """What probes tell; the trace is that of ``diag b - b b^T`` times the inverse, times `reg`."""
-        signs, vectors = probes(self.target)
+        signs, vectors = probes(self.target, N_PROBES)
         return self._told_by(signs, vectors, self.solve(vectors, 0.0))
 
     def _told_by(self, signs, vectors, steps):
@@ -356,19 +362,23 @@ class DenseCurvature(Curvature):
         return super().lighten()
 
     def newton(self, gradient, damping, told=None):
-        if told is None:
-            told = self.tell(damping)
-            # that of directions in which no point lies
-            if told.whole > STEEP * self.reg * len(self.root):
-                least = self.first_damping
-                told = replace(self.tell(max(damping, least)), gain_damping=least)
+        told = told or self.tell(damping)
         steps = self.solve(gradient[None, :], damping)
         promised = 0.5 * float(self.target.nx.sum(gradient * steps[0]))
         return Move(gradient, steps, damping, promised, promised), told
 
     def tell(self, damping=0.0):
+        told = Told(self._exactly(damping))
+        # that of directions in which no point lies
+        if told.whole > STEEP * self.reg * len(self.root):
+            least = self.first_damping
+            told = Told(self._exactly(max(damping, least)), least)
+        return told
+
+    def _exactly(self, damping):
+        """The trace, no estimate, of the damped matrix."""
         b, inverse = self.target.nx.to_numpy(self.target.weights).astype(float), self.inverse(damping)
-        return Told(self.reg * float(np.diag(inverse) @ b - b @ inverse @ b))
+        return self.reg * float(np.diag(inverse) @ b - b @ inverse @ b)
 
     def invert(self, right, damping, wary=False):
         nx = self.target.nx
@@ -406,10 +416,10 @@ def allowed(own, others):
     return np.clip(own / np.maximum(others, 1e-300), 0.0, 1.0)
 
 
-def probes(target):
+def probes(target, n):
     """Random signs, and their images under a matrix C with ``C C^T = diag b - b b^T``."""
     nx, b = target.nx, target.weights
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(N_PROBES, b.shape[0]))
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(n, b.shape[0]))
     z = nx.sqrt(b) * nx.from_numpy(signs, type_as=b)
     return signs, z - nx.sum(z, axis=1)[:, None] * b
 

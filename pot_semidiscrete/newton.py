@@ -51,20 +51,26 @@ class Outcome:
         Semi-dual value of the points.
     marginal : array, shape (n_support,)
         Mean of their assignment weights.
-    trace : float
-        Estimate of ``tr(A^+ Sigma)``: n points cannot do better, in the mean, than ``trace / (2 n)``.
+    reg : float
+        Regularisation of all these.
     settled : bool
         Whether the last step did what it promised, or promised little.
-    curvature : Curvature, optional
-        That of the last step; at ``reg = 0``, at the width of a cell.
+    curvature : Curvature
+        That of the last step; at ``reg = 0``, at the width of a cell. Or None, once it was freed.
     """
 
     potential: Any
     value: float
     marginal: Any
-    trace: float
+    reg: float
     settled: bool
-    curvature: Any = None
+    curvature: Any
+
+    @property
+    def trace(self):
+        """Estimate of ``tr(A^+ Sigma)``: in the mean n points allow no better than ``trace / (2 n)``."""
+        whole = self.curvature.told.whole
+        return self.curvature.trace(whole) if self.reg > 0 else whole
 
     @property
     def start(self):
@@ -135,9 +141,7 @@ def _unregularised(sample, potential, enough, measured):
         if float(sample.target.nx.sum((marginal - b) ** 2 / b)) < MISFIT * b.shape[0] / n:
             break
     potential, (value, marginal) = best
-    curvature = curvature_of(sample, potential, width)
-    curvature.told = curvature.tell()
-    return Outcome(potential, value, marginal, curvature.told.whole, True, curvature)
+    return Outcome(potential, value, marginal, 0.0, True, curvature_of(sample, potential, width))
 
 
 def _descend(sample, reg):
@@ -181,8 +185,8 @@ class Climb:
         Of the next step.
     n_noisy : int
         Steps that gained much, and were damped because others would have been noise.
-    trace, told_at : float
-        As in :class:`Outcome`, and the value of the potential at which it was told.
+    told, trace, told_at : Told, float, float
+        What a few probes tell, the trace by it, and the value of the potential at which it was told.
     little : float
         Gain that is enough to end with.
     """
@@ -228,7 +232,7 @@ class Climb:
             self._temper(move, rise, failures)
         else:
             settled = settled and not rise > self.little  # out of steps
-        return Outcome(self.potential, self.value, self.marginal, self.trace, settled, self.curvature)
+        return Outcome(self.potential, self.value, self.marginal, self.reg, settled, self.curvature)
 
     def _look(self):
         """The next step, from the curvature here."""
@@ -242,7 +246,7 @@ class Climb:
         else:
             move, self.told = self.curvature.newton(gradient, self.damping)
             self.trace, self.told_at = self.curvature.trace(self.told.whole), self.value
-        self.curvature.told, self.little = self.told, self.enough * self.trace / (2.0 * n)
+        self.little = self.enough * self.trace / (2.0 * n)
         return move
 
     def _follow(self, move):
@@ -313,11 +317,10 @@ class Fit:
     ----------
     sample : Sample
     outcome : Outcome
-    reg : float
     """
 
-    def __init__(self, sample, outcome, reg):
-        self.sample, self.outcome, self.reg = sample, outcome, reg
+    def __init__(self, sample, outcome):
+        self.sample, self.outcome, self.reg = sample, outcome, outcome.reg
         self.target, self.points = sample.target, sample.points
 
     @functools.cached_property

@@ -154,10 +154,11 @@ class Solver:
                 start, measured = (start, found) if found[0] > value else (prior, measured)
         found = improve(sample, start, reg, EVENLY if self.draw.evenly else ENOUGH, measured)
         if others > 0:
-            chance = (DOUBT if reg > 0 else DOUBT_AT_0) * others * found.trace / (2.0 * points.shape[0])
+            trace = found.trace
+            chance = (DOUBT if reg > 0 else DOUBT_AT_0) * others * trace / (2.0 * points.shape[0])
             share = max(0.0, 1.0 - chance / max(found.value - value, 1e-300))
-        self.trace = found.trace if self.given is None else share * found.trace
-        self.fit = Fit(sample, found, reg)
+            self.trace = trace if self.given is None else share * trace
+        self.fit = Fit(sample, found)
         potential = prior + share * (self.fit.cautious() - prior)
         self.dual = replace(
             self.dual, potential=potential, average=potential, level=reg or self.dual.level

@@ -168,8 +168,8 @@ def test_part_of_the_points_bounds_the_cost_as_all_of_them_do(reg, off, nx):
     for _ in range(30):
         points = target.local(nx.array(rng.normal(size=(20_000, 1))))
         value, marginal = measure(target, points, nx.array(potential), reg)
-        outcome = newton.Outcome(nx.array(potential), value, marginal, math.nan, True)
-        fit = newton.Fit(Sample(target, points), outcome, reg)
+        outcome = newton.Outcome(nx.array(potential), value, marginal, reg, True, None)
+        fit = newton.Fit(Sample(target, points), outcome)
         costs.append([*certificates._feasible(fit, 500), *certificates._feasible(fit, 20_000)])
     part, error, whole, least = np.array(costs).T
     assert (np.abs(part - whole) < 5.0 * error).all()
@@ -187,13 +187,13 @@ def test_error_of_a_part_is_what_parts_scatter_by(reg, away):
     points = target.local(rng.random((120 * 301, 2)) + away)
     found = newton.improve(Sample(target, points[::30]), 0.0 * target.weights, reg)
     value, marginal = measure(target, points, found.potential, reg)
-    outcome = newton.Outcome(found.potential, value, marginal, math.nan, True)
+    outcome = newton.Outcome(found.potential, value, marginal, reg, True, None)
     transform = sweep(target, points, found.potential, reg).c_transform
-    whole, _ = certificates._feasible(newton.Fit(Sample(target, points), outcome, reg), len(points))
+    whole, _ = certificates._feasible(newton.Fit(Sample(target, points), outcome), len(points))
     parts, errors = [], []
     for _ in range(120):
         shuffled = points[rng.permutation(len(points))]
-        cost, error = certificates._feasible(newton.Fit(Sample(target, shuffled), outcome, reg), 301)
+        cost, error = certificates._feasible(newton.Fit(Sample(target, shuffled), outcome), 301)
         parts.append(cost)
         errors.append(error**2 - transform.var() / len(points))
     scatter = np.mean((np.array(parts) - whole) ** 2)
@@ -250,8 +250,8 @@ def test_plan_at_reg_0_is_feasible_and_costs_what_is_said(size, nx):
     target = build_target(nx.array(rng.random((40, 2))), nx.array(weights)).detached
     points, potential = target.local(nx.array(rng.random((900, 2)))), nx.array(size * rng.random(40))
     value, marginal = measure(target, points, potential, 0.0)
-    outcome = newton.Outcome(potential, value, marginal, math.nan, True)
-    fit = newton.Fit(Sample(target, points), outcome, 0.0)
+    outcome = newton.Outcome(potential, value, marginal, 0.0, True, None)
+    fit = newton.Fit(Sample(target, points), outcome)
     cost, error = certificates._feasible(fit, 900)
     costs, mass = nx.host(target.cost_matrix(points)), nx.host(marginal)
     cell = (costs - nx.host(potential)).argmin(axis=1)

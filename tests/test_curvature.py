@@ -10,6 +10,7 @@ from pot_semidiscrete._target import build_target
 from pot_semidiscrete.curvature import (
     DENSE,
     FLAT,
+    N_PROBES,
     PURITY,
     REST,
     Curvature,
@@ -92,7 +93,7 @@ def test_recomputed_weights_give_what_stored_ones_do(nx, monkeypatch):
     recomputed = Curvature(Sample(target, x), potential, REG)
     assert stored.kept is not None
     assert recomputed.kept is None
-    vectors = probes(target)[1]
+    vectors = probes(target, N_PROBES)[1]
     for call in (lambda c: c.product(vectors), lambda c: c.solve(vectors, 0.0)):
         np.testing.assert_array_equal(nx.host(call(stored)), nx.host(call(recomputed)))
 
@@ -142,7 +143,7 @@ def test_trace_of_few_points_for_each_atom_is_told_by_others(rows, with_steps, n
         gradient = target.weights - curvature.mean
         told = curvature.newton(gradient, 0.0)[1] if with_steps else curvature.tell()
         found.append(told.whole - reg * (n_atoms - 1))
-        signs, vectors = probes(target)
+        signs, vectors = probes(target, N_PROBES)
         plain.append(curvature._whole(signs, curvature.solve(vectors, 0.0)) - reg * (n_atoms - 1))
     assert 0.7 * exact < np.mean(found) < 1.15 * exact
     if rows == 2.0:
@@ -156,7 +157,7 @@ def test_weights_of_one_atom_each_have_no_excess(nx):
     x = target.local(nx.array(rng.normal(size=(20_000, 5))))
     curvature = curvature_of(Sample(target, x), 0.0 * target.weights, 1e-6)
     assert curvature.step > 1
-    vectors = probes(target)[1]
+    vectors = probes(target, N_PROBES)[1]
     assert curvature.excess(vectors, 0.0 * vectors) == 1.0
     assert math.isfinite(curvature.tell().whole)
 
@@ -168,7 +169,7 @@ def test_excess_is_asked_of_other_points_at_an_odd_spacing(nx, monkeypatch):
     asked, weights = [], Sample.weights
     noted = lambda self, *args: asked.append(args[2:]) or weights(self, *args)
     monkeypatch.setattr(Sample, "weights", noted)
-    vectors = probes(target)[1]
+    vectors = probes(target, N_PROBES)[1]
     curvature.excess(vectors, curvature.solve(vectors, 0.0))
     (step, first), own = asked[-1], range(0, 20_000, curvature.step)
     assert step % 2 == 1
@@ -334,10 +335,9 @@ def test_atom_that_no_point_visits_counts_as_one_point_or_its_weight(kind, nx64)
     np.testing.assert_allclose(diagonal[:8].sum(), 1.0, rtol=0.02)
 
 
-def test_probes_have_the_covariance_of_a_draw_of_an_atom(nx64, monkeypatch):
-    monkeypatch.setattr("pot_semidiscrete.curvature.N_PROBES", 100_000)
+def test_probes_have_the_covariance_of_a_draw_of_an_atom(nx64):
     target, _ = cloud(nx64, n_atoms=6, weights=law("dirichlet", 6))
-    z, b = nx64.host(probes(target)[1]), nx64.host(target.weights)
+    z, b = nx64.host(probes(target, 100_000)[1]), nx64.host(target.weights)
     np.testing.assert_allclose(z.sum(axis=1), 0.0, atol=1e-12)
     np.testing.assert_allclose(z.T @ z / len(z), np.diag(b) - np.outer(b, b), atol=0.005)
 
