@@ -23,7 +23,13 @@ def is_traced(x):
 
 def all_finite(x, nx):
     """Tell whether every entry of `x` is finite (tracers are trusted)."""
-    return is_traced(x) or not bool(nx.any(~nx.isfinite(nx.detach(x))))
+    if is_traced(x):
+        return True
+    x = nx.detach(x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(nx.sum(x))
+    # a finite sum has finite terms; another may have overflowed
+    return math.isfinite(total) or not bool(nx.any(~nx.isfinite(x)))
 
 
 def describe(x):
