@@ -92,6 +92,7 @@ class Curvature:
         Of the points, every `step`-th is taken.
     """
 
+    steep = STEEP
     slight_damping = 0.03  # of the diagonal, in a trace that is little but noise
     first_damping = 0.1  # in a step, once one did not increase the value ...
     more_damping = 4.0  # ... times this each time, and divided by it when a step did
@@ -196,7 +197,7 @@ class Curvature:
         """
         whole, excess = self._whole(signs, steps), self.excess(vectors, steps)
         gain_damping = 0.0
-        if excess > NOISY or whole > STEEP * self.reg * signs.shape[1]:
+        if excess > NOISY or whole > self.steep * self.reg * signs.shape[1]:
             gain_damping = self.slight_damping
             steps = self.solve(vectors, gain_damping)
             other, less = self._whole(signs, steps), self.excess(vectors, steps)
@@ -370,7 +371,7 @@ class DenseCurvature(Curvature):
     def tell(self, damping=0.0):
         told = Told(self._exactly(damping))
         # that of directions in which no point lies
-        if told.whole > STEEP * self.reg * len(self.root):
+        if told.whole > self.steep * self.reg * len(self.root):
             least = self.first_damping
             told = Told(self._exactly(max(damping, least)), least)
         return told

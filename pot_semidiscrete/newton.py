@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .curvature import CLIP, LARGEST_STEP, Told, curvature_of, smoothing
+from .curvature import CLIP, LARGEST_STEP, MANTISSA, Told, curvature_of, smoothing
 from .dual import scale_of
 from .envelope import full_precision, no_grad
 from .kernels import mean_cost
@@ -34,8 +34,9 @@ LADDER = 4.0  # from one regularisation to the next, where Newton's method is lo
 TOP = 0.2  # of the cost scale: where the ladder begins
 WHOLE = 2  # levels above the width of a cell, from where on all points are taken
 CLOSE = 0.01  # of the statistical error, on the way to reg = 0, at the width of a cell ...
-MAX_LEVELS = 4  # ... and below it ...
-MISFIT = 0.25  # ... until the squared error of masses over the points is that share of n_atoms / n
+MISFIT = 0.25  # ... and below, until the squared error of masses is that share of n_atoms / n ...
+PROGRESS = 0.75  # ... or more than that share of what it was two levels before
+TRACED = 4  # times as many points as for a step, for the trace at the width of a cell
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
@@ -125,23 +126,28 @@ def _unregularised(sample, potential, enough, measured):
     averaged over the width of a cell; atoms that nearly coincide need less.
     """
     best = potential, measured or sample.measure(potential, 0.0)
+    nx, b, n = sample.target.nx, sample.target.weights, sample.x.shape[0]
     reg = LADDER**WHOLE * smoothing(sample, potential)
     potential = _descend(sample, reg)
     width = smoothing(sample, potential)
     while reg > width:
         potential = climb(sample, potential, reg, COARSE).potential
         reg /= LADDER
-    b, n = sample.target.weights, sample.x.shape[0]
-    for k in range(MAX_LEVELS + 1):
-        reg, share = width / LADDER**k, enough if k else min(enough, CLOSE)
+    reg, share, misfits = width, min(enough, CLOSE), [math.inf, math.inf]
+    while reg >= 2.0 ** -MANTISSA[nx.bitsize(potential)] * scale_of(sample.target):
         potential = climb(sample, potential, reg, share).potential
         value, marginal = sample.measure(potential, 0.0)
         if value > best[1][0]:
             best = potential, (value, marginal)
-        if float(sample.target.nx.sum((marginal - b) ** 2 / b)) < MISFIT * b.shape[0] / n:
+        misfits.append(float(nx.sum((marginal - b) ** 2 / b)))
+        # at a single level, nothing may have been worth a step
+        if misfits[-1] < MISFIT * b.shape[0] / n or not misfits[-1] < PROGRESS * misfits[-3]:
             break
+        reg, share = reg / LADDER, enough
     potential, (value, marginal) = best
-    return Outcome(potential, value, marginal, 0.0, True, curvature_of(sample, potential, width))
+    curvature = curvature_of(sample, potential, width, TRACED)
+    curvature.steep = math.inf  # a width is no unit of the trace
+    return Outcome(potential, value, marginal, 0.0, True, curvature)
 
 
 def _descend(sample, reg):
