@@ -35,7 +35,7 @@ TOP = 0.2  # of the cost scale: where the ladder begins
 WHOLE = 2  # levels above the width of a cell, from where on all points are taken
 CLOSE = 0.01  # of the statistical error, on the way to reg = 0, at the width of a cell ...
 MISFIT = 0.25  # ... and below, until the squared error of masses is that share of n_atoms / n ...
-PROGRESS = 0.75  # ... or more than that share of what it was two levels before
+PATIENCE, PROGRESS = 4, 0.75  # ... or, after so many levels, still more than that share of what it was
 TRACED = 4  # times as many points as for a step, for the trace at the width of a cell
 RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
@@ -133,15 +133,14 @@ def _unregularised(sample, potential, enough, measured):
     while reg > width:
         potential = climb(sample, potential, reg, COARSE).potential
         reg /= LADDER
-    reg, share, misfits = width, min(enough, CLOSE), [math.inf, math.inf]
+    reg, share, misfits = width, min(enough, CLOSE), PATIENCE * [math.inf]
     while reg >= 2.0 ** -MANTISSA[nx.bitsize(potential)] * scale_of(sample.target):
         potential = climb(sample, potential, reg, share).potential
         value, marginal = sample.measure(potential, 0.0)
         if value > best[1][0]:
             best = potential, (value, marginal)
         misfits.append(float(nx.sum((marginal - b) ** 2 / b)))
-        # at a single level, nothing may have been worth a step
-        if misfits[-1] < MISFIT * b.shape[0] / n or not misfits[-1] < PROGRESS * misfits[-3]:
+        if misfits[-1] < MISFIT * b.shape[0] / n or not misfits[-1] < PROGRESS * misfits[-1 - PATIENCE]:
             break
         reg, share = reg / LADDER, enough
     potential, (value, marginal) = best

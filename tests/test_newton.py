@@ -343,6 +343,17 @@ def test_masses_at_reg_0_are_as_good_as_the_points(nx):
     assert chi_square(nx, target, fresh, found.potential, 0.0) < 4.0 * limit  # 2 of them are chance
 
 
+def test_masses_at_reg_0_of_light_atoms_among_heavy_tails(nx):
+    """Cells much smaller than the width of most: further down, as far as numbers tell costs apart."""
+    rng, n = np.random.default_rng(0), 20_000
+    weights = np.maximum(rng.dirichlet(np.full(100, 0.3)), 1e-4)
+    target = build(nx, rng.standard_t(3, size=(100, 1)), weights / weights.sum())
+    x = target.local(nx.array(rng.standard_t(3, size=(n, 1))))
+    found = newton.improve(Sample(target, x), 0.0 * target.weights, 0.0)
+    most = newton.MISFIT if nx.dtype == "float64" else 100.0  # 300 after four levels
+    assert chi_square(nx, target, x, found.potential, 0.0) < most * 100 / n
+
+
 # Scale.
 
 
