@@ -4,10 +4,9 @@
 
 For every problem of :mod:`benchmarks.problems`, the efficiency ratio of the average of the ascent
 alone (``max_memory=0``) and with default settings, on the same source points, in float32, and the
-seconds of a run, each on one thread. Both runs end with the same certificates, and the seconds contain
-them, unless there are fewer samples than in those (1,024). The ratio is the sub-optimality in units of
-what the samples allow at best, in the mean. With several jobs at a time, the seconds are those of a
-machine that is shared.
+seconds of a run, each on one thread. Certificates, the same for both, are in the seconds only where they
+are not left until they are asked for. The ratio is the sub-optimality in units of what the samples allow
+at best, in the mean. With several jobs at a time, the seconds are those of a machine that is shared.
 """
 
 import numpy as np

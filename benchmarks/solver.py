@@ -23,9 +23,9 @@ chooses), and draw the same number of samples of the same law:
 - ``ASGD``, ``SAG``: those of `ot.stochastic`, with their defaults, in float64, for sources that are
   arrays: they need the whole cost matrix, whose making is in their time and memory.
 
-OTT-JAX is compiled before the clock starts, and does not estimate errors on the way. This package does,
-and that is in its time; but the interval of a run of fewer than 1,024 samples is computed when it is
-asked for, and is not.
+OTT-JAX is compiled before the clock starts. Neither solver is timed for estimates of its error: this
+package makes them when they are asked for (at once, and that is in its time, where a result would hold
+more than 2**22 numbers until then).
 """
 
 import ctypes
