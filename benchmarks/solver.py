@@ -271,19 +271,21 @@ def budgets():
 
 def least_samples(case, solver, seeds, goal):
     """Fewest samples tried with which the mean sub-optimality is at most `goal`, and the seconds."""
-    enough, lower, found = goal * seeds, 0, (None, math.inf)
+    enough, lower = goal * seeds, 0
 
     def try_with(budget):
         losses, seconds = trials(case, solver(case.problem, budget), range(seeds), enough)
         return (budget, np.median(seconds)) if losses.sum() <= enough else None
 
     for budget in budgets():
-        found = try_with(budget) or found
-        if found[0] is not None:
+        found = try_with(budget)
+        if found:
             break
         lower = budget
+    else:
+        return None, math.inf
     for _ in range(HALVINGS):
-        budget = BATCH * ((lower + (found[0] or 0)) // (2 * BATCH))
+        budget = BATCH * ((lower + found[0]) // (2 * BATCH))
         if budget > lower:
             better = try_with(budget)
             found, lower = (better, lower) if better else (found, budget)
