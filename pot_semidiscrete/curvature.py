@@ -168,7 +168,7 @@ class Curvature:
             rows, dampings = [*rows, vectors], dampings + [0.0] * FEW_PROBES
         shares = nx.from_numpy(np.array(dampings)[:, None], type_as=gradient)
         solved = self.solve(nx.concatenate(rows, axis=0), shares, wary=True)
-        told = told or self._told_by(signs, vectors, solved[2:])
+        told = told or self._told_by(signs, vectors, solved[2:], math.inf)
         steps = solved[:2]
         # others are asked of what will be tried, up to its length
         own, others = self.seen(gradient[None, :], self.cut(steps) if self.asks else steps)
@@ -190,14 +190,15 @@ class Curvature:
         signs, vectors = probes(self.target, N_PROBES)
         return self._told_by(signs, vectors, self.solve(vectors, 0.0))
 
-    def _told_by(self, signs, vectors, steps):
+    def _told_by(self, signs, vectors, steps, noisy=NOISY):
         """What probes tell, by the steps for them; slightly damped ones if other points say so.
 
-        They say it by the bound from below ``(v^T s)^2 / (s^T A s) <= v^T A^+ v``, for any s.
+        They are asked where they see more than `noisy` times the curvature, and say it by the bound from
+        below ``(v^T s)^2 / (s^T A s) <= v^T A^+ v``, for any s.
         """
         whole, excess = self._whole(signs, steps), self.excess(vectors, steps)
         gain_damping = 0.0
-        if excess > NOISY or whole > self.steep * self.reg * signs.shape[1]:
+        if excess > noisy or whole > self.steep * self.reg * signs.shape[1]:
             gain_damping = self.slight_damping
             steps = self.solve(vectors, gain_damping)
             other, less = self._whole(signs, steps), self.excess(vectors, steps)
