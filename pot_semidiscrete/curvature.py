@@ -102,8 +102,7 @@ class Curvature:
         self.target, self.n, self.kept = sample.target, -(-sample.x.shape[0] // step), None
         self.others = None  # weights of other points, once they were asked
         b = self.target.weights
-        if self.n * b.shape[0] <= LARGEST_STORE:
-            self.kept = list(self.weights())
+        self.stores = self.n * b.shape[0] <= LARGEST_STORE
         shared_by = []
         self.mean = self.summed(
             0.0 * b, lambda chi, near: shared_by.append(near) or chi.sum(axis=0) / self.n
@@ -117,17 +116,18 @@ class Curvature:
 
         In groups they are arrays of NumPy, which has the least to do for each.
         """
-        if self.kept is not None:
-            yield from self.kept
-            return
+        if self.stores and self.kept is None:
+            self.kept = list(self._swept())
+        yield from self.kept or self._swept()
+
+    def _swept(self):
         for chi, near in self.sample.weights(self.potential, self.reg, self.step):
             chi += LEAST_WEIGHT
             yield chi, near
 
     def lighten(self):
-        """Free what :meth:`gains` can do without, and count the weights that are kept."""
-        self.others = None
-        return sum(chi.shape[0] * chi.shape[1] for chi, _ in self.kept or ())
+        """Free the weights, until they are needed again."""
+        self.kept = self.others = None
 
     def inner(self, array):
         """An array as the weights are."""
@@ -257,7 +257,7 @@ class Curvature:
             return self.others
         # a third as many are enough, and an odd step as that of `stride` is
         found = self.sample.weights(self.potential, self.reg, 3 * self.step, self.step // 2)
-        if self.kept is not None:
+        if self.stores:
             found = self.others = list(found)
         return found
 
@@ -358,10 +358,6 @@ class DenseCurvature(Curvature):
             damped = self.scaled + max(damping, FLAT) * np.eye(len(self.root))
             self.inverses[damping] = inverse_of(damped) / np.outer(self.root, self.root)
         return self.inverses[damping]
-
-    def lighten(self):
-        self.kept = None
-        return super().lighten()
 
     def newton(self, gradient, damping, told=None):
         told = told or self.tell(damping)

@@ -341,11 +341,10 @@ class Fit:
         return self.points.shape[0] * float(nx.min(b)) > RESOLVED
 
     def lighten(self):
-        """Free what only more steps would need, and count the numbers that are kept."""
-        sample, curvature = self.sample, self.outcome.curvature
-        sample.forget()
-        held = 0 if curvature is None else curvature.lighten()
-        return held + sum(x.shape[0] * x.shape[1] for x in (self.points, sample.x))
+        """Free all weights, until they are needed again."""
+        self.sample.forget()
+        if self.outcome.curvature is not None:
+            self.outcome.curvature.lighten()
 
     def cautious(self):
         """The maximiser over the points, less what rare points add to its error.

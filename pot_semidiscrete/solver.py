@@ -33,7 +33,7 @@ CHECK_GROWTH = 1.5
 CHECK_SHARE = 1.0 / 16.0  # of the samples so far; the checks together cost about three times that
 LEAST_EVALUATION = 2048  # points, to tell whether to stop ...
 LEAST_CERTIFICATE = 1024  # ... and for the estimates of a run that was to end anyway
-LARGEST_PENDING = 2**22  # entries that a result may hold until they are asked for
+LARGEST_PENDING = 2**23  # coordinates of points that a result may hold until they are asked for
 LATEST_CHECKS = 5  # to tell the rate from
 WORTH_CORRECTING = 2.0  # times the marginal error that the samples allow
 DOUBT = 2.0  # times the value that Newton's method gains by chance: what a given potential outweighs ...
@@ -192,10 +192,12 @@ class Solver:
             fit = None
         facts = (self.target, potential, self.reg, fit, self.trace, self.n_seen)
         estimates = Estimates(evaluation, functools.partial(certificate, *facts))
-        held = sum(x.shape[0] * x.shape[1] for x in batches) + (0 if fit is None else fit.lighten())
+        held = sum(x.shape[0] * x.shape[1] for x in (batches if fit is None else [*batches, fit.points]))
         if held > LARGEST_PENDING or isinstance(self.target.cost, CallableMetric):
             self.evaluation = estimates.evaluation
             _ = estimates.certificate
+        elif fit is not None:
+            fit.lighten()
         self.estimates = estimates
 
     def check(self, tol):
