@@ -79,6 +79,14 @@ class Target:
         """The same target, cut from any autograd graph."""
         return self.map(self.nx.detach)
 
+    @property
+    def own(self):
+        """The same target, which shares no memory with the user's arrays."""
+        if self.support is not None:
+            return self
+        atoms = self.nx.copy(self.atoms) if self.center is None else self.atoms
+        return replace(self, atoms=atoms, weights=self.nx.copy(self.weights))
+
     def part(self, atoms):
         """The target with some of its atoms, whose weights are left as they are."""
         return replace(self, atoms=self.atoms[atoms], weights=self.weights[atoms])

@@ -59,6 +59,11 @@ class Evaluation:
     counts: Any = None
     sums: Any = None
 
+    @property
+    def brief(self):
+        """The estimates without the samples."""
+        return replace(self, points=None, counts=None, sums=None)
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -107,9 +112,10 @@ class Estimates:
     @property
     def certificate(self):
         """Interval of the transport cost, and sub-optimality."""
-        if callable(self._certificate):
-            self._certificate = self._certificate(self.evaluation)
-            self._evaluation = replace(self.evaluation, points=None, counts=None, sums=None)
+        evaluation, certificate = self.evaluation, self._certificate  # in this order, for other threads
+        if callable(certificate):
+            self._certificate = certificate(evaluation)
+            self._evaluation = evaluation.brief
         return self._certificate
 
 

@@ -25,6 +25,7 @@ LEAST_ROWS = 2.0  # ... and points for each atom, as far as LARGEST_STORE allows
 LEAST_WEIGHT = 1e-17  # added to all: products of smaller ones would be denormal numbers, and slow
 REST = 0.15  # of the gain, where conjugate gradients end
 MAX_CONJUGATE = 100
+RESOLVED = 10.0  # points that tell enough of an atom, or of a direction
 FLAT = 1e-5  # curvature of a direction, in units of the diagonal
 DENSE = LEAST_ATOMS  # up to which the curvature is a matrix, inverted: of all atoms, not of groups ...
 DENSE_WORK = 2**29  # ... and the products that making it may take
@@ -92,8 +93,7 @@ class Curvature:
         Of the points, every `step`-th is taken.
     """
 
-    steep = STEEP
-    slight_damping = 0.03  # of the diagonal, in a trace that is little but noise
+    slight_damping = 0.03  # of the diagonal, in a trace that is little but noise, or steep
     first_damping = 0.1  # in a step, once one did not increase the value ...
     more_damping = 4.0  # ... times this each time, and divided by it when a step did
 
@@ -128,6 +128,11 @@ class Curvature:
     def lighten(self):
         """Free the weights, until they are needed again."""
         self.kept = self.others = None
+
+    @property
+    def least_damping(self):
+        """Share of the diagonal that a few of the points make up."""
+        return RESOLVED / self.n
 
     def inner(self, array):
         """An array as the weights are."""
@@ -198,7 +203,7 @@ class Curvature:
         """
         whole, excess = self._whole(signs, steps), self.excess(vectors, steps)
         gain_damping = 0.0
-        if excess > noisy or whole > self.steep * self.reg * signs.shape[1]:
+        if excess > noisy or whole > STEEP * self.reg * signs.shape[1]:
             gain_damping = self.slight_damping
             steps = self.solve(vectors, gain_damping)
             other, less = self._whole(signs, steps), self.excess(vectors, steps)
@@ -342,7 +347,8 @@ class DenseCurvature(Curvature):
     """The same for few atoms: a matrix, inverted in double precision."""
 
     asks = False
-    first_damping, more_damping = 1e-3, 10.0
+    slight_damping, first_damping, more_damping = 1e-3, 1e-3, 10.0
+    least_damping = FLAT
 
     def __init__(self, sample, potential, reg, step=1):
         super().__init__(sample, potential, reg, step)
@@ -368,9 +374,8 @@ class DenseCurvature(Curvature):
     def tell(self, damping=0.0):
         told = Told(self._exactly(damping))
         # that of directions in which no point lies
-        if told.whole > self.steep * self.reg * len(self.root):
-            least = self.first_damping
-            told = Told(self._exactly(max(damping, least)), least)
+        if told.whole > STEEP * self.reg * len(self.root):
+            told = Told(self._exactly(max(damping, self.slight_damping)), self.slight_damping)
         return told
 
     def _exactly(self, damping):

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .curvature import CLIP, LARGEST_STEP, MANTISSA, Told, curvature_of, smoothing
+from .curvature import CLIP, LARGEST_STEP, MANTISSA, RESOLVED, Told, curvature_of, smoothing
 from .dual import scale_of
 from .envelope import full_precision, no_grad
 from .kernels import mean_cost
@@ -37,7 +37,6 @@ CLOSE = 0.01  # of the statistical error, on the way to reg = 0, at the width of
 MISFIT = 0.25  # ... and below, until the squared error of masses is that share of n_atoms / n ...
 PATIENCE, PROGRESS = 4, 0.75  # ... or, after so many levels, still more than that share of what it was
 TRACED = 4  # times as many points as for a step, for the trace at the width of a cell
-RESOLVED = 10.0  # points for an atom: then its potential needs no caution
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
 
@@ -134,7 +133,8 @@ def _unregularised(sample, potential, enough, measured):
         potential = climb(sample, potential, reg, COARSE).potential
         reg /= LADDER
     reg, share, misfits = width, min(enough, CLOSE), PATIENCE * [math.inf]
-    while reg >= 2.0 ** -MANTISSA[nx.bitsize(potential)] * scale_of(sample.target):
+    rounding = 2.0 ** -MANTISSA[nx.bitsize(potential)] * scale_of(sample.target)
+    while reg >= rounding:
         potential = climb(sample, potential, reg, share).potential
         value, marginal = sample.measure(potential, 0.0)
         if value > best[1][0]:
@@ -145,7 +145,7 @@ def _unregularised(sample, potential, enough, measured):
         reg, share = reg / LADDER, enough
     potential, (value, marginal) = best
     curvature = curvature_of(sample, potential, width, TRACED)
-    curvature.steep = math.inf  # a width is no unit of the trace
+    curvature.slight_damping = curvature.least_damping  # more hides slow modes
     return Outcome(potential, value, marginal, 0.0, True, curvature)
 
 

@@ -248,7 +248,7 @@ class SemiDiscreteResult(OTResult):
         host = target.nx.to_numpy
         meta = {name: getattr(self, name) for name in _FACTS + _SCALARS + _FLOATS + _CERTIFICATE}
         meta |= {name: None if meta[name] is None else float(meta[name]) for name in _SCALARS}
-        meta |= {"format": _FORMAT, "metric": target.cost.name}
+        meta |= {"format": _FORMAT, "metric": target.cost.name, "converged": self.converged}
         arrays = {
             "meta": np.array(json.dumps(meta)),
             "potential": host(self.potential_b),

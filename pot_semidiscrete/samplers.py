@@ -401,7 +401,8 @@ class Draws:
     def _draw(self, name, source, n):
         with envelope.no_grad(self.target.nx):
             x = check_batch(f"{name}({n})", source(n), n, self.target)
-            x = self.target.local(x)
+            # a sampler may return the same memory each time
+            x = self.target.nx.copy(x) if self.target.center is None else self.target.local(x)
         self.n_samples += x.shape[0]
         return x
 

@@ -33,7 +33,7 @@ CHECK_GROWTH = 1.5
 CHECK_SHARE = 1.0 / 16.0  # of the samples so far; the checks together cost about three times that
 LEAST_EVALUATION = 2048  # points, to tell whether to stop ...
 LEAST_CERTIFICATE = 1024  # ... and for the estimates of a run that was to end anyway
-LARGEST_PENDING = 2**23  # coordinates of points that a result may hold until they are asked for
+LARGEST_PENDING = 2**23  # numbers that a result may hold until it is asked for more
 LATEST_CHECKS = 5  # to tell the rate from
 WORTH_CORRECTING = 2.0  # times the marginal error that the samples allow
 DOUBT = 2.0  # times the value that Newton's method gains by chance: what a given potential outweighs ...
@@ -192,8 +192,11 @@ class Solver:
             fit = None
         facts = (self.target, potential, self.reg, fit, self.trace, self.n_seen)
         estimates = Estimates(evaluation, functools.partial(certificate, *facts))
-        held = sum(x.shape[0] * x.shape[1] for x in (batches if fit is None else [*batches, fit.points]))
-        if held > LARGEST_PENDING or isinstance(self.target.cost, CallableMetric):
+        arrays = batches if fit is None else [*batches, fit.points]
+        if self.evaluation is not None:
+            arrays.append(self.evaluation.sums)
+        much = sum(x.shape[0] * x.shape[1] for x in arrays) > LARGEST_PENDING
+        if much or isinstance(self.target.cost, CallableMetric):
             self.evaluation = estimates.evaluation
             _ = estimates.certificate
         elif fit is not None:
@@ -251,7 +254,7 @@ class Solver:
             target,
             potential,
             self.reg,
-            self.estimates or Estimates(self.evaluation or Evaluation()),
+            self.estimates or Estimates((self.evaluation or Evaluation()).brief),
             status=self.status,
             n_iter=self.n_iter,
             n_samples=self.draw.n_samples,
@@ -367,7 +370,7 @@ def solve_semidiscrete(
     max_memory = check_count("max_memory", max_memory, minimum=0)
     if callback is not None:
         check_callable("callback", callback, "of the state")
-    target = build_target(X_target, a_target, metric).detached
+    target = build_target(X_target, a_target, metric).detached.own
     reg = check_reg(reg, target)
     init_potential = check_init_potential(init_potential, target)
     source = resolve_source(sampler_source, target, random_state)

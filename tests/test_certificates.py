@@ -145,6 +145,28 @@ def test_estimates_are_of_the_source_that_there_was(made):
     assert result.value_interval[0] < exact().value < result.value_interval[1]
 
 
+@pytest.mark.parametrize("max_memory", [0, 2**28])
+def test_estimates_share_no_memory_with_the_user(max_memory, nx):
+    """A sampler that returns one array again and again, and atoms that are changed after the run."""
+    rng = np.random.default_rng(0)
+    atoms, points = 1.0 + rng.random((20, 3)), 1.0 + rng.random((100, 256, 3))
+    buffer, count = nx.array(points[0].copy()), iter(points)
+
+    def reused(n):
+        buffer[:] = nx.array(next(count))
+        return buffer
+
+    facts = {"metric": "cosine", "reg": 0.002, "tol": 0, "max_iter": 20, "max_memory": max_memory}
+    given, fresh = nx.array(atoms.copy()), iter(points)
+    result = ps.solve_semidiscrete(given, reused, **facts)
+    buffer += 7.0
+    given += 7.0
+    other = ps.solve_semidiscrete(nx.array(atoms), lambda n: nx.array(next(fresh)), **facts)
+    for name in ESTIMATES:
+        assert getattr(result, name) == getattr(other, name)
+    np.testing.assert_array_equal(nx.host(result.potential), nx.host(other.potential))
+
+
 @pytest.mark.parametrize("reg", [0.0, 0.1])
 def test_interval_is_of_this_backend_and_finite(reg, nx):
     result = ps.solve_semidiscrete(

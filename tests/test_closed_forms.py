@@ -283,6 +283,19 @@ def test_sub_optimality_without_regularisation_in_the_plane():
     assert 0.5 < np.mean(said) / np.mean(truth) < 2.0
 
 
+@pytest.mark.parametrize(("max_iter", "most"), [(4, 1.5), (256, 1.2)])
+def test_warm_start_without_regularisation_loses_nothing(max_iter, most):
+    """In the plane: neither to few new points nor to as many as before."""
+    problem, atoms = problems.get("uniform_square"), problems.get("uniform_square").atoms
+    facts = {"X_target": atoms, "a_target": problem.weights, "tol": 0}
+    optimum = unregularised.square_optimum(atoms, problem.weights)[1]
+    lost = lambda psi: optimum - unregularised.square_semi_dual(atoms, problem.weights, psi)[0]
+    source = problem.sampler(np.random.default_rng(0), np.float64)
+    first = ps.solve_semidiscrete(sampler_source=source, max_iter=128, **facts).potential
+    facts |= {"sampler_source": source, "init_potential": first, "max_iter": max_iter}
+    assert lost(ps.solve_semidiscrete(**facts).potential) < most * lost(first)
+
+
 def empirical(rng, n=80, m=40):
     """Source points, atoms and weights of a discrete problem."""
     return rng.normal(size=(n, 2)), rng.normal(size=(m, 2)) + 1.0, rng.dirichlet(np.full(m, 2.0))
