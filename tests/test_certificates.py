@@ -146,9 +146,11 @@ def test_estimates_are_of_the_source_that_there_was(made):
 
 
 @pytest.mark.parametrize("max_memory", [0, 2**28])
-def test_estimates_share_no_memory_with_the_user(max_memory, in_place):
+def test_estimates_share_no_memory_with_the_user(max_memory, nx):
     """A sampler that returns one array again and again, and atoms that are changed after the run."""
-    rng, nx = np.random.default_rng(0), in_place
+    if not nx.in_groups:
+        pytest.skip("arrays that are changed in place are those of NumPy and torch")
+    rng = np.random.default_rng(0)
     atoms, points = 1.0 + rng.random((20, 3)), 1.0 + rng.random((100, 256, 3))
     buffer, count = nx.array(points[0].copy()), iter(points)
 
