@@ -25,7 +25,7 @@ chooses), and draw the same number of samples of the same law:
 
 OTT-JAX is compiled before the clock starts. Neither solver is timed for estimates of its error: this
 package makes them when they are asked for (at once, and that is in its time, where a result would hold
-points of more than 2**23 coordinates until then).
+more than 2**23 numbers until then).
 """
 
 import ctypes

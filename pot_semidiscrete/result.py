@@ -255,8 +255,9 @@ class SemiDiscreteResult(OTResult):
             "weights": host(target.expand(target.weights)),
             "fingerprint": fingerprint(target),
         }
-        if self.marginal_b is not None:
-            arrays["marginal"] = host(self.marginal_b)
+        marginal = self.marginal_b
+        if marginal is not None:
+            arrays["marginal"] = host(marginal)
         arrays |= {f"log_{name}": np.asarray(values) for name, values in self._log.items()}
         with replaced(path) as file:
             np.savez_compressed(file, **arrays)

@@ -184,18 +184,17 @@ class Solver:
         """
         potential, fit, evaluation = self.dual.average, self.fit, self.evaluation
         if evaluation is None:
-            batches = self.fresh(LEAST_CERTIFICATE)
+            batches = held = self.fresh(LEAST_CERTIFICATE)
             evaluation = functools.partial(evaluate, self.target, batches, potential, self.reg)
         else:
-            batches = [evaluation.points]
+            batches, held = [evaluation.points], [evaluation.points, evaluation.sums]
         if fit is not None and fit.points.shape[0] < sum(x.shape[0] for x in batches):
             fit = None
+        if fit is not None:
+            held = [*held, fit.points]
         facts = (self.target, potential, self.reg, fit, self.trace, self.n_seen)
         estimates = Estimates(evaluation, functools.partial(certificate, *facts))
-        arrays = batches if fit is None else [*batches, fit.points]
-        if self.evaluation is not None:
-            arrays.append(self.evaluation.sums)
-        much = sum(x.shape[0] * x.shape[1] for x in arrays) > LARGEST_PENDING
+        much = sum(x.shape[0] * x.shape[1] for x in held) > LARGEST_PENDING
         if much or isinstance(self.target.cost, CallableMetric):
             self.evaluation = estimates.evaluation
             _ = estimates.certificate
