@@ -22,7 +22,6 @@ LARGEST_STORE = 2**25  # entries of the weights kept for one solve, and a third 
 USUAL_STORE = 2**21
 LEAST_SHARE = 0.125  # of the points, for the curvature ...
 LEAST_ROWS = 2.0  # ... and points for each atom, as far as LARGEST_STORE allows
-LEAST_WEIGHT = 1e-17  # added to all: products of smaller ones would be denormal numbers, and slow
 REST = 0.15  # of the gain, where conjugate gradients end
 MAX_CONJUGATE = 100
 RESOLVED = 10.0  # points that tell enough of an atom, or of a direction
@@ -105,7 +104,7 @@ class Curvature:
         self.stores = self.n * b.shape[0] <= LARGEST_STORE
         shared_by = []
         self.mean = self.summed(
-            0.0 * b, lambda chi, near: shared_by.append(near) or chi.sum(axis=0) / self.n
+            0.0 * b, lambda block, near: shared_by.append(near) or block.colsum() / self.n
         )
         self.shared_by_few = not any(isinstance(near, slice) for near in shared_by)
         # an atom that these points hardly visit: as if one did, or its own weight if that is less
@@ -116,14 +115,12 @@ class Curvature:
 
         In groups they are arrays of NumPy, which has the least to do for each.
         """
-        if self.stores and self.kept is None:
-            self.kept = list(self._swept())
-        yield from self.kept or self._swept()
-
-    def _swept(self):
-        for chi, near in self.sample.weights(self.potential, self.reg, self.step):
-            chi += LEAST_WEIGHT
-            yield chi, near
+        if self.kept is not None:
+            return self.kept
+        found = self.sample.weights(self.potential, self.reg, self.step)
+        if self.stores:
+            found = self.kept = list(found)
+        return found
 
     def lighten(self):
         """Free the weights, until they are needed again."""
@@ -139,16 +136,16 @@ class Curvature:
         return self.target.nx.to_numpy(array) if self.sample.grouped else array
 
     def summed(self, start, part):
-        """`start`, which is spent, and ``part(weights, atoms)`` of each block at its atoms."""
+        """`start`, which is spent, and ``part(block, atoms)`` of each block at its atoms."""
         total = self.inner(start)
-        for chi, near in self.weights():
-            total = plus(total, near, part(chi, near))
+        for block, near in self.weights():
+            total = plus(total, near, part(block, near))
         return self.target.nx.from_numpy(total, type_as=start) if self.sample.grouped else total
 
     def product(self, vectors):
         """Image of the rows of `vectors`."""
         v = self.inner(vectors)
-        smooth = lambda chi, near: ((v[:, near] @ chi.T) @ chi) / -self.n
+        smooth = lambda block, near: block.over_points(block.over_atoms(v[:, near])) / -self.n
         return self.summed(self.diagonal * vectors, smooth)
 
     def solve(self, right, damping, wary=False):
@@ -249,10 +246,10 @@ class Curvature:
         if not self.asks:
             return own, own
         n_rows = others = 0.0
-        for chi, near in self.elsewhere():
+        for block, near in self.elsewhere():
             part = v[:, near]
-            n_rows += chi.shape[0]
-            others = others + (part * part) @ chi.sum(axis=0) - ((chi @ part.T) ** 2).sum(axis=0)
+            n_rows += block.shares.shape[0]
+            others = others + (part * part) @ block.colsum() - (block.over_atoms(part) ** 2).sum(axis=1)
         others = others if self.sample.grouped else nx.to_numpy(others)
         return own, others.astype(float) / n_rows
 
@@ -288,8 +285,8 @@ class Curvature:
     def least_trace(self):
         """Bound of ``tr(A^+ Sigma)`` from below, by the diagonal: tight for a large `reg`."""
         mean, zero = self.inner(self.mean), 0.0 * self.mean
-        square = self.summed(zero, lambda chi, near: ((chi - mean[near]) ** 2).sum(axis=0))
-        seen = self.summed(0.0 * zero, lambda chi, near: 0.0 * mean[near] + chi.shape[0])
+        square = self.summed(zero, lambda block, near: ((block.dense() - mean[near]) ** 2).sum(axis=0))
+        seen = self.summed(0.0 * zero, lambda block, near: 0.0 * mean[near] + block.shares.shape[0])
         variance = (square + (self.n - seen) * self.mean**2) / self.n
         return self.reg * float(self.target.nx.sum(variance / self.diagonal))
 
@@ -354,7 +351,8 @@ class DenseCurvature(Curvature):
         super().__init__(sample, potential, reg, step)
         nx, to_numpy = self.target.nx, self.target.nx.to_numpy
         self.root = np.sqrt(to_numpy(self.diagonal).astype(float))
-        square = sum(to_numpy(nx.dot(chi.T, chi)).astype(float) for chi, _ in self.weights())
+        product = lambda chi: to_numpy(nx.dot(chi.T, chi)).astype(float)
+        square = sum(product(block.dense()) for block, _ in self.weights())
         self.scaled = np.eye(len(square)) - square / self.n / np.outer(self.root, self.root)
         self.inverses = {}
 

@@ -9,7 +9,7 @@ groups, and a group is swept with the atoms that can have a part in it. Both are
 
 import numpy as np
 
-from .kernels import block_rows, keep, known_cross, on_host, stride, sweep, sweeps
+from .kernels import LEAST_WEIGHT, DenseBlock, block_rows, keep, known_cross, on_host, stride, sweep, sweeps
 
 LARGEST_KEPT = 2**24  # entries of the weights that are kept
 LOW = 3  # dimensions at most, in which points that are consecutive in an order can lie together ...
@@ -64,17 +64,18 @@ class Sample:
         return self._sums("colsquare", potential, reg)[1]
 
     def weights(self, potential, reg, step=1, first=0):
-        """Weights of every `step`-th point after `first`, and the atoms of their columns, in blocks."""
+        """Blocks of weights, of every `step`-th point after `first`, and the atoms of their columns."""
         # only for the regularisation that the points are measured at
         kept = self._kept(potential, reg, renew=True) if self.kept and self.kept.reg == reg else None
         if kept is not None:
-            for k in range(0, len(kept.shares), step):
-                yield kept.scaled(k, k + step, step, first), ALL
+            yield from ((block, ALL) for block in kept.blocks(step, first))
             return
         rows = self.rows if self.grouped else self.rows * step
         parts = self._parts(potential, reg, rows, step, first)
         for atoms, out in sweeps(self.target, parts, potential, reg, ("weights",)):
-            yield (self.target.nx.to_numpy(out.weights) if self.grouped else out.weights), atoms
+            chi = self.target.nx.to_numpy(out.weights) if self.grouped else out.weights
+            chi += LEAST_WEIGHT
+            yield DenseBlock(chi), atoms
 
     def forget(self):
         """Free the weights that are kept; from now on none are."""

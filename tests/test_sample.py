@@ -1,5 +1,7 @@
 """Points that are swept again: what is left out, or kept, changes nothing that matters."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -44,9 +46,10 @@ def full(nx, points, potential, reg=REG):
 def dense(nx, points, blocks):
     """Blocks of weights and the atoms of their columns as one matrix."""
     rows = []
-    for chi, near in blocks:
+    for block, near in blocks:
+        chi = nx.host(block.dense())
         rows.append(np.zeros((chi.shape[0], points.target.weights.shape[0])))
-        rows[-1][:, near] = nx.host(chi)
+        rows[-1][:, near] = chi
     return np.concatenate(rows)
 
 
@@ -188,19 +191,43 @@ def test_kept_weights_are_those_of_one_regularisation(nx):
         assert points.measure(base, reg)[0] == pytest.approx(expected, rel=20.0 * nx.eps)
 
 
-@pytest.mark.parametrize("kind", ["grouped", "kept", "neither"])
-@pytest.mark.parametrize(("step", "first"), [(1, 0), (3, 0), (9, 4), (701, 3)])
-def test_weights_are_of_every_so_manieth_point(step, first, kind, nx, request, monkeypatch):
-    if kind == "grouped":
+@pytest.fixture(params=["grouped", "kept", "neither"])
+def kind(request, monkeypatch):
+    """How weights come about, of points in small blocks."""
+    if request.param == "grouped":
         request.getfixturevalue("small_groups")
-    monkeypatch.setattr(sample, "LARGEST_KEPT", 10**9 if kind == "kept" else 0)
+    monkeypatch.setattr(sample, "LARGEST_KEPT", 10**9 if request.param == "kept" else 0)
     monkeypatch.setattr(sample, "block_rows", lambda *_: 64)
+    return request.param
+
+
+@pytest.mark.parametrize(("step", "first"), [(1, 0), (3, 0), (9, 4), (701, 3)])
+def test_weights_are_of_every_so_manieth_point(step, first, kind, nx):
     _, points, base = problem(nx)
     points.measure(base, REG)
     potential = base + nx.array(0.3 * REG * np.random.default_rng(5).normal(size=150))
     found = dense(nx, points, points.weights(potential, REG, step, first))
     chi = full(nx, points, potential)[0][first::step]
     np.testing.assert_allclose(found, chi, atol=2.0 * LOST + 10.0 * nx.eps / REG)
+
+
+def test_products_with_blocks_are_those_with_their_weights(kind, nx):
+    """One atom is raised, so that the factors of all others are small."""
+    rng = np.random.default_rng(5)
+    target, points, base = problem(nx)
+    points.measure(base, REG)
+    raised = np.zeros(150)
+    raised[np.argmin(nx.host(target.weights))] = 12.0 * REG
+    columns, rows = rng.normal(size=(3, 150)), rng.normal(size=(3, 700))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e3 * nx.eps, atol=1e3 * nx.eps)
+    held = lambda v: v if points.grouped else nx.array(v)
+    for block, near in points.weights(base + nx.array(raised), REG, 3, 1):
+        chi, v = nx.host(block.dense()), columns[:, near]
+        u = rows[:, : len(chi)]
+        close(nx.host(block.colsum()), chi.sum(axis=0))
+        close(nx.host(block.over_atoms(held(v))), v @ chi.T)
+        close(nx.host(block.over_points(held(u))), u @ chi)
+    assert (points.kept is not None) == (kind == "kept")
 
 
 def test_weights_far_from_those_kept_are_kept_anew(nx):

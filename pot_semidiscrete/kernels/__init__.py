@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import envelope
+from ._blocks import LEAST_WEIGHT, DenseBlock
 from ._generic import Kernel, equal_rows, joined
 from ._kept import Kept
 

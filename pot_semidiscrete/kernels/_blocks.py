@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+LEAST_WEIGHT = 1e-17  # added to all: products of smaller ones would be denormal numbers, and slow
+
 
 @dataclass
 class SoftBlock:
@@ -33,7 +35,7 @@ class SoftBlock:
     def colsquare(self):
         """``sum_i chi_ij^2``; the shares are spent, in place where arrays can be changed."""
         shares = self.shares
-        shares += 1e-17  # the square of a small share would be a denormal number: see EXP_FLOOR
+        shares += LEAST_WEIGHT
         shares *= shares
         return self.nx.dot((1e10 * self.inverse) ** 2, shares) / 1e20
 
@@ -44,6 +46,34 @@ class SoftBlock:
     def dense(self):
         """``chi``."""
         return self.shares * self.inverse[:, None]
+
+
+@dataclass
+class DenseBlock:
+    """Rows of weights as they are, for products with several vectors.
+
+    Attributes
+    ----------
+    shares : array, shape (n, n_atoms)
+    """
+
+    shares: Any
+
+    def colsum(self):
+        """``sum_i chi_ij``."""
+        return self.shares.sum(axis=0)
+
+    def over_atoms(self, vectors):
+        """``sum_j vectors_kj chi_ij``, shape (k, n)."""
+        return vectors @ self.shares.T
+
+    def over_points(self, vectors):
+        """``sum_i vectors_ki chi_ij``, shape (k, n_atoms)."""
+        return vectors @ self.shares
+
+    def dense(self):
+        """``chi``."""
+        return self.shares
 
 
 @dataclass

@@ -1,12 +1,64 @@
 """Weights that are kept for other potentials, as in Sinkhorn's iterations: no exponential is taken."""
 
+import functools
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .. import envelope
-from ._blocks import SoftBlock
+from ._blocks import LEAST_WEIGHT, DenseBlock
 from ._generic import EXP_FLOOR
+
+LIFT = 1e10  # of factors: products of small shares with small ones would be denormal numbers, and slow
+
+
+@dataclass
+class KeptBlock(DenseBlock):
+    """Rows of weights ``chi = shares * inverse[:, None] * factor``, of which no copy is made.
+
+    Attributes
+    ----------
+    inverse : array, shape (n,)
+    factor : array, shape (n_atoms,)
+    least : float
+        Shares times factors below are taken for that: smaller numbers are slow.
+    """
+
+    inverse: Any
+    factor: Any
+    least: float
+    nx: Any
+
+    def colsum(self):
+        return self.nx.dot(self.inverse, self.shares) * self.factor
+
+    def colsquare(self):
+        """``sum_i chi_ij^2``."""
+        chi = self.dense()
+        chi *= chi
+        return self.nx.sum(chi, axis=0)
+
+    @functools.cached_property
+    def lifted(self):
+        """Scales of the columns and of the rows, before or after a product with the shares."""
+        return LIFT * self.factor, self.inverse / LIFT, LIFT * self.inverse, self.factor / LIFT
+
+    def over_atoms(self, vectors):
+        columns, rows = self.lifted[:2]
+        return super().over_atoms(vectors * columns) * rows
+
+    def over_points(self, vectors):
+        rows, columns = self.lifted[2:]
+        return super().over_points(vectors * rows) * columns
+
+    def dense(self):
+        chi = self.nx.maximum(self.shares, self.least / self.factor)
+        chi *= self.factor
+        chi *= self.inverse[:, None]
+        chi += LEAST_WEIGHT
+        return chi
 
 
 class Kept:
@@ -23,37 +75,44 @@ class Kept:
     """
 
     def __init__(self, kernel, x, potential, rows):
-        self.nx, self.potential, self.reg, self.rows = kernel.nx, potential, kernel.reg, rows
-        n_bytes = self.nx.bitsize(potential) // 8
+        nx = self.nx = kernel.nx
+        self.potential, self.reg, self.rows = potential, kernel.reg, rows
+        n_bytes = nx.bitsize(potential) // 8
         self.floor, numbers = EXP_FLOOR[n_bytes], np.finfo(f"f{n_bytes}")
         # what was cut off must not count beside what is left of a row, nor beside the lightest atom
-        lightest = float(self.nx.min(kernel.target.weights))
+        lightest = float(nx.min(kernel.target.weights))
         self.least, self.normal = math.exp(self.floor) / (numbers.eps * lightest), 100.0 * numbers.tiny
-        memory, blocks = kernel.memory(x, potential.shape[0]), []
-        with envelope.full_precision(self.nx, potential), envelope.no_grad(self.nx):
+        self.shares, blocks = kernel.memory(x, potential.shape[0]), []
+        with envelope.full_precision(nx, potential), envelope.no_grad(nx):
             self._go(potential)
             for start in range(0, x.shape[0], rows):
-                kernel.buffer = None if memory is None else memory[start : start + rows]
+                kernel.buffer = None if self.shares is None else self.shares[start : start + rows]
                 blocks.append(kernel(x[start : start + rows]))
                 self._add(blocks[-1].shares)
-            joined = lambda name: self.nx.concatenate([getattr(b, name) for b in blocks], axis=0)
+            self._end()
+            joined = lambda name: nx.concatenate([getattr(b, name) for b in blocks], axis=0)
+            if self.shares is None:
+                self.shares = joined("shares")
             # the c-transform, if the sums of the rows were 1
-            self.transform = joined("c_transform") - self.reg * self.nx.log(joined("inverse"))
-        self.shares = [block.shares for block in blocks]
+            self.transform = joined("c_transform") - self.reg * nx.log(joined("inverse"))
 
     def _go(self, potential):
         """Take the factors of the columns at a potential, and no blocks yet."""
         moved = (potential - self.potential) / self.reg
         self.at, self.highest, self.told = potential, self.nx.max(moved), True
         self.factor = self.nx.exp(self.nx.maximum(moved - self.highest, self.floor + 0.0 * moved))
-        self.totals, self.columns = [], 0.0
+        self.lifted, self.inverse, self.columns = LIFT * self.factor, [], 0.0
 
     def _add(self, shares):
         """Sum up a block both ways, while it is in the cache if it fits there, unless a row is lost."""
         if self.told:
-            self.totals.append(self.nx.dot(shares, self.factor))
-            self.told = bool(self.nx.min(self.totals[-1]) > self.least)
-            self.columns = self.columns + self.nx.dot(1.0 / self.totals[-1], shares)
+            total = self.nx.dot(shares, self.lifted)
+            self.told = bool(self.nx.min(total) > LIFT * self.least)
+            self.inverse.append(LIFT / total)
+            self.columns = self.columns + self.nx.dot(self.inverse[-1], shares)
+
+    def _end(self):
+        self.inverse = self.nx.concatenate(self.inverse, axis=0)
 
     def reaches(self, potential, reg):
         """Whether the weights at a potential can be told from these: they are from now on."""
@@ -62,28 +121,23 @@ class Kept:
         if potential is not self.at:
             with envelope.full_precision(self.nx, potential), envelope.no_grad(self.nx):
                 self._go(potential)
-                for shares in self.shares:
-                    self._add(shares)
+                for start in range(0, self.shares.shape[0], self.rows):
+                    self._add(self.shares[start : start + self.rows])
+                self._end()
         return self.told
 
     def sums(self, name):
         """Sum of the c-transform, and that of the columns of the weights or of their squares."""
         nx = self.nx
         with envelope.full_precision(nx, self.factor), envelope.no_grad(nx):
-            fell = self.reg * (nx.log(nx.concatenate(self.totals, axis=0)) + self.highest)
+            fell = self.reg * (self.highest - nx.log(self.inverse))
             transforms = np.sum(nx.to_numpy(self.transform - fell), dtype=float)
             if name == "colsum":
                 return transforms, self.factor * self.columns
-            chi = lambda k, total: SoftBlock(self.scaled(k, k + 1), 1.0 + 0.0 * total, None, nx)
-            return transforms, sum(chi(k, total).colsquare() for k, total in enumerate(self.totals))
+            return transforms, sum(block.colsquare() for block in self.blocks())
 
-    def scaled(self, start, stop, step=1, first=0):
-        """Weights in some of the blocks, of every `step`-th of all points from `first` on."""
-        parts, normal = [], float(self.normal) / self.factor  # smaller numbers are slow
-        for k in range(start, min(stop, len(self.shares))):
-            some = slice((first - k * self.rows) % step, None, step)
-            part = self.nx.maximum(self.shares[k][some], normal)
-            part *= self.factor
-            part /= self.totals[k][some][:, None]
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else self.nx.concatenate(parts, axis=0)
+    def blocks(self, step=1, first=0):
+        """Weights of every `step`-th of the points from `first` on."""
+        for start in range(first, self.shares.shape[0], step * self.rows):
+            some = slice(start, start + step * self.rows, step)
+            yield KeptBlock(self.shares[some], self.inverse[some], self.factor, self.normal, self.nx)
