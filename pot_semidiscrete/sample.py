@@ -9,7 +9,7 @@ groups, and a group is swept with the atoms that can have a part in it. Both are
 
 import numpy as np
 
-from .kernels import LEAST_WEIGHT, DenseBlock, block_rows, keep, known_cross, on_host, stride, sweep, sweeps
+from .kernels import block_rows, dense_block, keep, known_cross, on_host, stride, sweep, sweeps
 
 LARGEST_KEPT = 2**24  # entries of the weights that are kept
 LOW = 3  # dimensions at most, in which points that are consecutive in an order can lie together ...
@@ -74,8 +74,7 @@ class Sample:
         parts = self._parts(potential, reg, rows, step, first)
         for atoms, out in sweeps(self.target, parts, potential, reg, ("weights",)):
             chi = self.target.nx.to_numpy(out.weights) if self.grouped else out.weights
-            chi += LEAST_WEIGHT
-            yield DenseBlock(chi), atoms
+            yield dense_block(chi), atoms
 
     def forget(self):
         """Free the weights that are kept; from now on none are."""

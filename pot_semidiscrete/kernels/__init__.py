@@ -190,6 +190,12 @@ def keep(target, x, potential, reg, rows):
     return Kept(detached_kernel(target, potential, reg), x, potential, rows)
 
 
+def dense_block(chi):
+    """Weights, which are spent, as a block to take products with."""
+    chi += LEAST_WEIGHT
+    return DenseBlock(chi)
+
+
 def mean_cost(target, x, weights=None):
     """Mean cost from the points `x` to each atom, ``(n_support,)``, in blocks.
 
