@@ -87,7 +87,7 @@ def step(state, target, x, reg, corrected=False):
     for start in range(0, n, rows):
         part = x[start : start + rows]
         state, value = _step(state, target, part, reg)
-        total = total + value * (part.shape[0] / n)
+        total = value if rows == n else total + value * (part.shape[0] / n)
     return state, total
 
 

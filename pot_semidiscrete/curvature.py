@@ -285,7 +285,7 @@ class Curvature:
     def least_trace(self):
         """Bound of ``tr(A^+ Sigma)`` from below, by the diagonal: tight for a large `reg`."""
         mean, zero = self.inner(self.mean), 0.0 * self.mean
-        square = self.summed(zero, lambda block, near: ((block.dense() - mean[near]) ** 2).sum(axis=0))
+        square = self.summed(zero, lambda block, near: block.colsquare(mean[near]))
         seen = self.summed(0.0 * zero, lambda block, near: 0.0 * mean[near] + block.shares.shape[0])
         variance = (square + (self.n - seen) * self.mean**2) / self.n
         return self.reg * float(self.target.nx.sum(variance / self.diagonal))

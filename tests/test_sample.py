@@ -151,10 +151,13 @@ def test_metrics_of_users_are_called_with_all_atoms(nx, small_groups, monkeypatc
 # Weights that are kept.
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("rows", [64, 700])
 @pytest.mark.parametrize("move", MOVES)
-def test_kept_weights_measure_what_a_sweep_does(move, rows, nx, monkeypatch):
+def test_kept_weights_measure_what_a_sweep_does(move, rows, threads, nx, monkeypatch):
     monkeypatch.setattr(sample, "block_rows", lambda *_: rows)
+    if nx.name == "torch":  # one thread leaves sums to NumPy
+        monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     target, points, base = problem(nx, d=5)
     assert points.has_room
     points.measure(base, REG)
@@ -170,6 +173,22 @@ def test_kept_weights_measure_what_a_sweep_does(move, rows, nx, monkeypatch):
     assert abs(value - expected) < lost * (REG + abs(expected))
     np.testing.assert_allclose(nx.host(marginal), mass, rtol=lost, atol=lost * b.min())
     np.testing.assert_allclose(squares, (chi**2).sum(axis=0), rtol=lost, atol=lost * b.min())
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cosine", "callable"])
+def test_weights_of_all_costs_are_kept(metric, nx):
+    cost = (
+        (lambda x, y: ((x[:, None, :] - y[None, :, :]) ** 2).sum(-1)) if metric == "callable" else metric
+    )
+    _, points, base = problem(nx, d=5, metric=cost)
+    points.measure(base, REG)
+    potential = base + nx.array(0.3 * REG * np.random.default_rng(5).normal(size=150))
+    value, marginal = points.measure(potential, REG)
+    assert points.kept.told
+    _, expected, mass = full(nx, points, potential)
+    lost = 20.0 * nx.eps / REG
+    assert abs(value - expected) < lost * (REG + abs(expected))
+    np.testing.assert_allclose(nx.host(marginal), mass, rtol=lost, atol=lost * 1e-9)
 
 
 def test_nothing_is_kept_without_room(nx, monkeypatch):

@@ -3,6 +3,7 @@
 The loop and the reductions are here; a kernel turns a block of points into a block of weights.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -232,6 +233,7 @@ def expected_cost(target, x, law):
     return nx.concatenate(means, axis=0)
 
 
+@functools.cache
 def select(nx):
     """The fastest kernel for a backend."""
     if nx.__name__ == "numpy":

@@ -63,6 +63,12 @@ class DenseBlock:
         """``sum_i chi_ij``."""
         return self.shares.sum(axis=0)
 
+    def colsquare(self, mean=0.0):
+        """``sum_i (chi_ij - mean_j)^2``."""
+        off = self.less(mean)
+        off *= off
+        return off.sum(axis=0)
+
     def over_atoms(self, vectors):
         """``sum_j vectors_kj chi_ij``, shape (k, n)."""
         return vectors @ self.shares.T
@@ -74,6 +80,10 @@ class DenseBlock:
     def dense(self):
         """``chi``."""
         return self.shares
+
+    def less(self, mean):
+        """``chi_ij - mean_j``, an array of its own."""
+        return self.shares - mean
 
 
 @dataclass

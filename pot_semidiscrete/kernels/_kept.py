@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import envelope
 from ._blocks import LEAST_WEIGHT, DenseBlock
-from ._generic import EXP_FLOOR
+from ._generic import EXP_FLOOR, joined
 
 LIFT = 1e10  # of factors: products of small shares with small ones would be denormal numbers, and slow
 
@@ -34,12 +34,6 @@ class KeptBlock(DenseBlock):
     def colsum(self):
         return self.nx.dot(self.inverse, self.shares) * self.factor
 
-    def colsquare(self):
-        """``sum_i chi_ij^2``."""
-        chi = self.dense()
-        chi *= chi
-        return self.nx.sum(chi, axis=0)
-
     @functools.cached_property
     def lifted(self):
         """Scales of the columns and of the rows, before or after a product with the shares."""
@@ -54,15 +48,20 @@ class KeptBlock(DenseBlock):
         return super().over_points(vectors * rows) * columns
 
     def dense(self):
+        return self.less(0.0)
+
+    def less(self, mean):
         chi = self.nx.maximum(self.shares, self.least / self.factor)
         chi *= self.factor
         chi *= self.inverse[:, None]
-        chi += LEAST_WEIGHT
+        chi += LEAST_WEIGHT - mean
         return chi
 
 
 class Kept:
     """The weights of points at one potential, and what they are at others that are near.
+
+    They are summed up by the backend that the kernel names for it.
 
     Parameters
     ----------
@@ -75,51 +74,59 @@ class Kept:
     """
 
     def __init__(self, kernel, x, potential, rows):
-        nx = self.nx = kernel.nx
-        self.potential, self.reg, self.rows = potential, kernel.reg, rows
-        n_bytes = nx.bitsize(potential) // 8
+        self.outer, self.potential, self.reg, self.rows = kernel.nx, potential, kernel.reg, rows
+        self.nx = kernel.backend_of_sums(x)
+        n_bytes = self.outer.bitsize(potential) // 8
         self.floor, numbers = EXP_FLOOR[n_bytes], np.finfo(f"f{n_bytes}")
         # what was cut off must not count beside what is left of a row, nor beside the lightest atom
-        lightest = float(nx.min(kernel.target.weights))
+        lightest = float(self.outer.min(kernel.target.weights))
         self.least, self.normal = math.exp(self.floor) / (numbers.eps * lightest), 100.0 * numbers.tiny
-        self.shares, blocks = kernel.memory(x, potential.shape[0]), []
-        with envelope.full_precision(nx, potential), envelope.no_grad(nx):
+        memory, blocks, atoms = None, [], kernel.target.atoms
+        if kernel.target.cost.factors(x[:1], atoms, 1.0, self.outer):  # a product goes where it is told
+            memory = kernel.memory(x, atoms.shape[0])
+        with envelope.full_precision(self.outer, potential), envelope.no_grad(self.outer):
             self._go(potential)
             for start in range(0, x.shape[0], rows):
-                kernel.buffer = None if self.shares is None else self.shares[start : start + rows]
+                kernel.buffer = None if memory is None else memory[start : start + rows]
                 blocks.append(kernel(x[start : start + rows]))
-                self._add(blocks[-1].shares)
+                self._add(self._held(blocks[-1].shares))
             self._end()
-            joined = lambda name: nx.concatenate([getattr(b, name) for b in blocks], axis=0)
-            if self.shares is None:
-                self.shares = joined("shares")
+            part = lambda name: joined([getattr(block, name) for block in blocks], self.outer)
+            self.shares = self._held(part("shares") if memory is None else memory)
             # the c-transform, if the sums of the rows were 1
-            self.transform = joined("c_transform") - self.reg * nx.log(joined("inverse"))
+            self.transform = self._held(part("c_transform") - self.reg * self.outer.log(part("inverse")))
+
+    def _held(self, array):
+        return array if self.nx is self.outer else self.outer.to_numpy(array)
+
+    def _given(self, array):
+        return array if self.nx is self.outer else self.outer.from_numpy(array, type_as=self.potential)
 
     def _go(self, potential):
         """Take the factors of the columns at a potential, and no blocks yet."""
-        moved = (potential - self.potential) / self.reg
+        moved = self._held(potential - self.potential) / self.reg
         self.at, self.highest, self.told = potential, self.nx.max(moved), True
         self.factor = self.nx.exp(self.nx.maximum(moved - self.highest, self.floor + 0.0 * moved))
         self.lifted, self.inverse, self.columns = LIFT * self.factor, [], 0.0
 
     def _add(self, shares):
         """Sum up a block both ways, while it is in the cache if it fits there, unless a row is lost."""
+        total = self.nx.dot(shares, self.lifted) if self.told else None
+        self.told = self.told and bool(self.nx.min(total) > LIFT * self.least)
         if self.told:
-            total = self.nx.dot(shares, self.lifted)
-            self.told = bool(self.nx.min(total) > LIFT * self.least)
             self.inverse.append(LIFT / total)
             self.columns = self.columns + self.nx.dot(self.inverse[-1], shares)
 
     def _end(self):
-        self.inverse = self.nx.concatenate(self.inverse, axis=0)
+        if self.told:
+            self.inverse = joined(self.inverse, self.nx)
 
     def reaches(self, potential, reg):
         """Whether the weights at a potential can be told from these: they are from now on."""
         if reg != self.reg:
             return False
         if potential is not self.at:
-            with envelope.full_precision(self.nx, potential), envelope.no_grad(self.nx):
+            with envelope.full_precision(self.outer, potential), envelope.no_grad(self.outer):
                 self._go(potential)
                 for start in range(0, self.shares.shape[0], self.rows):
                     self._add(self.shares[start : start + self.rows])
@@ -128,16 +135,17 @@ class Kept:
 
     def sums(self, name):
         """Sum of the c-transform, and that of the columns of the weights or of their squares."""
-        nx = self.nx
-        with envelope.full_precision(nx, self.factor), envelope.no_grad(nx):
-            fell = self.reg * (self.highest - nx.log(self.inverse))
-            transforms = np.sum(nx.to_numpy(self.transform - fell), dtype=float)
+        with envelope.full_precision(self.outer, self.potential), envelope.no_grad(self.outer):
+            fell = self.reg * (self.highest - self.nx.log(self.inverse))
+            transforms = np.sum(self.nx.to_numpy(self.transform - fell), dtype=float)
             if name == "colsum":
-                return transforms, self.factor * self.columns
+                return transforms, self._given(self.factor * self.columns)
             return transforms, sum(block.colsquare() for block in self.blocks())
 
     def blocks(self, step=1, first=0):
         """Weights of every `step`-th of the points from `first` on."""
+        factor = self._given(self.factor)
         for start in range(first, self.shares.shape[0], step * self.rows):
             some = slice(start, start + step * self.rows, step)
-            yield KeptBlock(self.shares[some], self.inverse[some], self.factor, self.normal, self.nx)
+            facts = (self._given(array[some]) for array in (self.shares, self.inverse))
+            yield KeptBlock(*facts, factor, self.normal, self.outer)
