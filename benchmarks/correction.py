@@ -1,21 +1,22 @@
-"""What Newton's correction gains: the solver without it and with it.
+"""What Newton's correction gains: the solver without it and with it, in torch and in NumPy.
 
 ``python -m benchmarks.correction [--samples N ...] [--seeds K] [--jobs J] [--json FILE]``
 
 For every problem of :mod:`benchmarks.problems`, the efficiency ratio of the average of the ascent
-alone (``max_memory=0``) and with default settings, on the same source points, in float32, and the
-seconds of a run, each on one thread. Certificates, the same for both, are in the seconds only where they
-are not left until they are asked for. The ratio is the sub-optimality in units of what the samples allow
-at best, in the mean. With several jobs at a time, the seconds are those of a machine that is shared.
+alone (``max_memory=0``) and with default settings, on the same source points, in float32; with default
+settings in NumPy, too, on other points; and the seconds of a run, each on one thread. Certificates, the
+same for all, are in the seconds only where they are not left until they are asked for. The ratio is the
+sub-optimality in units of what the samples allow at best, in the mean. With several jobs at a time, the
+seconds are those of a machine that is shared.
 """
 
 import numpy as np
 
 from . import machine, problems
 from .jobs import Pool
-from .solver import BATCH, ours, regularised, trials
+from .solver import BATCH, numpy_problem, ours, regularised, trials
 
-VARIANTS = {"ascent": {"max_memory": 0}, "corrected": {}}
+VARIANTS = {"ascent": {"max_memory": 0}, "corrected": {}, "numpy": {"arrays": numpy_problem}}
 
 
 def trial(name, n_iter, variant, seed):

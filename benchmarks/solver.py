@@ -65,8 +65,14 @@ def torch_problem(problem):
     return atoms, weights, draw
 
 
-def ours(problem, n_samples, **options):
-    atoms, weights, draw = torch_problem(problem)
+def numpy_problem(problem):
+    """The same in NumPy."""
+    atoms, weights = (a.astype(np.float32) for a in (problem.atoms, problem.weights))
+    return atoms, weights, lambda seed: problem.sampler(np.random.default_rng(seed), np.float32)
+
+
+def ours(problem, n_samples, arrays=torch_problem, **options):
+    atoms, weights, draw = arrays(problem)
     options |= {"reg": problem.reg, "tol": 0, "max_iter": -(-n_samples // BATCH), "batch_size": BATCH}
     return lambda seed: ps.solve_semidiscrete(atoms, draw(seed), weights, **options).potential
 
