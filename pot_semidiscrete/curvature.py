@@ -131,6 +131,11 @@ class Curvature:
         """Share of the diagonal that a few of the points make up."""
         return RESOLVED / self.n
 
+    def shared(self):
+        """``E[chi_j (1 - chi_j)]``, ndarray: 0 for an atom that owns its points, and no part of others."""
+        square = self.summed(0.0 * self.mean, lambda block, near: block.colsquare())
+        return self.target.nx.to_numpy(self.mean - square / self.n).astype(float)
+
     def inner(self, array):
         """An array as the weights are."""
         return self.target.nx.to_numpy(array) if self.sample.grouped else array
@@ -355,6 +360,10 @@ class DenseCurvature(Curvature):
         square = sum(product(block.dense()) for block, _ in self.weights())
         self.scaled = np.eye(len(square)) - square / self.n / np.outer(self.root, self.root)
         self.inverses = {}
+
+    def shared(self):
+        square = (1.0 - np.diag(self.scaled)) * self.root**2
+        return self.target.nx.to_numpy(self.mean).astype(float) - square
 
     def inverse(self, damping):
         """That of the damped matrix; flat directions are damped in any case."""

@@ -15,6 +15,7 @@ from typing import Any
 from .curvature import CLIP, LARGEST_STEP, MANTISSA, RESOLVED, Told, curvature_of, smoothing
 from .dual import scale_of
 from .envelope import full_precision, no_grad
+from .gaps import across_gaps
 from .kernels import mean_cost
 from .sample import Sample, spread
 
@@ -106,16 +107,32 @@ def _improve(sample, potential, reg, enough, measured):
     # a relative error of the masses of order 1, and more than chance: the model is no guide
     most = reg * max(1.0, LOST * sample.target.weights.shape[0] / sample.x.shape[0])
     found = climb(sample, potential, reg, enough, measured, most)
-    if found.settled:
-        return found
-    found = replace(found, curvature=None)  # its store is freed before there is another
-    other = climb(sample, _descend(sample, reg), reg, enough)
-    best = max(found, other, key=lambda outcome: outcome.value)
-    if best.settled:
-        return best
-    start, measured = best.start
-    del other, best
-    return climb(sample, start, reg, enough, measured)
+    if not found.settled:
+        found = replace(found, curvature=None)  # its store is freed before there is another
+        other = climb(sample, _descend(sample, reg), reg, enough)
+        found = max(found, other, key=lambda outcome: outcome.value)
+        del other
+        if not found.settled:
+            start, measured = found.start
+            del found
+            found = climb(sample, start, reg, enough, measured)
+    beyond = _beyond_gaps(sample, found, enough)
+    if beyond:
+        del found
+        found = climb(sample, beyond[0], reg, enough, beyond[1])
+    return found
+
+
+def _beyond_gaps(sample, found, enough):
+    """Potential, with value and marginal, from where to go on with atoms that are cut off; or None."""
+    n, n_atoms, reg = sample.x.shape[0], sample.target.weights.shape[0], found.reg
+    shared = found.curvature.shared()
+    potential = across_gaps(sample, found.potential, found.marginal, reg, shared)
+    if potential is None:
+        return None
+    measured = sample.measure(potential, reg)
+    worth = enough * reg * n_atoms / (2 * n)  # the points allow no less an error, as a rule
+    return (potential, measured) if measured[0] - found.value > worth else None
 
 
 def _unregularised(sample, potential, enough, measured):
