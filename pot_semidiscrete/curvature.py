@@ -132,9 +132,13 @@ class Curvature:
         return RESOLVED / self.n
 
     def shared(self):
-        """``E[chi_j (1 - chi_j)]``, ndarray: 0 for an atom that owns its points, and no part of others."""
+        """``E[chi_j (1 - chi_j)]``, ndarray: 0 for an atom that owns its points, and no part of others.
+
+        As if one more of the points were shared, where these are not all.
+        """
         square = self.summed(0.0 * self.mean, lambda block, near: block.colsquare())
-        return self.target.nx.to_numpy(self.mean - square / self.n).astype(float)
+        found = self.target.nx.to_numpy(self.mean - square / self.n).astype(float)
+        return found if self.step == 1 else found + 1.0 / self.n
 
     def inner(self, array):
         """An array as the weights are."""

@@ -14,9 +14,9 @@ from .kernels import sweep
 FEW_POINTS = 0.02  # that an atom lacks, or has too many: less is left to others, or rounding
 FAR = 4.0  # in units of reg, the way that its own curvature makes of that: beyond, it is no guide
 MOST = 8  # atoms at a time, the worst ones
-ROUNDS = 3
+ROUNDS, NEAR = 3, 0.1  # at most, and in units of reg, where another would move nothing
 DEEP = 40.0  # logarithm of odds beyond which a point is an atom's, or is not
-HALVINGS = 60
+HALVINGS = 40
 
 
 def across_gaps(sample, potential, marginal, reg, shared):
@@ -53,11 +53,14 @@ def across_gaps(sample, potential, marginal, reg, shared):
     logs = np.column_stack([scores, nx.to_numpy(transform) / -reg]).astype(float)
     moved = np.zeros(len(b))
     for _ in range(ROUNDS):
+        before = moved.copy()
         for k, atom in enumerate(worst):
             odds = logs[:, k] - logsumexp(np.delete(logs, k, axis=1), axis=1)
             shift = shift_to(np.sort(odds), n * b[atom])
             logs[:, k] += shift
             moved[atom] += shift
+        if np.abs(moved - before).max() < NEAR:
+            break
     return potential + reg * nx.from_numpy(moved, type_as=potential)
 
 

@@ -38,6 +38,7 @@ CLOSE = 0.01  # of the statistical error, on the way to reg = 0, at the width of
 MISFIT = 0.25  # ... and below, until the squared error of masses is that share of n_atoms / n ...
 PATIENCE, PROGRESS = 4, 0.75  # ... or, after so many levels, still more than that share of what it was
 TRACED = 4  # times as many points as for a step, for the trace at the width of a cell
+SEEN = 2.0  # points for each atom: with fewer, most own what they see
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
 
@@ -126,6 +127,8 @@ def _improve(sample, potential, reg, enough, measured):
 def _beyond_gaps(sample, found, enough):
     """Potential, with value and marginal, from where to go on with atoms that are cut off; or None."""
     n, n_atoms, reg = sample.x.shape[0], sample.target.weights.shape[0], found.reg
+    if n < SEEN * n_atoms:
+        return None
     shared = found.curvature.shared()
     potential = across_gaps(sample, found.potential, found.marginal, reg, shared)
     if potential is None:

@@ -162,6 +162,8 @@ def test_kept_weights_measure_what_a_sweep_does(move, rows, threads, nx, monkeyp
     assert points.has_room
     points.measure(base, REG)
     kept = points.kept
+    if nx.kind == "torch":
+        assert (kept.nx is kept.outer) == (threads > 1)
     potential = base + nx.array(REG * MOVES[move] * np.ones(150))
     reached = kept.reaches(potential, REG)
     assert reached or move == "large"
@@ -240,13 +242,17 @@ def test_products_with_blocks_are_those_with_their_weights(kind, nx):
     columns, rows = rng.normal(size=(3, 150)), rng.normal(size=(3, 700))
     close = functools.partial(np.testing.assert_allclose, rtol=1e3 * nx.eps, atol=1e3 * nx.eps)
     held = lambda v: v if points.grouped else nx.array(v)
+    kept = points.kept
     for block, near in points.weights(base + nx.array(raised), REG, 3, 1):
         chi, v = nx.host(block.dense()), columns[:, near]
-        u = rows[:, : len(chi)]
+        u, mean = rows[:, : len(chi)], chi.mean(axis=0)
+        close(nx.host(block.colsquare(held(mean))), ((chi - mean) ** 2).sum(axis=0))
+        np.testing.assert_array_equal(nx.host(block.dense()), chi)  # nothing was spent
         close(nx.host(block.colsum()), chi.sum(axis=0))
         close(nx.host(block.over_atoms(held(v))), v @ chi.T)
         close(nx.host(block.over_points(held(u))), u @ chi)
-    assert (points.kept is not None) == (kind == "kept")
+    assert (kept is not None) == (kind == "kept")
+    assert points.kept is kept  # none were made anew
 
 
 def test_weights_far_from_those_kept_are_kept_anew(nx):
@@ -272,11 +278,9 @@ def test_a_part_of_quasi_random_points_is_as_even_as_all_of_them(n):
 # What Newton's method makes of them.
 
 
-@pytest.mark.parametrize("grouped", [True, False])
-def test_curvature_is_that_of_all_weights(grouped, nx, request):
-    if grouped:
-        request.getfixturevalue("small_groups")
+def test_curvature_is_that_of_all_weights(kind, nx):
     _, points, potential = problem(nx)
+    points.measure(potential - nx.array(REG * np.linspace(0.0, 5.0, 150)), REG)
     curvature = Curvature(points, potential, REG)
     chi, _, mass = full(nx, points, potential)
     vectors = np.random.default_rng(3).normal(size=(4, 150))

@@ -233,14 +233,18 @@ def expected_cost(target, x, law):
     return nx.concatenate(means, axis=0)
 
 
-@functools.cache
 def select(nx):
     """The fastest kernel for a backend."""
-    if nx.__name__ == "numpy":
+    return _select(nx.__name__)
+
+
+@functools.cache
+def _select(name):
+    if name == "numpy":
         from ._numpy import NumpyKernel
 
         return NumpyKernel
-    if nx.__name__ == "torch":
+    if name == "torch":
         from ._torch import TorchKernel
 
         return TorchKernel

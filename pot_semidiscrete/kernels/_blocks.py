@@ -78,7 +78,7 @@ class DenseBlock:
         return vectors @ self.shares
 
     def dense(self):
-        """``chi``."""
+        """``chi``, not to be changed."""
         return self.shares
 
     def less(self, mean):

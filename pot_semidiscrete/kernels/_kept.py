@@ -23,7 +23,7 @@ class KeptBlock(DenseBlock):
     inverse : array, shape (n,)
     factor : array, shape (n_atoms,)
     least : float
-        Shares times factors below are taken for that: smaller numbers are slow.
+        What shares times factors are at least in an array of `chi`: smaller numbers are slow.
     """
 
     inverse: Any
@@ -80,23 +80,29 @@ class Kept:
         self.floor, numbers = EXP_FLOOR[n_bytes], np.finfo(f"f{n_bytes}")
         # what was cut off must not count beside what is left of a row, nor beside the lightest atom
         lightest = float(self.outer.min(kernel.target.weights))
-        self.least, self.normal = math.exp(self.floor) / (numbers.eps * lightest), 100.0 * numbers.tiny
-        memory, blocks, atoms = None, [], kernel.target.atoms
-        if kernel.target.cost.factors(x[:1], atoms, 1.0, self.outer):  # a product goes where it is told
-            memory = kernel.memory(x, atoms.shape[0])
+        self.least = math.exp(self.floor) / (numbers.eps * lightest)
+        self.normal = float(100.0 * numbers.tiny)
+        self.shares, blocks = kernel.memory(x, potential.shape[0]), []
         with envelope.full_precision(self.outer, potential), envelope.no_grad(self.outer):
+            told = kernel.target.cost.factors(x[:1], kernel.target.atoms, 1.0, self.outer) is not None
             self._go(potential)
             for start in range(0, x.shape[0], rows):
-                kernel.buffer = None if memory is None else memory[start : start + rows]
-                blocks.append(kernel(x[start : start + rows]))
-                self._add(self._held(blocks[-1].shares))
+                if self.shares is not None:
+                    kernel.buffer = self.shares[start : start + rows]
+                block = kernel(x[start : start + rows])
+                if self.shares is not None and not told:  # only a product goes where it is told
+                    kernel.buffer[:] = block.shares
+                    block.shares = kernel.buffer
+                blocks.append(block)
+                self._add(self._held(block.shares))
             self._end()
+            self.parts = [self._held(block.shares) for block in blocks]
             part = lambda name: joined([getattr(block, name) for block in blocks], self.outer)
-            self.shares = self._held(part("shares") if memory is None else memory)
             # the c-transform, if the sums of the rows were 1
             self.transform = self._held(part("c_transform") - self.reg * self.outer.log(part("inverse")))
 
     def _held(self, array):
+        """An array as the backend of sums has it; and back:"""
         return array if self.nx is self.outer else self.outer.to_numpy(array)
 
     def _given(self, array):
@@ -128,8 +134,8 @@ class Kept:
         if potential is not self.at:
             with envelope.full_precision(self.outer, potential), envelope.no_grad(self.outer):
                 self._go(potential)
-                for start in range(0, self.shares.shape[0], self.rows):
-                    self._add(self.shares[start : start + self.rows])
+                for shares in self.parts:
+                    self._add(shares)
                 self._end()
         return self.told
 
@@ -144,8 +150,9 @@ class Kept:
 
     def blocks(self, step=1, first=0):
         """Weights of every `step`-th of the points from `first` on."""
-        factor = self._given(self.factor)
-        for start in range(first, self.shares.shape[0], step * self.rows):
+        if self.shares is None:
+            self.shares = joined(self.parts, self.outer)
+        inverse, factor = self._given(self.inverse), self._given(self.factor)
+        for start in range(first % step, self.shares.shape[0], step * self.rows):
             some = slice(start, start + step * self.rows, step)
-            facts = (self._given(array[some]) for array in (self.shares, self.inverse))
-            yield KeptBlock(*facts, factor, self.normal, self.outer)
+            yield KeptBlock(self.shares[some], inverse[some], factor, self.normal, self.outer)
