@@ -132,13 +132,9 @@ class Curvature:
         return RESOLVED / self.n
 
     def shared(self):
-        """``E[chi_j (1 - chi_j)]``, ndarray: 0 for an atom that owns its points, and no part of others.
-
-        As if one more of the points were shared, where these are not all.
-        """
+        """``E[chi_j (1 - chi_j)]``, ndarray: 0 for an atom that owns its points, and no others."""
         square = self.summed(0.0 * self.mean, lambda block, near: block.colsquare())
-        found = self.target.nx.to_numpy(self.mean - square / self.n).astype(float)
-        return found if self.step == 1 else found + 1.0 / self.n
+        return self.target.nx.to_numpy(self.mean - square / self.n).astype(float)
 
     def inner(self, array):
         """An array as the weights are."""

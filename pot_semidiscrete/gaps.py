@@ -6,21 +6,27 @@ of `reg` away: no curvature tells where. With all other potentials fixed, the ma
 of logistic functions, which one sort makes easy to invert.
 """
 
+import copy
+from dataclasses import replace
+
 import numpy as np
-from scipy.special import expit, logsumexp
+from scipy.special import expit
 
-from .kernels import sweep
+from .sample import Sample
 
-FEW_POINTS = 0.02  # that an atom lacks, or has too many: less is left to others, or rounding
+CHANCE = 1.0  # deviations by chance of the points of an atom, which it lacks, or has too much, at least
+SHARED = 0.5  # of one point, that those of the curvature may share unseen, if they are not all
 FAR = 4.0  # in units of reg, the way that its own curvature makes of that: beyond, it is no guide
-MOST = 8  # atoms at a time, the worst ones
+MOST, LARGEST = 8, 2**22  # atoms at a time, the worst ones, and entries (points x atoms) of theirs
 ROUNDS, NEAR = 3, 0.1  # at most, and in units of reg, where another would move nothing
 DEEP = 40.0  # logarithm of odds beyond which a point is an atom's, or is not
-HALVINGS = 40
+HALVINGS = 60
 
 
-def across_gaps(sample, potential, marginal, reg, shared):
+def across_gaps(sample, potential, marginal, reg, curvature):
     """The potential, with atoms that are cut off moved until each has its mass; None if there are none.
+
+    Only costs that are a product are served, and up to eight atoms at a time.
 
     Parameters
     ----------
@@ -28,48 +34,79 @@ def across_gaps(sample, potential, marginal, reg, shared):
     potential, marginal : arrays, shape (n_support,)
         And what the sample measures there.
     reg : float
-    shared : ndarray, shape (n_support,)
-        ``E[chi_j (1 - chi_j)]`` there, or nearby.
+    curvature : Curvature
+        There, or nearby: it is asked first, then all points.
 
     Returns
     -------
     array, shape (n_support,)
-        Of at least the same value: one coordinate after the other is maximised.
+        Centred, of at least the same value: one coordinate after the other is maximised.
     """
     target, nx, n = sample.target, sample.target.nx, sample.x.shape[0]
     b = nx.to_numpy(target.weights).astype(float)
     lack = b - nx.to_numpy(marginal)
-    cut_off = (n * np.abs(lack) > FEW_POINTS) & (np.abs(lack) > FAR * np.abs(shared))
-    worst = np.argsort(-np.abs(lack) * cut_off)[: min(int(cut_off.sum()), MOST, len(b) - 1)]
-    if len(worst) == 0:
+    many = n * np.abs(lack) > CHANCE * np.sqrt(n * b + 1.0)
+    cut_off = lambda shared: many & (np.abs(lack) > FAR * np.abs(shared))
+    shared = curvature.shared() + (SHARED / curvature.n if curvature.step > 1 else 0.0)
+    if not cut_off(shared).any() or target.cost.factors(sample.x[:1], target.atoms, 1.0, nx) is None:
         return None
-    rest = np.setdiff1d(np.arange(len(b)), worst)
-    part = lambda atoms: (target.part(nx.from_numpy(atoms)), potential[nx.from_numpy(atoms)])
-    # logarithms of what the atoms, and all others together, would have of each point
-    few, own = part(worst)
-    scores = nx.to_numpy(own - few.cost_matrix(sample.x)) / reg + np.log(b[worst])
-    others, theirs = part(rest)
-    transform = sweep(others, sample.x, theirs, reg).c_transform
-    logs = np.column_stack([scores, nx.to_numpy(transform) / -reg]).astype(float)
+    found = cut_off(nx.to_numpy(marginal - sample.squares(potential, reg) / n))
+    n_moved = min(int(found.sum()), MOST, LARGEST // n, len(b) - 1)
+    if n_moved == 0:
+        return None
+    worst = np.argsort(-np.abs(lack) * found)[:n_moved]
     moved = np.zeros(len(b))
+    moved[worst] = _shifts(_logarithms(sample, potential, reg, worst), n * b[worst])
+    return target.centred(potential + reg * nx.from_numpy(moved, type_as=potential))
+
+
+def _logarithms(sample, potential, reg, some):
+    """Of what some atoms, and in the last row all others, have of each point, but for a factor of it."""
+    target, nx = sample.target, sample.target.nx
+    cost = copy.copy(target.cost)
+    cost.row = lambda x, nx: 0.0 * x[:, 0]  # a factor of the point: large far out, and in the way
+    rest = np.setdiff1d(np.arange(target.weights.shape[0]), some)
+    facts = lambda atoms: (
+        replace(target.part(nx.from_numpy(atoms)), cost=cost),
+        potential[nx.from_numpy(atoms)],
+    )
+    others, theirs = facts(rest)
+    others = Sample(others, sample.x)
+    few, own = facts(some)
+    double = lambda array: nx.to_numpy(array).astype(float)
+    scores = double(own - few.cost_matrix(others.x)).T / reg + double(few.log_weights)[:, None]
+    return np.concatenate([scores, double(others.transform(theirs, reg))[None, :] / -reg])
+
+
+def _shifts(logs, numbers):
+    """What to add to each row but the last, so that its shares of the columns have these sums."""
+    moved = np.zeros(len(numbers))
     for _ in range(ROUNDS):
         before = moved.copy()
-        for k, atom in enumerate(worst):
-            odds = logs[:, k] - logsumexp(np.delete(logs, k, axis=1), axis=1)
-            shift = shift_to(np.sort(odds), n * b[atom])
-            logs[:, k] += shift
-            moved[atom] += shift
+        for k, number in enumerate(numbers):
+            others = np.delete(logs, k, axis=0)
+            top = others.max(axis=0)
+            others = top + np.log(np.exp(others - top).sum(axis=0))
+            shift = shift_to(np.sort(logs[k] - others), number)
+            logs[k] += shift
+            moved[k] += shift
         if np.abs(moved - before).max() < NEAR:
             break
-    return potential + reg * nx.from_numpy(moved, type_as=potential)
+    return moved
 
 
 def shift_to(odds, number):
-    """What to add to logarithms of odds, sorted, so that the sum of probabilities is this number."""
-    low, high = -odds[-1] - DEEP, -odds[0] + DEEP
-    for _ in range(HALVINGS):
-        shift = 0.5 * (low + high)
-        first, last = np.searchsorted(odds, (-shift - DEEP, -shift + DEEP))
-        found = len(odds) - last + expit(odds[first:last] + shift).sum()
-        low, high = (shift, high) if found < number else (low, shift)
-    return 0.5 * (low + high)
+    """What to add to logarithms of odds, sorted, so that the sum of probabilities is this number.
+
+    In the middle of a gap, if it is that anywhere there.
+    """
+    ends = []
+    for goal in (number * (1.0 - 1e-9), number * (1.0 + 1e-9)):
+        low, high = -odds[-1] - DEEP, -odds[0] + DEEP
+        for _ in range(HALVINGS):
+            shift = 0.5 * (low + high)
+            first, last = np.searchsorted(odds, (-shift - DEEP, -shift + DEEP))
+            found = len(odds) - last + expit(odds[first:last] + shift).sum()
+            low, high = (shift, high) if found < goal else (low, shift)
+        ends.append(0.5 * (low + high))
+    return 0.5 * sum(ends)

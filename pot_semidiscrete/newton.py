@@ -38,6 +38,7 @@ CLOSE = 0.01  # of the statistical error, on the way to reg = 0, at the width of
 MISFIT = 0.25  # ... and below, until the squared error of masses is that share of n_atoms / n ...
 PATIENCE, PROGRESS = 4, 0.75  # ... or, after so many levels, still more than that share of what it was
 TRACED = 4  # times as many points as for a step, for the trace at the width of a cell
+CROSSINGS = 8  # of gaps, by a few atoms each time
 SEEN = 2.0  # points for each atom: with fewer, most own what they see
 UNSEEN = 0.05  # value, in units of reg / n, for which an atom may be left without mass
 
@@ -117,8 +118,10 @@ def _improve(sample, potential, reg, enough, measured):
             start, measured = found.start
             del found
             found = climb(sample, start, reg, enough, measured)
-    beyond = _beyond_gaps(sample, found, enough)
-    if beyond:
+    for _ in range(CROSSINGS):
+        beyond = _beyond_gaps(sample, found, enough)
+        if beyond is None:
+            break
         del found
         found = climb(sample, beyond[0], reg, enough, beyond[1])
     return found
@@ -129,12 +132,12 @@ def _beyond_gaps(sample, found, enough):
     n, n_atoms, reg = sample.x.shape[0], sample.target.weights.shape[0], found.reg
     if n < SEEN * n_atoms:
         return None
-    shared = found.curvature.shared()
-    potential = across_gaps(sample, found.potential, found.marginal, reg, shared)
+    potential = across_gaps(sample, found.potential, found.marginal, reg, found.curvature)
     if potential is None:
         return None
     measured = sample.measure(potential, reg)
-    worth = enough * reg * n_atoms / (2 * n)  # the points allow no less an error, as a rule
+    rounding = 2.0 ** -MANTISSA[sample.target.nx.bitsize(potential)] * abs(found.value)
+    worth = enough * reg * n_atoms / (2 * n) + rounding  # of the error that points allow, as a rule
     return (potential, measured) if measured[0] - found.value > worth else None
 
 

@@ -38,6 +38,7 @@ class Sample:
     def __init__(self, target, points):
         self.target, self.points, self.x = target, points, points
         self.grouped, self.kept, self.rows = in_groups(target, points), None, block_rows(target, points)
+        self.squared = None, None, None
         n_entries = points.shape[0] * target.weights.shape[0]
         self.has_room = n_entries <= LARGEST_KEPT and not self.grouped
         if self.grouped:
@@ -60,8 +61,18 @@ class Sample:
         return self.target.precise_value(total / n, potential), colsum / n
 
     def squares(self, potential, reg):
-        """``sum_i chi_ij^2``."""
-        return self._sums("colsquare", potential, reg)[1]
+        """``sum_i chi_ij^2``, remembered for the next call with the same potential."""
+        at, level, found = self.squared
+        if at is not potential or level != reg:
+            found = self._sums("colsquare", potential, reg)[1]
+            self.squared = potential, reg, found
+        return found
+
+    def transform(self, potential, reg):
+        """c-transform of the points `x`."""
+        parts = self._parts(potential, reg, self.rows if self.grouped else self.x.shape[0])
+        found = sweeps(self.target, parts, potential, reg, ("c_transform",))
+        return self.target.nx.concatenate([out.c_transform for _, out in found], axis=0)
 
     def weights(self, potential, reg, step=1, first=0):
         """Blocks of weights, of every `step`-th point after `first`, and the atoms of their columns."""

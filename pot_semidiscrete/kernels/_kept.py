@@ -84,13 +84,13 @@ class Kept:
         self.normal = float(100.0 * numbers.tiny)
         self.shares, blocks = kernel.memory(x, potential.shape[0]), []
         with envelope.full_precision(self.outer, potential), envelope.no_grad(self.outer):
-            told = kernel.target.cost.factors(x[:1], kernel.target.atoms, 1.0, self.outer) is not None
+            product = kernel.target.cost.factors(x[:1], kernel.target.atoms, 1.0, self.outer) is not None
             self._go(potential)
             for start in range(0, x.shape[0], rows):
                 if self.shares is not None:
                     kernel.buffer = self.shares[start : start + rows]
                 block = kernel(x[start : start + rows])
-                if self.shares is not None and not told:  # only a product goes where it is told
+                if self.shares is not None and not product:  # only a product goes where it is told
                     kernel.buffer[:] = block.shares
                     block.shares = kernel.buffer
                 blocks.append(block)
@@ -102,10 +102,11 @@ class Kept:
             self.transform = self._held(part("c_transform") - self.reg * self.outer.log(part("inverse")))
 
     def _held(self, array):
-        """An array as the backend of sums has it; and back:"""
+        """An array as the backend of sums has it."""
         return array if self.nx is self.outer else self.outer.to_numpy(array)
 
     def _given(self, array):
+        """An array of that backend as the user's has it."""
         return array if self.nx is self.outer else self.outer.from_numpy(array, type_as=self.potential)
 
     def _go(self, potential):
@@ -152,6 +153,7 @@ class Kept:
         """Weights of every `step`-th of the points from `first` on."""
         if self.shares is None:
             self.shares = joined(self.parts, self.outer)
+            self.parts = [self.shares]
         inverse, factor = self._given(self.inverse), self._given(self.factor)
         for start in range(first % step, self.shares.shape[0], step * self.rows):
             some = slice(start, start + step * self.rows, step)
