@@ -15,7 +15,7 @@ from scipy.special import expit
 from .sample import Sample
 
 CHANCE = 1.0  # deviations by chance of the points of an atom, which it lacks, or has too much, at least
-SHARED = 0.5  # of one point, that those of the curvature may share unseen, if they are not all
+SHARED = 0.5  # of one point, that those of the curvature may share unseen, if they are few
 FAR = 4.0  # in units of reg, the way that its own curvature makes of that: beyond, it is no guide
 MOST, LARGEST = 8, 2**22  # atoms at a time, the worst ones, and entries (points x atoms) of theirs
 ROUNDS, NEAR = 3, 0.1  # at most, and in units of reg, where another would move nothing
@@ -47,7 +47,7 @@ def across_gaps(sample, potential, marginal, reg, curvature):
     lack = b - nx.to_numpy(marginal)
     many = n * np.abs(lack) > CHANCE * np.sqrt(n * b + 1.0)
     cut_off = lambda shared: many & (np.abs(lack) > FAR * np.abs(shared))
-    shared = curvature.shared() + (SHARED / curvature.n if curvature.step > 1 else 0.0)
+    shared = curvature.shared() + (SHARED / curvature.n if curvature.asks else 0.0)
     if not cut_off(shared).any() or target.cost.factors(sample.x[:1], target.atoms, 1.0, nx) is None:
         return None
     found = cut_off(nx.to_numpy(marginal - sample.squares(potential, reg) / n))

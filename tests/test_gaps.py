@@ -70,6 +70,15 @@ def test_gaps_are_seen_by_all_points(nx64, monkeypatch):
     assert 400.0 * nx64.host(found.marginal)[0] == pytest.approx(3.5, abs=0.1)
 
 
+def test_gaps_are_seen_by_a_matrix_of_a_part_of_the_points(nx64, monkeypatch):
+    monkeypatch.setattr("pot_semidiscrete.gaps.CHANCE", 0.02)
+    monkeypatch.setattr("pot_semidiscrete.curvature.DENSE_WORK", 133 * 25)
+    target, points = tail(nx64)
+    found = improve(points, 0.0 * target.weights, REG)
+    assert found.curvature.step > 1
+    assert 400.0 * nx64.host(found.marginal)[0] == pytest.approx(3.5, abs=0.1)
+
+
 def test_far_points_do_not_round_the_others(nx, monkeypatch):
     """In single precision, costs of points at 500 are rounded by 20 times the regularisation."""
     monkeypatch.setattr("pot_semidiscrete.gaps.CHANCE", 0.02)
