@@ -46,9 +46,10 @@ def across_gaps(sample, potential, marginal, reg, curvature):
     b = nx.to_numpy(target.weights).astype(float)
     lack = b - nx.to_numpy(marginal)
     many = n * np.abs(lack) > CHANCE * np.sqrt(n * b + 1.0)
+    if not many.any() or target.cost.factors(sample.x[:1], target.atoms, 1.0, nx) is None:
+        return None
     cut_off = lambda shared: many & (np.abs(lack) > FAR * np.abs(shared))
-    shared = curvature.shared() + (SHARED / curvature.n if curvature.asks else 0.0)
-    if not cut_off(shared).any() or target.cost.factors(sample.x[:1], target.atoms, 1.0, nx) is None:
+    if not cut_off(curvature.shared() + (SHARED / curvature.n if curvature.asks else 0.0)).any():
         return None
     found = cut_off(nx.to_numpy(marginal - sample.squares(potential, reg) / n))
     n_moved = min(int(found.sum()), MOST, LARGEST // n, len(b) - 1)

@@ -58,21 +58,17 @@ def test_nothing_moves_where_all_masses_are_right(nx):
     assert across_gaps(points, found.potential, target.weights, REG, found.curvature) is None
 
 
-def test_gaps_are_seen_by_all_points(nx64, monkeypatch):
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"gaps.SHARED": 0.0, "curvature.DENSE": 0, "curvature.USUAL_STORE": 0},
+        {"curvature.DENSE_WORK": 133 * 25},
+    ],
+)
+def test_gaps_are_seen_by_all_points(setting, nx64, monkeypatch):
     """The curvature is of a part of them, among which there may be none near a gap, or none far out."""
-    monkeypatch.setattr("pot_semidiscrete.gaps.CHANCE", 0.02)
-    monkeypatch.setattr("pot_semidiscrete.gaps.SHARED", 0.0)
-    monkeypatch.setattr("pot_semidiscrete.curvature.DENSE", 0)
-    monkeypatch.setattr("pot_semidiscrete.curvature.USUAL_STORE", 0)
-    target, points = tail(nx64)
-    found = improve(points, 0.0 * target.weights, REG)
-    assert found.curvature.step > 1
-    assert 400.0 * nx64.host(found.marginal)[0] == pytest.approx(3.5, abs=0.1)
-
-
-def test_gaps_are_seen_by_a_matrix_of_a_part_of_the_points(nx64, monkeypatch):
-    monkeypatch.setattr("pot_semidiscrete.gaps.CHANCE", 0.02)
-    monkeypatch.setattr("pot_semidiscrete.curvature.DENSE_WORK", 133 * 25)
+    for name, value in {"gaps.CHANCE": 0.02, **setting}.items():
+        monkeypatch.setattr(f"pot_semidiscrete.{name}", value)
     target, points = tail(nx64)
     found = improve(points, 0.0 * target.weights, REG)
     assert found.curvature.step > 1
