@@ -70,8 +70,7 @@ class Sample:
 
     def transform(self, potential, reg):
         """c-transform of the points `x`."""
-        parts = self._parts(potential, reg, self.rows if self.grouped else self.x.shape[0])
-        found = sweeps(self.target, parts, potential, reg, ("c_transform",))
+        found = sweeps(self.target, self._parts(potential, reg), potential, reg, ("c_transform",))
         return self.target.nx.concatenate([out.c_transform for _, out in found], axis=0)
 
     def weights(self, potential, reg, step=1, first=0):
@@ -81,8 +80,7 @@ class Sample:
         if kept is not None:
             yield from ((block, ALL) for block in kept.blocks(step, first))
             return
-        rows = self.rows if self.grouped else self.rows * step
-        parts = self._parts(potential, reg, rows, step, first)
+        parts = self._parts(potential, reg, self.rows * step, step, first)
         for atoms, out in sweeps(self.target, parts, potential, reg, ("weights",)):
             chi = self.target.nx.to_numpy(out.weights) if self.grouped else out.weights
             yield dense_block(chi), atoms
@@ -98,8 +96,7 @@ class Sample:
             return kept.sums(name)
         nx = self.target.nx
         total, sums = 0.0, np.zeros(self.target.weights.shape[0])
-        rows = self.rows if self.grouped else self.x.shape[0]
-        parts = self._parts(potential, reg, rows)
+        parts = self._parts(potential, reg)
         for atoms, out in sweeps(self.target, parts, potential, reg, ("c_transform", name)):
             total += np.sum(nx.to_numpy(out.c_transform), dtype=float)
             sums[atoms] += nx.to_numpy(getattr(out, name))
@@ -114,8 +111,9 @@ class Sample:
             self.kept = keep(self.target, self.x, potential, reg, self.rows)
         return self.kept if self.kept.reaches(potential, reg) else None
 
-    def _parts(self, potential, reg, rows, step=1, first=0):
-        """Points, every `step`-th after `first`, and atoms to take of each block."""
+    def _parts(self, potential, reg, rows=None, step=1, first=0):
+        """Every `step`-th point after `first` of each group, of so many rows, or of all, and atoms."""
+        rows = self.rows if self.grouped else rows or self.x.shape[0]
         near = self._near(potential, reg) if self.grouped and reg > 0 else None
         for k, start in enumerate(range(0, self.x.shape[0], rows)):
             part = self.x[start + (first - start) % step : start + rows : step]
