@@ -1,5 +1,6 @@
 """The dual algebra at a given potential: identities, exact to rounding."""
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -14,6 +15,17 @@ from pot_semidiscrete.kernels import _inplace
 from tests.backends import counted
 
 METRICS = (None, "sqeuclidean", "euclidean", "minkowski", "cityblock", "cosine", "correlation")
+OUTPUTS = (
+    "c_transform",
+    "colsum",
+    "groupsum",
+    "colsquare",
+    "gradient",
+    "map",
+    "average",
+    "linear",
+    "weights",
+)
 FUNCTIONS = (
     "semidiscrete_c_transform",
     "semidiscrete_atom_weights",
@@ -109,6 +121,25 @@ def test_passes_over_pieces_of_a_block_do_not_show(name, problem, nx64, monkeypa
     assert len(list(limits)) < 100 or not nx64.in_groups
 
 
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+def test_an_output_does_not_depend_on_what_else_is_asked_for(reg, nx, problem, monkeypatch):
+    monkeypatch.setattr(kernels, "block_rows", lambda target, x: 7)
+    target = build_target(nx.array(problem["X_target"]), nx.array(problem["a_target"]))
+    x, psi = target.local(nx.array(problem["X_source"])), nx.array(problem["semi_dual_potential"])
+    members = nx.array(np.eye(2)[np.arange(17) % 2])
+
+    def outputs(*want):
+        out = kernels.sweep(target, x, psi, reg, want, values=psi, members=members)
+        return [nx.host(getattr(out, name)) for name in want]
+
+    alone = {name: outputs(name)[0] for name in OUTPUTS}
+    for want in itertools.product(OUTPUTS, repeat=2):
+        for name, found in zip(want, outputs(*want), strict=True):
+            np.testing.assert_allclose(
+                found, alone[name], rtol=50 * nx.eps, atol=50 * nx.eps, err_msg=f"{name} of {want}"
+            )
+
+
 @pytest.fixture
 def in_place(nx):
     """A backend of which arrays are changed in place."""
@@ -126,32 +157,21 @@ def test_guessed_tops_do_not_show(metric, scale, level, in_place, rng, monkeypat
     kernel, potential = kernels.select(target.nx), nx.array(0.1 * scale * rng.normal(size=100))
     arguments = (target, target.local(nx.array(x)), potential, reg)
     members = nx.array(np.eye(2)[np.arange(200) % 2])
-    want = (
-        "c_transform",
-        "colsum",
-        "groupsum",
-        "colsquare",
-        "gradient",
-        "map",
-        "average",
-        "linear",
-        "weights",
-    )
 
-    def found(name):  # one by one, for the squares spend the shares
+    def found(name):
         return nx.host(
             getattr(kernels.sweep(*arguments, (name,), values=potential, members=members), name)
         )
 
-    expected = {name: found(name) for name in want}
+    expected = {name: found(name) for name in OUTPUTS}
     monkeypatch.setattr(_inplace, "LEAST_COLUMNS", 1)
     monkeypatch.setattr(_inplace, "LIKELY", np.inf)
     monkeypatch.setattr(kernels, "block_rows", lambda target, x: 7)
     guessed, redone = (counted(monkeypatch, kernel, name) for name in ("guessed", "normal"))
     rounded = nx.eps * max(20.0 / level, 1.0 / reg)  # cosines are products of about 1, in units of reg
-    for name in want:
+    for name in OUTPUTS:
         np.testing.assert_allclose(found(name), expected[name], rtol=1e3 * nx.eps, atol=rounded)
-    assert len(guessed) == len(want) * 29
+    assert len(guessed) == len(OUTPUTS) * 29
     assert any(block is None for block in guessed) == (level <= 0.01)  # given up
     assert bool(redone) == (level < 0.1)
 

@@ -67,13 +67,14 @@ _REDUCTIONS = {
     "c_transform": lambda target, x, block, *_: block.c_transform,
     "colsum": lambda target, x, block, *_: block.colsum(),
     "groupsum": lambda target, x, block, members, *_: block.groupsum(members),
-    "colsquare": lambda target, x, block, *_: block.colsquare(),
     "gradient": lambda target, x, block, *_: target.cost.pullback(x, target.atoms, block, target.nx),
     "map": lambda target, x, block, *_: block.average(target.atoms),
     "average": lambda target, x, block, members, values: block.average(values[:, None])[:, 0],
     "linear": _linear,
     "weights": lambda target, x, block, *_: block.dense(),
+    "colsquare": lambda target, x, block, *_: block.colsquare(),  # the last: it spends the block
 }
+_ORDER = list(_REDUCTIONS)
 _SUMS = ("colsum", "groupsum", "colsquare")
 
 
@@ -99,7 +100,7 @@ def sweep(
     potential : array, shape (n_support,)
     reg : float
     want : sequence of str
-        Names of the fields of :class:`Sweep` to fill.
+        Names of the fields of :class:`Sweep` to fill, in any order.
     values : array, shape (n_support,), optional
         What ``"average"`` is the average of.
     members : array, shape (n, n_groups), optional
@@ -147,6 +148,7 @@ def sweeps(target, parts, potential, reg, want):
 
 def _sweep(kernel, x, want, values=None, members=None, cross=None, guard=lambda function: function):
     target, nx = kernel.target, kernel.nx
+    want = sorted(set(want), key=_ORDER.index)
 
     @guard
     def reduce(rows, cross, members, prepared):
