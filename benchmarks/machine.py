@@ -1,11 +1,13 @@
 """What benchmarks share: arguments, threads, and facts about the machine for their record."""
 
 import argparse
+import ctypes
 import importlib.metadata
 import json
 import math
 import os
 import platform
+import sys
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -62,6 +64,21 @@ def facts():
         "python": platform.python_version(),
         **versions,
     }
+
+
+def peak(call):
+    """What a call returns, and the bytes it adds to the resident memory, at most (Linux; else nan)."""
+    if sys.platform != "linux":
+        return call(), math.nan
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    except (AttributeError, OSError):  # another C library, or a container that forbids it
+        return call(), math.nan
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    found = call()
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return found, int(status["VmHWM"].split()[0]) * 1024 - before
 
 
 def finite(value):

@@ -28,17 +28,14 @@ package makes them when they are asked for (at once, and that is in its time, wh
 more than 2**23 numbers until then).
 """
 
-import ctypes
 import dataclasses
 import functools
 import importlib.util
 import json
 import math
-import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import ot
@@ -325,12 +322,7 @@ def peak(name, solver, n_samples):
     factory(small, 512)(0)
     torch.ones(1000, 64) @ torch.ones(64, 5000)
     run = factory(problem, n_samples)
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    run(0)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) * 1024 - before
+    return machine.peak(lambda: run(0))[1]
 
 
 def memory(name, solver, n_samples):

@@ -18,12 +18,15 @@ LEAST = {
     "kernels": "--rounds 1",
     "network": "--seeds 0 --steps 4",
     "quasi": "--seeds 2 --samples 512",
+    "scaling": "--n-atoms 50 100 --dimensions 2 --targets normal heavy --solvers ours POT "
+    "--chi2 0.2 --samples-of-the-million 512",
     "solver": "--seeds 2 --samples 512 --problems normal_line --solvers ours POT",
 }
 SMALLER = {
     "kernels": {"CASES": [(32, 500, 64, 0.01)]},
     "network": {"STILL": {"n_atoms": 50, "dimension": 2, "share": 0.05, "n_steps": 2}},
     "quasi": {"NAMES": ("normal_line",), "DIMENSIONS": ()},
+    "scaling": {"BLOCK": 2**14, "MILLION": 100},
     "solver": {"GOAL_SAMPLES": 2048, "UNREGULARISED": ()},
 }
 
@@ -75,6 +78,33 @@ def test_benchmark_of_training_compares_its_recipes(mnist, monkeypatch, tmp_path
     found = json.loads(path.read_text())
     assert set(found["medians"]) == set(module.RECIPES)
     assert all(row["steps"] > 0 and row["value"][0] < row["value"][1] for row in found["rows"])
+
+
+def test_scaling_measures_the_error_of_what_stops_by_itself(mnist, monkeypatch, tmp_path):
+    module, path = importlib.import_module("benchmarks.scaling"), tmp_path / "results.json"
+    monkeypatch.setattr(module, "BLOCK", 2**14)
+    options = f"--n-atoms 100 --targets images --solvers ours --chi2 0.05 --mnist {mnist} --json {path}"
+    run(module, monkeypatch, options.split())
+    (row,) = json.loads(path.read_text())["rows"]
+    assert row["reached"]
+    assert row["measured_chi2"] <= 0.05 + 3.0 * row["measured_stderr"]
+    assert row["chi2_at_zero"] > 0.05
+    assert 0.0 < row["measured_n_eff"] < 100.0
+
+
+def test_error_that_scaling_measures_is_that_of_an_integral(monkeypatch):
+    from benchmarks import references, scaling
+
+    monkeypatch.setattr(scaling, "BLOCK", 2**16)
+    problem = scaling.build("heavy", scaling.rows("heavy", 200, 2), scaling.law(2))
+    potential = 0.1 * problem.atoms[:, 0].astype(float)
+    found = scaling.measured(problem, potential, 0.1)
+    nodes = scaling.problems.normal_nodes(300, 2)
+    facts = (nodes, problem.atoms.astype(float), problem.weights, problem.reg)
+    marginal = references.semi_dual(*facts, potential)[1]
+    exact = ((marginal - problem.weights) ** 2 / problem.weights).sum()
+    assert found.stderr <= 0.1 * max(0.1, found.chi2)
+    assert abs(found.chi2 - exact) < 4.0 * found.stderr
 
 
 def test_gallery_keeps_what_an_example_prints_and_draws(mnist, monkeypatch, tmp_path, capsys):
