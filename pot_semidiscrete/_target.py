@@ -13,6 +13,7 @@ from .kernels import stride
 
 FEW, EVERY = 512, 9  # atoms that stand for all, about, and one of so many at least ...
 OTHERS = 64  # ... and how many are asked for how far off those are
+HASHED = 1024  # points at once, so that their hashes are made in the cache
 LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: the floor of the weights in a step
 
 
@@ -23,18 +24,22 @@ class Target:
     Attributes
     ----------
     atoms : array, shape (n_support, d)
-        Atoms of positive weight, less `center`.
+        Atoms of positive weight, less `center`; those at one place are one (:attr:`distinct`).
     weights : array, shape (n_support,)
         Their weights ``b``, of sum 1.
     center : array, shape (d,) or None
         What was subtracted, if the cost is translation invariant: the expanded square
         ``|x|^2 - 2 <x, y> + |y|^2`` cancels badly in float32 far from the origin.
     support : array of int or None
-        Indices of the atoms kept; None if all are.
+        Indices of the atoms kept, the first of those at a place; None if all are.
     n_atoms : int
         Number of atoms the user gave.
     cost : Cost
     nx : ot.backend.Backend
+    place : ndarray of int, shape (n_atoms,), or None
+        Entry of `atoms` of each atom that the user gave, ``n_support`` if its weight is 0.
+    share : ndarray, shape (n_atoms,), or None
+        Share of each of them in the weight of that entry; None if no atoms were merged.
     """
 
     atoms: Any
@@ -44,6 +49,8 @@ class Target:
     n_atoms: int
     cost: Cost
     nx: Any
+    place: Any = None
+    share: Any = None
 
     @functools.cached_property
     def log_weights(self):
@@ -118,14 +125,69 @@ class Target:
         """A vector (or the columns of a matrix) over all atoms, 0 where the weight is 0."""
         if self.support is None:
             return v
-        nx = self.nx
-        # column k of the support is entry position[k]; the appended zero stands for all others
-        position = np.full(self.n_atoms, v.shape[axis])
-        position[nx.to_numpy(self.support)] = np.arange(v.shape[axis])
-        zero = 0.0 * (v[:1] if axis == 0 else v[:, :1])
+        nx, index = self.nx, self.nx.from_numpy(self.place)
+        zero = 0.0 * (v[:1] if axis == 0 else v[:, :1])  # stands for all atoms of weight 0
         padded = nx.concatenate([v, zero], axis=axis)
-        index = nx.from_numpy(position)
         return padded[index] if axis == 0 else padded[:, index]
+
+    @property
+    def distinct(self):
+        """The same measure, atoms at one place being one, whose weight is the sum of theirs."""
+        if is_traced(self.atoms):
+            return self
+        nx, (first, place) = self.nx, _places(self.nx.to_numpy(self.atoms))
+        if len(first) == len(place):
+            return self
+        weights, where = nx.to_numpy(self.weights).astype(float), _index(first, self.atoms, nx)
+        total, user = np.bincount(place, weights), np.arange(self.n_atoms)
+        user = user if self.place is None else self.place
+        return replace(
+            self,
+            atoms=self.atoms[where],
+            weights=nx.from_numpy(total, type_as=self.weights),
+            support=where if self.support is None else self.support[where],
+            place=np.append(place, len(first))[user],
+            share=np.append(weights / total[place], 0.0)[user],
+        )
+
+    def share_out(self, masses, axis=0):
+        """Masses of all atoms: of those at one place, in proportion to their weights."""
+        masses = self.expand(masses, axis)
+        return masses if self.share is None else masses * self.nx.from_numpy(self.share, type_as=masses)
+
+    def collect(self, masses):
+        """Masses at the support, from those of all atoms."""
+        if self.share is None:
+            return self.compress(masses)
+        total = np.bincount(self.place, self.nx.to_numpy(masses), self.atoms.shape[0] + 1)[:-1]
+        return self.nx.from_numpy(total, type_as=masses)
+
+    def merge(self, potential, reg):
+        r"""Potential at the support whose c-transform is that of a user's potential.
+
+        It is :math:`\lambda \log \sum_k (b_k / b) \exp(\psi_k / \lambda)` over the atoms at a place, b
+        the weight of all of them, or the largest of theirs at ``reg = 0``; mostly they are the same.
+        """
+        if self.share is None:
+            return self.compress(potential)
+        place, psi = self.place, self.nx.to_numpy(potential).astype(float)
+        top = np.full(self.atoms.shape[0] + 1, -np.inf)
+        np.maximum.at(top, place, psi)
+        if reg > 0:
+            sums = np.bincount(place, self.share * np.exp((psi - top[place]) / reg), len(top))
+            top[:-1] += reg * np.log(sums[:-1])
+        return self.nx.from_numpy(top[:-1], type_as=potential)
+
+    def rows(self, index, random):
+        """Rows of the user's atoms; of those at one place, one is drawn in proportion to its weight."""
+        if self.share is None:
+            return index if self.support is None else self.support[index]
+        host, order = self.nx.to_numpy, np.argsort(self.place, kind="stable")
+        place, edges = self.place[order], np.append(0.0, np.cumsum(self.share[order]))
+        start, end = (np.searchsorted(place, host(index), side) for side in ("left", "right"))
+        level = edges[start] + host(random.uniform(len(start), 1))[:, 0] * (edges[end] - edges[start])
+        row = np.clip(np.searchsorted(edges, level, "right") - 1, start, end - 1)
+        return _index(order[row], self.atoms, self.nx)
 
     def centred(self, potential):
         """The potential of the class ``psi + const`` with ``<b, psi> = 0``."""
@@ -147,33 +209,57 @@ class Target:
         return float(mean + np.sum(self.nx.to_numpy(self.weights * potential), dtype=float))
 
 
-def build_target(X_target, a_target=None, metric=None):
-    """Check the user's target and build the :class:`Target`."""
+def build_target(X_target, a_target=None, metric=None, *, merge=True):
+    """Check the user's target and build the :class:`Target`.
+
+    Atoms at one place are merged, for solvers: at ``reg = 0`` they would tie at each point, and one of
+    them get all of their mass. With ``merge=False`` they are left as they are, and the target in the
+    graph of the user's arrays: what is asked for at a given potential is right for copies, too.
+    """
     X_target, nx = check_points("X_target", X_target)
     with full_precision(nx, X_target):
-        return _build(X_target, nx, a_target, metric)
+        target = _build(X_target, nx, a_target, metric)
+        return target.detached.distinct if merge else target
 
 
 def _build(X_target, nx, a_target, metric):
     cost = resolve_metric(metric, nx)
     weights = check_weights(a_target, X_target, nx)
-    atoms, support = X_target, None
+    atoms, support, place = X_target, None, None
     if not is_traced(weights):
         positive = nx.to_numpy(nx.detach(weights)) > 0
         if not positive.all():
             support = _index(np.flatnonzero(positive), X_target, nx)
+            place = np.where(positive, np.cumsum(positive) - 1, positive.sum())
             atoms, weights = atoms[support], weights[support]
     center = None
     if cost.translation_invariant:
         # any constant will do: the cost does not see it, so it stays out of the graph
         center = nx.detach(nx.dot(weights, atoms))
         atoms = atoms - center
-    return Target(atoms, weights, center, support, X_target.shape[0], cost, nx)
+    return Target(atoms, weights, center, support, X_target.shape[0], cost, nx, place)
+
+
+def _places(points):
+    """Index of the first of the points at each place, and the place of each point."""
+    points = np.ascontiguousarray(points + 0.0)  # -0 becomes 0
+    words = points.view(np.uint16)
+    key = 2 * np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64) + 1
+    starts = range(0, len(points), HASHED)
+    hashes = np.concatenate([words[k : k + HASHED].astype(np.uint64) @ key for k in starts])
+    _, first, place = np.unique(hashes, return_index=True, return_inverse=True)
+    if (points[first[place]] != points).any():  # numbers are sorted ten times as fast as points
+        _, first, place = np.unique(points, axis=0, return_index=True, return_inverse=True)
+        place = place.ravel()  # NumPy 2.0 gives it two axes
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[place]
 
 
 def fingerprint(target):
-    """One number for each atom and one for the centre, by which a file knows its target."""
+    """A number for each atom of positive weight and one for the centre: so a file knows its target."""
     atoms = target.nx.to_numpy(target.nx.detach(target.atoms)).astype(float)
+    if target.share is not None:  # as if they had not been merged
+        atoms = atoms[target.place[target.share > 0]]
     center = 0.0 if target.center is None else target.nx.to_numpy(target.center).astype(float)
     points = np.vstack([atoms, np.zeros(atoms.shape[1]) + center])
     return points @ np.cos(1.0 + np.arange(atoms.shape[1]))
@@ -199,16 +285,16 @@ def check_reg(reg, target):
     return reg
 
 
-def check_potential(name, potential, target):
+def check_potential(name, potential, target, reg=0.0):
     """Check a user's potential and compress it to the support."""
-    return target.compress(check_vector(name, potential, target.template, target.nx))
+    return target.merge(check_vector(name, potential, target.template, target.nx), reg)
 
 
-def check_init_potential(potential, target):
+def check_init_potential(potential, target, reg=0.0):
     """Check a potential to start from, None included, and cut it from any graph."""
     if potential is None:
         return None
-    return target.nx.detach(check_potential("init_potential", potential, target))
+    return target.nx.detach(check_potential("init_potential", potential, target, reg))
 
 
 def _index(index, X_target, nx):

@@ -6,7 +6,7 @@ them that it might as well. All thresholds are free of units, so that the scale 
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csgraph, csr_array
@@ -198,14 +198,14 @@ def gradient_diagnostics(X_target, X_source, semi_dual_potential, a_target=None,
     target = build_target(X_target, a_target, metric).detached
     reg = check_reg(reg, target)
     X_source, nx = check_points("X_source", X_source, like=target.atoms)
-    potential = check_potential("semi_dual_potential", semi_dual_potential, target)
+    potential = check_potential("semi_dual_potential", semi_dual_potential, target, reg)
     return diagnose(target, target.local(nx.detach(X_source)), nx.detach(potential), reg)
 
 
 def diagnose(target, x, potential, reg):
-    """:func:`gradient_diagnostics` of a built target and points in its coordinates."""
+    """:func:`gradient_diagnostics` of a built target, of which no two atoms are at one place."""
     with envelope.full_precision(target.nx, x), envelope.no_grad(target.nx):
-        return _diagnose(*_merged(target, potential, reg), x, reg)
+        return _diagnose(target, potential, x, reg)
 
 
 def _diagnose(target, potential, x, reg):
@@ -510,24 +510,6 @@ def _second_derivative(target, x, chi, v, reg):
     unit = unit_curvature(target) * spread_of(target) + 1e-30
     spread = pullback(x, chi * (1.0 + (slope - mean) / unit)) - pullback(x, chi)
     return (pullback(x + h * v, chi) - pullback(x - h * v, chi)) / (2.0 * h) - unit / reg * spread
-
-
-def _merged(target, potential, reg):
-    """The target with one atom at each place: two at one place tie, and it does not matter."""
-    nx = target.nx
-    atoms = nx.to_numpy(target.atoms) + 0.0
-    _, index, place = np.unique(atoms, axis=0, return_index=True, return_inverse=True)
-    if len(index) == len(atoms):
-        return target, potential
-    place, b = place.ravel(), nx.to_numpy(target.weights).astype(float)
-    psi, top = nx.to_numpy(potential).astype(float), np.full(len(index), -math.inf)
-    np.maximum.at(top, place, psi)
-    total = np.bincount(place, b)
-    if reg > 0:
-        top = top + reg * np.log(np.bincount(place, b * np.exp((psi - top[place]) / reg)) / total)
-    like = lambda a: nx.from_numpy(a, type_as=potential)
-    where = _index(index, target.atoms, nx)
-    return replace(target, atoms=target.atoms[where], weights=like(total)), like(top)
 
 
 def rounding_unit(target):

@@ -11,7 +11,7 @@ _ROWS_OF_COST_SCALE = 4096
 
 def _problem(X_target, X_source, semi_dual_potential, a_target, metric, reg):
     """Check the arguments that all functions here share."""
-    target = build_target(X_target, a_target, metric)
+    target = build_target(X_target, a_target, metric, merge=False)
     reg = check_reg(reg, target)
     X_source, _ = check_points("X_source", X_source, like=target.atoms)
     potential = check_potential("semi_dual_potential", semi_dual_potential, target)
@@ -33,7 +33,7 @@ def field(name, target, x, potential, reg):
     out = sweep(target, target.local(x), potential, reg, (name,), differentiable=tracked)
     values = getattr(out, name)
     if name == "weights":
-        return target.expand(values, axis=1)
+        return target.share_out(values, axis=1)
     return values + target.center if name == "map" and target.center is not None else values
 
 
@@ -342,7 +342,7 @@ def cost_scale(X_target, a_target=None, metric=None):
     >>> cost_scale(np.array([[0.0], [1.0]]))
     0.5
     """
-    return scale_of(build_target(X_target, a_target, metric).detached)
+    return scale_of(build_target(X_target, a_target, metric, merge=False).detached)
 
 
 def scale_of(target):

@@ -97,7 +97,7 @@ def generator_gradient(
     array([2.])
     """
     check_callable("generator", generator, "(theta, z) -> points")
-    target = build_target(X_target, a_target, metric).detached
+    target = build_target(X_target, a_target, metric, merge=False).detached
     reg = check_reg(reg, target)
     potential = check_potential("semi_dual_potential", semi_dual_potential, target)
     return gradient_at(generator, theta, z, target, target.nx.detach(potential), reg, vjp)
@@ -253,7 +253,7 @@ def train_parameters(
         check_callable("callback", callback, "(step, theta, loss)")
     target = build_target(X_target, a_target, metric).detached
     reg = check_reg(reg, target)
-    init_potential = check_init_potential(init_potential, target)
+    init_potential = check_init_potential(init_potential, target, reg)
     adam = Adam(theta, learning_rate, target.nx)
     run = ParameterRun(generator, adam, latent_sampler, target, vjp, reg, dual_steps, batch_size)
     bar = Progress(verbose, n_steps, "train_parameters")

@@ -49,6 +49,9 @@ class SemiDiscreteResult(OTResult):
     :class:`ot.utils.OTResult` that make no sense for a continuous source raise
     :class:`AttributeError`, so that ``hasattr`` is False.
 
+    Atoms at one place are solved for as one: each has its potential, and of its mass, of assignment
+    weights and of pairs a part in proportion to its own weight.
+
     Attributes
     ----------
     potential_b, potential : array, shape (n_atoms,)
@@ -135,7 +138,7 @@ class SemiDiscreteResult(OTResult):
     def marginal_b(self):
         """Mass that the plan of the potential gives to each atom."""
         marginal = self._estimates.evaluation.marginal
-        return None if marginal is None else self._target.expand(marginal)
+        return None if marginal is None else self._target.share_out(marginal)
 
     @property
     def chi2(self):
@@ -191,7 +194,8 @@ class SemiDiscreteResult(OTResult):
         x : array, shape (n, d)
             Source points.
         random_state : None, int or generator
-            Randomness of the draw; at ``reg = 0`` there is none, the cell decides.
+            Randomness of the draw; at ``reg = 0`` the cell decides, and it only draws one of several
+            atoms at one place.
 
         Returns
         -------
@@ -215,7 +219,7 @@ class SemiDiscreteResult(OTResult):
                 chi = nx.where(above, nx.ones(1, type_as=chi), nx.zeros(1, type_as=chi))
             parts.append(nx.argmax(chi, axis=1))
         index = nx.concatenate(parts, axis=0)
-        return index if target.support is None else target.support[index]
+        return target.rows(index, random)
 
     def diagnose(self, x):
         """Tell whether the generator gradient exists: :func:`gradient_diagnostics`.
@@ -252,7 +256,7 @@ class SemiDiscreteResult(OTResult):
         arrays = {
             "meta": np.array(json.dumps(meta)),
             "potential": host(self.potential_b),
-            "weights": host(target.expand(target.weights)),
+            "weights": host(target.share_out(target.weights)),
             "fingerprint": fingerprint(target),
         }
         marginal = self.marginal_b
@@ -308,7 +312,7 @@ class SemiDiscreteResult(OTResult):
 
         marginal = like(stored.get("marginal"))
         evaluation = Evaluation(
-            marginal=None if marginal is None else target.compress(marginal),
+            marginal=None if marginal is None else target.collect(marginal),
             **{name: like(meta[name]) for name in _SCALARS},
             **{name: meta[name] for name in _FLOATS},
         )
@@ -316,7 +320,7 @@ class SemiDiscreteResult(OTResult):
         certificate = None if interval is None else tuple(interval), suboptimality
         return cls(
             target.detached,
-            target.compress(like(stored["potential"])),
+            target.merge(like(stored["potential"]), meta["reg"]),
             estimates=Estimates(evaluation, certificate),
             log={name[4:]: v for name, v in stored.items() if name.startswith("log_")},
             **{name: meta[name] for name in _FACTS},

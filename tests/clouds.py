@@ -12,7 +12,8 @@ REG = 0.1
 
 
 def build(nx, atoms, weights=None, metric=None):
-    return build_target(nx.array(atoms), None if weights is None else nx.array(weights), metric).detached
+    weights = None if weights is None else nx.array(weights)
+    return build_target(nx.array(atoms), weights, metric, merge=False).detached
 
 
 def cloud(nx, n_atoms=30, n=1500, weights=None, d=2, seed=0):

@@ -180,7 +180,7 @@ def test_a_guess_that_is_too_low_is_made_again(in_place, monkeypatch):
     nx, N = in_place, 100
     atoms = np.zeros((N, 1))
     atoms[1, 0] = 40.0  # not one of the few
-    target = build_target(nx.array(atoms))
+    target = build_target(nx.array(atoms), merge=False)
     monkeypatch.setattr(_inplace, "LEAST_COLUMNS", 1)
     monkeypatch.setattr(_inplace, "LIKELY", np.inf)
     x = np.zeros((200, 1))

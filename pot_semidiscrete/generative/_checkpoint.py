@@ -70,8 +70,9 @@ def read(path):
 def problem_of(loss):
     """What a checkpoint must agree on about data and potential."""
     target = loss.target
+    weights = target.share_out(target.weights)
     return {
-        "a_target": target.weights.cpu().double(),
+        "a_target": weights[weights > 0].cpu().double(),
         "target": torch.as_tensor(fingerprint(target)),
         "metric": target.cost.name,
         "reg": loss.reg,

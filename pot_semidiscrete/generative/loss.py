@@ -47,7 +47,7 @@ def self_target(x, metric, reg):
 
     By the symmetric iteration ``phi <- (phi + phi^{c,reg}) / 2`` (Feydy et al., 2019).
     """
-    target = build_target(x.detach(), metric=metric)
+    target = build_target(x.detach(), metric=metric, merge=False)
     points, potential = target.atoms, 0.0 * target.weights
     for _ in range(SELF_STEPS):
         potential = (potential + sweep(target, points, potential, reg).c_transform) / 2.0
@@ -65,7 +65,8 @@ class SemiDiscreteLoss(nn.Module):
     Parameters
     ----------
     X_target : tensor, shape (n_atoms, ...)
-        Data; points of any shape, flattened. Kept by the module, but not in its ``state_dict``.
+        Data; points of any shape, flattened. Kept by the module, but not in its ``state_dict``. Copies
+        of a point count as one, of the sum of their weights, and have one potential.
     a_target : tensor, shape (n_atoms,), optional
         Weights, non-negative, of sum 1. Uniform by default.
     metric : str or callable, optional
@@ -372,7 +373,7 @@ class SemiDiscreteLoss(nn.Module):
         check_callable("sampler", sampler, "n -> points")
         if callback is not None:
             check_callable("callback", callback, "of the state")
-        init_potential = check_init_potential(init_potential, self.target)
+        init_potential = check_init_potential(init_potential, self.target, self.reg)
         tol = check_real("tol", tol)
         result = solve_target(
             self.target,
