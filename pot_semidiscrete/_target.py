@@ -8,11 +8,11 @@ import numpy as np
 
 from ._validation import check_points, check_real, check_vector, check_weights, is_traced
 from .costs import Cost, resolve_metric
-from .envelope import full_precision
+from .envelope import full_precision, no_grad
 from .kernels import stride
 
 FEW, EVERY = 512, 9  # atoms that stand for all, about, and one of so many at least ...
-OTHERS = 64  # ... and how many are asked for how far off those are
+OTHERS = 64  # ... and how many are asked for how far off those, or each other, are
 HASHED = 1024  # points at once, so that their hashes are made in the cache
 LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: the floor of the weights in a step
 
@@ -80,6 +80,14 @@ class Target:
         few = self.part(slice(None, None, every))
         others = self.atoms[every // 2 :: FEW // OTHERS * every]
         return float(nx.max(nx.min(few.cost_matrix(others), axis=1)))
+
+    @functools.cached_property
+    def rounding(self):
+        """Of a cost: that of the median between some of the atoms, which outliers do not move."""
+        nx, some = self.nx, self.detached.part(slice(None, None, stride(self.weights.shape[0], OTHERS)))
+        with no_grad(nx):
+            costs = some.cost_matrix(some.atoms)
+        return 0.0 if is_traced(costs) else rounding_unit(self) * np.median(np.abs(nx.to_numpy(costs)))
 
     @functools.cached_property
     def detached(self):
@@ -274,8 +282,14 @@ def same_fingerprint(expected, received):
 
 
 def check_reg(reg, target):
-    """Check a regularisation that costs can be divided by in the dtype of the target."""
+    """Check a regularisation that costs can be divided by, and take 0 for what is as good as 0.
+
+    That is what is below the rounding of a cost (:attr:`Target.rounding`): the dtype does not have the
+    differences that it would tell apart. Results have the `reg` that was used.
+    """
     reg = check_real("reg", reg)
+    if 0 < reg < target.rounding:
+        return 0.0
     least = 1e-19 if target.nx.bitsize(target.atoms) == 32 else 1e-150
     if 0 < reg < least:
         raise ValueError(
@@ -295,6 +309,11 @@ def check_init_potential(potential, target, reg=0.0):
     if potential is None:
         return None
     return target.nx.detach(check_potential("init_potential", potential, target, reg))
+
+
+def rounding_unit(target):
+    """Of the dtype of the target."""
+    return float(np.finfo("float32" if target.nx.bitsize(target.atoms) == 32 else "float64").eps)
 
 
 def _index(index, X_target, nx):

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csgraph, csr_array
 
 from . import envelope
-from ._target import _index, build_target, check_potential, check_reg
+from ._target import _index, build_target, check_potential, check_reg, rounding_unit
 from ._validation import check_points
 from .certificates import marginal_chi_square
 from .dual import scale_of
@@ -510,11 +510,6 @@ def _second_derivative(target, x, chi, v, reg):
     unit = unit_curvature(target) * spread_of(target) + 1e-30
     spread = pullback(x, chi * (1.0 + (slope - mean) / unit)) - pullback(x, chi)
     return (pullback(x + h * v, chi) - pullback(x - h * v, chi)) / (2.0 * h) - unit / reg * spread
-
-
-def rounding_unit(target):
-    """Of the dtype of the target."""
-    return float(np.finfo("float32" if target.nx.bitsize(target.atoms) == 32 else "float64").eps)
 
 
 def unit_curvature(target):

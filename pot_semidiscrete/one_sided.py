@@ -8,9 +8,9 @@ import numpy as np
 import ot
 
 from . import envelope
-from ._target import build_target, check_reg
+from ._target import build_target, check_reg, rounding_unit
 from ._validation import check_callable, check_count, check_points, check_real, describe, rows
-from .diagnostics import rounding_unit, spread_of, unit_curvature
+from .diagnostics import spread_of, unit_curvature
 from .dual import scale_of
 from .kernels import mean_cost, weight_blocks
 from .sample import measure

@@ -89,7 +89,7 @@ class SemiDiscreteResult(OTResult):
         History: ``value`` and ``reg`` for each batch; ``check_n_iter``, ``check_chi2`` and
         ``check_chi2_stderr`` for each check of the tolerance.
     reg : float
-        Regularisation.
+        Regularisation that was used: 0 if less was given than the rounding of the costs.
     """
 
     def __init__(self, target, potential, reg, estimates, log, status, n_iter, n_samples):

@@ -482,6 +482,31 @@ def test_euclidean_gradient_near_an_atom_has_length_one(d, distance, nx, rng):
     assert np.linalg.norm(nx.host(gradient)) == pytest.approx(1.0, abs=10 * nx.eps * d**0.5 / distance)
 
 
-def test_reg_too_small_to_divide_by_is_refused(problem, nx):
+@pytest.mark.parametrize("metric", [None, "euclidean", "cosine"])
+@pytest.mark.parametrize("name", [*FUNCTIONS, "semidiscrete_loss"])
+def test_reg_below_the_rounding_of_the_costs_is_0(name, metric, problem, nx):
+    expected = nx.host(call(name, nx, problem, metric=metric))
+    unit = ps.cost_scale(problem["X_target"], metric=metric)
+    for reg in (unit * nx.eps / 100.0, 1e-39):
+        np.testing.assert_array_equal(nx.host(call(name, nx, problem, metric=metric, reg=reg)), expected)
+
+
+@pytest.mark.parametrize(("far", "reg"), [(0.0, 20.0), (1e4, 1e4)])
+def test_reg_above_the_rounding_of_the_costs_is_used(far, reg, nx):
+    """Also beside a light atom far away, which makes the mean cost 1e5 times as large."""
+    atoms, weights = (
+        nx.array([[-1.0], [-0.5], [0.5], [1.0], [far]]),
+        np.array([1.0, 1.0, 1.0, 1.0, 4e-3]),
+    )
+    psi, x = nx.array([-4.0, 0.0, 0.0, -4.0, -4.0]), nx.array([[0.0]])
+    weights = nx.array(weights / weights.sum())
+    found = nx.host(ps.semidiscrete_atom_weights(atoms, x, psi, weights, reg=reg * nx.eps))
+    np.testing.assert_allclose(found, [[0.0, 0.5, 0.5, 0.0, 0.0]], atol=0.1)
+
+
+def test_reg_too_small_to_divide_by_is_refused(nx):
+    """Though small data could tell it from 0."""
+    small = 1e-18 if nx.dtype == "float32" else 1e-80
+    atoms, x = nx.array(small * np.eye(2)), nx.array(np.zeros((1, 2)))
     with pytest.raises(ValueError, match="use 0"):
-        call("semidiscrete_c_transform", nx, problem, reg=1e-39 if nx.dtype == "float32" else 1e-160)
+        ps.semidiscrete_c_transform(atoms, x, nx.array(np.zeros(2)), reg=small**2)

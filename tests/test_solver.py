@@ -352,3 +352,17 @@ def test_a_batch_of_many_points_is_taken_in_steps(corrected, level, passes, n_st
     steps = counted(monkeypatch, ascent, "_step")
     ascent.step(state, target, target.local(nx64.array(rng.normal(size=(400, 2)))), 0.1, corrected)
     assert len(steps) == n_steps
+
+
+def test_reg_below_the_rounding_of_the_costs_is_0(nx, rng):
+    """As it is for 1e-12 of the mean cost in float32, and not in float64."""
+    atoms = nx.array(rng.random((20, 2)))
+    options = {"tol": 0, "max_iter": 20, "random_state": 0}
+    tiny, zero = (
+        ps.solve_semidiscrete(atoms, "unif", reg=reg, **options)
+        for reg in (1e-12 * ps.cost_scale(atoms), 0.0)
+    )
+    assert zero.reg == 0.0
+    assert (tiny.reg == 0.0) == (nx.dtype == "float32")
+    if tiny.reg == 0:
+        np.testing.assert_array_equal(nx.host(tiny.potential), nx.host(zero.potential))
