@@ -70,7 +70,8 @@ def semidiscrete_c_transform(
         Ground cost :math:`c`: a name of :func:`ot.dist`, or ``(x, y) -> matrix``.
         ``"sqeuclidean"`` by default.
     reg : float, default=0.0
-        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+        Regularisation :math:`\lambda \ge 0`, in units of the metric; taken as 0 below the rounding of
+        the costs.
 
     Returns
     -------
