@@ -9,10 +9,11 @@ import numpy as np
 from ot.backend import get_backend
 
 _POSITIONS = "an array of shape (n, d), float32 or float64"
+_LONGEST = {32: 1e15, 64: 1e75}  # by bits: sums of squares are finite; in float64, of squares of these
 
 
 class NotFiniteError(ValueError):
-    """Points were NaN or infinite: of a generator in training, a divergence."""
+    """Points or their squares were NaN or infinite: of a generator in training, a divergence."""
 
 
 def is_traced(x):
@@ -74,11 +75,33 @@ def check_points(name, X, like=None):
             f"{name}: expected {like.shape[1]} columns, one for each coordinate of the atoms, "
             f"received {describe(X)}."
         )
-    if not all_finite(X, nx):
-        raise NotFiniteError(
-            f"{name}: expected finite numbers, received NaN or inf; clean the data first."
-        )
+    check_lengths(name, X, nx, "clean the data first", least=like is None)
     return X, nx
+
+
+def check_lengths(name, X, nx, remedy, *, least=False):
+    """Check that points are finite, and their squares neither overflow nor, with `least`, all underflow.
+
+    Raises
+    ------
+    NotFiniteError
+        If one is not, or overflows.
+    ValueError
+        If all underflow.
+    """
+    if is_traced(X):
+        return
+    longest = _LONGEST[nx.bitsize(X)]
+    length = float(nx.max(nx.abs(nx.detach(X)))) * X.shape[1] ** 0.5
+    if (length == 0 or not least or length >= 1.0 / longest) and length <= longest:
+        return
+    if not all_finite(X, nx):
+        raise NotFiniteError(f"{name}: expected finite numbers, received NaN or inf; {remedy}.")
+    error = NotFiniteError if length > longest else ValueError
+    raise error(
+        f"{name}: expected points up to {1.0 / longest:.0e} to {longest:.0e} long, whose squares are "
+        f"finite in this dtype and not 0, received up to {length:.2g}; divide all data by {length:.0e}."
+    )
 
 
 def check_same_kind(name, x, like):

@@ -9,10 +9,9 @@ from scipy.stats import qmc
 
 from . import envelope
 from ._validation import (
-    NotFiniteError,
-    all_finite,
     check_callable,
     check_count,
+    check_lengths,
     check_points,
     check_same_kind,
     describe,
@@ -416,8 +415,5 @@ def check_batch(name, x, n, target):
     check_same_kind(name, x, atoms)
     if len(x.shape) != 2 or x.shape[1] != atoms.shape[1] or not 0 < x.shape[0] <= n:
         raise ValueError(f"{name}: expected {expected}, received {describe(x)}.")
-    if not all_finite(x, nx):
-        raise NotFiniteError(
-            f"{name}: expected finite points, received NaN or inf; check the generator."
-        )
+    check_lengths(name, x, nx, "check the generator")
     return nx.detach(x)

@@ -115,11 +115,13 @@ POINTS = [
     ("no-rows", lambda array: array(np.zeros((0, 2))), ValueError),
     ("NaN", lambda array: array(with_entry(draw(N_ATOMS, 2), np.nan)), ValueError),
     ("inf", lambda array: array(with_entry(draw(N_ATOMS, 2), np.inf)), ValueError),
+    ("long", lambda array: array(with_entry(draw(N_ATOMS, 2), 1e76)), ValueError),
     ("integer", lambda array: cast(array(draw(N_ATOMS, 2)), "int32"), TypeError),
     ("float16", lambda array: cast(array(draw(N_ATOMS, 2)), "float16"), TypeError),
     ("string", lambda array: "atoms", TypeError),
     ("None", lambda array: None, TypeError),
 ]
+ATOMS_ONLY = [("short", lambda array: array(1e-76 * draw(N_ATOMS, 2)), ValueError)]
 SOURCE_ONLY = [
     ("3-D", lambda array: array(draw(2, 2, 2)), ValueError),
     ("columns", lambda array: array(draw(N_POINTS, 3)), ValueError),
@@ -202,7 +204,7 @@ def table(names, argument, cases, drop=()):
 @pytest.mark.parametrize(
     ("name", "argument", "bad", "error"),
     [
-        *table(EVERYWHERE, "X_target", POINTS),
+        *table(EVERYWHERE, "X_target", POINTS + ATOMS_ONLY),
         *table(EVERYWHERE, "a_target", WEIGHTS),
         *table(EVERYWHERE, "metric", METRIC),
         *table(POINTWISE, "X_source", POINTS + SOURCE_ONLY),
@@ -214,6 +216,34 @@ def test_bad_array_or_metric_is_refused(name, argument, bad, error, nx64):
     function, kwargs = valid(name, nx64.array)
     with refused(error, argument):
         function(**kwargs | {argument: bad(nx64.array)})
+
+
+@pytest.mark.parametrize("scale", [1e18, 1e19, 1e-20])
+def test_squares_that_float32_has_not_are_refused(scale, nx):
+    atoms, options = nx.array(scale * draw(N_ATOMS, 2)), {"tol": 0, "max_iter": 2}
+    sampler = lambda n: nx.array(scale * draw(n, 2))
+    if nx.dtype == "float64":
+        assert np.isfinite(float(sd.solve_semidiscrete(atoms, sampler, **options).value))
+        return
+    with refused(ValueError, "X_target", "divide all data"):
+        sd.solve_semidiscrete(atoms, sampler, **options)
+    if scale > 1:
+        with refused(ValueError, "sampler_source", "divide all data"):
+            sd.solve_semidiscrete(nx.array(draw(N_ATOMS, 2)), sampler, **options)
+
+
+@pytest.mark.parametrize("power", [-1, 1])
+def test_squares_that_the_dtype_has_are_exact(power, nx):
+    """To the ends of what is let in: the same times a power of 2."""
+    s, found = 2.0 ** (power * (46 if nx.dtype == "float32" else 246)), []
+    for unit in (1.0, s):
+        random = np.random.default_rng(1)
+        sampler = lambda n, unit=unit, random=random: unit * nx.array(random.normal(size=(n, 2)))
+        result = sd.solve_semidiscrete(unit * nx.array(draw(N_ATOMS, 2)), sampler, tol=0, max_iter=20)
+        numbers = (result.potential, result.value, result.value_stderr, result.suboptimality)
+        found.append([nx.host(v) / unit**2 for v in numbers])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +272,7 @@ def test_bad_option_is_refused(name, argument, bad, error):
 @pytest.mark.parametrize(
     ("name", "argument", "bad", "error"),
     [
-        *table(TORCH_ONLY, "X_target", POINTS),
+        *table(TORCH_ONLY, "X_target", POINTS + ATOMS_ONLY),
         *table(("build_loss",), "a_target", WEIGHTS),
         *table(("build_loss",), "metric", METRIC),
     ],
@@ -319,6 +349,7 @@ BATCHES = [
 NOT_FINITE = [
     ("NaN", lambda array, n: array(with_entry(draw(n, 2), np.nan)), ValueError),
     ("inf", lambda array, n: array(with_entry(draw(n, 2), np.inf)), ValueError),
+    ("long", lambda array, n: array(with_entry(draw(n, 2), -1e76)), ValueError),
 ]
 DTYPES = [
     ("float32", lambda array, n: cast(array(draw(n, 2)), "float32"), TypeError),
