@@ -16,9 +16,10 @@ import torch
 from sklearn.datasets import load_digits
 
 from pot_semidiscrete import cost_scale
-from pot_semidiscrete.certificates import marginal_chi_square
 from pot_semidiscrete.generative import SemiDiscreteLoss, mlp_generator, train_generator
+from pot_semidiscrete.inference.chi2 import chi_square
 from pot_semidiscrete.metrics import Classifier, Judge
+from pot_semidiscrete.optim.semi_dual import SemiDual
 
 from . import machine
 
@@ -71,8 +72,9 @@ def follow_what_stands_still(kind):
     loss = loss_of(kind, atoms, reg=STILL["share"] * float(cost_scale(atoms)))
     for _ in range(STILL["n_steps"]):
         loss.dual_step(torch.randn(BATCH, STILL["dimension"]))
-    parts = [loss.local(torch.randn(1000, STILL["dimension"])) for _ in range(20)]
-    return marginal_chi_square(loss.target, parts, loss.target.compress(loss.potential), loss.reg)[0]
+    points, target = loss.local(torch.randn(20_000, STILL["dimension"])), loss.target
+    measured = SemiDual(target).measure(points, target.compress(loss.potential), loss.reg)
+    return chi_square(measured, target.weights, target.nx)[0]
 
 
 def main():

@@ -13,7 +13,7 @@ from .dual import (
 from .gradients import ParameterResult, generator_gradient, train_parameters
 from .one_sided import OneSidedDerivatives, one_sided_derivatives
 from .result import SemiDiscreteResult
-from .solver import SolverState, solve_semidiscrete
+from .solve import SolverState, solve_semidiscrete
 
 __version__ = "0.1.0"
 

@@ -14,10 +14,11 @@ from scipy.sparse import csgraph, csr_array
 from . import envelope
 from ._target import _index, build_target, check_potential, check_reg, rounding_unit
 from ._validation import check_points
-from .certificates import marginal_chi_square
 from .dual import scale_of
+from .inference.chi2 import chi_square
 from .kernels import block_rows, weight_blocks
 from .kernels._blocks import HardBlock, SoftBlock
+from .optim.semi_dual import SemiDual
 
 MASS = 1e-3  # on the boundaries, from which (G) is called undefined
 ROUGH = 30.0  # curvature at the boundaries, in units of that of the cost, that is a risk
@@ -30,7 +31,8 @@ LEAST_COUNT = 16  # points in a window
 SIGMAS = 3.0
 DOUBT = 1e-3  # probability of a gap, or of an empty cell, by chance
 CLEAR = SIGMAS * math.log(64 / DOUBT)  # points by which mass near a boundary would have been seen
-N_GROUPS, N_CUTS, N_POWER = 16, 64, 16
+LEAST_POINTS = 16  # to tell the masses from
+N_CUTS, N_POWER = 64, 16
 
 _PLAIN = {"fine": "the gradient exists", "at risk": "do not rely on it", "undefined": "(G) has no value"}
 
@@ -469,10 +471,9 @@ def _gram(vectors):
 
 def _marginal_error(target, x, potential, reg):
     """Relative error of the masses, and what it is at least."""
-    if x.shape[0] < N_GROUPS:
+    if x.shape[0] < LEAST_POINTS:
         return math.nan, 0.0
-    parts = [x[k::N_GROUPS] for k in range(N_GROUPS)]
-    chi2, stderr = marginal_chi_square(target, parts, potential, reg)
+    chi2, stderr = chi_square(SemiDual(target).measure(x, potential, reg), target.weights, target.nx)
     return math.sqrt(max(chi2, 0.0)), math.sqrt(max(chi2 - SIGMAS * stderr, 0.0))
 
 

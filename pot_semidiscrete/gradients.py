@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from . import ascent, envelope
+from . import envelope
 from ._run import Progress, guarded
 from ._target import build_target, check_init_potential, check_potential, check_reg
 from ._validation import (
@@ -18,6 +18,7 @@ from ._validation import (
     rows,
 )
 from .kernels import sweep
+from .optim import tracking
 from .samplers import check_batch
 
 
@@ -275,8 +276,8 @@ class ParameterRun:
         self.generator, self.adam, self.latent_sampler = generator, adam, latent_sampler
         self.target, self.vjp, self.reg = target, vjp, reg
         self.dual_steps, self.batch_size = dual_steps, batch_size
-        self.level = ascent.tracking_reg(target, reg)
-        self.heat = ascent.round_heat(target, self.level)
+        self.level = tracking.tracking_reg(target, reg)
+        self.heat = tracking.round_heat(target, self.level)
         self.potential = target.nx.zeros((target.atoms.shape[0],), type_as=target.atoms)
         self.losses, self.status, self.rounds = [], "finished", 0
 
@@ -289,14 +290,14 @@ class ParameterRun:
     def start(self, potential):
         """Start from a potential, or from a short annealing."""
         if potential is None:
-            self.potential, self.rounds = ascent.warm_up(self.target, self.points, self.level), 1
+            self.potential, self.rounds = tracking.warm_up(self.target, self.points, self.level), 1
         else:
-            self.potential, self.rounds = potential, ascent.FITTED
+            self.potential, self.rounds = potential, tracking.MEMORY
 
     def step(self):
         """Follow with the potential, then move the parameters."""
         x = self.target.nx.concatenate([self.points() for _ in range(self.dual_steps)], axis=0)
-        self.potential = ascent.follow(
+        self.potential = tracking.follow(
             self.potential, self.rounds, self.target, x, self.level, self.heat
         )
         self.rounds += 1

@@ -3,7 +3,7 @@
 import numpy as np
 import ot
 
-from .solver import solve_semidiscrete
+from .solve import solve_semidiscrete
 
 BLOCK = 500  # points at a time
 

@@ -11,14 +11,10 @@ from . import envelope
 from ._target import build_target, check_reg, rounding_unit
 from ._validation import check_callable, check_count, check_points, check_real, describe, rows
 from .diagnostics import spread_of, unit_curvature
-from .dual import scale_of
-from .kernels import mean_cost, weight_blocks
-from .sample import measure
+from .optim.newton import eps_scaling
+from .optim.semi_dual import SemiDual
 
 SIGMAS = 3.0
-LADDER_TOP, LADDER, NEAR = 0.2, 4.0, 1e-3  # of the cost scale; from level to level, with that chi2
-DAMPING, LEAST_DAMPING = 1e-2, 1e-13
-MAX_NEWTON, MAX_HALVINGS = 60, 12
 
 
 @dataclass(frozen=True)
@@ -217,43 +213,10 @@ def _exact(target, x):
 
 
 def _maximum(target, x, reg):
-    """Transport cost at ``reg > 0``, by Newton's method to rounding, and its error.
-
-    The steps are damped as long as the masses are wrong, and go down a ladder of regularisations.
-    """
-    nx = target.nx
-    potential, level = target.centred(mean_cost(target, x)), max(reg, LADDER_TOP * scale_of(target))
-    with envelope.full_precision(nx, x), envelope.no_grad(nx):
-        while True:
-            for _ in range(MAX_NEWTON):
-                value, marginal = measure(target, x, potential, level)
-                step, promised, error = _newton_step(target, x, potential, marginal, level)
-                rounding = rounding_unit(target) * (abs(value) + level)
-                for _ in range(MAX_HALVINGS):
-                    moved = target.centred(potential + step)
-                    if measure(target, x, moved, level)[0] >= value - rounding:
-                        potential = moved
-                        break
-                    step = step / 2.0
-                if promised < 0.01 * rounding or (level > reg and error < NEAR):
-                    break
-            if level == reg:
-                return measure(target, x, potential, reg)[0], promised + rounding
-            level = max(reg, level / LADDER)
-
-
-def _newton_step(target, x, potential, marginal, reg):
-    """Step, the rise of the value that it promises, and the error of the masses."""
-    nx = target.nx
-    products = sum(nx.dot(chi.T, chi) for _, chi in weight_blocks(target, x, potential, reg))
-    b, m = (nx.to_numpy(v).astype(float) for v in (target.weights, marginal))
-    products, root, gradient = nx.to_numpy(products).astype(float) / x.shape[0], np.sqrt(b), b - m
-    error = float((gradient**2 / b).sum())
-    # D (reg A + b b^T) D with D = diag(b)^(-1/2): near the identity, and definite
-    matrix = (np.diag(m) - products) / np.outer(root, root) + np.outer(root, root)
-    matrix[np.diag_indices_from(matrix)] += max(DAMPING * min(1.0, error), LEAST_DAMPING)
-    step = reg * np.linalg.solve(matrix, gradient / root) / root
-    return nx.from_numpy(step, type_as=potential), 0.5 * abs(float(gradient @ step)), error
+    """Transport cost at ``reg > 0``, by Newton's method to rounding, and its error."""
+    with envelope.full_precision(target.nx, x), envelope.no_grad(target.nx):
+        value = eps_scaling(SemiDual(target), x, reg).measured.value
+    return value, rounding_unit(target) * (abs(value) + reg)
 
 
 def _moved(theta, direction, t):

@@ -1,6 +1,7 @@
 """The result of the solver, an :class:`ot.utils.OTResult` that can be used and kept."""
 
 import json
+import math
 from zipfile import BadZipFile
 
 import numpy as np
@@ -10,15 +11,17 @@ from . import dual
 from ._files import replaced
 from ._target import build_target, fingerprint, same_fingerprint
 from ._validation import check_points
-from .certificates import Estimates, Evaluation
 from .diagnostics import diagnose
+from .inference.estimates import Certificate, Evaluation, StoredEstimates
 from .kernels import block_rows, sweep
 from .samplers import resolve_random
 
 _FORMAT = 1
 _FACTS = ("status", "reg", "n_iter", "n_samples")
-_SCALARS, _FLOATS = ("value", "value_linear"), ("value_stderr", "chi2", "chi2_stderr")
-_CERTIFICATE = ("value_interval", "suboptimality")
+_LATER = ("work", "marginal_error", "marginal_error_stderr", "suboptimality_bound")  # not in 0.1.0
+_SCALARS = ("value", "value_linear")
+_FLOATS = ("value_stderr", "chi2", "chi2_stderr", "marginal_error", "marginal_error_stderr")
+_CERTIFICATE = ("value_interval", "suboptimality", "suboptimality_bound")
 _ABSENT = {
     "potentials": "the source potential is a function: see c_transform(x)",
     "potential_a": "the source potential is a function: see c_transform(x)",
@@ -68,6 +71,8 @@ class SemiDiscreteResult(OTResult):
     suboptimality : float
         Estimate of :math:`\max H - H(\psi)`: what the samples of the run allow at best, in the mean,
         or more if fresh samples show it.
+    suboptimality_bound : float
+        Above it with 95% confidence: the cost of a plan from the fresh samples, less the value there.
     value_linear : scalar of the backend
         Mean cost under the plan of the potential, without the entropy.
     marginal_b : array, shape (n_atoms,)
@@ -76,8 +81,11 @@ class SemiDiscreteResult(OTResult):
         Unbiased estimate of :math:`\sum_j (m_j - b_j)^2 / b_j`; noise can make it negative.
     chi2_stderr : float
         Its standard error.
+    marginal_error, marginal_error_stderr : float
+        Largest relative error of a mass, ``|m_j - b_j| / b_j``, which `chi2` may hide if the atom is
+        light; and the standard error of that mass, its noise.
     converged : bool
-        Whether a bound on `chi2` was at most ``tol**2``: at 99% in each look, for about 95% in a run.
+        Whether a bound on `chi2` was at most ``tol**2``: at 97.5% in each look, for about 95% in a run.
     status : str
         ``"converged"``, ``"max_iter"``, ``"stopped"`` (by the callback), ``"interrupted"`` or
         ``"failed"`` (an exception, to which this result is attached).
@@ -85,14 +93,16 @@ class SemiDiscreteResult(OTResult):
         Batches used by the ascent.
     n_samples : int
         Source points drawn, those for estimates included.
+    work : float
+        Entries (source points x atoms) that the run evaluated; NaN in a file of version 0.1.0.
     log : dict of ndarray
-        History: ``value`` and ``reg`` for each batch; ``check_n_iter``, ``check_chi2`` and
-        ``check_chi2_stderr`` for each check of the tolerance.
+        History: ``value`` (of the newest step) and ``reg`` after each batch; ``check_n_iter``,
+        ``check_chi2`` and ``check_chi2_stderr`` for each check of the tolerance.
     reg : float
         Regularisation that was used: 0 if less was given than the rounding of the costs.
     """
 
-    def __init__(self, target, potential, reg, estimates, log, status, n_iter, n_samples):
+    def __init__(self, target, potential, reg, estimates, log, status, n_iter, n_samples, work=math.nan):
         super().__init__(log=log, backend=target.nx, status=status)
         self._target = target
         self._potential = potential
@@ -100,6 +110,7 @@ class SemiDiscreteResult(OTResult):
         self.reg = reg
         self.n_iter = n_iter
         self.n_samples = n_samples
+        self.work = work
         self.converged = status == "converged"
 
     def __repr__(self):
@@ -132,7 +143,7 @@ class SemiDiscreteResult(OTResult):
     @property
     def value_linear(self):
         """Mean cost under the plan of the potential."""
-        return self._estimates.evaluation.value_linear
+        return self._estimates.value_linear
 
     @property
     def marginal_b(self):
@@ -151,14 +162,29 @@ class SemiDiscreteResult(OTResult):
         return self._estimates.evaluation.chi2_stderr
 
     @property
+    def marginal_error(self):
+        """Largest relative error of a mass."""
+        return self._estimates.evaluation.marginal_error
+
+    @property
+    def marginal_error_stderr(self):
+        """Standard error of that mass, relative as well."""
+        return self._estimates.evaluation.marginal_error_stderr
+
+    @property
     def value_interval(self):
         """It holds the transport cost with 95% confidence."""
-        return self._estimates.certificate[0]
+        return self._estimates.certificate.value_interval
 
     @property
     def suboptimality(self):
         """Estimate of what the semi-dual value at the potential lacks."""
-        return self._estimates.certificate[1]
+        return self._estimates.certificate.suboptimality
+
+    @property
+    def suboptimality_bound(self):
+        """It lacks less than that, with 95% confidence."""
+        return self._estimates.certificate.suboptimality_bound
 
     @property
     def citation(self):
@@ -250,7 +276,8 @@ class SemiDiscreteResult(OTResult):
         """
         target = self._target
         host = target.nx.to_numpy
-        meta = {name: getattr(self, name) for name in _FACTS + _SCALARS + _FLOATS + _CERTIFICATE}
+        names = (*_FACTS, "work", *_SCALARS, *_FLOATS, *_CERTIFICATE)
+        meta = {name: getattr(self, name) for name in names}
         meta |= {name: None if meta[name] is None else float(meta[name]) for name in _SCALARS}
         meta |= {"format": _FORMAT, "metric": target.cost.name, "converged": self.converged}
         arrays = {
@@ -313,17 +340,17 @@ class SemiDiscreteResult(OTResult):
         marginal = like(stored.get("marginal"))
         evaluation = Evaluation(
             marginal=None if marginal is None else target.collect(marginal),
-            **{name: like(meta[name]) for name in _SCALARS},
+            value=like(meta["value"]),
             **{name: meta[name] for name in _FLOATS},
         )
-        interval, suboptimality = (meta[name] for name in _CERTIFICATE)
-        certificate = None if interval is None else tuple(interval), suboptimality
+        interval, *gaps = (meta[name] for name in _CERTIFICATE)
+        certificate = Certificate(None if interval is None else tuple(interval), *gaps)
         return cls(
             target.detached,
             target.merge(like(stored["potential"]), meta["reg"]),
-            estimates=Estimates(evaluation, certificate),
+            estimates=StoredEstimates(evaluation, like(meta["value_linear"]), certificate),
             log={name[4:]: v for name, v in stored.items() if name.startswith("log_")},
-            **{name: meta[name] for name in _FACTS},
+            **{name: meta[name] for name in (*_FACTS, "work")},
         )
 
 
@@ -347,4 +374,4 @@ def _read(path):
             f"{path}: expected a file written by SemiDiscreteResult.save, format {_FORMAT}, received "
             f"{received}."
         )
-    return stored, meta
+    return stored, dict.fromkeys(_LATER, math.nan) | meta

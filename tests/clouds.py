@@ -3,10 +3,9 @@
 import numpy as np
 
 from pot_semidiscrete._target import build_target
-from pot_semidiscrete.curvature import curvature_of
 from pot_semidiscrete.kernels import sweep
-from pot_semidiscrete.newton import improve
-from pot_semidiscrete.sample import Sample
+from pot_semidiscrete.optim.newton import maximize
+from pot_semidiscrete.optim.semi_dual import SemiDual
 
 REG = 0.1
 
@@ -41,20 +40,6 @@ def dense(nx, target, x, potential, reg):
 
 def near(nx, target, x, reg, size=0.3, seed=3):
     """A potential `size` times reg off the maximiser over the points."""
-    optimum = improve(Sample(target, x), 0.0 * target.weights, reg).potential
+    optimum = maximize(SemiDual(target), x, 0.0 * target.weights, reg, rtol=0.0).potential
     noise = np.random.default_rng(seed).normal(size=target.weights.shape[0])
     return target.centred(optimum + nx.array(size * reg * noise))
-
-
-def unstable(nx, monkeypatch):
-    """A curvature of 1.2 points for each atom, solved for almost to the end, and the gradient of all."""
-    target, x = cloud(nx, n_atoms=300, n=4000, d=5)
-    monkeypatch.setattr("pot_semidiscrete.curvature.USUAL_STORE", 0)
-    monkeypatch.setattr("pot_semidiscrete.curvature.LEAST_ROWS", 1.2)
-    monkeypatch.setattr("pot_semidiscrete.curvature.LEAST_SHARE", 0.0)
-    monkeypatch.setattr("pot_semidiscrete.curvature.REST", 1e-3)
-    points, potential = Sample(target, x), near(nx, target, x, REG, 0.5)
-    value, marginal = points.measure(potential, REG)
-    curvature = curvature_of(points, potential, REG)
-    assert curvature.step > 1
-    return curvature, target.weights - marginal, value

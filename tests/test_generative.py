@@ -12,13 +12,13 @@ import pot_semidiscrete as sd
 from pot_semidiscrete import (
     SemiDiscreteResult,
     SemiDiscreteWarning,
-    ascent,
     cost_scale,
     semidiscrete_atom_weights,
     semidiscrete_gradient,
     semidiscrete_loss,
 )
 from pot_semidiscrete.metrics import covariance_ratio, transport_cost
+from pot_semidiscrete.optim import tracking
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -886,10 +886,10 @@ def test_rounds_have_five_batches_on_a_processor():
 @pytest.mark.parametrize(("count", "expected"), [(0, 63), (1, 32)])
 def test_steps_of_a_round_of_many_points(count, expected, monkeypatch):
     """The first one has as far to go as its points allow; later ones have more points in each step."""
-    sizes, move = [], ascent.move
-    monkeypatch.setattr(ascent, "move", lambda *args: sizes.append(len(args[1])) or move(*args))
+    sizes, step = [], tracking._step
+    monkeypatch.setattr(tracking, "_step", lambda *args: sizes.append(len(args[1])) or step(*args))
     target = SemiDiscreteLoss(randn(50, 2, seed=1)).target
-    ascent.follow(0.0 * target.weights, count, target, randn(2000, 2), 0.1, 10.0)
+    tracking.follow(0.0 * target.weights, count, target, randn(2000, 2), 0.1, 10.0)
     assert len(sizes) == expected
     assert sum(sizes) == 2000
 

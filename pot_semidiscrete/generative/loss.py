@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .. import ascent
 from .._target import build_target, check_init_potential, check_reg
 from .._validation import check_callable, check_count, check_points, check_real, describe, rows
 from ..dual import scale_of, value_of
 from ..envelope import full_precision, semi_dual_value
 from ..kernels import known_cross, sweep
-from ..solver import solve_target, warn_shortfall
+from ..optim import tracking
+from ..optim.ascent import cold_start
+from ..optim.semi_dual import SemiDual
+from ..solve import solve_target, warn_shortfall
 from ._network import NetworkPotential
 from .features import FeatureMap, in_parts
 
@@ -196,8 +198,8 @@ class SemiDiscreteLoss(nn.Module):
     @reg.setter
     def reg(self, reg):
         self._reg = check_reg(reg, self.target)
-        self._level = ascent.tracking_reg(self.target, self._reg)
-        self._heat = ascent.round_heat(self.target, self._level)
+        self._level = tracking.tracking_reg(self.target, self._reg)
+        self._heat = tracking.round_heat(self.target, self._level)
 
     @property
     def features(self):
@@ -254,8 +256,8 @@ class SemiDiscreteLoss(nn.Module):
         potential, calls = self.target.compress(self.potential), self.dual_steps // n_steps
         count = int(self.n_steps) // n_steps
         if self.n_steps == 0:
-            potential = ascent.cold_start(self.target, x, self._level).potential
-        potential = ascent.follow(
+            potential = cold_start(SemiDual(self.target), x, self._level).potential
+        potential = tracking.follow(
             potential, count, self.target, x, self._level, self._heat, cross, calls
         )
         self._store(potential, self.n_steps + n_steps)
@@ -338,7 +340,7 @@ class SemiDiscreteLoss(nn.Module):
             Batches to draw; a network takes a dual step with each.
         """
         if self.network is None:
-            start = ascent.warm_up(self.target, lambda: self.local(draw()), self._level, n_batches)
+            start = tracking.warm_up(self.target, lambda: self.local(draw()), self._level, n_batches)
             self._store(start, self.dual_steps)
             return
         for _ in range(n_batches):
@@ -348,7 +350,7 @@ class SemiDiscreteLoss(nn.Module):
         self,
         sampler,
         *,
-        tol=0.05,
+        tol=0.1,
         max_iter=10_000,
         batch_size=256,
         init_potential=None,
@@ -382,11 +384,11 @@ class SemiDiscreteLoss(nn.Module):
             tol,
             check_count("max_iter", max_iter),
             check_count("batch_size", batch_size),
-            init_potential,
+            init_potential=init_potential,
             verbose=verbose,
             callback=callback,
         )
-        self._store(self.target.compress(result.potential), ascent.FITTED * self.dual_steps)
+        self._store(self.target.compress(result.potential), tracking.MEMORY * self.dual_steps)
         warn_shortfall(result, tol)
         return result
 

@@ -11,11 +11,11 @@ import torch
 
 from .._run import Progress, SemiDiscreteWarning, guarded
 from .._validation import NotFiniteError, check_callable, check_count
-from ..certificates import marginal_chi_square
 from ..diagnostics import diagnose
+from ..inference.chi2 import chi_square
 from ..kernels import on_host
-from ..newton import RESOLVED, improve
-from ..sample import Sample
+from ..optim.newton import maximize
+from ..optim.semi_dual import SemiDual
 from ..samplers import NormalSampler, resolve_random
 from ._checkpoint import Checkpoint, check_path, problem_of, restore, shapes, state_of
 from ._optimizers import (
@@ -31,6 +31,7 @@ from .loss import SemiDiscreteLoss
 
 N_LOOKS = 50  # estimates of chi2 in a run
 LOOK_BATCHES = 5
+POINTS_PER_ATOM = 10.0  # that tell enough of a potential to improve it by
 LEARNING_RATE, BETAS = 3e-3, (0.9, 0.99)
 DEVICE_SHARE, DEVICE_POINTS = 0.125, 8192  # of the atoms, and at most, in a round on a GPU
 SHARPER = 0.3  # of the loss's default reg: rounds can follow at less than its own steps
@@ -203,7 +204,8 @@ class Trainer:
         potential = target.compress(loss.potential)
         with self.whole_or_not(), torch.no_grad():
             batches = [loss.local(self.points()) for _ in range(LOOK_BATCHES)]
-        chi2, _ = marginal_chi_square(target, batches, potential, loss.reg)
+        measured = SemiDual(target).measure(torch.cat(batches), potential, loss.reg)
+        chi2, _ = chi_square(measured, target.weights, target.nx)
         self.columns["chi2_step"].append(self.n_steps)
         self.columns["chi2"].append(chi2)
         n_looks = self.columns["chi2"].n
@@ -462,8 +464,8 @@ def _diagnosis(target, x, potential):
     If atoms see enough points, half of these improve the potential that the other half is told by.
     """
     half = x[::2]
-    if len(half) * float(target.weights.min()) > RESOLVED:
-        x, potential = x[1::2], improve(Sample(target, half), potential, 0.0).potential
+    if len(half) * float(target.weights.min()) > POINTS_PER_ATOM:
+        x, potential = x[1::2], maximize(SemiDual(target), half, potential, 0.0).potential
     return diagnose(target, x, potential, 0.0)
 
 

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import envelope
-from ._blocks import LEAST_WEIGHT, DenseBlock
 from ._generic import Kernel, equal_rows, joined
-from ._kept import Kept
 
 MEMORY = 2**27  # bytes of a block on the host, at most
 SHARING = 256  # rows that make the reading of the atoms cheap
@@ -125,27 +123,6 @@ def sweep(
         return _sweep(kernel, nx.detach(x), want, values, members, cross)
 
 
-def sweeps(target, parts, potential, reg, want):
-    """Sweeps of several arrays of points, each with some of the atoms.
-
-    Parameters
-    ----------
-    parts : iterable of (array, index)
-        Points, and their atoms: an ndarray of int, or ``slice(None)`` for all.
-
-    Yields
-    ------
-    index, Sweep
-    """
-    nx, kernel = target.nx, None
-    for x, atoms in parts:
-        with envelope.full_precision(nx, x), envelope.no_grad(nx):
-            kernel = kernel or detached_kernel(target, potential, reg)
-            part = kernel if isinstance(atoms, slice) else kernel.part(nx.from_numpy(atoms))
-            out = _sweep(part, nx.detach(x), want)
-        yield atoms, out
-
-
 def _sweep(kernel, x, want, values=None, members=None, cross=None, guard=lambda function: function):
     target, nx = kernel.target, kernel.nx
     want = sorted(set(want), key=_ORDER.index)
@@ -186,17 +163,6 @@ def weight_blocks(target, x, potential, reg):
     for start in range(0, x.shape[0], step):
         rows = x[start : start + step]
         yield rows, sweep(target, rows, potential, reg, ("weights",)).weights
-
-
-def keep(target, x, potential, reg, rows):
-    """:class:`Kept` weights of the points `x`, in blocks of so many rows, for several sweeps of them."""
-    return Kept(detached_kernel(target, potential, reg), x, potential, rows)
-
-
-def dense_block(chi):
-    """Weights, which are spent, as a block to take products with."""
-    chi += LEAST_WEIGHT
-    return DenseBlock(chi)
 
 
 def mean_cost(target, x, weights=None):

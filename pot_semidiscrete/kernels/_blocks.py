@@ -49,44 +49,6 @@ class SoftBlock:
 
 
 @dataclass
-class DenseBlock:
-    """Rows of weights as they are, for products with several vectors.
-
-    Attributes
-    ----------
-    shares : array, shape (n, n_atoms)
-    """
-
-    shares: Any
-
-    def colsum(self):
-        """``sum_i chi_ij``."""
-        return self.shares.sum(axis=0)
-
-    def colsquare(self, mean=0.0):
-        """``sum_i (chi_ij - mean_j)^2``."""
-        off = self.less(mean)
-        off *= off
-        return off.sum(axis=0)
-
-    def over_atoms(self, vectors):
-        """``sum_j vectors_kj chi_ij``, shape (k, n)."""
-        return vectors @ self.shares.T
-
-    def over_points(self, vectors):
-        """``sum_i vectors_ki chi_ij``, shape (k, n_atoms)."""
-        return vectors @ self.shares
-
-    def dense(self):
-        """``chi``, not to be changed."""
-        return self.shares
-
-    def less(self, mean):
-        """``chi_ij - mean_j``, an array of its own."""
-        return self.shares - mean
-
-
-@dataclass
 class HardBlock:
     """Rows of a Laguerre assignment: ``chi_ij = 1`` if ``j = index_i``, else 0."""
 

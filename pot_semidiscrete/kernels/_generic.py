@@ -4,8 +4,6 @@ What is differentiated must not ask for ``nx.zeros(..., type_as=x)``: under JAX,
 has no device to tell.
 """
 
-import copy
-
 from ._blocks import HardBlock, SoftBlock
 
 # Exponents are cut off here, by bytes of the dtype: far below one rounding of the sum, and above
@@ -48,12 +46,6 @@ class Kernel:
         if reg > 0:
             self.bias = self.bias + target.log_weights / self.unit
 
-    def part(self, atoms):
-        """The same for some of the atoms."""
-        part = copy.copy(self)
-        part.target, part.bias = self.target.part(atoms), self.bias[atoms]
-        return part
-
     def prepare(self, x, rows):
         """What can be made of all points at once, before they are taken in blocks of so many rows."""
         return None
@@ -86,10 +78,6 @@ class Kernel:
     def memory(self, rows, n_columns):
         """Where the scores of these rows can go, if they can be told where, and stay."""
         return None
-
-    def backend_of_sums(self, x):
-        """Backend for sums of blocks whose weights are known."""
-        return self.nx
 
     def matmul(self, u, v):
         return self.nx.dot(u, v.T)

@@ -34,11 +34,6 @@ class InPlaceKernel(Kernel):
     buffer = None
     right = None  # factor of that product, while tops are guessed
 
-    def part(self, atoms):
-        part = super().part(atoms)
-        part.buffer = part.right = None
-        return part
-
     def room(self, rows):
         """Where the scores of these rows go."""
         n = rows.shape[0]

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import torch
-from ot.backend import NumpyBackend
 
 from ._blocks import HardBlock
 from ._generic import CACHE
@@ -39,11 +38,6 @@ class TorchKernel(InPlaceKernel):
         if rows.is_cpu:  # NumPy asks for large pages
             return torch.from_numpy(allocate(shape, rows.numpy().dtype))
         return rows.new_empty(shape)
-
-    def backend_of_sums(self, x):
-        # NumPy has less to do for each block, and is the faster one with vectors; threads of both, by
-        # turns, would wait for each other
-        return NumpyBackend() if x.is_cpu and torch.get_num_threads() == 1 else self.nx
 
     def pieces(self, scores):
         return super().pieces(scores) if scores.is_cpu else [scores]

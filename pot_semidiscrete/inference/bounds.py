@@ -1,0 +1,159 @@
+"""Bounds of the transport cost: from below by a potential, from above by a plan that is feasible.
+
+From below, the mean of the semi-dual at a potential that has not seen the points. From above, the cost
+of a plan from points to the atoms: its expectation is at least the cost. The plan is that of a
+potential fitted to the points, its columns scaled down to the weights where they exceed them, and what
+is missing from rows and columns filled in: by a product, whose entropy is bounded by convexity, or at
+``reg = 0`` by atoms that are near.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import ot
+from scipy import sparse
+from scipy.special import xlogy
+
+from .._target import Target
+from ..kernels import expected_cost, stride, sweep, weight_blocks
+from ..optim.newton import NewtonResult
+from ..optim.semi_dual import Array
+from .order import ordered
+
+MOST_ATOMS = 2048  # among which it is solved for what each sends where ...
+MAX_PIVOTS = 10**7  # ... with so many steps of the network simplex at most
+
+
+@dataclass(frozen=True)
+class FittedPoints:
+    """Points of a source, and a potential fitted to them.
+
+    Attributes
+    ----------
+    target : Target
+    points : array, shape (n, d)
+    found : NewtonResult
+    """
+
+    target: Target
+    points: Array
+    found: NewtonResult
+
+    @property
+    def reg(self) -> float:
+        """Regularisation of the fit."""
+        return self.found.eps
+
+    @functools.cached_property
+    def scale(self) -> Array:
+        """What scales the columns down, ``min(1, b / m)``."""
+        b, m = self.target.weights, self.found.measured.marginal
+        return b / self.target.nx.maximum(b, m)
+
+
+def plan_cost(fit: FittedPoints, most: int) -> tuple[float, float, np.ndarray]:
+    """Mean cost, with entropy, of a feasible plan from the points to the atoms, and its standard error.
+
+    The plan of row i is ``(1 - e_i) p_i + e_i q_i``: p_i is proportional to the weights of the potential
+    fitted, less what exceeds the columns, and q_i to what the columns lack. Value and masses of the fit
+    say what all of it costs without e; what e adds is measured on at most so many of the points, and
+    does not see ``psi + const``.
+
+    Returns
+    -------
+    cost, stderr : float
+    rows : ndarray
+        Cost of each of these points, up to a constant.
+    """
+    measured, nx, n = fit.found.measured, fit.target.nx, fit.points.shape[0]
+    part = fit.points[:: stride(n, most)]
+    transform, added = (_filled if fit.reg > 0 else _sent)(fit, part)
+    mass, scale = (nx.to_numpy(v).astype(float) for v in (measured.marginal, fit.scale))
+    cost = measured.value + np.mean(added) + fit.reg * np.sum(scale * mass * np.log(scale))
+    # the part is among the points, so that the two means vary together
+    covariance = np.cov(transform, added)
+    variance = (covariance[0, 0] + 2.0 * covariance[0, 1]) / n + covariance[1, 1] / part.shape[0]
+    return float(cost), math.sqrt(max(variance, 0.0)), transform + added
+
+
+def _filled(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
+    """c-transforms, and what e adds if all rows get the same q, ndarrays.
+
+    The relative entropy of the plan is at most ``(1 - e_i) KL(p_i | b) + e_i KL(q | b)``.
+    """
+    target, reg, scale = fit.target, fit.reg, fit.scale
+    nx, b, psi = target.nx, target.weights, fit.found.potential
+    out = sweep(target, part, psi, reg, ("c_transform", "average"), values=scale)
+    lacking = nx.maximum(b - scale * fit.found.measured.marginal, 0.0 * b)
+    lacking = lacking / nx.maximum(nx.sum(lacking), 1e-30 + 0.0 * b)
+    filling = expected_cost(target, part, lacking) - nx.sum(lacking * psi)
+    short = nx.maximum(1.0 - out.average, 0.0 * out.average)
+    b, lacking, short, filling, transform = (
+        nx.to_numpy(v).astype(float) for v in (b, lacking, short, filling, out.c_transform)
+    )
+    added = short * (filling + reg * np.sum(xlogy(lacking, lacking / b)) - transform)
+    return transform, added - reg * xlogy(1.0 - short, 1.0 - short)
+
+
+def _sent(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
+    """The same at ``reg = 0``, where each cell sends what it has too much to atoms that are near."""
+    target, psi, to_numpy = fit.target, fit.found.potential, fit.target.nx.to_numpy
+    marginal = fit.found.measured.marginal
+    b, mass, values = (to_numpy(v).astype(float) for v in (target.weights, marginal, psi))
+    excess = np.maximum(mass - b, 0.0)
+    where, e = coupling(target, excess, np.maximum(b - mass, 0.0)), excess / np.maximum(mass, b)
+    expected, transforms, added = where @ values, [], []
+    for rows, chi in weight_blocks(target, part, psi, 0.0):
+        cell = to_numpy(target.nx.argmax(chi, axis=1))
+        costs = to_numpy(target.cost_matrix(rows))
+        transforms.append(costs[np.arange(len(cell)), cell] - values[cell])
+        sent = where[cell].multiply(costs).sum(axis=1) - expected[cell]
+        added.append(e[cell] * (sent - transforms[-1]))
+    return np.concatenate(transforms), np.concatenate(added)
+
+
+def coupling(target: Target, excess: np.ndarray, lacking: np.ndarray) -> sparse.csr_array:
+    """Where atoms send what they have too much: shares, a sparse array of shape (n_support, n_support).
+
+    Shares that meet what the others lack make a plan that is feasible. These are of an optimal transport
+    for squared distances between atoms (a user's metric need not be one between atoms); if there are
+    many, of those of groups of atoms that lie together, and what is left over in a group goes to the
+    next ones.
+
+    Parameters
+    ----------
+    target : Target
+    excess, lacking : ndarrays, shape (n_support,)
+        Masses, of the same sum.
+    """
+    atoms, n_atoms = target.nx.to_numpy(target.atoms), len(excess)
+
+    def optimal(over, under, a, b):
+        costs = ot.dist(atoms[over].astype(float), atoms[under].astype(float))
+        return ot.emd(a, b, costs / max(costs.max(), 1e-300), numItermax=MAX_PIVOTS)
+
+    if n_atoms <= MOST_ATOMS:
+        sent = _matched(np.arange(n_atoms), excess, lacking, optimal)
+    else:
+        order = ordered(atoms, MOST_ATOMS)
+        groups = np.split(order, range(MOST_ATOMS, n_atoms, MOST_ATOMS))
+        sent = sum(_matched(group, excess, lacking, optimal) for group in groups)
+        left = excess - sent.sum(axis=1), lacking - sent.sum(axis=0)
+        place = np.argsort(order).astype(float)
+        next_ones = lambda over, under, a, b: ot.emd_1d(place[over], place[under], a, b, dense=False)
+        sent = sent + _matched(order, *left, next_ones)
+    total = sent.sum(axis=1)
+    return sparse.csr_array(sent.multiply(1.0 / np.where(total > 0.0, total, 1.0)[:, None]))
+
+
+def _matched(atoms, excess, lacking, plan) -> sparse.csr_array:
+    """Masses sent among some atoms, as much as can be; `plan` is of ``(over, under, a, b)``."""
+    over, under = atoms[excess[atoms] > 0.0], atoms[lacking[atoms] > 0.0]
+    a, b, shape = excess[over], lacking[under], 2 * excess.shape
+    mass = min(a.sum(), b.sum())
+    if not mass > 0.0:
+        return sparse.csr_array(shape)
+    found = sparse.coo_array(plan(over, under, a / a.sum(), b / b.sum()))
+    return sparse.csr_array((mass * found.data, (over[found.row], under[found.col])), shape=shape)

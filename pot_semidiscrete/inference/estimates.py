@@ -1,0 +1,213 @@
+"""What is told of a result, each estimate made when it is first asked for."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .._target import Target
+from ..kernels import sweep
+from ..optim.newton import NewtonResult, maximize
+from ..optim.semi_dual import Array, Measurement, SemiDual
+from .bounds import FittedPoints, plan_cost
+from .chi2 import NORMAL_95, NORMAL_975, chi_square, worst_atom
+from .trace import trace_estimate
+
+ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
+CLEAR = 3.0  # standard errors beyond which an excess is no longer chance
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Estimates on fresh samples; without any, nothing is known.
+
+    Attributes
+    ----------
+    value : scalar of the backend
+        Semi-dual value, in expectation at most the transport cost.
+    value_stderr : float
+        Its Monte-Carlo standard error.
+    marginal : array, shape (n_support,)
+        Mean of the assignment weights, which is ``b`` at an optimal potential.
+    chi2, chi2_stderr : float
+        Unbiased estimate of ``sum_j (m_j - b_j)^2 / b_j`` (it may be negative), and its standard error.
+    marginal_error, marginal_error_stderr : float
+        Largest relative error of a mass, and the standard error of that mass.
+    n_eff : float
+        Effective number of atoms.
+    points : array, shape (n, d)
+        The samples, as long as they are of use.
+    measured : Measurement
+        What they measured, likewise.
+    """
+
+    value: Any = None
+    value_stderr: float = math.nan
+    marginal: Any = None
+    chi2: float = math.nan
+    chi2_stderr: float = math.nan
+    marginal_error: float = math.nan
+    marginal_error_stderr: float = math.nan
+    n_eff: float = math.nan
+    points: Any = None
+    measured: Measurement | None = None
+
+    def bound(self, quantile: float = NORMAL_95) -> float:
+        """Upper bound of chi2; an estimate below 0 counts as 0, lest noise alone make it small."""
+        return max(self.chi2, 0.0) + quantile * self.chi2_stderr
+
+
+def evaluate(dual: SemiDual, x: Array, psi: Array, reg: float) -> Evaluation:
+    """Estimates at a potential that has not seen the points `x`."""
+    target, nx = dual.target, dual.target.nx
+    measured = dual.measure(x, psi, reg)
+    host = nx.to_numpy(measured.transform).astype(float)
+    chi2, stderr = chi_square(measured, target.weights, nx)
+    return Evaluation(
+        target.dual_value(measured.transform, psi),
+        float(host.std(ddof=1) / math.sqrt(len(host))) if len(host) > 1 else math.nan,
+        measured.marginal,
+        chi2,
+        stderr,
+        *worst_atom(measured, target.weights, nx),
+        measured.n_eff,
+        x,
+        measured,
+    )
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Estimates of the optimum.
+
+    Attributes
+    ----------
+    value_interval : tuple of float, or None
+        It holds the transport cost with 95% confidence.
+    suboptimality, suboptimality_bound : float
+        Estimate of ``H(psi*) - H(psi)``, and what it is below with 95% confidence.
+    """
+
+    value_interval: tuple[float, float] | None = None
+    suboptimality: float = math.nan
+    suboptimality_bound: float = math.nan
+
+
+class Estimates:
+    """Estimates of a potential, made of fresh points when they are asked for.
+
+    Parameters
+    ----------
+    target : Target
+    potential : array, shape (n_support,)
+    reg : float
+    evaluation : Evaluation or callable
+        Or ``() -> Evaluation``.
+    fit : FittedPoints, optional
+        Points of the run and what was fitted to them, which bound the cost from above.
+    n_samples : int
+        Of the run; what they allow is what the value lacks unless fresh points show more.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        potential: Array,
+        reg: float,
+        evaluation: Evaluation | Callable[[], Evaluation],
+        fit: FittedPoints | None = None,
+        n_samples: int = 0,
+    ) -> None:
+        self.target, self.potential, self.reg, self.n_samples = target, potential, reg, n_samples
+        self._evaluation, self._fit = evaluation, fit
+
+    @functools.cached_property
+    def evaluation(self) -> Evaluation:
+        """Estimates of means."""
+        return self._evaluation() if callable(self._evaluation) else self._evaluation
+
+    @functools.cached_property
+    def value_linear(self) -> Any:
+        """Mean cost under the plan of the potential, without the entropy."""
+        x = self.evaluation.points
+        if x is None:
+            return None
+        return self.target.nx.mean(sweep(self.target, x, self.potential, self.reg, ("linear",)).linear)
+
+    @functools.cached_property
+    def certificate(self) -> Certificate:
+        """Interval of the transport cost, and sub-optimality."""
+        evaluation = self.evaluation
+        if evaluation.points is None:
+            return Certificate()
+        _ = self.value_linear
+        found = certify(self.target, self.potential, self.reg, evaluation, self._fit, self.n_samples)
+        self._fit = None
+        return found
+
+    def settle(self) -> None:
+        """Make all of them now."""
+        _ = self.certificate
+
+    @property
+    def pending(self) -> int:
+        """Numbers that are held until the certificate is asked for."""
+        arrays = [] if self._fit is None else [self._fit.points]
+        if not callable(self._evaluation) and self._evaluation.points is not None:
+            arrays.append(self._evaluation.points)
+        return sum(x.shape[0] * x.shape[1] for x in arrays)
+
+
+class StoredEstimates:
+    """Estimates that were read from a file; attributes as those of :class:`Estimates`."""
+
+    def __init__(self, evaluation: Evaluation, value_linear: Any, certificate: Certificate) -> None:
+        self.evaluation, self.value_linear, self.certificate = evaluation, value_linear, certificate
+
+
+def certify(
+    target: Target,
+    psi: Array,
+    reg: float,
+    evaluation: Evaluation,
+    fit: FittedPoints | None,
+    n_samples: int,
+) -> Certificate:
+    """Interval of the transport cost, and what the value at the potential lacks.
+
+    On the fresh points, ``U >= H_n(psi*) >= H_n(psi)``, U the cost of a feasible plan: so the difference
+    of U and the value, which share their noise, bounds what the value lacks. The points of the run bound
+    the cost itself more tightly from above, if they are more.
+    """
+    dual, x, measured = SemiDual(target), evaluation.points, evaluation.measured
+    n, value = x.shape[0], measured.value
+    enough = n > measured.n_eff  # with fewer points there is nothing to correct by
+    found = maximize(dual, x, psi, reg, rtol=ROUGHLY) if enough else NewtonResult(psi, measured, reg)
+    own = FittedPoints(target, x, found)
+    cost, deviation, rows = plan_cost(own, n)
+    paired = rows - target.nx.to_numpy(measured.transform).astype(float)
+    noise = float(paired.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    gap = max(cost - value, 0.0) + NORMAL_95 * noise
+    if fit is not None and fit.points.shape[0] > n:
+        cost, deviation, _ = plan_cost(fit, n)
+    low = value - NORMAL_975 * evaluation.value_stderr
+    high = max(cost, value) + NORMAL_975 * deviation
+    lacks = _suboptimality(dual, found, value, x, n_samples, noise) if enough else gap
+    return Certificate((low, high), min(lacks, gap), gap)
+
+
+def _suboptimality(
+    dual: SemiDual, found: NewtonResult, value: float, x: Array, n_samples: int, noise: float
+) -> float:
+    """What the value lacks: what the samples of the run allow, or more if fresh points show it.
+
+    The maximiser over n fresh points gains ``trace / (2 n)`` by chance.
+    """
+    gain, n = found.measured.value - value, x.shape[0]
+    chance = gain  # at eps = 0, where points do not see the Hessian
+    if found.eps > 0.0:
+        chance = trace_estimate(dual, x, found.potential, found.eps) / (2.0 * n)
+    excess = gain - chance
+    limit = chance * n / n_samples if n_samples > 0 else 0.0
+    return max(limit, excess) if excess > CLEAR * noise or n_samples == 0 else limit

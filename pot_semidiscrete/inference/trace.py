@@ -1,0 +1,42 @@
+"""How far n samples let the value fall short: ``tr(A^+ Sigma) / (2 n)`` in the mean."""
+
+import numpy as np
+
+from ..optim.hessian import DenseHessian, hessian
+from ..optim.newton import ROWS
+from ..optim.semi_dual import Array, SemiDual
+
+PROBES = 4  # random vectors (Hutchinson, 1990)
+PRECISE = 1e-3  # forcing of their linear systems: slow modes, which come last, are most of the trace
+SEED = 0
+
+
+def trace_estimate(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
+    """Estimate ``tr(A^+ Sigma)``, A minus the Hessian and Sigma the covariance of the weights.
+
+    Exact for the points where the Hessian is a matrix; else by random signs of the points, whose
+    weights then have the covariance Sigma, with the Hessian of a part of them.
+    """
+    measured = dual.measure(x, psi, eps)
+    found = hessian(dual, x, psi, eps, max(ROWS * measured.n_eff, x.shape[0] / ROWS))
+    if isinstance(found, DenseHessian):
+        return eps * _exact(found)
+    nx, signs, total = found.nx, np.random.default_rng(SEED), 0.0
+    for _ in range(PROBES):
+        probe = 0.0
+        for chi in found.blocks:
+            r = nx.from_numpy(signs.choice([-1.0, 1.0], chi.shape[0]), type_as=chi)
+            probe = probe + nx.dot(r, chi) - nx.sum(r) * found.mean
+        total += float(nx.sum(probe * found.solve(probe, 0.0, PRECISE))) / found.n
+    return eps * total / PROBES
+
+
+def _exact(found: DenseHessian) -> float:
+    """``tr(M^+ (diag(m) - m m^T)) - rank``, scaled so that the identity has the spectrum of D."""
+    root = np.sqrt(np.maximum(found.scale, 1e-300))
+    values, vectors = np.linalg.eigh(found.matrix / np.outer(root, root))
+    kept = values > 1e-9 * values[-1]  # the null space is that of the constants
+    kept[0] = False
+    parts = vectors[:, kept] / root[:, None]
+    covariance = np.diag(found.mean) - np.outer(found.mean, found.mean) - found.matrix
+    return float(np.sum(parts * (covariance @ parts / values[kept])))

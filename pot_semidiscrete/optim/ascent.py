@@ -1,0 +1,153 @@
+"""Averaged stochastic ascent with eps-scaling.
+
+A step is ``psi += eps clip(STEP (b - m) / b)``: ``eps / b`` is the inverse of a bound on the diagonal
+curvature. The regularisation falls from the scale of the costs (eps-scaling: Schmitzer, 2019), and from
+then on the iterates are averaged (Polyak and Juditsky, 1992). Points are taken in batches that follow
+the noise of the gradient: few while `eps` is large, more as the average settles.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from .._target import Target
+from ..kernels import mean_cost, sweep
+from .semi_dual import Array, Measurement, SemiDual
+
+STEP = 0.7  # in units of eps / b; stable below 2 (Nesterov, 2004, 2.1.5); benchmarks.scaling: .5 to 1
+CLIP = 6.0  # largest move of an atom in a step, in units of eps; benchmarks.scaling: 6 to 10
+BATCH = 0.5  # points of a batch, in units of n_eff, where averaging begins; benchmarks.solver: .25 to 1
+COOLING = 0.1  # eps falls by exp(-COOLING) in a step, or faster ...
+ANNEALING = 0.3  # ... to arrive within that share of the samples; benchmarks.solver: .3 to .5
+LEAST_ROWS = 32  # points of a batch: with fewer, a step reads the atoms mostly; benchmarks.kernels
+RESOLVED = 0.5  # n_eff / n_atoms at which eps tells atoms apart: at reg = 0, where averaging begins
+
+
+@dataclass(frozen=True)
+class AscentState:
+    """Where the ascent is.
+
+    Attributes
+    ----------
+    potential : array, shape (n_support,)
+        Last iterate.
+    average : array, shape (n_support,)
+        Average of the iterates since the annealing, the estimate.
+    eps : float
+        Present regularisation.
+    annealed : float
+        Regularisation at which averaging began; 0 before.
+    samples : float
+        Points since then.
+    weight : float
+        Of the average.
+    drift : array, shape (n_support,)
+        Average of the steps at ``reg > 0``, in units of STEP eps: what a linear model has of
+        ``(b - m) / b`` at the average, but for the noise of the points.
+    n_eff : float
+        Effective number of atoms, that of the last step.
+    """
+
+    potential: Array
+    average: Array
+    eps: float
+    annealed: float = 0.0
+    samples: float = 0.0
+    weight: float = 0.0
+    drift: Array = 0.0
+    n_eff: float = 1.0
+
+    @property
+    def batch(self) -> int:
+        """Points of the next step.
+
+        They grow where else steps would have to fall (Smith, Kindermans, Ying, Le, 2018).
+        """
+        passes = self.samples / self.n_eff
+        return math.ceil(max(LEAST_ROWS, BATCH * self.n_eff * math.sqrt(1.0 + BATCH * passes)))
+
+
+def cold_start(dual: SemiDual, x: Array, reg: float) -> AscentState:
+    """State to start from knowing nothing but a few points.
+
+    The mean cost to each atom is the optimal potential of an infinite regularisation. What its value
+    then lacks of that at ``eps = 0`` is the scale of the costs that atoms compete for: the first eps.
+    """
+    target, nx = dual.target, dual.target.nx
+    cost = mean_cost(target, x)
+    potential = target.centred(cost)
+    lowest = sweep(target, x, potential, 0.0).c_transform
+    dual.count(x)
+    scale = float(nx.sum(target.weights * (cost - potential)) - nx.mean(lowest))
+    return AscentState(potential, potential, max(scale, reg, 0.0))
+
+
+def resolving_eps(dual: SemiDual, x: Array, psi: Array) -> float:
+    """Regularisation that tells atoms apart at a potential: from where to go on at ``reg = 0``."""
+    eps = cold_start(dual, x, 0.0).eps
+    least = dual.rounding(eps)
+    while eps > least and dual.measure(x, psi, eps).n_eff < RESOLVED * (dual.n_atoms - 1):
+        eps /= 2.0
+    return eps
+
+
+def warm_start(
+    dual: SemiDual, potential: Array, eps: float, samples: float, n_eff: float
+) -> AscentState:
+    """State that continues from a potential, which counts for as much as so many samples."""
+    potential = dual.target.centred(potential)
+    return AscentState(potential, potential, eps, eps, samples, samples**1.5, n_eff=n_eff)
+
+
+def ascend(target: Target, psi: Array, marginal: Array, eps: float, step: float = STEP) -> Array:
+    """One step from a potential, where the points have these masses."""
+    push = step * (target.weights - marginal) * target.inverse_weights
+    return psi + eps * target.nx.clip(push, -CLIP, CLIP)
+
+
+def step(
+    dual: SemiDual, state: AscentState, x: Array, reg: float, left: float
+) -> tuple[AscentState, Measurement]:
+    """Take one step with the points `x`; then cool, or average.
+
+    Iterates weigh as the square root of time, between uniform weights, which are best for noise, and
+    those as time, which forget the start sooner (Lacoste-Julien, Schmidt, Bach, 2012). It costs 1/8 of
+    the variance.
+
+    Parameters
+    ----------
+    left : float
+        Samples that the annealing may still take.
+
+    Returns
+    -------
+    AscentState
+    Measurement
+        At the potential before the step: `x` had not been seen.
+    """
+    eps, n = state.eps, x.shape[0]
+    eta = STEP * min(1.0, n / state.batch)  # the last batch may be short
+    found = dual.measure(x, state.potential, eps)
+    psi = ascend(dual.target, state.potential, found.marginal, eps, eta)
+    # relative to b: larger while masses are off, so that batches are
+    square = float(dual.target.nx.sum(found.second_moment / dual.target.weights))
+    n_eff = min(max(square - 1.0, 1.0), dual.n_atoms)
+    if not state.annealed and not is_cold(state, dual, reg, n_eff):
+        rate = COOLING if reg == 0.0 else max(COOLING, math.log(eps / reg) * n / max(left, n))
+        cooled = max(reg, eps * math.exp(-rate))
+        return replace(state, potential=psi, average=psi, eps=cooled, n_eff=n_eff), found
+    samples = state.samples + n
+    weight = n * math.sqrt(samples)
+    total = state.weight + weight
+    share, start = weight / total, state.annealed or eps
+    average = state.average + share * (psi - state.average)
+    drift = state.drift
+    if reg > 0.0:  # at 0 the optimum itself moves, as the regularisation falls
+        drift = drift + share * ((psi - state.potential) / (eta * eps) - drift)
+    # at reg = 0 the regularisation goes on to fall, as the noise of the average (Genans et al., 2025)
+    eps = reg or start / math.sqrt(1.0 + samples / n_eff)
+    return AscentState(psi, average, eps, start, samples, total, drift, n_eff), found
+
+
+def is_cold(state: AscentState, dual: SemiDual, reg: float, n_eff: float) -> bool:
+    """Whether the annealing is over."""
+    return state.eps <= reg if reg > 0.0 else n_eff >= RESOLVED * (dual.n_atoms - 1)

@@ -1,0 +1,108 @@
+"""Minus the Hessian of a sample average of the semi-dual, in units of 1 / eps.
+
+``diag(m) - E chi chi^T``, positive semi-definite, with the constants as its null space. For few atoms it
+is a matrix; otherwise it is known by products with the weights of some points, which are kept.
+"""
+
+import numpy as np
+
+from ..kernels import weight_blocks
+from ..kernels._blocks import LEAST_WEIGHT
+from .semi_dual import Array, SemiDual
+
+DENSE = 256  # atoms up to which it is a matrix, of all points: no dearer than a sweep; benchmarks.solver
+STORE = 2**25  # weights kept for products: 128 MiB in float32
+PRODUCT = 0.2  # of a sweep is what a product takes; benchmarks.kernels
+MAX_PRODUCTS = 100  # of one solution by conjugate gradients
+FORCING = 0.15  # of the mean increase so far: the model has stopped rising (Nash, Sofer, 1990)
+
+
+class DenseHessian:
+    """The Hessian as a matrix, in double precision.
+
+    Attributes
+    ----------
+    n : int
+        Points.
+    diagonal : array, shape (n_support,)
+        What the identity of the damping is scaled by, the mean of the weights.
+    """
+
+    def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float) -> None:
+        self.nx, self.n, n_atoms = dual.target.nx, x.shape[0], dual.n_atoms
+        dual.count(x)
+        mean, products = np.zeros(n_atoms), np.zeros((n_atoms, n_atoms))
+        for _, chi in weight_blocks(dual.target, x, psi, eps):
+            products += self.nx.to_numpy(self.nx.dot(chi.T, chi))
+            mean += self.nx.to_numpy(self.nx.sum(chi, axis=0))
+        self.mean = mean / self.n
+        self.matrix = np.diag(self.mean) - products / self.n
+        weights = self.nx.to_numpy(dual.target.weights)
+        self.scale = np.maximum(self.mean, weights / (self.n * weights + 1.0))
+
+    def apply(self, v: Array) -> Array:
+        """Product with a vector."""
+        return self.nx.from_numpy(self.matrix @ self.nx.to_numpy(v), type_as=v)
+
+    def solve(self, g: Array, mu: float, forcing: float = FORCING) -> Array:
+        """Solution of ``(Hessian + mu D) s = g``, for g of sum 0."""
+        D = self.scale  # D D^T lifts the null space
+        matrix = self.matrix + mu * np.diag(D) + np.outer(D, D)
+        return self.nx.from_numpy(np.linalg.solve(matrix, self.nx.to_numpy(g)), type_as=g)
+
+
+class HessianOperator:
+    """The Hessian by products with the weights of points.
+
+    Attributes as those of :class:`DenseHessian`.
+    """
+
+    def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float) -> None:
+        self.dual, self.x, self.nx, self.n = dual, x, dual.target.nx, x.shape[0]
+        dual.count(x)
+        # products with denormal numbers are slow
+        blocks = (chi for _, chi in weight_blocks(dual.target, x, psi, eps))
+        self.blocks = [chi + LEAST_WEIGHT for chi in blocks]
+        self.mean = sum(self.nx.sum(chi, axis=0) for chi in self.blocks) / self.n
+        weights = dual.target.weights
+        self.scale = self.nx.maximum(self.mean, weights / (self.n * weights + 1.0))
+
+    def apply(self, v: Array) -> Array:
+        """Product with a vector."""
+        self.dual.count(self.x, PRODUCT)
+        dot = self.nx.dot
+        return self.mean * v - sum(dot(dot(chi, v), chi) for chi in self.blocks) / self.n
+
+    def solve(self, g: Array, mu: float, forcing: float = FORCING) -> Array:
+        """Solution of ``(Hessian + mu D) s = g``, for g of sum 0.
+
+        By conjugate gradients, preconditioned by D and truncated (Nocedal and Wright, 2006, sections 5.1
+        and 7.1).
+        """
+        D, dot = self.scale, lambda u, v: float(self.nx.sum(u * v))
+        s, r, gain = 0.0 * g, g, 0.0
+        p = r / D
+        rz = dot(r, p)
+        for k in range(1, MAX_PRODUCTS + 1):
+            Ap = self.apply(p) + mu * D * p
+            curvature = dot(p, Ap)
+            if rz <= 0.0 or curvature <= 1e-7 * dot(p, D * p):  # rounding
+                break
+            alpha = rz / curvature
+            s, r, gain = s + alpha * p, r - alpha * Ap, gain + alpha * rz
+            if k * alpha * rz <= forcing * gain:
+                break
+            z = r / D
+            rz, before = dot(r, z), rz
+            p = z + rz / before * p
+        return s
+
+
+def hessian(
+    dual: SemiDual, x: Array, psi: Array, eps: float, rows: float
+) -> DenseHessian | HessianOperator:
+    """The Hessian at a potential: of all points for few atoms, else of about `rows` of them."""
+    if dual.n_atoms <= DENSE:
+        return DenseHessian(dual, x, psi, eps)
+    rows = max(int(min(rows, STORE / dual.n_atoms)), 1)
+    return HessianOperator(dual, x[:: max(1, -(-x.shape[0] // rows) // 2 * 2 + 1)], psi, eps)

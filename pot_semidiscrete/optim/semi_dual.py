@@ -1,0 +1,87 @@
+"""The objective: sample averages of the semi-dual, and the work that they take.
+
+Two units make the constants of the optimisers free of scale. Potentials are in units of ``eps`` and
+gradients are divided by ``b``: with ``D = diag(b)``, the spectrum of ``-eps D^-1/2 Hess D^-1/2`` lies in
+[0, 1]. Samples are in units of the effective number of atoms, :attr:`Measurement.n_eff`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._target import Target, rounding_unit
+from ..kernels import sweep
+
+Array = Any  # of one of POT's backends
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Averages over n points at a potential.
+
+    Attributes
+    ----------
+    n : int
+    value : float
+        Semi-dual value, summed in double precision.
+    marginal : array, shape (n_support,)
+        Mean of the assignment weights; ``b`` less it is the gradient.
+    second_moment : array, shape (n_support,)
+        Mean of their squares.
+    n_eff : float
+        Effective number of atoms, ``E sum_j chi_j^2 / max(b_j, m_j) - 1``. At the optimum n samples
+        allow ``E chi2 = n_eff / n`` and no less, and the gradient of B points has the relative noise
+        ``n_eff / B`` (the gradient noise scale of McCandlish et al., 2018, in the metric D). It is
+        near 0 at a large `eps`, and at most the number of atoms less 1.
+    transform : array, shape (n,)
+        c-transform of the points.
+    """
+
+    n: int
+    value: float
+    marginal: Array
+    second_moment: Array
+    n_eff: float
+    transform: Array
+
+
+class SemiDual:
+    """The semi-dual of a target, measured at points of a source.
+
+    Parameters
+    ----------
+    target : Target
+
+    Attributes
+    ----------
+    work : float
+        Entries (points x atoms) evaluated so far.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target, self.work = target, 0.0
+
+    @property
+    def n_atoms(self) -> int:
+        """Atoms of positive weight."""
+        return self.target.weights.shape[0]
+
+    def count(self, x: Array, passes: float = 1.0) -> None:
+        """Count so many passes over the points and the atoms."""
+        self.work += passes * x.shape[0] * self.n_atoms
+
+    def measure(self, x: Array, psi: Array, eps: float) -> Measurement:
+        """Average over the points `x`, shape (n, d), in one sweep."""
+        target, nx, n = self.target, self.target.nx, x.shape[0]
+        self.count(x)
+        out = sweep(target, x, psi, eps, ("c_transform", "colsum", "colsquare"))
+        marginal, second = out.colsum / n, out.colsquare / n
+        mean = np.mean(nx.to_numpy(out.c_transform), dtype=float)
+        n_eff = max(float(nx.sum(second / nx.maximum(target.weights, marginal))) - 1.0, 1.0)
+        value = target.precise_value(mean, psi)
+        return Measurement(n, value, marginal, second, n_eff, out.c_transform)
+
+    def rounding(self, scale: float) -> float:
+        """What rounding makes of values of a scale, about."""
+        return 4.0 * rounding_unit(self.target) * abs(scale)

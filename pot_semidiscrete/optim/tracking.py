@@ -1,0 +1,98 @@
+"""Following the potential of a source that moves, a generator in training.
+
+In rounds of small steps: within one the regularisation falls from a tenth of the cost scale, for a
+generator that moves leaves the potential behind mostly along smooth directions, and at a larger
+regularisation a step sees further along them.
+"""
+
+from collections.abc import Callable
+
+from .._target import Target
+from ..dual import scale_of
+from ..kernels import sweep
+from .ascent import LEAST_ROWS, ascend, cold_start
+from .semi_dual import Array, SemiDual
+
+TOP = 0.1  # from where the regularisation falls, in units of the cost scale; benchmarks.training
+LEAST_REG = 2e-3  # in units of the cost scale: at reg = 0 a step has no unit of its own
+LENGTHS = 16, 32  # steps in a round, at least and (but for the first) at most; benchmarks.training
+MEMORY = 5.0  # rounds that the average spans, at most, and what a potential solved for counts as
+
+
+def tracking_reg(target: Target, reg: float) -> float:
+    """Regularisation at which to follow a moving source."""
+    return reg if reg > 0 else LEAST_REG * scale_of(target)
+
+
+def round_heat(target: Target, reg: float) -> float:
+    """From where the regularisation falls in a round, in units of `reg`."""
+    return max(TOP * scale_of(target) / reg, 1.0) if reg > 0 else 1.0  # 0 for one atom only
+
+
+def warm_up(target: Target, draw: Callable[[], Array], reg: float, n_batches: int = 50) -> Array:
+    """Potential to start following from: a short annealing down to `reg`, averaged.
+
+    Parameters
+    ----------
+    draw : callable
+        ``() -> x``, a fresh batch.
+    """
+    state = cold_start(SemiDual(target), draw(), reg)
+    potential = average = state.potential
+    ratio = reg / state.eps if state.eps > 0 else 1.0
+    for k in range(n_batches):
+        eps = state.eps * ratio ** (k / max(n_batches - 1.0, 1.0))
+        potential = _step(target, draw(), potential, eps)
+        average = average + 2.0 / (k + 2.0) * (potential - average)
+    return average
+
+
+def follow(
+    average: Array,
+    count: int,
+    target: Target,
+    x: Array,
+    reg: float,
+    heat: float,
+    cross: Array | None = None,
+    calls: int = 1,
+) -> Array:
+    """A round of small steps with the points `x` towards the optimum of a source that moves.
+
+    The regularisation falls geometrically from `heat` times `reg` to `reg`, and the iterates are
+    averaged with weights as time. The few points of a step, and the large first levels, leave a noise of
+    many `reg` in that average where an atom sees few. So the potential is an average over the last
+    rounds, of one pass in all, but at most of five: it must not lag behind the source.
+
+    Parameters
+    ----------
+    average : array, shape (n_support,)
+        Potential so far.
+    count : int
+        Calls so far.
+    x : array, shape (n, d)
+        Fresh points.
+    heat : float
+    cross : array, shape (n, n_support), optional
+        As in :func:`pot_semidiscrete.kernels.sweep`.
+    calls : int
+        In how many calls, each with a part of the points, the round is done.
+    """
+    n, potential, mean = x.shape[0], average, average
+    least, most = LENGTHS
+    length = min(max(-(-n // LEAST_ROWS), -(-least // calls)), most if count else n, n)
+    for k in range(length):
+        eps = reg * heat ** (1.0 - k / (length - 1.0)) if length > 1 else reg
+        carry = (reg - eps) * target.log_weights
+        known = None if cross is None else cross[k::length]
+        # psi_eps ~ psi_0 - eps log b: potentials are kept as they would be at `reg`
+        potential = _step(target, x[k::length], potential + carry, eps, known) - carry
+        mean = mean + 2.0 / (k + 2.0) * (potential - mean)
+    rounds = min(MEMORY * calls, target.weights.shape[0] / n, count + 1.0)
+    return average + (mean - average) / max(rounds, 1.0)
+
+
+def _step(target: Target, x: Array, psi: Array, eps: float, cross: Array | None = None) -> Array:
+    """One step of ascent with the points `x`."""
+    colsum = sweep(target, x, psi, eps, ("colsum",), cross=cross).colsum
+    return ascend(target, psi, colsum / x.shape[0], eps)

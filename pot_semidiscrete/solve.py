@@ -1,0 +1,526 @@
+"""The solver: draw, step, evaluate, decide, stop."""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ._run import Progress, SemiDiscreteWarning, guarded
+from ._target import Target, build_target, check_init_potential, check_reg
+from ._validation import check_callable, check_count, check_real
+from .costs import CallableMetric
+from .inference.bounds import FittedPoints
+from .inference.chi2 import NORMAL_975
+from .inference.estimates import Estimates, Evaluation, evaluate
+from .inference.trace import trace_estimate
+from .kernels import joined
+from .optim.ascent import ANNEALING, AscentState, cold_start, resolving_eps, step, warm_start
+from .optim.hessian import STORE
+from .optim.newton import ROWS, maximize
+from .optim.semi_dual import Array, SemiDual
+from .result import SemiDiscreteResult
+from .samplers import Draws, resolve_source
+
+CORRECTION = 4.0  # passes over its points that Newton's method takes; benchmarks.scaling: 2.5 to 5
+QUICK = 2**30  # entries evaluated in a few seconds: a correction may always take as many
+SLOWEST = 0.25  # exponent with which chi2 falls with the samples, at least
+LEAST_LOOK = 1024  # points of an evaluation, at least
+PENDING = 2**23  # numbers that a result may hold until it is asked for more
+
+
+@dataclass(frozen=True)
+class SolverState:
+    """What `callback` sees after each batch.
+
+    Attributes
+    ----------
+    n_iter, n_samples : int
+        Batches used, source points drawn.
+    reg : float
+        Present regularisation, annealed down to the one asked for.
+    potential : array, shape (n_atoms,)
+        Present estimate.
+    chi2 : float
+        Last estimate of the squared marginal error; NaN before the first check.
+    """
+
+    n_iter: int
+    n_samples: int
+    reg: float
+    chi2: float
+    _ascent: Any
+    _target: Any
+
+    @property
+    def potential(self) -> Array:
+        """Present estimate, as in the result."""
+        return self._target.expand(self._target.centred(self._ascent.average))
+
+
+class SampleBuffer:
+    """The newest source points, up to `limit` bytes; `complete` while none was dropped."""
+
+    def __init__(self, limit: int, nx: Any) -> None:
+        self.limit, self.nx, self.complete, self._batches = limit, nx, True, []
+
+    def add(self, x: Array) -> None:
+        """Take in a batch; drop the oldest ones that there is no room for."""
+        self._batches.append(x)
+        while sum(map(self._size, self._batches)) > self.limit:
+            first, self.complete = self._batches.pop(0), False
+            room = self.limit - sum(map(self._size, self._batches))
+            rows = max(room, 0) // max(self._size(first[:1]), 1)
+            if rows > 0:  # all of them may have become one
+                self._batches.insert(0, first[first.shape[0] - rows :])
+
+    def points(self) -> Array | None:
+        """All of them, in one array; None if there is no room for any."""
+        if len(self._batches) > 1:
+            self._batches = [self.nx.concatenate(self._batches, axis=0)]
+        return self._batches[0] if self._batches else None
+
+    def _size(self, x: Array) -> int:
+        return x.shape[0] * x.shape[1] * self.nx.bitsize(x) // 8
+
+
+class Solver:
+    """One run: the state of the ascent, what was evaluated, and the outcome.
+
+    Parameters
+    ----------
+    target : Target
+    draw : Draws
+    reg, tol, sample_cost : float
+    max_iter, batch_size, max_memory : int
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        draw: Draws,
+        reg: float,
+        tol: float,
+        max_iter: int,
+        batch_size: int,
+        max_memory: int,
+        sample_cost: float,
+    ) -> None:
+        self.target, self.draw, self.reg, self.chi2 = target, draw, reg, tol**2
+        self.max_iter, self.batch_size, self.sample_cost = max_iter, batch_size, sample_cost
+        self.dual, self.buffer = SemiDual(target), SampleBuffer(max_memory, target.nx)
+        self.ascent: AscentState | None = None
+        self.n_eff = 1.0  # as it was measured last
+        self.prior, self.n_prior = None, 0.0  # the user's potential, and the samples it counts for
+        self.unused, self.n_unused, self.drawn = [], 0, []  # points to step with, batches of looks
+        self.n_iter, self.n_used, self.corrected_at, self.next_look = 0, 0, 0, 0.0
+        self.last_look = None  # samples, and chi2 in units of the one wanted
+        self.status, self.evaluation, self.fit, self.estimates = "max_iter", None, None, None
+        self.found, self.values, self.levels, self.looks = None, [], [], []
+
+    def run(self, callback: Callable | None, bar: Progress) -> None:
+        """Iterate until the tolerance, the callback or `max_iter` says stop."""
+        if self.prior is not None and self.evaluation.chi2 <= self.chi2:
+            self.evaluation = None  # of few points: look again
+            if self.look():
+                self.status = "converged"
+                return
+        while self.n_iter < self.max_iter:
+            self.iterate()
+            bar.update(self.progress)
+            if callback is not None and callback(self.state()):
+                self.status = "stopped"
+                break
+            if self.is_look_due() and self.decide():
+                self.status = "converged"
+                return
+        if self.chi2 == 0.0 or self.status == "stopped":
+            self.correct()
+
+    def begin(self, psi: Array) -> None:
+        """Start from the user's potential, which counts for as many samples as its chi2 tells.
+
+        Not if it is worse than knowing nothing.
+        """
+        batches = fresh_batches(self.draw, LEAST_LOOK, self.batch_size)
+        self.drawn += batches
+        x = self.target.nx.concatenate(batches, axis=0)
+        cold, found = cold_start(self.dual, x, self.reg), evaluate(self.dual, x, psi, self.reg)
+        if self.dual.measure(x, cold.potential, self.reg).value > found.measured.value:
+            self.ascent = cold
+            return
+        self.prior, self.evaluation, self.n_eff = psi, found, found.n_eff
+        self.n_prior = found.n_eff / max(found.chi2 + found.chi2_stderr, 1e-12)
+        eps = self.reg or resolving_eps(self.dual, x, psi)
+        self.ascent = warm_start(self.dual, psi, eps, self.n_prior, found.n_eff)
+
+    def iterate(self) -> None:
+        """Draw one batch, and take the steps that it is enough for."""
+        x = self.drawn.pop(0) if self.drawn else self.draw(self.batch_size)
+        self.n_iter += 1
+        self.buffer.add(x)
+        self.unused.append(x)
+        self.n_unused += x.shape[0]
+        last = self.n_iter == self.max_iter
+        if self.ascent is None:
+            self.ascent = cold_start(self.dual, x, self.reg)
+        while self.n_unused >= self.ascent.batch or (last and self.n_unused > 0):
+            x = self.take(self.ascent.batch)
+            left = ANNEALING * self.budget() - self.n_used
+            self.ascent, self.found = step(self.dual, self.ascent, x, self.reg, left)
+            self.n_used += x.shape[0]
+            self.n_eff, self.evaluation = self.found.n_eff, None
+        self.values.append(self.found.value if self.found else math.nan)
+        self.levels.append(self.ascent.eps)
+
+    def take(self, n: int) -> Array:
+        """The first n of the points that no step was taken with."""
+        points = joined(self.unused, self.target.nx)
+        self.unused = [points[n:]]
+        self.n_unused = self.unused[0].shape[0]
+        return points[:n]
+
+    def budget(self) -> float:
+        """Samples that the run will take, at most."""
+        most = float(self.max_iter * self.batch_size)
+        return min(most, self.dual.n_atoms / self.chi2) if self.chi2 > 0.0 else most
+
+    def is_look_due(self) -> bool:
+        """Whether it is time to evaluate: not before the samples can be enough."""
+        if self.chi2 == 0.0:
+            return False
+        due = self.n_used + self.n_prior >= self.next_look
+        due = due and self.expected_chi2() <= self.chi2 * (1.0 - 2.0 * self.precision())
+        return due or self.n_iter == self.max_iter
+
+    def expected_chi2(self) -> float:
+        """What the average is expected to have: its mean step, and the noise of its points."""
+        ascent, target = self.ascent, self.target
+        if ascent.samples == 0.0:
+            return math.inf
+        bias = float(target.nx.sum(target.weights * ascent.drift**2))
+        return bias + 9.0 / 8.0 * self.n_eff / ascent.samples
+
+    def precision(self) -> float:
+        """Standard error of a look, in units of the chi2 wanted.
+
+        A chi2 three of them below it passes; the more precise a look is, the sooner it can be, and the
+        more points it takes: the sum is least about here.
+        """
+        return min(math.sqrt(math.sqrt(2.0 / self.n_eff) / 3.0), 0.2)
+
+    def look(self) -> bool:
+        """Evaluate the present estimate on fresh points; tell whether it is good enough."""
+        if self.evaluation is None:
+            error = self.precision() * self.chi2
+            self.draw_and_evaluate(int(math.sqrt(2.0 * self.n_eff) / error + 4.0 * self.chi2 / error**2))
+        self.looks.append((self.n_iter, self.evaluation.chi2, self.evaluation.chi2_stderr))
+        # two looks as a rule, each at 97.5%: together at 95%
+        return self.evaluation.bound(NORMAL_975) <= self.chi2
+
+    def draw_and_evaluate(self, n: int) -> None:
+        """Evaluate the present estimate at fresh points, which serve the ascent from then on."""
+        batches = fresh_batches(self.draw.independent, max(n, LEAST_LOOK), self.batch_size)
+        self.evaluate(self.target.nx.concatenate(batches, axis=0))
+        if not self.draw.evenly:
+            self.drawn += batches
+
+    def evaluate(self, x: Array) -> None:
+        """Evaluate the present estimate at points that it has not seen."""
+        self.evaluation = evaluate(self.dual, x, self.ascent.average, self.reg)
+        self.n_eff = self.evaluation.n_eff
+
+    def decide(self) -> bool:
+        """Look, correct if that is cheaper than to draw on, and say when to look again."""
+        done = self.look()
+        if not done and (self.missing() > CORRECTION or self.n_iter == self.max_iter):
+            x = self.evaluation.points
+            if self.correct():
+                self.evaluate(x)
+                done = self.look()
+        if not done:
+            factor = self.evaluation.bound(NORMAL_975) / self.chi2
+            self.next_look = (self.n_used + self.n_prior) * min(max(factor, 1.2), 2.0)
+        return done
+
+    def missing(self) -> float:
+        """What it costs to draw on until chi2 is low enough, in rows, for each point so far.
+
+        In theory chi2 falls as 1 / n; between the last two looks it may have fallen more slowly.
+        """
+        ratio, rate = self.looks[-1][1] / self.chi2, 1.0
+        if self.last_look is not None:
+            n, before = self.last_look
+            fell = math.log(max(before / max(ratio, 1e-12), 1.0)) / math.log(self.n_used / n)
+            rate = min(max(fell, SLOWEST), 1.0)
+        self.last_look = self.n_used, ratio
+        return (1.0 + self.sample_cost) * (max(ratio, 1.0) ** (1.0 / rate) - 1.0)
+
+    def correct(self) -> bool:
+        """Move the estimate to the maximiser over the points kept; tell whether that was possible.
+
+        With fewer points than effective atoms there is nothing to correct by.
+        """
+        points, ascent = self.buffer.points(), self.ascent
+        if points is None or self.corrected_at == self.n_used:
+            return False
+        n, room = points.shape[0], STORE / self.dual.n_atoms
+        if self.n_eff > n or min(n, ROWS * self.n_eff) > 2.0 * room:
+            return False
+        self.fit = None
+        work = max(CORRECTION * n * self.dual.n_atoms, QUICK)
+        found = maximize(self.dual, points, ascent.average, self.reg, work, eps=ascent.annealed)
+        psi = found.potential
+        if self.prior is not None or not self.buffer.complete:
+            psi = self.shrink(points, psi, found.measured.value)
+        self.fit = FittedPoints(self.target, points, found)
+        eps = self.reg or ascent.eps
+        annealed = ascent.annealed or eps
+        self.ascent = replace(ascent, potential=psi, average=psi, eps=eps, annealed=annealed)
+        self.corrected_at, self.evaluation, self.last_look = self.n_used, None, None
+        return True
+
+    def shrink(self, points: Array, psi: Array, value: float) -> Array:
+        """A correction of a potential that rests on other points, too: as far as it is to be trusted.
+
+        Newton's method gains ``trace / (2 n)`` by chance; the share of its gain that is not chance is
+        the share of the way to go (James and Stein, 1961).
+        """
+        prior = self.ascent.average if self.prior is None else self.prior
+        gain = value - self.dual.measure(points, prior, self.reg).value
+        chance = trace_estimate(self.dual, points, psi, self.reg or self.ascent.eps) / points.shape[0]
+        share = max(0.0, 1.0 - chance / max(gain, 1e-300))
+        return prior + share * (psi - prior)
+
+    def estimate(self) -> None:
+        """Tell what was reached, by fresh points that are drawn now: as it is asked for, mostly.
+
+        At once where much would have to be kept until then, or a user's metric may have changed.
+        """
+        evaluation, psi = self.evaluation, self.ascent.average
+        if evaluation is None:
+            n = max(LEAST_LOOK, self.n_used // 16)
+            batches = fresh_batches(self.draw.independent, n, self.batch_size)
+            x = self.target.nx.concatenate(batches, axis=0)
+            evaluation = functools.partial(evaluate, self.dual, x, psi, self.reg)
+        facts = (self.target, psi, self.reg, evaluation, self.fit, self.n_used)
+        self.estimates = Estimates(*facts)
+        if self.estimates.pending > PENDING or isinstance(self.target.cost, CallableMetric):
+            self.estimates.settle()
+
+    def state(self) -> SolverState:
+        """What the callback sees."""
+        chi2 = self.looks[-1][1] if self.looks else math.nan
+        ascent = self.ascent
+        return SolverState(self.n_iter, self.draw.n_samples, ascent.eps, chi2, ascent, self.target)
+
+    def progress(self) -> dict[str, float]:
+        """Numbers to show."""
+        if self.ascent is None:
+            return {}
+        facts = {"reg": self.ascent.eps, "value": self.values[-1]}
+        return facts | ({"chi2": self.looks[-1][1]} if self.looks else {})
+
+    def result(self) -> SemiDiscreteResult:
+        """What was reached."""
+        target = self.target
+        psi = self.ascent.average if self.ascent else 0.0 * target.weights
+        looks = np.array(self.looks, dtype=float).reshape(-1, 3)
+        log = {
+            "value": np.array(self.values),
+            "reg": np.array(self.levels),
+            "check_n_iter": looks[:, 0].astype(int),
+            "check_chi2": looks[:, 1],
+            "check_chi2_stderr": looks[:, 2],
+        }
+        evaluation = self.evaluation or Evaluation()
+        return SemiDiscreteResult(
+            target,
+            target.centred(psi),
+            self.reg,
+            self.estimates or Estimates(target, psi, self.reg, evaluation, None, self.n_used),
+            status=self.status,
+            n_iter=self.n_iter,
+            n_samples=self.draw.n_samples,
+            work=self.dual.work,
+            log=log,
+        )
+
+
+def solve_semidiscrete(
+    X_target,
+    sampler_source="unif",
+    a_target=None,
+    metric=None,
+    reg=0.0,
+    *,
+    tol=0.1,
+    max_iter=10_000,
+    batch_size=256,
+    init_potential=None,
+    max_memory=2**28,
+    sample_cost=0.0,
+    random_state=None,
+    verbose=False,
+    callback=None,
+):
+    r"""Solve semi-discrete optimal transport: averaged ascent, and Newton's method on its samples.
+
+    .. math::
+        \mathrm{OT}_\lambda(\mu, \nu) = \max_\psi\;
+        \mathbb{E}_{x \sim \mu}\, \psi^{c,\lambda}(x) + \langle b, \psi \rangle,
+        \qquad \nu = \sum_j b_j \delta_{y_j} .
+
+    The regularisation falls from a cost measured on the first points; from then on iterates are
+    averaged. Where that is cheaper than drawing on, Newton's method on the points drawn corrects the
+    average. No default depends on the scale of the data (see :doc:`/algorithm`).
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`; their backend, dtype and device are those of the computation.
+    sampler_source : callable, str or array of shape (n, d), default="unif"
+        Source :math:`\mu`: a callable ``n -> (n, d)`` array in the backend of `X_target` (a torch
+        generator is called without gradient); a name, ``"unif"`` (``"unif_cube"``), ``"ball"``
+        (``"unif_ball"``) or ``"normal"``; or points, drawn uniformly with replacement. A
+        :class:`samplers.SobolSampler` draws quasi-random points: far more accurate in dimension 1 or
+        2, still more accurate in 10.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default. Atoms of weight 0 are left
+        out: their potential is 0.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_c_transform`. ``"sqeuclidean"`` by default.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric: see :func:`cost_scale`. Below
+        the rounding of the costs it is taken as 0.
+    tol : float, default=0.1
+        Stop when the relative error of the masses, :math:`(\sum_j (m_j - b_j)^2 / b_j)^{1/2}`, is
+        below `tol` with 95% confidence on fresh samples. That takes about ``N_eff / tol**2`` points,
+        with ``N_eff <= n_atoms``. The default is a `chi2` of 0.01; couplings for flow matching are
+        content with 0.05 (Mousavi-Hosseini et al.). 0 runs exactly `max_iter` batches.
+    max_iter : int, default=10000
+        Largest number of batches.
+    batch_size : int, default=256
+        Source points drawn at once; a step takes as many as the noise of the gradient asks for.
+    init_potential : array, shape (n_atoms,), optional
+        Potential to continue from. It counts for as many samples as its error on new points tells.
+    max_memory : int, default=2**28
+        Bytes of source points to keep for Newton's method, the newest ones. 0 leaves it out.
+    sample_cost : float, default=0.0
+        What drawing a point costs, in units of evaluating it at all atoms once.
+    random_state : None, int, numpy Generator or RandomState, or torch Generator
+        Randomness of named and array sources. Global generators are never touched.
+    verbose : bool, default=False
+        Show a progress bar (tqdm's if it is installed).
+    callback : callable, optional
+        Called with a :class:`SolverState` after each batch; stops the run by returning True.
+
+    Returns
+    -------
+    SemiDiscreteResult
+        Potential, estimates on fresh samples (``value_interval`` holds the transport cost with 95%
+        confidence, ``chi2`` is the squared marginal error, ``suboptimality`` what the value lacks:
+        more than chi2 suggests in low dimension), and why the run ended.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range. An exception of the sampler or
+        the callback passes through with what was reached as its attribute ``partial_result``.
+
+    Warns
+    -----
+    SemiDiscreteWarning
+        If `tol` was not reached; it says how many more points that would take.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the semi-discrete setting);
+    Genevay, Cuturi, Peyre, Bach, "Stochastic Optimization for Large-scale Optimal Transport",
+    NeurIPS 2016; Mousavi-Hosseini, Zhang, Klein, Cuturi, arXiv:2509.25519 (flow matching).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import solve_semidiscrete
+    >>> atoms = np.random.default_rng(0).random((20, 2))
+    >>> result = solve_semidiscrete(atoms, "unif", reg=0.01, random_state=0)
+    >>> result.converged
+    True
+    >>> result.ot_map(np.array([[0.5, 0.5]])).shape
+    (1, 2)
+    """
+    tol = check_real("tol", tol)
+    max_iter, batch_size = check_count("max_iter", max_iter), check_count("batch_size", batch_size)
+    max_memory = check_count("max_memory", max_memory, minimum=0)
+    sample_cost = check_real("sample_cost", sample_cost)
+    if callback is not None:
+        check_callable("callback", callback, "of the state")
+    target = build_target(X_target, a_target, metric).own
+    reg = check_reg(reg, target)
+    init_potential = check_init_potential(init_potential, target, reg)
+    source = resolve_source(sampler_source, target, random_state)
+    options = (reg, tol, max_iter, batch_size, max_memory, sample_cost)
+    result = solve_target(target, source, *options, init_potential, verbose, callback)
+    warn_shortfall(result, tol)
+    return result
+
+
+def solve_target(
+    target: Target,
+    source: Callable,
+    reg: float,
+    tol: float,
+    max_iter: int,
+    batch_size: int,
+    max_memory: int = 2**28,
+    sample_cost: float = 0.0,
+    init_potential: Array | None = None,
+    verbose: bool = False,
+    callback: Callable | None = None,
+) -> SemiDiscreteResult:
+    """:func:`solve_semidiscrete` of a built target and a resolved source, without the warning."""
+    draw = Draws(source, target)
+    solver = Solver(target, draw, reg, tol, max_iter, batch_size, max_memory, sample_cost)
+    bar = Progress(verbose, max_iter, "solve_semidiscrete")
+    with guarded(solver, bar):
+        if init_potential is not None:
+            solver.begin(init_potential)
+        solver.run(callback, bar)
+        solver.estimate()
+    return solver.result()
+
+
+def fresh_batches(draw: Callable, n_samples: int, batch_size: int) -> list[Array]:
+    """Draw about `n_samples` source points, in two batches at least.
+
+    Batches have the size of the run: batch normalisation makes the law depend on it.
+    """
+    batches, drawn = [], 0
+    while drawn < n_samples or len(batches) < 2:  # a sampler may return fewer points than asked for
+        batches.append(draw(batch_size))
+        drawn += batches[-1].shape[0]
+    return batches
+
+
+def warn_shortfall(result: SemiDiscreteResult, tol: float) -> None:
+    """Say how far a run ended from its tolerance, and what it would take to reach it."""
+    if tol == 0 or result.status not in ("max_iter", "interrupted"):
+        return
+    reached, needed = max(result.chi2, 0.0) + NORMAL_975 * result.chi2_stderr, ""
+    if math.isnan(reached):
+        words = "before its error was measured"
+    else:
+        words = f"with a relative marginal error of up to {reached**0.5:.3g} (95%)"
+        if reached > tol**2:
+            more = (reached / tol**2 - 1.0) * result.n_samples
+            needed = f" As it falls with the samples, it needs about {more:.2g} more source points."
+    warnings.warn(
+        f"solve_semidiscrete ended ({result.status}) {words}, tol is {tol:.3g}.{needed} Raise max_iter, "
+        "batch_size, reg or tol, or continue from init_potential=result.potential.",
+        SemiDiscreteWarning,
+        stacklevel=3,
+    )
