@@ -1,6 +1,5 @@
 """The solver: draw, step, evaluate, decide, stop."""
 
-import functools
 import math
 import warnings
 from collections.abc import Callable
@@ -14,8 +13,8 @@ from ._target import Target, build_target, check_init_potential, check_reg
 from ._validation import check_callable, check_count, check_real
 from .costs import CallableMetric
 from .inference.bounds import FittedPoints
-from .inference.chi2 import NORMAL_975
-from .inference.estimates import Estimates, Evaluation, evaluate
+from .inference.chi2 import NORMAL_95, NORMAL_975
+from .inference.estimates import Estimates, evaluate
 from .inference.trace import trace_estimate
 from .kernels import joined
 from .optim.ascent import ANNEALING, AscentState, cold_start, resolving_eps, step, warm_start
@@ -65,17 +64,19 @@ class SampleBuffer:
     """The newest source points, up to `limit` bytes; `complete` while none was dropped."""
 
     def __init__(self, limit: int, nx: Any) -> None:
-        self.limit, self.nx, self.complete, self._batches = limit, nx, True, []
+        self.limit, self.nx, self.size, self.complete, self._batches = limit, nx, 0, True, []
 
     def add(self, x: Array) -> None:
-        """Take in a batch; drop the oldest ones that there is no room for."""
+        """Take in a batch; drop the oldest points that there is no room for."""
         self._batches.append(x)
-        while sum(map(self._size, self._batches)) > self.limit:
+        self.size += self._bytes(x)
+        while self.size > self.limit:
             first, self.complete = self._batches.pop(0), False
-            room = self.limit - sum(map(self._size, self._batches))
-            rows = max(room, 0) // max(self._size(first[:1]), 1)
+            self.size -= self._bytes(first)
+            rows = (self.limit - self.size) // max(self._bytes(first[:1]), 1)
             if rows > 0:  # all of them may have become one
-                self._batches.insert(0, first[first.shape[0] - rows :])
+                self._batches.insert(0, self.nx.copy(first[first.shape[0] - rows :]))
+                self.size += self._bytes(self._batches[0])
 
     def points(self) -> Array | None:
         """All of them, in one array; None if there is no room for any."""
@@ -83,7 +84,7 @@ class SampleBuffer:
             self._batches = [self.nx.concatenate(self._batches, axis=0)]
         return self._batches[0] if self._batches else None
 
-    def _size(self, x: Array) -> int:
+    def _bytes(self, x: Array) -> int:
         return x.shape[0] * x.shape[1] * self.nx.bitsize(x) // 8
 
 
@@ -117,13 +118,15 @@ class Solver:
         self.prior, self.n_prior = None, 0.0  # the user's potential, and the samples it counts for
         self.unused, self.n_unused, self.drawn = [], 0, []  # points to step with, batches of looks
         self.n_iter, self.n_used, self.corrected_at, self.next_look = 0, 0, 0, 0.0
+        self.passes = CORRECTION  # that a correction takes, as the last one did
         self.last_look = None  # samples, and chi2 in units of the one wanted
+        self.test_points = None  # those of the evaluation
         self.status, self.evaluation, self.fit, self.estimates = "max_iter", None, None, None
         self.found, self.values, self.levels, self.looks = None, [], [], []
 
     def run(self, callback: Callable | None, bar: Progress) -> None:
         """Iterate until the tolerance, the callback or `max_iter` says stop."""
-        if self.prior is not None and self.evaluation.chi2 <= self.chi2:
+        if self.prior is not None and 0.0 < self.chi2 >= self.evaluation.chi2:
             self.evaluation = None  # of few points: look again
             if self.look():
                 self.status = "converged"
@@ -152,8 +155,8 @@ class Solver:
         if self.dual.measure(x, cold.potential, self.reg).value > found.measured.value:
             self.ascent = cold
             return
-        self.prior, self.evaluation, self.n_eff = psi, found, found.n_eff
-        self.n_prior = found.n_eff / max(found.chi2 + found.chi2_stderr, 1e-12)
+        self.prior, self.evaluation, self.n_eff, self.test_points = psi, found, found.n_eff, x
+        self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
         eps = self.reg or resolving_eps(self.dual, x, psi)
         self.ascent = warm_start(self.dual, psi, eps, self.n_prior, found.n_eff)
 
@@ -215,8 +218,9 @@ class Solver:
     def look(self) -> bool:
         """Evaluate the present estimate on fresh points; tell whether it is good enough."""
         if self.evaluation is None:
-            error = self.precision() * self.chi2
-            self.draw_and_evaluate(int(math.sqrt(2.0 * self.n_eff) / error + 4.0 * self.chi2 / error**2))
+            error, most = self.precision() * self.chi2, self.n_used + self.n_prior
+            wanted = math.sqrt(2.0 * self.n_eff) / error + 4.0 * self.chi2 / error**2
+            self.draw_and_evaluate(int(min(wanted, most)))
         self.looks.append((self.n_iter, self.evaluation.chi2, self.evaluation.chi2_stderr))
         # two looks as a rule, each at 97.5%: together at 95%
         return self.evaluation.bound(NORMAL_975) <= self.chi2
@@ -230,17 +234,16 @@ class Solver:
 
     def evaluate(self, x: Array) -> None:
         """Evaluate the present estimate at points that it has not seen."""
-        self.evaluation = evaluate(self.dual, x, self.ascent.average, self.reg)
+        self.evaluation, self.test_points = evaluate(self.dual, x, self.ascent.average, self.reg), x
         self.n_eff = self.evaluation.n_eff
 
     def decide(self) -> bool:
         """Look, correct if that is cheaper than to draw on, and say when to look again."""
         done = self.look()
-        if not done and (self.missing() > CORRECTION or self.n_iter == self.max_iter):
-            x = self.evaluation.points
-            if self.correct():
-                self.evaluate(x)
-                done = self.look()
+        dear = not done and (self.missing() > self.passes or self.n_iter == self.max_iter)
+        if dear and self.correct():
+            self.evaluate(self.test_points)
+            done = self.look()
         if not done:
             factor = self.evaluation.bound(NORMAL_975) / self.chi2
             self.next_look = (self.n_used + self.n_prior) * min(max(factor, 1.2), 2.0)
@@ -254,9 +257,9 @@ class Solver:
         ratio, rate = self.looks[-1][1] / self.chi2, 1.0
         if self.last_look is not None:
             n, before = self.last_look
-            fell = math.log(max(before / max(ratio, 1e-12), 1.0)) / math.log(self.n_used / n)
+            fell = math.log(max(before / max(ratio, 1e-12), 1.0)) / math.log(max(self.n_used / n, 1.1))
             rate = min(max(fell, SLOWEST), 1.0)
-        self.last_look = self.n_used, ratio
+        self.last_look = max(self.n_used, 1), ratio
         return (1.0 + self.sample_cost) * (max(ratio, 1.0) ** (1.0 / rate) - 1.0)
 
     def correct(self) -> bool:
@@ -271,12 +274,14 @@ class Solver:
         if self.n_eff > n or min(n, ROWS * self.n_eff) > 2.0 * room:
             return False
         self.fit = None
-        work = max(CORRECTION * n * self.dual.n_atoms, QUICK)
+        one_pass, before = n * self.dual.n_atoms, self.dual.work
+        work = max(CORRECTION * one_pass, QUICK)
         found = maximize(self.dual, points, ascent.average, self.reg, work, eps=ascent.annealed)
         psi = found.potential
         if self.prior is not None or not self.buffer.complete:
             psi = self.shrink(points, psi, found.measured.value)
         self.fit = FittedPoints(self.target, points, found)
+        self.passes = max((self.dual.work - before) / one_pass, CORRECTION)
         eps = self.reg or ascent.eps
         annealed = ascent.annealed or eps
         self.ascent = replace(ascent, potential=psi, average=psi, eps=eps, annealed=annealed)
@@ -286,8 +291,8 @@ class Solver:
     def shrink(self, points: Array, psi: Array, value: float) -> Array:
         """A correction of a potential that rests on other points, too: as far as it is to be trusted.
 
-        Newton's method gains ``trace / (2 n)`` by chance; the share of its gain that is not chance is
-        the share of the way to go (James and Stein, 1961).
+        Newton's method gains ``trace / (2 n)`` by chance; the share of its gain that is more than twice
+        as much is the share of the way to go (James and Stein, 1961).
         """
         prior = self.ascent.average if self.prior is None else self.prior
         gain = value - self.dual.measure(points, prior, self.reg).value
@@ -300,14 +305,13 @@ class Solver:
 
         At once where much would have to be kept until then, or a user's metric may have changed.
         """
-        evaluation, psi = self.evaluation, self.ascent.average
-        if evaluation is None:
+        points, psi = self.test_points, self.ascent.average
+        if self.evaluation is None:
             n = max(LEAST_LOOK, self.n_used // 16)
             batches = fresh_batches(self.draw.independent, n, self.batch_size)
-            x = self.target.nx.concatenate(batches, axis=0)
-            evaluation = functools.partial(evaluate, self.dual, x, psi, self.reg)
-        facts = (self.target, psi, self.reg, evaluation, self.fit, self.n_used)
-        self.estimates = Estimates(*facts)
+            points = self.target.nx.concatenate(batches, axis=0)
+        facts = (self.target, psi, self.reg, points, self.evaluation, self.fit)
+        self.estimates = Estimates(*facts, self.n_used + self.n_prior)
         if self.estimates.pending > PENDING or isinstance(self.target.cost, CallableMetric):
             self.estimates.settle()
 
@@ -321,7 +325,7 @@ class Solver:
         """Numbers to show."""
         if self.ascent is None:
             return {}
-        facts = {"reg": self.ascent.eps, "value": self.values[-1]}
+        facts = {"reg": self.ascent.eps, "value": self.found.value if self.found else math.nan}
         return facts | ({"chi2": self.looks[-1][1]} if self.looks else {})
 
     def result(self) -> SemiDiscreteResult:
@@ -336,12 +340,11 @@ class Solver:
             "check_chi2": looks[:, 1],
             "check_chi2_stderr": looks[:, 2],
         }
-        evaluation = self.evaluation or Evaluation()
         return SemiDiscreteResult(
             target,
             target.centred(psi),
             self.reg,
-            self.estimates or Estimates(target, psi, self.reg, evaluation, None, self.n_used),
+            self.estimates or Estimates(target, psi, self.reg, None, self.evaluation),
             status=self.status,
             n_iter=self.n_iter,
             n_samples=self.draw.n_samples,
@@ -510,7 +513,7 @@ def warn_shortfall(result: SemiDiscreteResult, tol: float) -> None:
     """Say how far a run ended from its tolerance, and what it would take to reach it."""
     if tol == 0 or result.status not in ("max_iter", "interrupted"):
         return
-    reached, needed = max(result.chi2, 0.0) + NORMAL_975 * result.chi2_stderr, ""
+    reached, needed = max(result.chi2, 0.0) + NORMAL_95 * result.chi2_stderr, ""
     if math.isnan(reached):
         words = "before its error was measured"
     else:

@@ -303,8 +303,7 @@ def test_limit_is_reached_by_batches_of_any_size(batch_size, shortfall):
 def test_no_memory_leaves_the_average():
     """On the line an ascent is slow along its long modes; the correction is not."""
     plain, corrected = efficiency("uniform_line", max_memory=0), efficiency("uniform_line")
-    assert (plain > 2.0 * corrected).all()
-    assert plain.mean() > 2.0
+    assert plain.mean() > 2.0 * max(corrected.mean(), 1.0)
 
 
 @pytest.mark.parametrize("merged", [False, True])

@@ -2,12 +2,12 @@
 
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .._target import Target
 from ..kernels import sweep
+from ..optim.ascent import resolving_eps
 from ..optim.newton import NewtonResult, maximize
 from ..optim.semi_dual import Array, Measurement, SemiDual
 from .bounds import FittedPoints, plan_cost
@@ -36,10 +36,8 @@ class Evaluation:
         Largest relative error of a mass, and the standard error of that mass.
     n_eff : float
         Effective number of atoms.
-    points : array, shape (n, d)
-        The samples, as long as they are of use.
     measured : Measurement
-        What they measured, likewise.
+        What the samples measured, as long as it is of use.
     """
 
     value: Any = None
@@ -50,7 +48,6 @@ class Evaluation:
     marginal_error: float = math.nan
     marginal_error_stderr: float = math.nan
     n_eff: float = math.nan
-    points: Any = None
     measured: Measurement | None = None
 
     def bound(self, quantile: float = NORMAL_95) -> float:
@@ -72,7 +69,6 @@ def evaluate(dual: SemiDual, x: Array, psi: Array, reg: float) -> Evaluation:
         stderr,
         *worst_atom(measured, target.weights, nx),
         measured.n_eff,
-        x,
         measured,
     )
 
@@ -102,11 +98,13 @@ class Estimates:
     target : Target
     potential : array, shape (n_support,)
     reg : float
-    evaluation : Evaluation or callable
-        Or ``() -> Evaluation``.
+    points : array, shape (n, d), optional
+        Points that the potential has not seen; without any, nothing is known.
+    evaluation : Evaluation, optional
+        That of these points, if it was made before.
     fit : FittedPoints, optional
         Points of the run and what was fitted to them, which bound the cost from above.
-    n_samples : int
+    n_samples : float
         Of the run; what they allow is what the value lacks unless fresh points show more.
     """
 
@@ -115,35 +113,39 @@ class Estimates:
         target: Target,
         potential: Array,
         reg: float,
-        evaluation: Evaluation | Callable[[], Evaluation],
+        points: Array | None = None,
+        evaluation: Evaluation | None = None,
         fit: FittedPoints | None = None,
-        n_samples: int = 0,
+        n_samples: float = 0.0,
     ) -> None:
         self.target, self.potential, self.reg, self.n_samples = target, potential, reg, n_samples
-        self._evaluation, self._fit = evaluation, fit
+        self._points, self._evaluation, self._fit = points, evaluation, fit
 
     @functools.cached_property
     def evaluation(self) -> Evaluation:
         """Estimates of means."""
-        return self._evaluation() if callable(self._evaluation) else self._evaluation
+        if self._evaluation is not None or self._points is None:
+            return self._evaluation or Evaluation()
+        return evaluate(SemiDual(self.target), self._points, self.potential, self.reg)
 
     @functools.cached_property
     def value_linear(self) -> Any:
         """Mean cost under the plan of the potential, without the entropy."""
-        x = self.evaluation.points
-        if x is None:
+        if self._points is None:
             return None
-        return self.target.nx.mean(sweep(self.target, x, self.potential, self.reg, ("linear",)).linear)
+        out = sweep(self.target, self._points, self.potential, self.reg, ("linear",))
+        return self.target.nx.mean(out.linear)
 
     @functools.cached_property
     def certificate(self) -> Certificate:
         """Interval of the transport cost, and sub-optimality."""
-        evaluation = self.evaluation
-        if evaluation.points is None:
+        if self._points is None:
             return Certificate()
-        _ = self.value_linear
-        found = certify(self.target, self.potential, self.reg, evaluation, self._fit, self.n_samples)
-        self._fit = None
+        evaluation, _ = self.evaluation, self.value_linear
+        facts = (self.target, self.potential, self.reg, evaluation, self._points)
+        found = certify(*facts, self._fit, self.n_samples)
+        self.evaluation, self._points = replace(evaluation, measured=None), None  # no longer of use
+        self._evaluation = self._fit = None
         return found
 
     def settle(self) -> None:
@@ -153,10 +155,8 @@ class Estimates:
     @property
     def pending(self) -> int:
         """Numbers that are held until the certificate is asked for."""
-        arrays = [] if self._fit is None else [self._fit.points]
-        if not callable(self._evaluation) and self._evaluation.points is not None:
-            arrays.append(self._evaluation.points)
-        return sum(x.shape[0] * x.shape[1] for x in arrays)
+        arrays = [self._points, self._fit.points if self._fit else None]
+        return sum(x.shape[0] * x.shape[1] for x in arrays if x is not None)
 
 
 class StoredEstimates:
@@ -171,8 +171,9 @@ def certify(
     psi: Array,
     reg: float,
     evaluation: Evaluation,
+    x: Array,
     fit: FittedPoints | None,
-    n_samples: int,
+    n_samples: float,
 ) -> Certificate:
     """Interval of the transport cost, and what the value at the potential lacks.
 
@@ -180,7 +181,7 @@ def certify(
     of U and the value, which share their noise, bounds what the value lacks. The points of the run bound
     the cost itself more tightly from above, if they are more.
     """
-    dual, x, measured = SemiDual(target), evaluation.points, evaluation.measured
+    dual, measured = SemiDual(target), evaluation.measured
     n, value = x.shape[0], measured.value
     enough = n > measured.n_eff  # with fewer points there is nothing to correct by
     found = maximize(dual, x, psi, reg, rtol=ROUGHLY) if enough else NewtonResult(psi, measured, reg)
@@ -198,16 +199,16 @@ def certify(
 
 
 def _suboptimality(
-    dual: SemiDual, found: NewtonResult, value: float, x: Array, n_samples: int, noise: float
+    dual: SemiDual, found: NewtonResult, value: float, x: Array, n_samples: float, noise: float
 ) -> float:
     """What the value lacks: what the samples of the run allow, or more if fresh points show it.
 
     The maximiser over n fresh points gains ``trace / (2 n)`` by chance.
     """
     gain, n = found.measured.value - value, x.shape[0]
-    chance = gain  # at eps = 0, where points do not see the Hessian
-    if found.eps > 0.0:
-        chance = trace_estimate(dual, x, found.potential, found.eps) / (2.0 * n)
+    # points do not see the Hessian at 0: that of an eps that tells atoms apart
+    eps = found.eps or resolving_eps(dual, x, found.potential)
+    chance = trace_estimate(dual, x, found.potential, eps) / (2.0 * n)
     excess = gain - chance
     limit = chance * n / n_samples if n_samples > 0 else 0.0
     return max(limit, excess) if excess > CLEAR * noise or n_samples == 0 else limit

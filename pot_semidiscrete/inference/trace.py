@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..envelope import full_precision, no_grad
 from ..optim.hessian import DenseHessian, hessian
 from ..optim.newton import ROWS
 from ..optim.semi_dual import Array, SemiDual
@@ -17,6 +18,11 @@ def trace_estimate(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
     Exact for the points where the Hessian is a matrix; else by random signs of the points, whose
     weights then have the covariance Sigma, with the Hessian of a part of them.
     """
+    with full_precision(dual.target.nx, x), no_grad(dual.target.nx):
+        return _trace(dual, x, psi, eps)
+
+
+def _trace(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
     measured = dual.measure(x, psi, eps)
     found = hessian(dual, x, psi, eps, max(ROWS * measured.n_eff, x.shape[0] / ROWS))
     if isinstance(found, DenseHessian):

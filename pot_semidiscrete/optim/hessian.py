@@ -4,6 +4,8 @@
 is a matrix; otherwise it is known by products with the weights of some points, which are kept.
 """
 
+import math
+
 import numpy as np
 
 from ..kernels import weight_blocks
@@ -24,8 +26,10 @@ class DenseHessian:
     ----------
     n : int
         Points.
-    diagonal : array, shape (n_support,)
-        What the identity of the damping is scaled by, the mean of the weights.
+    mean : array, shape (n_support,)
+        Mean of the weights.
+    scale : array, shape (n_support,)
+        The same, but above 0: D, in units of which damping is.
     """
 
     def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float) -> None:
@@ -104,5 +108,11 @@ def hessian(
     """The Hessian at a potential: of all points for few atoms, else of about `rows` of them."""
     if dual.n_atoms <= DENSE:
         return DenseHessian(dual, x, psi, eps)
-    rows = max(int(min(rows, STORE / dual.n_atoms)), 1)
-    return HessianOperator(dual, x[:: max(1, -(-x.shape[0] // rows) // 2 * 2 + 1)], psi, eps)
+    step = max(x.shape[0] // max(int(min(rows, most_rows(dual))), 1), 1)
+    # odd, for in a Sobol sequence every second point lies in the same half of the space
+    return HessianOperator(dual, x[:: step - 1 + step % 2], psi, eps)
+
+
+def most_rows(dual: SemiDual) -> float:
+    """Points that there is room for the weights of."""
+    return STORE / dual.n_atoms if dual.n_atoms > DENSE else math.inf

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..envelope import full_precision, no_grad
 from .ascent import cold_start, resolving_eps
-from .hessian import hessian
+from .hessian import hessian, most_rows
 from .semi_dual import Array, Measurement, SemiDual
 
 ROWS = 8.0  # the Hessian is that of n / ROWS points, ROWS n_eff at least; benchmarks.solver
@@ -106,7 +106,7 @@ def newton_cg(
         rho = (measured.value - found.value) / predicted
         if rho > GOOD:
             mu, box = max(mu / 10.0, 1e-8), 2.0 * box
-        elif not rho >= POOR and model.n < n:  # too few points: more of them
+        elif not rho >= POOR and 2 * model.n <= min(n, most_rows(dual)):  # a model of too few points
             share, model = 4.0 * model.n / n, None
         elif not rho >= POOR:
             mu, box = 4.0 * mu, longest / 4.0
