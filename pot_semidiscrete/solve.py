@@ -17,18 +17,12 @@ from .inference.chi2 import NORMAL_95, NORMAL_975
 from .inference.estimates import Estimates, evaluate
 from .inference.trace import trace_estimate
 from .kernels import joined
-from .optim.ascent import ANNEALING, AscentState, cold_start, resolving_eps, step, warm_start
+from .optim.ascent import ANNEALING, FEW_POINTS, AscentState, cold_start, resolving_eps, step, warm_start
 from .optim.hessian import STORE
-from .optim.newton import ROWS, maximize
+from .optim.newton import CORRECTION, ROWS, maximize
 from .optim.semi_dual import Array, SemiDual
 from .result import SemiDiscreteResult
 from .samplers import Draws, resolve_source
-
-CORRECTION = 4.0  # passes over its points that Newton's method takes; benchmarks.scaling: 2.5 to 5
-QUICK = 2**30  # entries evaluated in a few seconds: a correction may always take as many
-SLOWEST = 0.25  # exponent with which chi2 falls with the samples, at least
-LEAST_LOOK = 1024  # points of an evaluation, at least
-PENDING = 2**23  # numbers that a result may hold until it is asked for more
 
 
 @dataclass(frozen=True)
@@ -148,7 +142,7 @@ class Solver:
 
         Not if it is worse than knowing nothing.
         """
-        batches = fresh_batches(self.draw, LEAST_LOOK, self.batch_size)
+        batches = fresh_batches(self.draw, FEW_POINTS, self.batch_size)
         self.drawn += batches
         x = self.target.nx.concatenate(batches, axis=0)
         cold, found = cold_start(self.dual, x, self.reg), evaluate(self.dual, x, psi, self.reg)
@@ -157,7 +151,7 @@ class Solver:
             return
         self.prior, self.evaluation, self.n_eff, self.test_points = psi, found, found.n_eff, x
         self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
-        eps = self.reg or resolving_eps(self.dual, x, psi)
+        eps = resolving_eps(self.dual, x, psi, self.reg)
         self.ascent = warm_start(self.dual, psi, eps, self.n_prior, found.n_eff)
 
     def iterate(self) -> None:
@@ -227,7 +221,7 @@ class Solver:
 
     def draw_and_evaluate(self, n: int) -> None:
         """Evaluate the present estimate at fresh points, which serve the ascent from then on."""
-        batches = fresh_batches(self.draw.independent, max(n, LEAST_LOOK), self.batch_size)
+        batches = fresh_batches(self.draw.independent, max(n, FEW_POINTS), self.batch_size)
         self.evaluate(self.target.nx.concatenate(batches, axis=0))
         if not self.draw.evenly:
             self.drawn += batches
@@ -254,13 +248,14 @@ class Solver:
 
         In theory chi2 falls as 1 / n; between the last two looks it may have fallen more slowly.
         """
-        ratio, rate = self.looks[-1][1] / self.chi2, 1.0
-        if self.last_look is not None:
-            n, before = self.last_look
-            fell = math.log(max(before / max(ratio, 1e-12), 1.0)) / math.log(max(self.n_used / n, 1.1))
-            rate = min(max(fell, SLOWEST), 1.0)
-        self.last_look = max(self.n_used, 1), ratio
-        return (1.0 + self.sample_cost) * (max(ratio, 1.0) ** (1.0 / rate) - 1.0)
+        ratio, rate, n = self.looks[-1][1] / self.chi2, 1.0, max(self.n_used, 1)
+        if self.last_look is not None and self.last_look[0] < n:
+            before, found = self.last_look
+            rate = min(math.log(max(found / ratio, 1.0)) / math.log(n / before), 1.0)
+        self.last_look = n, ratio
+        if ratio <= 1.0:
+            return 0.0
+        return (1.0 + self.sample_cost) * (ratio ** (1.0 / rate) - 1.0) if rate > 0.0 else math.inf
 
     def correct(self) -> bool:
         """Move the estimate to the maximiser over the points kept; tell whether that was possible.
@@ -275,16 +270,17 @@ class Solver:
             return False
         self.fit = None
         one_pass, before = n * self.dual.n_atoms, self.dual.work
-        work = max(CORRECTION * one_pass, QUICK)
-        found = maximize(self.dual, points, ascent.average, self.reg, work, eps=ascent.annealed)
+        eps = self.reg if ascent.eps <= self.reg else ascent.annealed
+        found = maximize(self.dual, points, ascent.average, self.reg, eps=eps)
         psi = found.potential
         if self.prior is not None or not self.buffer.complete:
             psi = self.shrink(points, psi, found.measured.value)
         self.fit = FittedPoints(self.target, points, found)
         self.passes = max((self.dual.work - before) / one_pass, CORRECTION)
-        eps = self.reg or ascent.eps
-        annealed = ascent.annealed or eps
-        self.ascent = replace(ascent, potential=psi, average=psi, eps=eps, annealed=annealed)
+        if not ascent.annealed:
+            eps = resolving_eps(self.dual, points, psi, self.reg)
+            ascent = replace(ascent, eps=eps, annealed=eps)
+        self.ascent = replace(ascent, potential=psi, average=psi)
         self.corrected_at, self.evaluation, self.last_look = self.n_used, None, None
         return True
 
@@ -296,7 +292,7 @@ class Solver:
         """
         prior = self.ascent.average if self.prior is None else self.prior
         gain = value - self.dual.measure(points, prior, self.reg).value
-        chance = trace_estimate(self.dual, points, psi, self.reg or self.ascent.eps) / points.shape[0]
+        chance = trace_estimate(self.dual, points, psi, self.ascent.eps) / points.shape[0]
         share = max(0.0, 1.0 - chance / max(gain, 1e-300))
         return prior + share * (psi - prior)
 
@@ -307,12 +303,12 @@ class Solver:
         """
         points, psi = self.test_points, self.ascent.average
         if self.evaluation is None:
-            n = max(LEAST_LOOK, self.n_used // 16)
+            n = max(FEW_POINTS, self.n_used // 16)
             batches = fresh_batches(self.draw.independent, n, self.batch_size)
             points = self.target.nx.concatenate(batches, axis=0)
         facts = (self.target, psi, self.reg, points, self.evaluation, self.fit)
         self.estimates = Estimates(*facts, self.n_used + self.n_prior)
-        if self.estimates.pending > PENDING or isinstance(self.target.cost, CallableMetric):
+        if self.estimates.are_large or isinstance(self.target.cost, CallableMetric):
             self.estimates.settle()
 
     def state(self) -> SolverState:

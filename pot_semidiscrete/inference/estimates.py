@@ -15,6 +15,7 @@ from .chi2 import NORMAL_95, NORMAL_975, chi_square, worst_atom
 from .trace import trace_estimate
 
 ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
+PENDING = 2**23  # numbers that a result may hold until it is asked for more
 CLEAR = 3.0  # standard errors beyond which an excess is no longer chance
 
 
@@ -153,10 +154,10 @@ class Estimates:
         _ = self.certificate
 
     @property
-    def pending(self) -> int:
-        """Numbers that are held until the certificate is asked for."""
+    def are_large(self) -> bool:
+        """Whether many numbers are held until the certificate is asked for."""
         arrays = [self._points, self._fit.points if self._fit else None]
-        return sum(x.shape[0] * x.shape[1] for x in arrays if x is not None)
+        return sum(x.shape[0] * x.shape[1] for x in arrays if x is not None) > PENDING
 
 
 class StoredEstimates:
@@ -206,8 +207,8 @@ def _suboptimality(
     The maximiser over n fresh points gains ``trace / (2 n)`` by chance.
     """
     gain, n = found.measured.value - value, x.shape[0]
-    # points do not see the Hessian at 0: that of an eps that tells atoms apart
-    eps = found.eps or resolving_eps(dual, x, found.potential)
+    # points do not see the Hessian at 0: it is that of an eps that tells atoms apart
+    eps = resolving_eps(dual, x, found.potential, found.eps)
     chance = trace_estimate(dual, x, found.potential, eps) / (2.0 * n)
     excess = gain - chance
     limit = chance * n / n_samples if n_samples > 0 else 0.0

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 from .._target import Target
-from ..kernels import mean_cost, sweep
+from ..kernels import mean_cost, stride, sweep
 from .semi_dual import Array, Measurement, SemiDual
 
 STEP = 0.7  # in units of eps / b; stable below 2 (Nesterov, 2004, 2.1.5); benchmarks.scaling: .5 to 1
@@ -19,7 +19,8 @@ BATCH = 0.5  # points of a batch, in units of n_eff, where averaging begins; ben
 COOLING = 0.1  # eps falls by exp(-COOLING) in a step, or faster ...
 ANNEALING = 0.3  # ... to arrive within that share of the samples; benchmarks.solver: .3 to .5
 LEAST_ROWS = 32  # points of a batch: with fewer, a step reads the atoms mostly; benchmarks.kernels
-RESOLVED = 0.5  # n_eff / n_atoms at which eps tells atoms apart: at reg = 0, where averaging begins
+RESOLVED = 0.5  # share of E sum_j chi_j^2 with which eps tells atoms apart: from there it falls slowly
+FEW_POINTS = 1024  # that tell n_eff well enough
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class AscentState:
     weight : float
         Of the average.
     drift : array, shape (n_support,)
-        Average of the steps at ``reg > 0``, in units of STEP eps: what a linear model has of
+        Average of the steps, in units of STEP eps, once eps is `reg`: what a linear model has of
         ``(b - m) / b`` at the average, but for the noise of the points.
     n_eff : float
         Effective number of atoms, that of the last step.
@@ -81,13 +82,23 @@ def cold_start(dual: SemiDual, x: Array, reg: float) -> AscentState:
     return AscentState(potential, potential, max(scale, reg, 0.0))
 
 
-def resolving_eps(dual: SemiDual, x: Array, psi: Array) -> float:
-    """Regularisation that tells atoms apart at a potential: from where to go on at ``reg = 0``."""
-    eps = cold_start(dual, x, 0.0).eps
-    least = dual.rounding(eps)
-    while eps > least and dual.measure(x, psi, eps).n_eff < RESOLVED * (dual.n_atoms - 1):
-        eps /= 2.0
+def resolving_eps(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
+    """Regularisation from where to approach `reg`: one that tells atoms apart, or `reg` itself."""
+    x = x[:: stride(x.shape[0], FEW_POINTS)]
+    if reg > 0.0 and not is_resolved(dual, dual.measure(x, psi, reg)):
+        return reg
+    eps = max(cold_start(dual, x, reg).eps, reg)
+    last = max(reg, dual.rounding(eps))
+    while eps > last and not is_resolved(dual, dual.measure(x, psi, eps)):
+        eps = max(eps / 2.0, last)
     return eps
+
+
+def is_resolved(dual: SemiDual, found: Measurement) -> bool:
+    """Whether atoms are told apart: half of the way from weights b to a cell for each point."""
+    nx, b = dual.target.nx, dual.target.weights
+    least = float(nx.sum(b * b))
+    return float(nx.sum(found.second_moment)) - least >= RESOLVED * (1.0 - least)
 
 
 def warm_start(
@@ -128,10 +139,10 @@ def step(
     eta = STEP * min(1.0, n / state.batch)  # the last batch may be short
     found = dual.measure(x, state.potential, eps)
     psi = ascend(dual.target, state.potential, found.marginal, eps, eta)
-    # relative to b: larger while masses are off, so that batches are
+    # by the weights alone: larger while masses are off, so that batches are
     square = float(dual.target.nx.sum(found.second_moment / dual.target.weights))
     n_eff = min(max(square - 1.0, 1.0), dual.n_atoms)
-    if not state.annealed and not is_cold(state, dual, reg, n_eff):
+    if not state.annealed and eps > reg and not is_resolved(dual, found):
         rate = COOLING if reg == 0.0 else max(COOLING, math.log(eps / reg) * n / max(left, n))
         cooled = max(reg, eps * math.exp(-rate))
         return replace(state, potential=psi, average=psi, eps=cooled, n_eff=n_eff), found
@@ -141,13 +152,8 @@ def step(
     share, start = weight / total, state.annealed or eps
     average = state.average + share * (psi - state.average)
     drift = state.drift
-    if reg > 0.0:  # at 0 the optimum itself moves, as the regularisation falls
+    if eps <= reg:  # else the optimum itself moves, as the regularisation falls
         drift = drift + share * ((psi - state.potential) / (eta * eps) - drift)
-    # at reg = 0 the regularisation goes on to fall, as the noise of the average (Genans et al., 2025)
-    eps = reg or start / math.sqrt(1.0 + samples / n_eff)
+    # below what tells atoms apart, eps falls as the noise of the average (Genans et al., 2025)
+    eps = max(reg, start / math.sqrt(1.0 + samples / n_eff))
     return AscentState(psi, average, eps, start, samples, total, drift, n_eff), found
-
-
-def is_cold(state: AscentState, dual: SemiDual, reg: float, n_eff: float) -> bool:
-    """Whether the annealing is over."""
-    return state.eps <= reg if reg > 0.0 else n_eff >= RESOLVED * (dual.n_atoms - 1)

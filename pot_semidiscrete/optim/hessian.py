@@ -15,7 +15,7 @@ from .semi_dual import Array, SemiDual
 DENSE = 256  # atoms up to which it is a matrix, of all points: no dearer than a sweep; benchmarks.solver
 STORE = 2**25  # weights kept for products: 128 MiB in float32
 PRODUCT = 0.2  # of a sweep is what a product takes; benchmarks.kernels
-MAX_PRODUCTS = 100  # of one solution by conjugate gradients
+MAX_ITERATIONS = 50  # of conjugate gradients, and of Newton's method: a bound for any input
 FORCING = 0.15  # of the mean increase so far: the model has stopped rising (Nash, Sofer, 1990)
 
 
@@ -87,7 +87,7 @@ class HessianOperator:
         s, r, gain = 0.0 * g, g, 0.0
         p = r / D
         rz = dot(r, p)
-        for k in range(1, MAX_PRODUCTS + 1):
+        for k in range(1, MAX_ITERATIONS + 1):
             Ap = self.apply(p) + mu * D * p
             curvature = dot(p, Ap)
             if rz <= 0.0 or curvature <= 1e-7 * dot(p, D * p):  # rounding

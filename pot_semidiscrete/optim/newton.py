@@ -9,18 +9,19 @@ model is poor, first take a Sinkhorn iteration, ``psi += eps log(b / m)``.
 import math
 from dataclasses import dataclass
 
+from .._target import Target
 from ..envelope import full_precision, no_grad
 from .ascent import cold_start, resolving_eps
-from .hessian import hessian, most_rows
+from .hessian import MAX_ITERATIONS, hessian, most_rows
 from .semi_dual import Array, Measurement, SemiDual
 
 ROWS = 8.0  # the Hessian is that of n / ROWS points, ROWS n_eff at least; benchmarks.solver
 DAMPING = 1e-3  # Levenberg's first mu, in units of D
 BOX = 30.0  # first largest move of an atom in an iteration, in units of eps; benchmarks.solver: 25
+CORRECTION = 4.0  # passes over its points that it takes, mostly; benchmarks.scaling: 2.5 to 5 ...
+QUICK = 2**29  # ... or entries evaluated in a few seconds: it may always take as many
 NEGLIGIBLE = 0.1  # increases below that share of the statistical error, eps n_eff / (2 n), are left
-GOOD, POOR = 0.75, 0.25  # gain ratios: the model is trusted more, or less (Nocedal and Wright, (4.12))
-MAX_ITERATIONS = 30  # at one eps
-DECAY = 4.0  # of eps from one level to the next
+DECAY, LEVELS = 4.0, 8  # of eps from one level to the next, and levels at most
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,13 @@ class NewtonResult:
 
 
 def maximize(
-    dual: SemiDual,
-    x: Array,
-    psi: Array,
-    reg: float,
-    work: float = math.inf,
-    rtol: float = NEGLIGIBLE,
-    eps: float = 0.0,
+    dual: SemiDual, x: Array, psi: Array, reg: float, rtol: float = NEGLIGIBLE, eps: float = 0.0
 ) -> NewtonResult:
     """Maximise the average over the points `x`, to within its statistical error.
+
+    At a `reg` that is 0, or so small that points lie in one cell each, the Hessian is a density on the
+    boundaries of cells, which no sample sees. There it is from above that `reg` is approached, until
+    the masses are right or no longer improve.
 
     Parameters
     ----------
@@ -60,18 +59,32 @@ def maximize(
     psi : array, shape (n_support,)
         Potential to start from. The value never falls below its own.
     reg : float
-    work : float
-        Entries that may be evaluated, about; at ``reg = 0``, at each of several levels.
     rtol : float
-        Share of the statistical error that need not be gained; 0 goes on to rounding.
+        Share of the statistical error that need not be gained.
     eps : float
-        Where to begin at ``reg = 0``, if known: a regularisation that tells atoms apart.
+        Where to begin, if known: see :func:`resolving_eps`.
     """
     with full_precision(dual.target.nx, x), no_grad(dual.target.nx):
-        if reg > 0.0:
-            return newton_cg(dual, x, psi, reg, dual.work + work, rtol)
-        eps = eps or resolving_eps(dual, x, psi)
-        return continuation(dual, x, psi, eps, work, rtol)
+        return _maximize(dual, x, psi, reg, rtol, eps or resolving_eps(dual, x, psi, reg))
+
+
+def _maximize(dual: SemiDual, x: Array, psi: Array, reg: float, rtol: float, eps: float) -> NewtonResult:
+    target, nx, n = dual.target, dual.target.nx, x.shape[0]
+    work = max(CORRECTION * n * dual.n_atoms, QUICK)
+    if eps <= reg:
+        return newton_cg(dual, x, psi, reg, dual.work + work, rtol)
+    best = NewtonResult(target.centred(psi), dual.measure(x, psi, reg), reg)
+    chance, lacks = dual.n_atoms / n, math.inf
+    for _ in range(LEVELS):
+        psi = newton_cg(dual, x, psi, eps, dual.work + work, rtol).potential
+        found = dual.measure(x, psi, reg)
+        if found.value > best.measured.value:
+            best = NewtonResult(psi, found, reg)
+        before, lacks = lacks, float(nx.sum((found.marginal - target.weights) ** 2 / target.weights))
+        if lacks < chance / DECAY or not lacks < before or eps <= reg:
+            break
+        eps = max(eps / DECAY, reg)
+    return best
 
 
 def newton_cg(
@@ -85,8 +98,8 @@ def newton_cg(
     for _ in range(MAX_ITERATIONS):
         if dual.work >= last:
             break
-        log_ratio = nx.log(target.weights / nx.maximum(found.marginal, 1e-30 + 0.0 * target.weights))
-        if float(nx.max(nx.abs(log_ratio))) > 1.0:
+        log_ratio, is_rough = _log_ratio(target, found)
+        if is_rough:
             psi = psi + eps * nx.clip(log_ratio, -BOX, BOX)
             found, model = dual.measure(x, psi, eps), None
         if model is None:
@@ -100,44 +113,31 @@ def newton_cg(
         s, predicted = length * s, eps * length * (slope - 0.5 * length * curvature)
         longest = float(nx.max(nx.abs(s)))
         if predicted <= max(rtol * unit, rounding):
+            if is_rough:
+                continue
             break
         trial = psi + eps * s
         measured = dual.measure(x, trial, eps)
         rho = (measured.value - found.value) / predicted
-        if rho > GOOD:
+        if rho > 0.75:  # Nocedal and Wright, algorithm 4.1
             mu, box = max(mu / 10.0, 1e-8), 2.0 * box
-        elif not rho >= POOR and 2 * model.n <= min(n, most_rows(dual)):  # a model of too few points
+        elif not rho >= 0.25 and 2 * model.n <= min(n, most_rows(dual)):  # a model of too few points
             share, model = 4.0 * model.n / n, None
-        elif not rho >= POOR:
+        elif not rho >= 0.25:
             mu, box = 4.0 * mu, longest / 4.0
         if rho > 0.0:
             psi, found, model = trial, measured, None
-        if predicted < (8.0 if rho > GOOD else 2.0) * rtol * unit:
-            break  # convergence is quadratic: the next increase would be far smaller, or is none
+        far = rho < 0.25 or _log_ratio(target, found)[1]
+        if not far and predicted < (8.0 if rho > 0.75 else 2.0) * rtol * unit:
+            break  # convergence is quadratic: the next increase would be far smaller
     return NewtonResult(target.centred(psi), found, eps)
 
 
-def continuation(
-    dual: SemiDual, x: Array, psi: Array, eps: float, work: float, rtol: float = NEGLIGIBLE
-) -> NewtonResult:
-    """Maximise at ``eps = 0``: from above, until the masses there are right or no longer improve.
-
-    At 0 the Hessian is a density on the boundaries of cells, which no sample sees.
-    """
-    target, nx, n = dual.target, dual.target.nx, x.shape[0]
-    best = NewtonResult(target.centred(psi), dual.measure(x, psi, 0.0), 0.0)
-    chance, lacks = dual.n_atoms / n, math.inf
-    rounding = dual.rounding(eps)
-    while eps > rounding:
-        psi = newton_cg(dual, x, psi, eps, dual.work + work, rtol).potential
-        found = dual.measure(x, psi, 0.0)
-        if found.value > best.measured.value:
-            best = NewtonResult(psi, found, 0.0)
-        before, lacks = lacks, float(nx.sum((found.marginal - target.weights) ** 2 / target.weights))
-        if lacks < chance / DECAY or not lacks < before:
-            break
-        eps /= DECAY
-    return best
+def _log_ratio(target: Target, found: Measurement) -> tuple[Array, bool]:
+    """``log(b / m)``, and whether it is so far from 0 that a Sinkhorn iteration is due."""
+    nx, floor = target.nx, 1e-30 + 0.0 * target.weights
+    log_ratio = nx.log(target.weights / nx.maximum(found.marginal, floor))
+    return log_ratio, float(nx.max(nx.abs(log_ratio))) > 1.0
 
 
 def eps_scaling(dual: SemiDual, x: Array, reg: float) -> NewtonResult:
