@@ -1,0 +1,194 @@
+"""The optimisers, by properties: identities of the objective, increase, right masses, bounded work."""
+
+import numpy as np
+import pytest
+
+import pot_semidiscrete as ps
+from benchmarks import references
+from pot_semidiscrete.inference.trace import trace_estimate
+from pot_semidiscrete.optim import hessian as hessians
+from pot_semidiscrete.optim import newton
+from pot_semidiscrete.optim.ascent import AscentState, cold_start, resolving_eps, step
+from pot_semidiscrete.optim.semi_dual import SemiDual
+from tests.clouds import REG, build, cloud, dense, law, near
+
+LAWS = ["uniform", "dirichlet", "light"]
+
+
+@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("reg", [0.0, REG])
+def test_measurement_is_what_the_weights_say(name, reg, nx):
+    target, x = cloud(nx, weights=law(name, 30))
+    dual, psi = SemiDual(target), nx.array(0.1 * np.random.default_rng(1).normal(size=30))
+    found = dual.measure(x, psi, reg)
+    chi, b = dense(nx, target, x, psi, reg)[0], nx.host(target.weights)
+    m, second = chi.mean(axis=0), (chi**2).mean(axis=0)
+    np.testing.assert_allclose(nx.host(found.marginal), m, atol=20 * nx.eps)
+    np.testing.assert_allclose(nx.host(found.second_moment), second, atol=20 * nx.eps)
+    expected = max((second / np.maximum(b, m)).sum() - 1.0, 1.0)
+    assert found.n_eff == pytest.approx(expected, rel=1e-3)
+    assert found.n_eff <= 29.0 * (1.0 + 1e-5)
+    assert dual.work == 1500 * 30
+
+
+def test_effective_number_of_atoms_goes_from_1_to_all(nx):
+    """As the regularisation falls, at the optimum of each."""
+    target, x = cloud(nx, n=3000)
+    dual = SemiDual(target)
+    found = [newton.eps_scaling(dual, x, reg).measured.n_eff for reg in (100.0, 1.0, 0.1, 0.01)]
+    assert found[0] == 1.0
+    assert found == sorted(found)
+    assert found[-1] > 20.0
+
+
+@pytest.mark.parametrize("dense_atoms", [0, 256])
+def test_hessian_is_that_of_the_value(dense_atoms, nx64, monkeypatch):
+    """Both forms against differences of the gradient, and solutions against the matrix."""
+    monkeypatch.setattr(hessians, "DENSE", dense_atoms)
+    target, x = cloud(nx64)
+    dual, rng = SemiDual(target), np.random.default_rng(2)
+    psi, v = (nx64.array(0.1 * rng.normal(size=30)) for _ in range(2))
+    found = hessians.hessian(dual, x, psi, REG, len(x))
+    assert isinstance(found, hessians.DenseHessian) == (dense_atoms > 0)
+    ahead, behind = (nx64.host(dual.measure(x, psi + h * v, REG).marginal) for h in (1e-5, -1e-5))
+    np.testing.assert_allclose(
+        nx64.host(found.apply(v)), REG * (ahead - behind) / 2e-5, rtol=1e-5, atol=1e-10
+    )
+    g = target.weights - dual.measure(x, psi, REG).marginal
+    s = found.solve(g, 0.1, 1e-12)
+    scale = np.asarray(found.scale)
+    left = nx64.host(found.apply(s)) + 0.1 * scale * nx64.host(s) - nx64.host(g)
+    assert np.abs(left).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("size", [0.0, 1.0, 30.0])
+def test_newton_never_falls_and_ends_with_the_masses_right(name, size, nx):
+    """From near and from absurd potentials, to rounding."""
+    target, x = cloud(nx, weights=law(name, 30))
+    dual = SemiDual(target)
+    start = nx.array(size * np.random.default_rng(4).normal(size=30))
+    before = dual.measure(x, start, REG).value
+    found = newton.newton_cg(dual, x, start, REG, rtol=0.0)
+    assert found.measured.value >= before - 1e-6 * abs(before)
+    b, m = nx.host(target.weights), nx.host(found.measured.marginal)
+    assert ((m - b) ** 2 / b).sum() < 1e-3
+    assert abs(b @ nx.host(found.potential)) < 1e-4
+
+
+def test_newton_finds_the_optimum_of_a_finite_source(nx64):
+    target, x = cloud(nx64, n=400)
+    found = newton.eps_scaling(SemiDual(target), x, REG)
+    source = references.Quadrature(nx64.host(x), np.full(400, 1.0 / 400))
+    exact = references.newton(source, nx64.host(target.atoms), nx64.host(target.weights), REG)
+    assert found.measured.value == pytest.approx(exact.value, rel=1e-9)
+
+
+@pytest.mark.parametrize("store", [2**25, 8 * 300])
+def test_a_model_of_few_points_does_no_harm(store, nx, monkeypatch):
+    """Fewer points than atoms in the Hessian, where there is no room for more: damped, bounded."""
+    monkeypatch.setattr(hessians, "STORE", store)
+    monkeypatch.setattr(newton, "QUICK", 0)
+    target, x = cloud(nx, n_atoms=300, n=4000, d=5)
+    dual, start = SemiDual(target), 0.0 * target.weights
+    before = dual.measure(x, start, REG).value
+    found = newton.maximize(dual, x, start, REG, eps=REG)
+    assert found.measured.value > before
+    assert dual.work < 10.0 * len(x) * 300
+
+
+def test_box_bends_no_step_downwards(nx64, monkeypatch):
+    """A step cut off at the box is scaled to where the model rises; light atoms, far away."""
+    monkeypatch.setattr(newton, "BOX", 0.1)
+    target, x = cloud(nx64, weights=law("light", 30))
+    start = nx64.array(3.0 * np.random.default_rng(4).normal(size=30))
+    found = newton.newton_cg(SemiDual(target), x, start, REG, rtol=0.0)
+    b, m = nx64.host(target.weights), nx64.host(found.measured.marginal)
+    assert ((m - b) ** 2 / b).sum() < 1e-6
+
+
+@pytest.mark.parametrize("reg", [0.0, 1e-9])
+def test_masses_are_right_at_next_to_no_regularisation(reg, nx64):
+    """To what 4,000 points of 50 cells have: it is no worse than where it began, and within bounds."""
+    rng = np.random.default_rng(0)
+    target = build(nx64, rng.random((50, 2)))
+    dual, x = SemiDual(target), target.local(nx64.array(rng.random((4000, 2))))
+    found = newton.maximize(dual, x, 0.0 * target.weights, reg)
+    m = nx64.host(found.measured.marginal)
+    assert 50.0 * ((m - 0.02) ** 2).sum() < 50 / 4000
+    assert dual.work < newton.LEVELS * max(newton.CORRECTION * 4000 * 50, newton.QUICK)
+
+
+def test_eps_that_tells_atoms_apart(nx64):
+    target, x = cloud(nx64)
+    dual, psi = SemiDual(target), 0.0 * target.weights
+    eps = resolving_eps(dual, x, psi, 0.0)
+    purity = lambda eps: (nx64.host(dual.measure(x, psi, eps).second_moment).sum() - 1 / 30) / (29 / 30)
+    assert purity(eps) >= 0.5 > purity(2.0 * eps)
+    assert resolving_eps(dual, x, psi, 10.0 * eps) == 10.0 * eps
+    assert resolving_eps(dual, x, psi, 0.01 * eps) == pytest.approx(eps)
+
+
+@pytest.mark.parametrize("dense_atoms", [0, 256])
+def test_trace_is_that_of_the_matrices(dense_atoms, nx64, monkeypatch):
+    """The exact one to rounding; by a few random vectors to what they scatter by."""
+    monkeypatch.setattr(hessians, "DENSE", dense_atoms)
+    target, x = cloud(nx64)
+    psi = near(nx64, target, x, REG, 0.0)
+    chi, matrix = dense(nx64, target, x, psi, REG)
+    covariance = np.cov(chi.T, bias=True)
+    exact = REG * np.trace(np.linalg.pinv(matrix, rcond=1e-9) @ covariance)
+    found = trace_estimate(SemiDual(target), x, psi, REG)
+    assert found == pytest.approx(exact, rel=1e-6 if dense_atoms else 0.5)
+
+
+def test_batches_follow_the_noise_of_the_gradient():
+    state = AscentState(None, None, 1.0, n_eff=1000.0)
+    assert state.batch == 500
+    assert AscentState(None, None, 1.0, n_eff=2.0).batch == 32
+    assert AscentState(None, None, 1.0, 1.0, samples=6000.0, n_eff=1000.0).batch == 1000
+
+
+def test_ascent_anneals_then_averages(nx):
+    target, _ = cloud(nx)
+    dual, rng = SemiDual(target), np.random.default_rng(0)
+    draw = lambda n: target.local(nx.array(rng.normal(size=(n, 2))))
+    state = cold_start(dual, draw(64), REG)
+    seen = [state]
+    while state.samples < 4000:
+        state, _ = step(dual, state, draw(state.batch), REG, 1e9)
+        seen.append(state)
+    levels = [s.eps for s in seen]
+    assert levels == sorted(levels, reverse=True)
+    assert levels[-1] == REG
+    assert levels[0] > 10.0 * REG
+    assert all(s.average is s.potential for s in seen if not s.annealed)
+    m = nx.host(dual.measure(draw(20_000), state.average, REG).marginal)
+    assert 30.0 * ((m - 1.0 / 30) ** 2).sum() < 0.05
+
+
+def test_a_run_stops_soon_after_its_tolerance():
+    """1,000 atoms in 16 dimensions: chi2 on 50,000 points is a third of tol^2 to all."""
+    atoms = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
+    reg, tol = 0.01 * ps.cost_scale(atoms), 0.2
+    result = ps.solve_semidiscrete(atoms, "normal", reg=reg, tol=tol, random_state=0)
+    assert result.converged
+    x = np.random.default_rng(1).normal(size=(50_000, 16)).astype(np.float32)
+    chi = [ps.semidiscrete_atom_weights(atoms, p, result.potential, reg=reg) for p in np.split(x, 50)]
+    m = np.mean([c.mean(axis=0) for c in chi], axis=0)
+    noise = 1000.0 * np.mean([(c.astype(float) ** 2).sum() / len(c) for c in chi]) / len(x)
+    chi2 = 1000.0 * ((m - 1e-3) ** 2).sum() - noise
+    assert tol**2 / 3.0 < chi2 <= tol**2
+    n_eff = noise * len(x)
+    assert result.work < 4.0 * 1000 * n_eff / tol**2
+
+
+def test_a_dear_sampler_is_asked_for_less():
+    """In the plane, where slow modes are what is left: Newton's method instead of more points."""
+    atoms = np.random.default_rng(0).normal(size=(300, 2))
+    options = {"reg": 1e-3 * ps.cost_scale(atoms), "tol": 0.1, "random_state": 0}
+    cheap, dear = (
+        ps.solve_semidiscrete(atoms, "normal", sample_cost=cost, **options) for cost in (0.0, 1e4)
+    )
+    assert dear.converged
+    assert dear.n_samples <= cheap.n_samples
