@@ -16,11 +16,12 @@ from .inference.bounds import FittedPoints
 from .inference.chi2 import NORMAL_95, NORMAL_975
 from .inference.estimates import Estimates, evaluate
 from .inference.trace import trace_estimate
-from .kernels import joined
 from .optim.ascent import ANNEALING, FEW_POINTS, AscentState, cold_start, resolving_eps, step, warm_start
-from .optim.hessian import STORE
-from .optim.newton import CORRECTION, ROWS, maximize
+from .optim.buffer import SampleBuffer, SampleQueue
+from .optim.hessian import most_rows
+from .optim.newton import ROWS, maximize
 from .optim.semi_dual import Array, SemiDual
+from .optim.stopping import StoppingRule
 from .result import SemiDiscreteResult
 from .samplers import Draws, resolve_source
 
@@ -54,34 +55,6 @@ class SolverState:
         return self._target.expand(self._target.centred(self._ascent.average))
 
 
-class SampleBuffer:
-    """The newest source points, up to `limit` bytes; `complete` while none was dropped."""
-
-    def __init__(self, limit: int, nx: Any) -> None:
-        self.limit, self.nx, self.size, self.complete, self._batches = limit, nx, 0, True, []
-
-    def add(self, x: Array) -> None:
-        """Take in a batch; drop the oldest points that there is no room for."""
-        self._batches.append(x)
-        self.size += self._bytes(x)
-        while self.size > self.limit:
-            first, self.complete = self._batches.pop(0), False
-            self.size -= self._bytes(first)
-            rows = (self.limit - self.size) // max(self._bytes(first[:1]), 1)
-            if rows > 0:  # all of them may have become one
-                self._batches.insert(0, self.nx.copy(first[first.shape[0] - rows :]))
-                self.size += self._bytes(self._batches[0])
-
-    def points(self) -> Array | None:
-        """All of them, in one array; None if there is no room for any."""
-        if len(self._batches) > 1:
-            self._batches = [self.nx.concatenate(self._batches, axis=0)]
-        return self._batches[0] if self._batches else None
-
-    def _bytes(self, x: Array) -> int:
-        return x.shape[0] * x.shape[1] * self.nx.bitsize(x) // 8
-
-
 class Solver:
     """One run: the state of the ascent, what was evaluated, and the outcome.
 
@@ -104,27 +77,23 @@ class Solver:
         max_memory: int,
         sample_cost: float,
     ) -> None:
-        self.target, self.draw, self.reg, self.chi2 = target, draw, reg, tol**2
-        self.max_iter, self.batch_size, self.sample_cost = max_iter, batch_size, sample_cost
-        self.dual, self.buffer = SemiDual(target), SampleBuffer(max_memory, target.nx)
+        self.target, self.draw, self.reg = target, draw, reg
+        self.max_iter, self.batch_size = max_iter, batch_size
+        self.dual, self.rule = SemiDual(target), StoppingRule(tol**2, sample_cost)
+        self.kept, self.unused = SampleBuffer(max_memory, target.nx), SampleQueue(target.nx)
+        self.drawn: list[Array] = []  # batches of looks, which come next
         self.ascent: AscentState | None = None
-        self.n_eff = 1.0  # as it was measured last
         self.prior, self.n_prior = None, 0.0  # the user's potential, and the samples it counts for
-        self.unused, self.n_unused, self.drawn = [], 0, []  # points to step with, batches of looks
-        self.n_iter, self.n_used, self.corrected_at, self.next_look = 0, 0, 0, 0.0
-        self.passes = CORRECTION  # that a correction takes, as the last one did
-        self.last_look = None  # samples, and chi2 in units of the one wanted
-        self.test_points = None  # those of the evaluation
-        self.status, self.evaluation, self.fit, self.estimates = "max_iter", None, None, None
-        self.found, self.values, self.levels, self.looks = None, [], [], []
+        self.n_iter, self.n_used, self.corrected_at = 0, 0, 0
+        self.evaluation, self.test_points = None, None  # of the present estimate
+        self.status, self.fit, self.estimates = "max_iter", None, None
+        self.found, self.values, self.levels = None, [], []
 
     def run(self, callback: Callable | None, bar: Progress) -> None:
-        """Iterate until the tolerance, the callback or `max_iter` says stop."""
-        if self.prior is not None and 0.0 < self.chi2 >= self.evaluation.chi2:
-            self.evaluation = None  # of few points: look again
-            if self.look():
-                self.status = "converged"
-                return
+        """Draw, step, evaluate, decide, until the tolerance, the callback or `max_iter` says stop."""
+        if self.is_good_start():
+            self.status = "converged"
+            return
         while self.n_iter < self.max_iter:
             self.iterate()
             bar.update(self.progress)
@@ -134,7 +103,7 @@ class Solver:
             if self.is_look_due() and self.decide():
                 self.status = "converged"
                 return
-        if self.chi2 == 0.0 or self.status == "stopped":
+        if self.rule.chi2 == 0.0 or self.status == "stopped":
             self.correct()
 
     def begin(self, psi: Array) -> None:
@@ -149,139 +118,107 @@ class Solver:
         if self.dual.measure(x, cold.potential, self.reg).value > found.measured.value:
             self.ascent = cold
             return
-        self.prior, self.evaluation, self.n_eff, self.test_points = psi, found, found.n_eff, x
+        self.prior, self.evaluation, self.test_points = psi, found, x
+        self.rule.n_eff = found.n_eff
         self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
         eps = resolving_eps(self.dual, x, psi, self.reg)
         self.ascent = warm_start(self.dual, psi, eps, self.n_prior, found.n_eff)
 
+    def is_good_start(self) -> bool:
+        """Whether the user's potential is good enough: by more points, if it is by a few."""
+        if self.prior is None or not 0.0 < self.rule.chi2 >= self.evaluation.chi2:
+            return False
+        self.evaluation = None
+        return self.look()
+
     def iterate(self) -> None:
-        """Draw one batch, and take the steps that it is enough for."""
+        """Draw one batch, and take the steps that there are enough points for."""
         x = self.drawn.pop(0) if self.drawn else self.draw(self.batch_size)
         self.n_iter += 1
-        self.buffer.add(x)
-        self.unused.append(x)
-        self.n_unused += x.shape[0]
-        last = self.n_iter == self.max_iter
+        self.kept.add(x)
+        self.unused.add(x)
         if self.ascent is None:
             self.ascent = cold_start(self.dual, x, self.reg)
-        while self.n_unused >= self.ascent.batch or (last and self.n_unused > 0):
-            x = self.take(self.ascent.batch)
+        last = self.n_iter == self.max_iter
+        while self.unused.size >= self.ascent.batch or (last and self.unused.size > 0):
+            x = self.unused.take(self.ascent.batch)
             left = ANNEALING * self.budget() - self.n_used
             self.ascent, self.found = step(self.dual, self.ascent, x, self.reg, left)
             self.n_used += x.shape[0]
-            self.n_eff, self.evaluation = self.found.n_eff, None
+            self.rule.n_eff, self.evaluation = self.found.n_eff, None
         self.values.append(self.found.value if self.found else math.nan)
         self.levels.append(self.ascent.eps)
 
-    def take(self, n: int) -> Array:
-        """The first n of the points that no step was taken with."""
-        points = joined(self.unused, self.target.nx)
-        self.unused = [points[n:]]
-        self.n_unused = self.unused[0].shape[0]
-        return points[:n]
-
     def budget(self) -> float:
         """Samples that the run will take, at most."""
-        most = float(self.max_iter * self.batch_size)
-        return min(most, self.dual.n_atoms / self.chi2) if self.chi2 > 0.0 else most
+        most, chi2 = float(self.max_iter * self.batch_size), self.rule.chi2
+        return min(most, self.dual.n_atoms / chi2) if chi2 > 0.0 else most
+
+    @property
+    def n_samples(self) -> float:
+        """Samples that the estimate rests on."""
+        return self.n_used + self.n_prior
 
     def is_look_due(self) -> bool:
-        """Whether it is time to evaluate: not before the samples can be enough."""
-        if self.chi2 == 0.0:
-            return False
-        due = self.n_used + self.n_prior >= self.next_look
-        due = due and self.expected_chi2() <= self.chi2 * (1.0 - 2.0 * self.precision())
-        return due or self.n_iter == self.max_iter
-
-    def expected_chi2(self) -> float:
-        """What the average is expected to have: its mean step, and the noise of its points."""
-        ascent, target = self.ascent, self.target
-        if ascent.samples == 0.0:
-            return math.inf
-        bias = float(target.nx.sum(target.weights * ascent.drift**2))
-        return bias + 9.0 / 8.0 * self.n_eff / ascent.samples
-
-    def precision(self) -> float:
-        """Standard error of a look, in units of the chi2 wanted.
-
-        A chi2 three of them below it passes; the more precise a look is, the sooner it can be, and the
-        more points it takes: the sum is least about here.
-        """
-        return min(math.sqrt(math.sqrt(2.0 / self.n_eff) / 3.0), 0.2)
+        """Whether to evaluate: when the samples can be enough, and at the end."""
+        due = self.rule.is_due(self.dual, self.ascent, self.n_samples)
+        return due or (self.rule.chi2 > 0.0 and self.n_iter == self.max_iter)
 
     def look(self) -> bool:
-        """Evaluate the present estimate on fresh points; tell whether it is good enough."""
-        if self.evaluation is None:
-            error, most = self.precision() * self.chi2, self.n_used + self.n_prior
-            wanted = math.sqrt(2.0 * self.n_eff) / error + 4.0 * self.chi2 / error**2
-            self.draw_and_evaluate(int(min(wanted, most)))
-        self.looks.append((self.n_iter, self.evaluation.chi2, self.evaluation.chi2_stderr))
-        # two looks as a rule, each at 97.5%: together at 95%
-        return self.evaluation.bound(NORMAL_975) <= self.chi2
+        """Evaluate the present estimate on fresh points; tell whether it is good enough.
 
-    def draw_and_evaluate(self, n: int) -> None:
-        """Evaluate the present estimate at fresh points, which serve the ascent from then on."""
-        batches = fresh_batches(self.draw.independent, max(n, FEW_POINTS), self.batch_size)
-        self.evaluate(self.target.nx.concatenate(batches, axis=0))
-        if not self.draw.evenly:
-            self.drawn += batches
+        The points serve the ascent from then on.
+        """
+        if self.evaluation is None:
+            n = max(int(min(self.rule.n_points, self.n_samples)), FEW_POINTS)
+            batches = fresh_batches(self.draw.independent, n, self.batch_size)
+            self.evaluate(self.target.nx.concatenate(batches, axis=0))
+            if not self.draw.evenly:
+                self.drawn += batches
+        found = self.evaluation
+        # two looks as a rule, each at 97.5%: together at 95%
+        facts = (found.chi2, found.chi2_stderr, found.bound(NORMAL_975), found.n_eff)
+        return self.rule.is_met(self.n_iter, *facts)
 
     def evaluate(self, x: Array) -> None:
         """Evaluate the present estimate at points that it has not seen."""
         self.evaluation, self.test_points = evaluate(self.dual, x, self.ascent.average, self.reg), x
-        self.n_eff = self.evaluation.n_eff
 
     def decide(self) -> bool:
-        """Look, correct if that is cheaper than to draw on, and say when to look again."""
-        done = self.look()
-        dear = not done and (self.missing() > self.passes or self.n_iter == self.max_iter)
-        if dear and self.correct():
+        """Look; correct if that is cheaper than to draw on, or the last chance."""
+        if self.look():
+            return True
+        dear = self.rule.prefers_correction(self.n_used)
+        if (dear or self.n_iter == self.max_iter) and self.correct():
             self.evaluate(self.test_points)
-            done = self.look()
-        if not done:
-            factor = self.evaluation.bound(NORMAL_975) / self.chi2
-            self.next_look = (self.n_used + self.n_prior) * min(max(factor, 1.2), 2.0)
-        return done
-
-    def missing(self) -> float:
-        """What it costs to draw on until chi2 is low enough, in rows, for each point so far.
-
-        In theory chi2 falls as 1 / n; between the last two looks it may have fallen more slowly.
-        """
-        ratio, rate, n = self.looks[-1][1] / self.chi2, 1.0, max(self.n_used, 1)
-        if self.last_look is not None and self.last_look[0] < n:
-            before, found = self.last_look
-            rate = min(math.log(max(found / ratio, 1.0)) / math.log(n / before), 1.0)
-        self.last_look = n, ratio
-        if ratio <= 1.0:
-            return 0.0
-        return (1.0 + self.sample_cost) * (ratio ** (1.0 / rate) - 1.0) if rate > 0.0 else math.inf
+            if self.look():
+                return True
+        self.rule.wait(self.evaluation.bound(NORMAL_975), self.n_samples)
+        return False
 
     def correct(self) -> bool:
         """Move the estimate to the maximiser over the points kept; tell whether that was possible.
 
         With fewer points than effective atoms there is nothing to correct by.
         """
-        points, ascent = self.buffer.points(), self.ascent
+        points, ascent, n_atoms = self.kept.points(), self.ascent, self.dual.n_atoms
         if points is None or self.corrected_at == self.n_used:
             return False
-        n, room = points.shape[0], STORE / self.dual.n_atoms
-        if self.n_eff > n or min(n, ROWS * self.n_eff) > 2.0 * room:
+        n, wanted = points.shape[0], ROWS * self.rule.n_eff
+        if self.rule.n_eff > n or min(n, wanted) > 2.0 * most_rows(self.dual):
             return False
-        self.fit = None
-        one_pass, before = n * self.dual.n_atoms, self.dual.work
+        self.fit, before = None, self.dual.work
         eps = self.reg if ascent.eps <= self.reg else ascent.annealed
         found = maximize(self.dual, points, ascent.average, self.reg, eps=eps)
-        psi = found.potential
-        if self.prior is not None or not self.buffer.complete:
+        self.rule.corrected((self.dual.work - before) / (n * n_atoms))
+        self.fit, psi = FittedPoints(self.target, points, found), found.potential
+        if self.prior is not None or not self.kept.complete:
             psi = self.shrink(points, psi, found.measured.value)
-        self.fit = FittedPoints(self.target, points, found)
-        self.passes = max((self.dual.work - before) / one_pass, CORRECTION)
         if not ascent.annealed:
             eps = resolving_eps(self.dual, points, psi, self.reg)
             ascent = replace(ascent, eps=eps, annealed=eps)
         self.ascent = replace(ascent, potential=psi, average=psi)
-        self.corrected_at, self.evaluation, self.last_look = self.n_used, None, None
+        self.corrected_at, self.evaluation = self.n_used, None
         return True
 
     def shrink(self, points: Array, psi: Array, value: float) -> Array:
@@ -307,13 +244,13 @@ class Solver:
             batches = fresh_batches(self.draw.independent, n, self.batch_size)
             points = self.target.nx.concatenate(batches, axis=0)
         facts = (self.target, psi, self.reg, points, self.evaluation, self.fit)
-        self.estimates = Estimates(*facts, self.n_used + self.n_prior)
+        self.estimates = Estimates(*facts, self.n_samples)
         if self.estimates.are_large or isinstance(self.target.cost, CallableMetric):
             self.estimates.settle()
 
     def state(self) -> SolverState:
         """What the callback sees."""
-        chi2 = self.looks[-1][1] if self.looks else math.nan
+        chi2 = self.rule.history[-1][1] if self.rule.history else math.nan
         ascent = self.ascent
         return SolverState(self.n_iter, self.draw.n_samples, ascent.eps, chi2, ascent, self.target)
 
@@ -322,13 +259,13 @@ class Solver:
         if self.ascent is None:
             return {}
         facts = {"reg": self.ascent.eps, "value": self.found.value if self.found else math.nan}
-        return facts | ({"chi2": self.looks[-1][1]} if self.looks else {})
+        return facts | ({"chi2": self.rule.history[-1][1]} if self.rule.history else {})
 
     def result(self) -> SemiDiscreteResult:
         """What was reached."""
         target = self.target
         psi = self.ascent.average if self.ascent else 0.0 * target.weights
-        looks = np.array(self.looks, dtype=float).reshape(-1, 3)
+        looks = np.array(self.rule.history, dtype=float).reshape(-1, 3)
         log = {
             "value": np.array(self.values),
             "reg": np.array(self.levels),
@@ -517,6 +454,11 @@ def warn_shortfall(result: SemiDiscreteResult, tol: float) -> None:
         if reached > tol**2:
             more = (reached / tol**2 - 1.0) * result.n_samples
             needed = f" As it falls with the samples, it needs about {more:.2g} more source points."
+        if result.reg == 0 and reached > tol**2:
+            needed += (
+                " At reg = 0 it never will where source points tie between atoms, as for distances on a "
+                "line: the plan is not unique there, and a positive reg makes it so."
+            )
     warnings.warn(
         f"solve_semidiscrete ended ({result.status}) {words}, tol is {tol:.3g}.{needed} Raise max_iter, "
         "batch_size, reg or tol, or continue from init_potential=result.potential.",

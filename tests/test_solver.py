@@ -10,8 +10,8 @@ from scipy import stats
 import pot_semidiscrete as ps
 from benchmarks import problems, references
 from pot_semidiscrete.inference.chi2 import chi_square
+from pot_semidiscrete.optim.buffer import SampleBuffer
 from pot_semidiscrete.optim.semi_dual import Measurement
-from pot_semidiscrete.solve import SampleBuffer
 from tests.backends import BACKENDS, Backend
 
 SMALL = ["normal_line", "uniform_line", "uniform_square", "light_atoms", "mlp_64"]
