@@ -16,7 +16,7 @@ from .trace import trace_estimate
 
 ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
 PENDING = 2**23  # numbers that a result may hold until it is asked for more
-CLEAR = 3.0  # standard errors, and times the gain by chance, beyond which an excess is none
+CLEAR = 5.0  # standard errors, and times the gain by chance, beyond which an excess is none
 
 
 @dataclass(frozen=True)
