@@ -62,7 +62,7 @@ class Solver:
     ----------
     target : Target
     draw : Draws
-    reg, tol, sample_cost : float
+    reg, tol, sample_cost, tol_value : float
     max_iter, batch_size, max_memory : int
     """
 
@@ -76,9 +76,10 @@ class Solver:
         batch_size: int,
         max_memory: int,
         sample_cost: float,
+        tol_value: float,
     ) -> None:
         self.target, self.draw, self.reg = target, draw, reg
-        self.max_iter, self.batch_size = max_iter, batch_size
+        self.max_iter, self.batch_size, self.tol_value = max_iter, batch_size, tol_value
         self.dual, self.rule = SemiDual(target), StoppingRule(tol**2, sample_cost)
         self.kept, self.unused = SampleBuffer(max_memory, target.nx), SampleQueue(target.nx)
         self.drawn: list[Array] = []  # batches of looks, which come next
@@ -186,15 +187,24 @@ class Solver:
 
     def decide(self) -> bool:
         """Look; correct if that is cheaper than to draw on, or the last chance."""
-        if self.look():
+        if self.look() and self.is_value_right():
             return True
         dear = self.rule.prefers_correction(self.n_used)
         if (dear or self.n_iter == self.max_iter) and self.correct():
             self.evaluate(self.test_points)
-            if self.look():
+            if self.look() and self.is_value_right():
                 return True
         self.rule.wait(self.evaluation.bound(NORMAL_975), self.n_samples)
         return False
+
+    def is_value_right(self) -> bool:
+        """Whether the value lacks little, too: slow modes, unseen by chi2, are corrected first."""
+        if self.tol_value == 0.0:
+            return True
+        if self.correct():
+            self.evaluate(self.test_points)
+        found = self.estimates_at(self.test_points).certificate
+        return self.evaluation.bound() <= self.rule.chi2 and found.suboptimality <= self.tol_value
 
     def correct(self) -> bool:
         """Move the estimate to the maximiser over the points kept; tell whether that was possible.
@@ -238,15 +248,19 @@ class Solver:
 
         At once where much would have to be kept until then, or a user's metric may have changed.
         """
-        points, psi = self.test_points, self.ascent.average
+        points = self.test_points
         if self.evaluation is None:
             n = max(FEW_POINTS, self.n_used // 16)
             batches = fresh_batches(self.draw.independent, n, self.batch_size)
             points = self.target.nx.concatenate(batches, axis=0)
-        facts = (self.target, psi, self.reg, points, self.evaluation, self.fit)
-        self.estimates = Estimates(*facts, self.n_samples)
+        self.estimates = self.estimates_at(points)
         if self.estimates.are_large or isinstance(self.target.cost, CallableMetric):
             self.estimates.settle()
+
+    def estimates_at(self, points: Array) -> Estimates:
+        """Estimates of the present potential, by points that it has not seen."""
+        facts = (self.target, self.ascent.average, self.reg, points, self.evaluation, self.fit)
+        return Estimates(*facts, self.n_samples)
 
     def state(self) -> SolverState:
         """What the callback sees."""
@@ -299,6 +313,7 @@ def solve_semidiscrete(
     init_potential=None,
     max_memory=2**28,
     sample_cost=0.0,
+    tol_value=0.0,
     random_state=None,
     verbose=False,
     callback=None,
@@ -347,6 +362,10 @@ def solve_semidiscrete(
         Bytes of source points to keep for Newton's method, the newest ones. 0 leaves it out.
     sample_cost : float, default=0.0
         What drawing a point costs, in units of evaluating it at all atoms once.
+    tol_value : float, default=0.0
+        If it is positive, stop only if the value lacks no more either (``result.suboptimality``), in
+        units of the metric: in low dimension slow modes, which the masses do not show, may leave it
+        short. They are what Newton's method corrects.
     random_state : None, int, numpy Generator or RandomState, or torch Generator
         Randomness of named and array sources. Global generators are never touched.
     verbose : bool, default=False
@@ -393,13 +412,14 @@ def solve_semidiscrete(
     max_iter, batch_size = check_count("max_iter", max_iter), check_count("batch_size", batch_size)
     max_memory = check_count("max_memory", max_memory, minimum=0)
     sample_cost = check_real("sample_cost", sample_cost)
+    tol_value = check_real("tol_value", tol_value)
     if callback is not None:
         check_callable("callback", callback, "of the state")
     target = build_target(X_target, a_target, metric).own
     reg = check_reg(reg, target)
     init_potential = check_init_potential(init_potential, target, reg)
     source = resolve_source(sampler_source, target, random_state)
-    options = (reg, tol, max_iter, batch_size, max_memory, sample_cost)
+    options = (reg, tol, max_iter, batch_size, max_memory, sample_cost, tol_value)
     result = solve_target(target, source, *options, init_potential, verbose, callback)
     warn_shortfall(result, tol)
     return result
@@ -414,13 +434,15 @@ def solve_target(
     batch_size: int,
     max_memory: int = 2**28,
     sample_cost: float = 0.0,
+    tol_value: float = 0.0,
     init_potential: Array | None = None,
     verbose: bool = False,
     callback: Callable | None = None,
 ) -> SemiDiscreteResult:
     """:func:`solve_semidiscrete` of a built target and a resolved source, without the warning."""
     draw = Draws(source, target)
-    solver = Solver(target, draw, reg, tol, max_iter, batch_size, max_memory, sample_cost)
+    options = (max_iter, batch_size, max_memory, sample_cost, tol_value)
+    solver = Solver(target, draw, reg, tol, *options)
     bar = Progress(verbose, max_iter, "solve_semidiscrete")
     with guarded(solver, bar):
         if init_potential is not None:
