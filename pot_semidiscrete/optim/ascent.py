@@ -109,10 +109,12 @@ def warm_start(
     return AscentState(potential, potential, eps, eps, samples, samples**1.5, n_eff=n_eff)
 
 
-def ascend(target: Target, psi: Array, marginal: Array, eps: float, step: float = STEP) -> Array:
+def ascend(
+    target: Target, psi: Array, marginal: Array, eps: float, step: float = STEP, clip: float = CLIP
+) -> Array:
     """One step from a potential, where the points have these masses."""
     push = step * (target.weights - marginal) * target.inverse_weights
-    return psi + eps * target.nx.clip(push, -CLIP, CLIP)
+    return psi + eps * target.nx.clip(push, -clip, clip)
 
 
 def step(

@@ -16,6 +16,7 @@ from .semi_dual import Array, SemiDual
 TOP = 0.1  # from where the regularisation falls, in units of the cost scale; benchmarks.training
 LEAST_REG = 2e-3  # in units of the cost scale: at reg = 0 a step has no unit of its own
 LENGTHS = 16, 32  # steps in a round, at least and (but for the first) at most; benchmarks.training
+CLIP = 3.0  # largest move of an atom, in units of eps; benchmarks.training: with 6, FD 106, not 81
 MEMORY = 5.0  # rounds that the average spans, at most, and what a potential solved for counts as
 
 
@@ -95,4 +96,4 @@ def follow(
 def _step(target: Target, x: Array, psi: Array, eps: float, cross: Array | None = None) -> Array:
     """One step of ascent with the points `x`."""
     colsum = sweep(target, x, psi, eps, ("colsum",), cross=cross).colsum
-    return ascend(target, psi, colsum / x.shape[0], eps)
+    return ascend(target, psi, colsum / x.shape[0], eps, clip=CLIP)
