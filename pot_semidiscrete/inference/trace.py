@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..envelope import full_precision, no_grad
-from ..optim.hessian import DenseHessian, hessian
+from ..optim.hessian import DENSE, DenseHessian, hessian
 from ..optim.newton import ROWS
 from ..optim.semi_dual import Array, SemiDual
 
@@ -24,7 +24,8 @@ def trace_estimate(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
 
 def _trace(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
     measured = dual.measure(x, psi, eps)
-    found = hessian(dual, x, psi, eps, max(ROWS * measured.n_eff, x.shape[0] / ROWS))
+    rows = max(ROWS * measured.n_eff, x.shape[0] / ROWS) if dual.n_atoms > DENSE else x.shape[0]
+    found = hessian(dual, x, psi, eps, rows)
     if isinstance(found, DenseHessian):
         return eps * _exact(found)
     nx, signs, total = found.nx, np.random.default_rng(SEED), 0.0

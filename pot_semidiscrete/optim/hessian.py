@@ -12,7 +12,7 @@ from ..kernels import weight_blocks
 from ..kernels._blocks import LEAST_WEIGHT
 from .semi_dual import Array, SemiDual
 
-DENSE = 256  # atoms up to which it is a matrix, of all points: no dearer than a sweep; benchmarks.solver
+DENSE = 256  # atoms up to which it is a matrix; benchmarks.solver
 STORE = 2**25  # weights kept for products: 128 MiB in float32
 PRODUCT = 0.2  # of a sweep is what a product takes; benchmarks.kernels
 MAX_ITERATIONS = 50  # of conjugate gradients, and of Newton's method: a bound for any input
@@ -105,12 +105,11 @@ class HessianOperator:
 def hessian(
     dual: SemiDual, x: Array, psi: Array, eps: float, rows: float
 ) -> DenseHessian | HessianOperator:
-    """The Hessian at a potential: of all points for few atoms, else of about `rows` of them."""
-    if dual.n_atoms <= DENSE:
-        return DenseHessian(dual, x, psi, eps)
+    """The Hessian at a potential, of about `rows` of the points."""
     step = max(x.shape[0] // max(int(min(rows, most_rows(dual))), 1), 1)
     # odd, for in a Sobol sequence every second point lies in the same half of the space
-    return HessianOperator(dual, x[:: step - 1 + step % 2], psi, eps)
+    kind = DenseHessian if dual.n_atoms <= DENSE else HessianOperator
+    return kind(dual, x[:: step - 1 + step % 2], psi, eps)
 
 
 def most_rows(dual: SemiDual) -> float:
