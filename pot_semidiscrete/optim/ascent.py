@@ -154,7 +154,7 @@ def step(
     share, start = weight / total, state.annealed or eps
     average = state.average + share * (psi - state.average)
     drift = state.drift
-    if eps <= reg:  # else the optimum itself moves, as the regularisation falls
+    if 0.0 < eps <= reg:  # else the optimum itself moves, as the regularisation falls
         drift = drift + share * ((psi - state.potential) / (eta * eps) - drift)
     # below what tells atoms apart, eps falls as the noise of the average (Genans et al., 2025)
     eps = max(reg, start / math.sqrt(1.0 + samples / n_eff))
