@@ -33,15 +33,10 @@ class Cost:
         POT's name of the metric.
     translation_invariant : bool
         Whether moving both points by one vector leaves the cost alone: the data are then centred.
-    drift : callable or None
-        ``(half, y, mean, nx) -> (k, n_atoms)`` or ``(k, 1)``: by how much the mean cost to some atoms,
-        whose mean is `mean` (k, d), less the cost to one, grows at most as a point moves by up to `half`
-        (k, d) in each coordinate. None where that is not known.
     """
 
     name = None
     translation_invariant = False
-    drift = None
 
     def row(self, x, nx):
         """Part of the cost that depends on the source point only, ``(n,)``."""
@@ -88,11 +83,6 @@ class SqEuclidean(Cost):
 
     column = row
 
-    def drift(self, half, y, mean, nx):
-        return 2.0 * sum(
-            half[:, k : k + 1] * nx.abs(y[None, :, k] - mean[:, k : k + 1]) for k in range(y.shape[1])
-        )
-
     def factors(self, x, y, scale, nx):
         return (2.0 * scale) * x, y
 
@@ -108,9 +98,6 @@ class Euclidean(Cost):
 
     name = "euclidean"
     translation_invariant = True
-
-    def drift(self, half, y, mean, nx):
-        return 2.0 * nx.sqrt(nx.sum(half * half, axis=1))[:, None]
 
     def matrix(self, x, y, nx):
         # near an atom, the expanded square |x|^2 - 2 <x, y> + |y|^2 cancels: take differences
@@ -137,9 +124,6 @@ class Cityblock(Cost):
 
     name = "cityblock"
     translation_invariant = True
-
-    def drift(self, half, y, mean, nx):
-        return 2.0 * nx.sum(half, axis=1)[:, None]
 
     def pullback(self, x, y, block, nx):
         weights = block.dense()

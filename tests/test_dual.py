@@ -18,7 +18,6 @@ METRICS = (None, "sqeuclidean", "euclidean", "minkowski", "cityblock", "cosine",
 OUTPUTS = (
     "c_transform",
     "colsum",
-    "groupsum",
     "colsquare",
     "gradient",
     "map",
@@ -126,10 +125,9 @@ def test_an_output_does_not_depend_on_what_else_is_asked_for(reg, nx, problem, m
     monkeypatch.setattr(kernels, "block_rows", lambda target, x: 7)
     target = build_target(nx.array(problem["X_target"]), nx.array(problem["a_target"]))
     x, psi = target.local(nx.array(problem["X_source"])), nx.array(problem["semi_dual_potential"])
-    members = nx.array(np.eye(2)[np.arange(17) % 2])
 
     def outputs(*want):
-        out = kernels.sweep(target, x, psi, reg, want, values=psi, members=members)
+        out = kernels.sweep(target, x, psi, reg, want, values=psi)
         return [nx.host(getattr(out, name)) for name in want]
 
     alone = {name: outputs(name)[0] for name in OUTPUTS}
@@ -156,12 +154,9 @@ def test_guessed_tops_do_not_show(metric, scale, level, in_place, rng, monkeypat
     target = build_target(nx.array(atoms), nx.array(weights / weights.sum()), metric)
     kernel, potential = kernels.select(target.nx), nx.array(0.1 * scale * rng.normal(size=100))
     arguments = (target, target.local(nx.array(x)), potential, reg)
-    members = nx.array(np.eye(2)[np.arange(200) % 2])
 
     def found(name):
-        return nx.host(
-            getattr(kernels.sweep(*arguments, (name,), values=potential, members=members), name)
-        )
+        return nx.host(getattr(kernels.sweep(*arguments, (name,), values=potential), name))
 
     expected = {name: found(name) for name in OUTPUTS}
     monkeypatch.setattr(_inplace, "LEAST_COLUMNS", 1)
@@ -241,20 +236,6 @@ def test_cross_may_be_known(metric, reg, problem, nx64, monkeypatch):
         assert kernels.known_cross(target, x) is not None
         monkeypatch.setattr(kernels, limit, cross.shape[0] * cross.shape[1] - 1)
         assert kernels.known_cross(target, x) is None
-
-
-@pytest.mark.parametrize("reg", [0.0, 0.3])
-def test_sums_of_groups_are_column_sums_of_their_points(reg, nx, problem, monkeypatch):
-    monkeypatch.setattr(kernels, "block_rows", lambda target, x: 3)
-    target = build_target(nx.array(problem["X_target"]), nx.array(problem["a_target"]))
-    x, psi = nx.array(problem["X_source"]), nx.array(problem["semi_dual_potential"])
-    group = np.arange(17) % 4
-    members = nx.array(np.eye(4)[group])
-    sums = nx.host(kernels.sweep(target, x, psi, reg, ("groupsum",), members=members).groupsum)
-    for k in range(4):
-        part = nx.array(problem["X_source"][group == k])
-        expected = nx.host(kernels.sweep(target, part, psi, reg, ("colsum",)).colsum)
-        np.testing.assert_allclose(sums[k], expected, atol=1e-5)
 
 
 def test_memory_is_that_of_a_block(rng):

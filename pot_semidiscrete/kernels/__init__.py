@@ -27,8 +27,6 @@ class Sweep:
         ``psi^{c,reg}(x_i)``.
     colsum : array, shape (n_support,)
         ``sum_i chi_ij``.
-    groupsum : array, shape (n_groups, n_support)
-        ``sum_i members_ik chi_ij``.
     colsquare : array, shape (n_support,)
         ``sum_i chi_ij^2``.
     gradient : array, shape (n, d)
@@ -45,7 +43,6 @@ class Sweep:
 
     c_transform: Any = None
     colsum: Any = None
-    groupsum: Any = None
     colsquare: Any = None
     gradient: Any = None
     map: Any = None
@@ -64,16 +61,15 @@ def _linear(target, x, block, *_):
 _REDUCTIONS = {
     "c_transform": lambda target, x, block, *_: block.c_transform,
     "colsum": lambda target, x, block, *_: block.colsum(),
-    "groupsum": lambda target, x, block, members, *_: block.groupsum(members),
     "gradient": lambda target, x, block, *_: target.cost.pullback(x, target.atoms, block, target.nx),
     "map": lambda target, x, block, *_: block.average(target.atoms),
-    "average": lambda target, x, block, members, values: block.average(values[:, None])[:, 0],
+    "average": lambda target, x, block, values: block.average(values[:, None])[:, 0],
     "linear": _linear,
     "weights": lambda target, x, block, *_: block.dense(),
     "colsquare": lambda target, x, block, *_: block.colsquare(),  # the last: it spends the block
 }
 _ORDER = list(_REDUCTIONS)
-_SUMS = ("colsum", "groupsum", "colsquare")
+_SUMS = ("colsum", "colsquare")
 
 
 def sweep(
@@ -84,7 +80,6 @@ def sweep(
     want=("c_transform",),
     *,
     values=None,
-    members=None,
     cross=None,
     differentiable=False,
 ):
@@ -101,8 +96,6 @@ def sweep(
         Names of the fields of :class:`Sweep` to fill, in any order.
     values : array, shape (n_support,), optional
         What ``"average"`` is the average of.
-    members : array, shape (n, n_groups), optional
-        Which groups of ``"groupsum"`` each point belongs to, 1 or 0.
     cross : array, shape (n, n_support), optional
         What :func:`known_cross` returned for `x`.
     differentiable : bool
@@ -117,24 +110,24 @@ def sweep(
     if differentiable:
         with envelope.full_precision(nx, x):
             kernel = Kernel(target, potential, reg)
-            return _sweep(kernel, x, want, values, members, cross, envelope.checkpoint(nx))
+            return _sweep(kernel, x, want, values, cross, envelope.checkpoint(nx))
     with envelope.full_precision(nx, x), envelope.no_grad(nx):
         kernel = detached_kernel(target, potential, reg)
-        return _sweep(kernel, nx.detach(x), want, values, members, cross)
+        return _sweep(kernel, nx.detach(x), want, values, cross)
 
 
-def _sweep(kernel, x, want, values=None, members=None, cross=None, guard=lambda function: function):
+def _sweep(kernel, x, want, values=None, cross=None, guard=lambda function: function):
     target, nx = kernel.target, kernel.nx
     want = sorted(set(want), key=_ORDER.index)
 
     @guard
-    def reduce(rows, cross, members, prepared):
+    def reduce(rows, cross, prepared):
         block = kernel(rows, cross, prepared)
-        return tuple(_REDUCTIONS[name](target, rows, block, members, values) for name in want)
+        return tuple(_REDUCTIONS[name](target, rows, block, values) for name in want)
 
     step = block_rows(target, x)
     part = lambda array, start: None if array is None else array[start : start + step]
-    arrays = (x, cross, members, kernel.prepare(x, step) if cross is None else None)
+    arrays = (x, cross, kernel.prepare(x, step) if cross is None else None)
     parts = [reduce(*(part(array, k) for array in arrays)) for k in range(0, x.shape[0], step)]
     return Sweep(
         **{

@@ -28,10 +28,6 @@ class SoftBlock:
         """``sum_i chi_ij``."""
         return self.nx.dot(self.inverse, self.shares)
 
-    def groupsum(self, members):
-        """``sum_i members_ik chi_ij``."""
-        return self.nx.dot((members * self.inverse[:, None]).T, self.shares)
-
     def colsquare(self):
         """``sum_i chi_ij^2``; the shares are spent, in place where arrays can be changed."""
         shares = self.shares
@@ -59,9 +55,6 @@ class HardBlock:
 
     def colsum(self):
         return self.nx.sum(self.dense(), axis=0)
-
-    def groupsum(self, members):
-        return self.nx.dot(members.T, self.dense())
 
     def colsquare(self):
         return self.colsum()

@@ -26,12 +26,9 @@ def fastest_power(char):
 class NumpyHardBlock(HardBlock):
     """Counts instead of a dense one-hot matrix."""
 
-    def colsum(self, weights=None):
-        counts = np.bincount(self.index, weights, minlength=self.n_atoms)
+    def colsum(self):
+        counts = np.bincount(self.index, minlength=self.n_atoms)
         return counts.astype(self.c_transform.dtype)
-
-    def groupsum(self, members):
-        return np.stack([self.colsum(column) for column in members.T])
 
 
 class NumpyKernel(InPlaceKernel):

@@ -16,12 +16,9 @@ MOST_THREADS = KEPT // CACHE  # to share a pass: of what is kept
 class TorchHardBlock(HardBlock):
     """Counts instead of a dense one-hot matrix."""
 
-    def colsum(self, weights=None):
-        counts = torch.bincount(self.index, weights, minlength=self.n_atoms)
+    def colsum(self):
+        counts = torch.bincount(self.index, minlength=self.n_atoms)
         return counts.to(self.c_transform.dtype)
-
-    def groupsum(self, members):
-        return torch.stack([self.colsum(column) for column in members.T])
 
 
 class TorchKernel(InPlaceKernel):
