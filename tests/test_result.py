@@ -4,6 +4,8 @@ import functools
 import importlib
 import importlib.util
 import json
+import math
+from pathlib import Path
 
 import numpy as np
 import ot
@@ -530,3 +532,16 @@ def test_shifted_atoms_are_not_those_of_the_file(tmp_path):
     solved.save(tmp_path / "result")
     with pytest.raises(ValueError, match="same order"):
         SemiDiscreteResult.load(tmp_path / "result", ATOMS + 10.0)
+
+
+def test_file_of_the_first_version_is_read(nx):
+    """What it did not have is not known; weights of 0, and its interval, are there."""
+    atoms = np.random.default_rng(0).normal(size=(30, 2))
+    path = Path(__file__).with_name("result_0.1.0.npz")
+    result = SemiDiscreteResult.load(path, nx.array(atoms))
+    low, high = result.value_interval
+    assert low < float(result.value) < high
+    assert result.status == "converged"
+    assert (nx.host(result.potential)[:5] == 0.0).all()
+    assert math.isnan(result.work)
+    assert math.isnan(result.suboptimality_bound)
