@@ -13,7 +13,7 @@ from ._target import Target, build_target, check_init_potential, check_reg
 from ._validation import check_callable, check_count, check_real
 from .costs import CallableMetric
 from .inference.bounds import FittedPoints
-from .inference.chi2 import NORMAL_95, NORMAL_975
+from .inference.chi2 import NORMAL_975
 from .inference.estimates import Estimates, evaluate
 from .inference.trace import trace_estimate
 from .optim.ascent import ANNEALING, FEW_POINTS, AscentState, cold_start, resolving_eps, step, warm_start
@@ -112,9 +112,8 @@ class Solver:
 
         Not if it is worse than knowing nothing.
         """
-        batches = fresh_batches(self.draw, FEW_POINTS, self.batch_size)
+        batches, x = self.fresh(self.draw, FEW_POINTS)
         self.drawn += batches
-        x = self.target.nx.concatenate(batches, axis=0)
         cold, found = cold_start(self.dual, x, self.reg), evaluate(self.dual, x, psi, self.reg)
         if self.dual.measure(x, cold.potential, self.reg).value > found.measured.value:
             self.ascent = cold
@@ -172,14 +171,25 @@ class Solver:
         """
         if self.evaluation is None:
             n = max(int(min(self.rule.n_points, self.n_samples)), FEW_POINTS)
-            batches = fresh_batches(self.draw.independent, n, self.batch_size)
-            self.evaluate(self.target.nx.concatenate(batches, axis=0))
+            batches, x = self.fresh(self.draw.independent, n)
+            self.evaluate(x)
             if not self.draw.evenly:
                 self.drawn += batches
         found = self.evaluation
         # two looks as a rule, each at 97.5%: together at 95%
         facts = (found.chi2, found.chi2_stderr, found.bound(NORMAL_975), found.n_eff)
         return self.rule.is_met(self.n_iter, *facts)
+
+    def fresh(self, draw: Callable, n: int) -> tuple[list[Array], Array]:
+        """About n source points, in two batches at least, and all of them in one array.
+
+        Batches have the size of the run: batch normalisation makes the law depend on it.
+        """
+        batches, drawn = [], 0
+        while drawn < n or len(batches) < 2:  # a sampler may return fewer points than asked for
+            batches.append(draw(self.batch_size))
+            drawn += batches[-1].shape[0]
+        return batches, self.target.nx.concatenate(batches, axis=0)
 
     def evaluate(self, x: Array) -> None:
         """Evaluate the present estimate at points that it has not seen."""
@@ -250,9 +260,7 @@ class Solver:
         """
         points = self.test_points
         if self.evaluation is None:
-            n = max(FEW_POINTS, self.n_used // 16)
-            batches = fresh_batches(self.draw.independent, n, self.batch_size)
-            points = self.target.nx.concatenate(batches, axis=0)
+            _, points = self.fresh(self.draw.independent, max(FEW_POINTS, self.n_used // 16))
         self.estimates = self.estimates_at(points)
         if self.estimates.are_large or isinstance(self.target.cost, CallableMetric):
             self.estimates.settle()
@@ -452,23 +460,11 @@ def solve_target(
     return solver.result()
 
 
-def fresh_batches(draw: Callable, n_samples: int, batch_size: int) -> list[Array]:
-    """Draw about `n_samples` source points, in two batches at least.
-
-    Batches have the size of the run: batch normalisation makes the law depend on it.
-    """
-    batches, drawn = [], 0
-    while drawn < n_samples or len(batches) < 2:  # a sampler may return fewer points than asked for
-        batches.append(draw(batch_size))
-        drawn += batches[-1].shape[0]
-    return batches
-
-
 def warn_shortfall(result: SemiDiscreteResult, tol: float) -> None:
     """Say how far a run ended from its tolerance, and what it would take to reach it."""
     if tol == 0 or result.status not in ("max_iter", "interrupted"):
         return
-    reached, needed = max(result.chi2, 0.0) + NORMAL_95 * result.chi2_stderr, ""
+    reached, needed = result._estimates.evaluation.bound(), ""
     if math.isnan(reached):
         words = "before its error was measured"
     else:

@@ -75,10 +75,6 @@ class Kernel:
         """Bytes that stay in the cache from one pass over them to the next."""
         return 2 * CACHE  # cores, how many is not known, share a pass
 
-    def memory(self, rows, n_columns):
-        """Where the scores of these rows can go, if they can be told where, and stay."""
-        return None
-
     def matmul(self, u, v):
         return self.nx.dot(u, v.T)
 

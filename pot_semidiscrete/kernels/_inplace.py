@@ -4,7 +4,6 @@ import math
 
 from ._blocks import SoftBlock
 from ._generic import EXP_FLOOR, Kernel, equal_rows, joined
-from ._scratch import scratch
 
 MOST_COORDINATES = 3  # up to which tops of rows are guessed ...
 LEAST_ROWS, LEAST_COLUMNS = 128, 4096  # ... for so many points and atoms
@@ -38,7 +37,7 @@ class InPlaceKernel(Kernel):
         """Where the scores of these rows go."""
         n = rows.shape[0]
         if self.buffer is None or self.buffer.shape[0] < n:
-            self.buffer = self.memory(rows, self.bias.shape[0], scratch)
+            self.buffer = self.memory(rows, self.bias.shape[0])
         return self.buffer[:n]
 
     def pieces(self, scores):
@@ -70,7 +69,7 @@ class InPlaceKernel(Kernel):
         tops, many = [], every * rows  # as many scores with the few as a block has
         for start in range(0, n_rows, many):
             part = left[start : start + many]
-            tops.append(self.highest(self.product(part, few, self.memory(part, few.shape[1], scratch))))
+            tops.append(self.highest(self.product(part, few, self.memory(part, few.shape[1]))))
         return nx.concatenate([left, joined(tops, nx)[:, None], row], axis=1)
 
     def guessed(self, left):

@@ -8,6 +8,7 @@ import numpy as np
 from ._blocks import HardBlock
 from ._generic import CACHE
 from ._inplace import InPlaceKernel
+from ._scratch import scratch
 
 
 @functools.cache
@@ -42,8 +43,8 @@ class NumpyKernel(InPlaceKernel):
     def cache():
         return CACHE
 
-    def memory(self, rows, n_columns, allocate=np.empty):
-        return allocate((len(rows), n_columns), rows.dtype)
+    def memory(self, rows, n_columns):
+        return scratch((len(rows), n_columns), rows.dtype)
 
     def product(self, u, v, out=None):
         return np.matmul(u, v, out=out)

@@ -2,13 +2,12 @@
 
 import math
 
-import numpy as np
 import torch
 
 from ._blocks import HardBlock
 from ._generic import CACHE
 from ._inplace import InPlaceKernel
-from ._scratch import KEPT
+from ._scratch import KEPT, scratch
 
 MOST_THREADS = KEPT // CACHE  # to share a pass: of what is kept
 
@@ -30,10 +29,10 @@ class TorchKernel(InPlaceKernel):
     def cache():
         return CACHE * min(torch.get_num_threads(), MOST_THREADS)
 
-    def memory(self, rows, n_columns, allocate=np.empty):
+    def memory(self, rows, n_columns):
         shape = (rows.shape[0], n_columns)
         if rows.is_cpu:  # NumPy asks for large pages
-            return torch.from_numpy(allocate(shape, rows.numpy().dtype))
+            return torch.from_numpy(scratch(shape, rows.numpy().dtype))
         return rows.new_empty(shape)
 
     def pieces(self, scores):

@@ -64,9 +64,10 @@ class HessianOperator:
     def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float) -> None:
         self.dual, self.x, self.nx, self.n = dual, x, dual.target.nx, x.shape[0]
         dual.count(x)
-        # products with denormal numbers are slow
-        blocks = (chi for _, chi in weight_blocks(dual.target, x, psi, eps))
-        self.blocks = [chi + LEAST_WEIGHT for chi in blocks]
+        self.blocks = []
+        for _, chi in weight_blocks(dual.target, x, psi, eps):
+            chi += LEAST_WEIGHT  # products with denormal numbers are slow
+            self.blocks.append(chi)
         self.mean = sum(self.nx.sum(chi, axis=0) for chi in self.blocks) / self.n
         weights = dual.target.weights
         self.scale = self.nx.maximum(self.mean, weights / (self.n * weights + 1.0))
@@ -107,8 +108,8 @@ def hessian(
 ) -> DenseHessian | HessianOperator:
     """The Hessian at a potential, of about `rows` of the points."""
     step = max(x.shape[0] // max(int(min(rows, most_rows(dual))), 1), 1)
-    # odd, for in a Sobol sequence every second point lies in the same half of the space
     kind = DenseHessian if dual.n_atoms <= DENSE else HessianOperator
+    # odd, for in a Sobol sequence every second point lies in the same half of the space
     return kind(dual, x[:: step - 1 + step % 2], psi, eps)
 
 
