@@ -15,7 +15,7 @@ from . import envelope
 from ._target import _index, build_target, check_potential, check_reg, rounding_unit
 from ._validation import check_points
 from .dual import scale_of
-from .inference.chi2 import chi_square
+from .inference.estimates import evaluate
 from .kernels import block_rows, weight_blocks
 from .kernels._blocks import HardBlock, SoftBlock
 from .optim.semi_dual import SemiDual
@@ -473,7 +473,8 @@ def _marginal_error(target, x, potential, reg):
     """Relative error of the masses, and what it is at least."""
     if x.shape[0] < LEAST_POINTS:
         return math.nan, 0.0
-    chi2, stderr = chi_square(SemiDual(target).measure(x, potential, reg), target.weights, target.nx)
+    found = evaluate(SemiDual(target), x, potential, reg)
+    chi2, stderr = found.chi2, found.chi2_stderr
     return math.sqrt(max(chi2, 0.0)), math.sqrt(max(chi2 - SIGMAS * stderr, 0.0))
 
 

@@ -116,7 +116,7 @@ def test_masses_are_right_at_next_to_no_regularisation(reg, nx64):
     found = newton.maximize(dual, x, 0.0 * target.weights, reg)
     m = nx64.host(found.measured.marginal)
     assert 50.0 * ((m - 0.02) ** 2).sum() < 50 / 4000
-    assert dual.work < newton.LEVELS * max(newton.CORRECTION * 4000 * 50, newton.QUICK)
+    assert dual.work < 8 * max(newton.CORRECTION * 4000 * 50, newton.QUICK)
 
 
 def test_eps_that_tells_atoms_apart(nx64):

@@ -8,15 +8,15 @@ import numpy as np
 from ..optim.semi_dual import Measurement
 
 NORMAL_95, NORMAL_975 = 1.644854, 1.959964
+GROUPS = 32  # of points, by which the error of chi2 is told: a variance to a quarter
 
 
 def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[float, float]:
     """Unbiased ``sum_j (m_j - b_j)^2 / b_j``, and its standard error.
 
     A U-statistic: products of different points only, so that the noise of the points adds nothing in
-    expectation (Hoeffding, 1948). With ``R = E chi chi^T`` and ``D = diag(b)``, its variance is at most
-    ``2 n_eff / n^2``, from pairs, for the spectrum of ``D^-1/2 R D^-1/2`` lies in [0, 1] at the optimum;
-    and ``4 sum_j (m_j - b_j)^2 m_j / b_j^2 / n``, from single points, for R is at most ``diag(m)``.
+    expectation (Hoeffding, 1948). Its variance has two parts, from pairs and from single points; the
+    products of the means of groups tell them apart, by the analysis of their variance.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[flo
     --------
     >>> import numpy as np
     >>> from ot.backend import NumpyBackend
-    >>> m = np.array([0.5, 0.5])  # two points, each of its own atom
-    >>> found = chi_square(Measurement(2, 0.0, m, m, 1.0, None), m, NumpyBackend())
-    >>> round(found[0], 6)
+    >>> m, rows = np.array([0.5, 0.5]), [np.array([1.0, 0.0]), np.array([0.0, 1.0])]
+    >>> found = chi_square(Measurement(2, 0.0, m, m, 1.0, None, rows), m, NumpyBackend())
+    >>> round(found[0], 6)  # two points, each of its own atom
     -1.0
     """
     n = measured.n
@@ -45,8 +45,28 @@ def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[flo
         nx.to_numpy(v).astype(float) for v in (weights, measured.marginal, measured.second_moment)
     )
     parts = ((n * m**2 - second) / (n - 1.0) - 2.0 * b * m + b**2) / b
-    single = max(float(np.sum(parts * m / b)), 0.0)
-    return float(parts.sum()), math.sqrt(2.0 * measured.n_eff + 4.0 * n * single) / n
+    return float(parts.sum()), _stderr(np.stack([nx.to_numpy(v) for v in measured.groups]), b)
+
+
+def _stderr(means: np.ndarray, b: np.ndarray) -> float:
+    """Standard error, by the means of G groups of as many points.
+
+    ``<z_g, z_h>``, ``z = (m - b) / sqrt(b)``, is a constant, an effect of g and one of h of variance s,
+    and a remainder of variance p; over all pairs of groups they leave ``4 s / G + 2 p / G^2``.
+    """
+    n_groups = means.shape[0]
+    if n_groups < 4:
+        return math.nan
+    z = (means - b) / np.sqrt(b)
+    products = z @ z.T
+    among = products[np.triu_indices(n_groups, 1)]
+    rows = (products.sum(axis=1) - np.diag(products)) / (n_groups - 1.0)
+    shrink = (n_groups - 2.0) / (n_groups - 1.0)
+    total, between = among.var(ddof=1), rows.var(ddof=1) / shrink
+    # E between = shrink s + p / (n_groups - 1) and, but for O(1 / G^2), E total = 2 shrink s + p
+    single = max((between - total / (n_groups - 1.0)) / (shrink - 2.0 * shrink / (n_groups - 1.0)), 0.0)
+    pair = max(total - 2.0 * shrink * single, 0.0)
+    return math.sqrt(4.0 * single / n_groups + 2.0 * pair / n_groups**2)
 
 
 def worst_atom(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from ..optim.ascent import resolving_eps
 from ..optim.newton import NewtonResult, maximize
 from ..optim.semi_dual import Array, Measurement, SemiDual
 from .bounds import FittedPoints, plan_cost
-from .chi2 import NORMAL_95, NORMAL_975, chi_square, worst_atom
+from .chi2 import GROUPS, NORMAL_95, NORMAL_975, chi_square, worst_atom
 from .trace import trace_estimate
 
 ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
@@ -59,7 +59,7 @@ class Evaluation:
 def evaluate(dual: SemiDual, x: Array, psi: Array, reg: float) -> Evaluation:
     """Estimates at a potential that has not seen the points `x`."""
     target, nx = dual.target, dual.target.nx
-    measured = dual.measure(x, psi, reg)
+    measured = dual.measure(x, psi, reg, min(GROUPS, x.shape[0]))
     host = nx.to_numpy(measured.transform).astype(float)
     chi2, stderr = chi_square(measured, target.weights, nx)
     return Evaluation(

@@ -21,7 +21,7 @@ BOX = 30.0  # first largest move of an atom in an iteration, in units of eps; be
 CORRECTION = 4.0  # passes over its points that it takes, mostly; benchmarks.scaling: 2.5 to 5 ...
 QUICK = 2**29  # ... or entries evaluated in a few seconds: it may always take as many
 NEGLIGIBLE = 0.1  # increases below that share of the statistical error, eps n_eff / (2 n), are left
-DECAY, LEVELS = 4.0, 8  # of eps from one level to the next, and levels at most
+DECAY = 4.0  # of eps from one level to the next
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _maximize(dual: SemiDual, x: Array, psi: Array, reg: float, rtol: float, eps
         return newton_cg(dual, x, psi, reg, dual.work + work, rtol)
     best = NewtonResult(target.centred(psi), dual.measure(x, psi, reg), reg)
     chance, lacks = dual.n_atoms / n, math.inf
-    for _ in range(LEVELS):
+    for _ in range(MAX_ITERATIONS):
         psi = newton_cg(dual, x, psi, eps, dual.work + work, rtol).potential
         found = dual.measure(x, psi, reg)
         if found.value > best.measured.value:

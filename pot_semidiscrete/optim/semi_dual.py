@@ -6,12 +6,13 @@ gradients are divided by ``b``: with ``D = diag(b)``, the spectrum of ``-eps D^-
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from .._target import Target, rounding_unit
-from ..kernels import sweep
+from ..kernels import joined, sweep
 
 Array = Any  # of one of POT's backends
 
@@ -36,6 +37,8 @@ class Measurement:
         near 0 at a large `eps`, and at most the number of atoms less 1.
     transform : array, shape (n,)
         c-transform of the points.
+    groups : list of array, shape (n_support,)
+        Mean of the weights of each group of the points, which are consecutive and as large as can be.
     """
 
     n: int
@@ -44,6 +47,7 @@ class Measurement:
     second_moment: Array
     n_eff: float
     transform: Array
+    groups: list[Array]
 
 
 class SemiDual:
@@ -71,16 +75,20 @@ class SemiDual:
         """Count so many passes over the points and the atoms."""
         self.work += passes * x.shape[0] * self.n_atoms
 
-    def measure(self, x: Array, psi: Array, eps: float) -> Measurement:
-        """Average over the points `x`, shape (n, d), in one sweep."""
+    def measure(self, x: Array, psi: Array, eps: float, groups: int = 1) -> Measurement:
+        """Average over the points `x`, shape (n, d), in one sweep of each of so many groups."""
         target, nx, n = self.target, self.target.nx, x.shape[0]
         self.count(x)
-        out = sweep(target, x, psi, eps, ("c_transform", "colsum", "colsquare"))
-        marginal, second = out.colsum / n, out.colsquare / n
-        mean = np.mean(nx.to_numpy(out.c_transform), dtype=float)
+        ends = np.linspace(0, n, groups + 1).astype(int)
+        outputs = ("c_transform", "colsum", "colsquare")
+        outs = [sweep(target, x[a:b], psi, eps, outputs) for a, b in pairwise(ends)]
+        marginal, second = (sum(getattr(out, name) for out in outs) / n for name in outputs[1:])
+        transform = joined([out.c_transform for out in outs], nx)
+        mean = np.mean(nx.to_numpy(transform), dtype=float)
         n_eff = max(float(nx.sum(second / nx.maximum(target.weights, marginal))) - 1.0, 1.0)
         value = target.precise_value(mean, psi)
-        return Measurement(n, value, marginal, second, n_eff, out.c_transform)
+        means = [out.colsum / size for out, size in zip(outs, np.diff(ends), strict=True)]
+        return Measurement(n, value, marginal, second, n_eff, transform, means)
 
     def rounding(self, scale: float) -> float:
         """What rounding makes of values of a scale, about."""

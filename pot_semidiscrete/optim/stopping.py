@@ -6,7 +6,7 @@ from .ascent import AscentState
 from .newton import CORRECTION
 from .semi_dual import SemiDual
 
-SOONER, LATER = 1.2, 2.0  # times the samples of a look that failed, after which there is another
+LATER = 2.0  # times the samples of a look that failed, after which there is another at the latest
 
 
 class StoppingRule:
@@ -69,7 +69,7 @@ class StoppingRule:
 
     def wait(self, bound: float, n_samples: float) -> None:
         """Say when to look again, after a look that failed."""
-        self.next = n_samples * min(max(bound / self.chi2, SOONER), LATER)
+        self.next = n_samples * min(max(bound / self.chi2, 1.0 + self.precision), LATER)
 
     def prefers_correction(self, n_samples: int) -> bool:
         """Whether to draw on until chi2 is low enough costs more than a correction, in rows.
