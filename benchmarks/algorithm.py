@@ -9,19 +9,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from pot_semidiscrete import cost_scale
-from pot_semidiscrete._run import Progress
-from pot_semidiscrete._target import build_target
 from pot_semidiscrete.inference.estimates import evaluate
 from pot_semidiscrete.optim.semi_dual import SemiDual
-from pot_semidiscrete.samplers import Draws
+from pot_semidiscrete.problem import build_target
+from pot_semidiscrete.runs import Progress
+from pot_semidiscrete.samplers.draws import Draws
+from pot_semidiscrete.samplers.laws import CallableSampler
 from pot_semidiscrete.solve import Solver
 
 TOL, SIZE, rng, fresh = 0.2, (10_000, 16), np.random.default_rng(0), np.random.default_rng(1)
 normal = lambda n, rng=rng: rng.standard_normal((n, SIZE[1]), dtype=np.float32)
 target = build_target(normal(SIZE[0]))
-reg, draw = 0.01 * float(cost_scale(target.atoms)), Draws(normal, target)
+reg, draw = 0.01 * float(cost_scale(target.atoms)), Draws(CallableSampler(normal), target)
 solver = Solver(target, draw, reg, TOL, 10**6, 256, 2**28, 0.0, 0.0)
-path, true, others = [], [], Draws(lambda n: normal(n, fresh), target)
+path, true, others = [], [], Draws(CallableSampler(lambda n: normal(n, fresh)), target)
 
 
 def note(_):

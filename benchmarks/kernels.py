@@ -20,8 +20,8 @@ import numpy as np
 import ot
 import torch
 
-from pot_semidiscrete._target import build_target
-from pot_semidiscrete.kernels import sweep
+from pot_semidiscrete.kernels import reduce
+from pot_semidiscrete.problem import build_target
 
 from . import machine
 
@@ -52,8 +52,8 @@ def steps(B, N, d, relative_reg):
     ours = {}
     for name, (points, y, psi) in arrays.items():
         target = build_target(y)
-        arguments = (target, target.local(points), psi, reg, ("c_transform", "colsum"))
-        ours[name] = functools.partial(sweep, *arguments)
+        arguments = (target, target.center(points), psi, reg, ("c_transform", "colsum"))
+        ours[name] = functools.partial(reduce, *arguments)
 
     def one_pass():
         return torch.exp(scores, out=buffer) if reg > 0 else torch.amax(scores, dim=1)

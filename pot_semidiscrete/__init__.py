@@ -1,8 +1,12 @@
 """Semi-discrete optimal transport beside POT, and generators trained by it."""
 
-from ._run import SemiDiscreteWarning
-from .diagnostics import GradientDiagnostics, gradient_diagnostics
-from .dual import (
+from .diagnostics import (
+    GradientDiagnostics,
+    OneSidedDerivatives,
+    gradient_diagnostics,
+    one_sided_derivatives,
+)
+from .functional import (
     cost_scale,
     semidiscrete_atom_weights,
     semidiscrete_c_transform,
@@ -10,9 +14,9 @@ from .dual import (
     semidiscrete_loss,
     semidiscrete_ot_map,
 )
-from .gradients import ParameterResult, generator_gradient, train_parameters
-from .one_sided import OneSidedDerivatives, one_sided_derivatives
+from .generators import ParameterResult, generator_gradient, train_parameters
 from .result import SemiDiscreteResult
+from .runs import SemiDiscreteWarning
 from .solve import SolverState, solve_semidiscrete
 
 __version__ = "0.1.0"

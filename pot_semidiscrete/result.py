@@ -7,14 +7,13 @@ from zipfile import BadZipFile
 import numpy as np
 from ot.utils import OTResult
 
-from . import dual
-from ._files import replaced
-from ._target import build_target, fingerprint, same_fingerprint
-from ._validation import check_points
 from .diagnostics import diagnose
+from .differentiable import field
 from .inference.estimates import Certificate, Evaluation, StoredEstimates
-from .kernels import block_rows, sweep
-from .samplers import resolve_random
+from .kernels import weight_blocks
+from .problem import build_target, check_points, fingerprint, same_fingerprint
+from .runs import replaced
+from .samplers.resolve import resolve_random
 
 _FORMAT = 1
 _FACTS = ("status", "reg", "n_iter", "n_samples")
@@ -123,7 +122,7 @@ class SemiDiscreteResult(OTResult):
     @property
     def potential_b(self):
         """Semi-dual potential on the atoms, of weighted mean 0."""
-        return self._target.expand(self._potential)
+        return self._target.scatter(self._potential)
 
     @property
     def potential(self):
@@ -149,7 +148,7 @@ class SemiDiscreteResult(OTResult):
     def marginal_b(self):
         """Mass that the plan of the potential gives to each atom."""
         marginal = self._estimates.evaluation.marginal
-        return None if marginal is None else self._target.share_out(marginal)
+        return None if marginal is None else self._target.distribute(marginal)
 
     @property
     def chi2(self):
@@ -210,7 +209,7 @@ class SemiDiscreteResult(OTResult):
 
     def _field(self, name, x):
         x, _ = check_points("x", x, like=self._target.atoms)
-        return dual.field(name, self._target, x, self._potential, self.reg)
+        return field(name, self._target, self._target.center(x), self._potential, self.reg)
 
     def pair(self, x, random_state=None):
         """Draw an atom for each source point, so that the pairs follow the plan.
@@ -230,22 +229,20 @@ class SemiDiscreteResult(OTResult):
         """
         target, nx = self._target, self._target.nx
         x, _ = check_points("x", x, like=target.atoms)
-        x = target.local(x)
+        x = target.center(x)
         random = resolve_random(random_state, nx, target.atoms)
-        rows, parts = block_rows(target, x), []
-        for start in range(0, x.shape[0], rows):
-            part = x[start : start + rows]
-            chi = sweep(target, part, self._potential, self.reg, ("weights",)).weights
+        parts = []
+        for rows, chi in weight_blocks(target, x, self._potential, self.reg):
             if self.reg > 0:
                 # the first atom whose cumulative weight reaches the level; the level is in (0, 1],
                 # not [0, 1), and above all traces that rounding leaves at atoms out of reach
-                level = nx.clip(1.0 - random.uniform(part.shape[0], 1), 1e-12, 1.0)
+                level = nx.clip(1.0 - random.uniform(rows.shape[0], 1), 1e-12, 1.0)
                 cumulative = nx.cumsum(chi, axis=1)
                 above = cumulative >= level * cumulative[:, -1:]
                 chi = nx.where(above, nx.ones(1, type_as=chi), nx.zeros(1, type_as=chi))
             parts.append(nx.argmax(chi, axis=1))
         index = nx.concatenate(parts, axis=0)
-        return target.rows(index, random)
+        return target.rows(index, lambda n: nx.to_numpy(random.uniform(n, 1))[:, 0])
 
     def diagnose(self, x):
         """Tell whether the generator gradient exists: :func:`gradient_diagnostics`.
@@ -261,7 +258,7 @@ class SemiDiscreteResult(OTResult):
             The verdict, and what it rests on.
         """
         x, nx = check_points("x", x, like=self._target.atoms)
-        x = self._target.local(nx.detach(x))
+        x = self._target.center(nx.detach(x))
         return diagnose(self._target, x, self._potential, self.reg)
 
     def save(self, path):
@@ -283,7 +280,7 @@ class SemiDiscreteResult(OTResult):
         arrays = {
             "meta": np.array(json.dumps(meta)),
             "potential": host(self.potential_b),
-            "weights": host(target.share_out(target.weights)),
+            "weights": host(target.distribute(target.weights)),
             "fingerprint": fingerprint(target),
         }
         marginal = self.marginal_b

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._run import Progress, SemiDiscreteWarning, guarded
-from ._target import Target, build_target, check_init_potential, check_reg
-from ._validation import check_callable, check_count, check_real
+from .backend import Array
 from .costs import CallableMetric
 from .inference.bounds import FittedPoints
 from .inference.chi2 import NORMAL_975
@@ -20,10 +18,14 @@ from .optim.ascent import ANNEALING, FEW_POINTS, AscentState, cold_start, resolv
 from .optim.buffer import SampleBuffer, SampleQueue
 from .optim.hessian import most_rows
 from .optim.newton import ROWS, maximize
-from .optim.semi_dual import Array, SemiDual
+from .optim.semi_dual import SemiDual
 from .optim.stopping import StoppingRule
+from .problem import Problem, Target, check_callable, check_count, check_real
 from .result import SemiDiscreteResult
-from .samplers import Draws, resolve_source
+from .runs import Progress, SemiDiscreteWarning, guarded
+from .samplers.base import Sampler
+from .samplers.draws import Draws
+from .samplers.resolve import resolve_source
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class SolverState:
     @property
     def potential(self) -> Array:
         """Present estimate, as in the result."""
-        return self._target.expand(self._target.centred(self._ascent.average))
+        return self._target.scatter(self._target.zero_mean(self._ascent.average))
 
 
 class Solver:
@@ -173,7 +175,7 @@ class Solver:
             n = max(int(min(self.rule.n_points, self.n_samples)), FEW_POINTS)
             batches, x = self.fresh(self.draw.independent, n)
             self.evaluate(x)
-            if not self.draw.evenly:
+            if not self.draw.are_quasi_random:
                 self.drawn += batches
         found = self.evaluation
         # two looks as a rule, each at 97.5%: together at 95%
@@ -297,7 +299,7 @@ class Solver:
         }
         return SemiDiscreteResult(
             target,
-            target.centred(psi),
+            target.zero_mean(psi),
             self.reg,
             self.estimates or Estimates(target, psi, self.reg, None, self.evaluation),
             status=self.status,
@@ -423,9 +425,9 @@ def solve_semidiscrete(
     tol_value = check_real("tol_value", tol_value)
     if callback is not None:
         check_callable("callback", callback, "of the state")
-    target = build_target(X_target, a_target, metric).own
-    reg = check_reg(reg, target)
-    init_potential = check_init_potential(init_potential, target, reg)
+    problem = Problem.of(X_target, a_target, metric, reg)
+    init_potential = problem.init_potential(init_potential)
+    target, reg = problem.target.copy(), problem.reg
     source = resolve_source(sampler_source, target, random_state)
     options = (reg, tol, max_iter, batch_size, max_memory, sample_cost, tol_value)
     result = solve_target(target, source, *options, init_potential, verbose, callback)
@@ -435,7 +437,7 @@ def solve_semidiscrete(
 
 def solve_target(
     target: Target,
-    source: Callable,
+    source: Sampler,
     reg: float,
     tol: float,
     max_iter: int,

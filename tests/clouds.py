@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from pot_semidiscrete._target import build_target
-from pot_semidiscrete.kernels import sweep
+from pot_semidiscrete.kernels import reduce
 from pot_semidiscrete.optim.newton import maximize
 from pot_semidiscrete.optim.semi_dual import SemiDual
+from pot_semidiscrete.problem import build_target
 
 REG = 0.1
 
@@ -19,7 +19,7 @@ def cloud(nx, n_atoms=30, n=1500, weights=None, d=2, seed=0):
     """A target and points, both normal laws."""
     rng = np.random.default_rng(seed)
     target = build(nx, 0.7 * rng.normal(size=(n_atoms, d)) + 0.3, weights)
-    return target, target.local(nx.array(rng.normal(size=(n, d))))
+    return target, target.center(nx.array(rng.normal(size=(n, d))))
 
 
 def law(name, n_atoms):
@@ -34,7 +34,7 @@ def law(name, n_atoms):
 
 def dense(nx, target, x, potential, reg):
     """Weights chi and ``diag m - E[chi chi^T]``, by the formula."""
-    chi = nx.host(sweep(target, x, potential, reg, ("weights",)).weights)
+    chi = nx.host(reduce(target, x, potential, reg, ("weights",)).weights)
     return chi, np.diag(chi.mean(axis=0)) - chi.T @ chi / len(chi)
 
 
@@ -42,4 +42,4 @@ def near(nx, target, x, reg, size=0.3, seed=3):
     """A potential `size` times reg off the maximiser over the points."""
     optimum = maximize(SemiDual(target), x, 0.0 * target.weights, reg, rtol=0.0).potential
     noise = np.random.default_rng(seed).normal(size=target.weights.shape[0])
-    return target.centred(optimum + nx.array(size * reg * noise))
+    return target.zero_mean(optimum + nx.array(size * reg * noise))

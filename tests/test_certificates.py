@@ -11,11 +11,11 @@ import pytest
 
 import pot_semidiscrete as ps
 from benchmarks import references
-from pot_semidiscrete._target import build_target
 from pot_semidiscrete.inference import bounds, estimates
-from pot_semidiscrete.kernels import sweep
+from pot_semidiscrete.kernels import reduce
 from pot_semidiscrete.optim.newton import NewtonResult, maximize
 from pot_semidiscrete.optim.semi_dual import SemiDual
+from pot_semidiscrete.problem import build_target
 
 SEEDS = 200
 N_ATOMS = 20
@@ -199,7 +199,7 @@ def test_part_of_the_points_bounds_the_cost_as_all_of_them_do(reg, off, nx):
     potential = exact().potential + off * REG * rng.normal(size=N_ATOMS)
     costs = []
     for _ in range(30):
-        points = target.local(nx.array(rng.normal(size=(20_000, 1))))
+        points = target.center(nx.array(rng.normal(size=(20_000, 1))))
         fit = fitted(target, points, nx.array(potential), reg)
         costs.append([*bounds.plan_cost(fit, 500)[:2], *bounds.plan_cost(fit, 20_000)[:2]])
     part, error, whole, least = np.array(costs).T
@@ -215,10 +215,10 @@ def test_error_of_a_part_is_what_parts_scatter_by(reg, away):
     """300 atoms in the square, 120 parts of one set of points, from near and from far away."""
     rng = np.random.default_rng(0)
     target = build_target(rng.random((300, 2))).detached
-    points = target.local(rng.random((120 * 301, 2)) + away)
+    points = target.center(rng.random((120 * 301, 2)) + away)
     psi = maximize(SemiDual(target), points[::30], 0.0 * target.weights, reg).potential
     fit = fitted(target, points, psi, reg)
-    transform = sweep(target, points, psi, reg).c_transform
+    transform = reduce(target, points, psi, reg).c_transform
     whole = bounds.plan_cost(fit, len(points))[0]
     parts, errors = [], []
     for _ in range(120):
@@ -295,7 +295,7 @@ def test_plan_at_reg_0_is_feasible_and_costs_what_is_said(size, nx):
     rng = np.random.default_rng(0)
     weights = rng.dirichlet(np.full(40, 2.0))
     target = build_target(nx.array(rng.random((40, 2))), nx.array(weights)).detached
-    points, potential = target.local(nx.array(rng.random((900, 2)))), nx.array(size * rng.random(40))
+    points, potential = target.center(nx.array(rng.random((900, 2)))), nx.array(size * rng.random(40))
     fit = fitted(target, points, potential, 0.0)
     cost, error, _ = bounds.plan_cost(fit, 900)
     costs, mass = nx.host(target.cost_matrix(points)), nx.host(fit.found.measured.marginal)

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 nn = torch.nn
 
 from pot_semidiscrete.generative import SemiDiscreteLoss, train_generator  # noqa: E402
-from pot_semidiscrete.generative._checkpoint import GlobalRandom  # noqa: E402
+from pot_semidiscrete.generative.checkpoint import GlobalRandom  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 DATA = torch.randn(30, 2, generator=torch.Generator().manual_seed(1)) + 3

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 import pot_semidiscrete as sd
-from pot_semidiscrete._target import _places, build_target, fingerprint
-from pot_semidiscrete.kernels import sweep
+from pot_semidiscrete.kernels import reduce
+from pot_semidiscrete.problem import build_target, fingerprint
+from pot_semidiscrete.problem.places import places
 
 PLACES = np.random.default_rng(5).random((20, 2))
 POINTS = np.random.default_rng(6).random((40, 2))
@@ -103,7 +104,7 @@ def test_merging_leaves_the_transform_alone(law, reg, nx):
     target = build_target(atoms, weights)
     assert target.atoms.shape == (20, 2)
     merged = target.merge(psi, reg)
-    found = nx.host(sweep(target, target.local(x), merged, reg).c_transform)
+    found = nx.host(reduce(target, target.center(x), merged, reg).c_transform)
     expected = nx.host(sd.semidiscrete_c_transform(atoms, x, psi, weights, reg=reg))
     np.testing.assert_allclose(found, expected, rtol=100 * nx.eps, atol=100 * nx.eps)
 
@@ -122,7 +123,7 @@ def test_places_are_told_apart_whatever_their_hashes(collide, monkeypatch):
     )
     rng = np.random.default_rng(0)
     points = rng.integers(3, size=(200, 3)).astype(float)
-    first, place = _places(points)
+    first, place = places(points)
     np.testing.assert_array_equal(points[first][place], points)
     assert len(first) == len({tuple(point) for point in points})
     assert (np.diff(first) > 0).all()
@@ -133,10 +134,10 @@ def test_places_are_told_apart_whatever_their_hashes(collide, monkeypatch):
 def test_masses_and_potentials_go_there_and_back(law, nx64):
     target = build_target(nx64.array(PLACES[PLACE]), nx64.array(LAWS[law]))
     masses = np.random.default_rng(0).random(20)
-    spread = target.share_out(nx64.array(masses))
+    spread = target.distribute(nx64.array(masses))
     np.testing.assert_allclose(nx64.host(target.collect(spread)), masses, rtol=1e-12)
-    np.testing.assert_allclose(nx64.host(target.share_out(target.weights)), LAWS[law], rtol=1e-12)
-    back = target.compress(target.expand(nx64.array(masses)))
+    np.testing.assert_allclose(nx64.host(target.distribute(target.weights)), LAWS[law], rtol=1e-12)
+    back = target.gather(target.scatter(nx64.array(masses)))
     np.testing.assert_array_equal(nx64.host(back), masses)
 
 
@@ -212,7 +213,7 @@ needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reas
 def test_loss_of_copies(law, reg):
     import torch
 
-    from pot_semidiscrete.generative import SemiDiscreteLoss, _checkpoint
+    from pot_semidiscrete.generative import SemiDiscreteLoss, checkpoint
 
     loss = SemiDiscreteLoss(torch.tensor(PLACES[PLACE]), torch.tensor(LAWS[law]), reg=reg)
     once = SemiDiscreteLoss(torch.tensor(PLACES), torch.tensor(together(LAWS[law])), reg=reg)
@@ -226,7 +227,7 @@ def test_loss_of_copies(law, reg):
     again = SemiDiscreteLoss(torch.tensor(PLACES[PLACE]), torch.tensor(LAWS[law]), reg=reg)
     again.load_state_dict(loss.state_dict())
     assert float(again(x.detach())) == float(loss(x.detach()))
-    problem = _checkpoint.problem_of(loss)
+    problem = checkpoint.problem_of(loss)
     np.testing.assert_allclose(problem["a_target"], LAWS[law][present], rtol=1e-12)
     assert loss.fit(lambda n: torch.rand(n, 2, dtype=torch.float64), tol=0.1).converged
 

@@ -10,8 +10,9 @@ from scipy.stats import qmc
 
 import pot_semidiscrete as ps
 from pot_semidiscrete import kernels
-from pot_semidiscrete._target import build_target
-from pot_semidiscrete.kernels import _inplace
+from pot_semidiscrete.kernels import in_place as in_place_kernel
+from pot_semidiscrete.kernels import reduction
+from pot_semidiscrete.problem import build_target
 from tests.backends import counted
 
 METRICS = (None, "sqeuclidean", "euclidean", "minkowski", "cityblock", "cosine", "correlation")
@@ -102,7 +103,7 @@ def test_atoms_of_weight_zero_are_not_there(name, reg, problem, nx64):
 @pytest.mark.parametrize("name", [*FUNCTIONS, "semidiscrete_loss"])
 def test_blocks_do_not_show(name, reg, problem, nx64, monkeypatch):
     whole = nx64.host(call(name, nx64, problem, reg=reg))
-    monkeypatch.setattr(kernels, "block_rows", lambda target, x: 3)
+    monkeypatch.setattr(reduction, "block_rows", lambda target, x: 3)
     np.testing.assert_allclose(
         nx64.host(call(name, nx64, problem, reg=reg)), whole, rtol=1e-12, atol=1e-12
     )
@@ -111,10 +112,10 @@ def test_blocks_do_not_show(name, reg, problem, nx64, monkeypatch):
 @pytest.mark.parametrize("name", [*FUNCTIONS, "semidiscrete_loss"])
 def test_passes_over_pieces_of_a_block_do_not_show(name, problem, nx64, monkeypatch):
     whole = nx64.host(call(name, nx64, problem, reg=0.3))
-    kernel = kernels.select(build_target(nx64.array(problem["X_target"])).nx)
+    kernel = kernels.kernel_for(build_target(nx64.array(problem["X_target"])).nx)
     limits = iter([4 * 8 * len(problem["X_target"])] * 100)  # bytes of four rows
     monkeypatch.setattr(kernel, "cache", staticmethod(lambda: next(limits)))
-    monkeypatch.setattr(kernels, "block_rows", lambda target, x: 17)
+    monkeypatch.setattr(reduction, "block_rows", lambda target, x: 17)
     found = nx64.host(call(name, nx64, problem, reg=0.3))
     np.testing.assert_allclose(found, whole, rtol=1e-12, atol=1e-12)
     assert len(list(limits)) < 100 or not nx64.in_groups
@@ -122,12 +123,12 @@ def test_passes_over_pieces_of_a_block_do_not_show(name, problem, nx64, monkeypa
 
 @pytest.mark.parametrize("reg", [0.0, 0.3])
 def test_an_output_does_not_depend_on_what_else_is_asked_for(reg, nx, problem, monkeypatch):
-    monkeypatch.setattr(kernels, "block_rows", lambda target, x: 7)
+    monkeypatch.setattr(reduction, "block_rows", lambda target, x: 7)
     target = build_target(nx.array(problem["X_target"]), nx.array(problem["a_target"]))
-    x, psi = target.local(nx.array(problem["X_source"])), nx.array(problem["semi_dual_potential"])
+    x, psi = target.center(nx.array(problem["X_source"])), nx.array(problem["semi_dual_potential"])
 
     def outputs(*want):
-        out = kernels.sweep(target, x, psi, reg, want, values=psi)
+        out = kernels.reduce(target, x, psi, reg, want, values=psi)
         return [nx.host(getattr(out, name)) for name in want]
 
     alone = {name: outputs(name)[0] for name in OUTPUTS}
@@ -152,17 +153,17 @@ def test_guessed_tops_do_not_show(metric, scale, level, in_place, rng, monkeypat
     atoms, x, reg, nx = 1.0 + rng.random((100, 2)), 1.0 + rng.random((200, 2)), level * scale, in_place
     weights = rng.dirichlet(np.full(100, 0.3)) + 1e-9
     target = build_target(nx.array(atoms), nx.array(weights / weights.sum()), metric)
-    kernel, potential = kernels.select(target.nx), nx.array(0.1 * scale * rng.normal(size=100))
-    arguments = (target, target.local(nx.array(x)), potential, reg)
+    kernel, potential = kernels.kernel_for(target.nx), nx.array(0.1 * scale * rng.normal(size=100))
+    arguments = (target, target.center(nx.array(x)), potential, reg)
 
     def found(name):
-        return nx.host(getattr(kernels.sweep(*arguments, (name,), values=potential), name))
+        return nx.host(getattr(kernels.reduce(*arguments, (name,), values=potential), name))
 
     expected = {name: found(name) for name in OUTPUTS}
-    monkeypatch.setattr(_inplace, "LEAST_COLUMNS", 1)
-    monkeypatch.setattr(_inplace, "LIKELY", np.inf)
-    monkeypatch.setattr(kernels, "block_rows", lambda target, x: 7)
-    guessed, redone = (counted(monkeypatch, kernel, name) for name in ("guessed", "normal"))
+    monkeypatch.setattr(in_place_kernel, "LEAST_COLUMNS", 1)
+    monkeypatch.setattr(in_place_kernel, "LIKELY", np.inf)
+    monkeypatch.setattr(reduction, "block_rows", lambda target, x: 7)
+    guessed, redone = (counted(monkeypatch, kernel, name) for name in ("guessed", "normalize"))
     rounded = nx.eps * max(20.0 / level, 1.0 / reg)  # cosines are products of about 1, in units of reg
     for name in OUTPUTS:
         np.testing.assert_allclose(found(name), expected[name], rtol=1e3 * nx.eps, atol=rounded)
@@ -176,13 +177,13 @@ def test_a_guess_that_is_too_low_is_made_again(in_place, monkeypatch):
     atoms = np.zeros((N, 1))
     atoms[1, 0] = 40.0  # not one of the few
     target = build_target(nx.array(atoms), merge=False)
-    monkeypatch.setattr(_inplace, "LEAST_COLUMNS", 1)
-    monkeypatch.setattr(_inplace, "LIKELY", np.inf)
+    monkeypatch.setattr(in_place_kernel, "LEAST_COLUMNS", 1)
+    monkeypatch.setattr(in_place_kernel, "LIKELY", np.inf)
     x = np.zeros((200, 1))
     x[:3, 0] = 39.0, 21.0, np.nan
     psi, want = nx.array(np.zeros(N)), ("c_transform", "weights")
-    redone = counted(monkeypatch, kernels.select(target.nx), "normal")
-    found = kernels.sweep(target, target.local(nx.array(x)), psi, 1.0, want)
+    redone = counted(monkeypatch, kernels.kernel_for(target.nx), "normalize")
+    found = kernels.reduce(target, target.center(nx.array(x)), psi, 1.0, want)
     transform, weights = nx.host(found.c_transform), nx.host(found.weights)
     assert [len(top) for top, _ in redone] == [3]
     np.testing.assert_allclose(transform[:2], [1.0 + np.log(N), 19.0**2 + np.log(N)], rtol=1e3 * nx.eps)
@@ -192,13 +193,13 @@ def test_a_guess_that_is_too_low_is_made_again(in_place, monkeypatch):
 
 
 def test_tops_are_guessed_where_that_pays(in_place, rng):
-    nx, N = in_place, _inplace.LEAST_COLUMNS
+    nx, N = in_place, in_place_kernel.LEAST_COLUMNS
     atoms = {d: nx.array(rng.random((N, d))) for d in (2, 4)}
 
     def guesses(d=2, n_atoms=N, n=128, reg=0.05, metric=None):
         target = build_target(atoms[d][:n_atoms], metric=metric)
         psi = nx.array(np.zeros(n_atoms))
-        return kernels.select(target.nx)(target, psi, reg).prepare(atoms[d][:n], 64) is not None
+        return kernels.kernel_for(target.nx)(target, psi, reg).prepare(atoms[d][:n], 64) is not None
 
     assert guesses()
     for other in (
@@ -214,28 +215,28 @@ def test_tops_are_guessed_where_that_pays(in_place, rng):
 
 def test_the_few_atoms_are_spread_in_a_sobol_sequence(nx64):
     points = qmc.Sobol(2, seed=0).random(4096)
-    assert build_target(nx64.array(points)).farthest_from_few < 0.02
+    assert build_target(nx64.array(points)).landmark_radius < 0.02
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.3])
 @pytest.mark.parametrize("metric", METRICS)
 def test_cross_may_be_known(metric, reg, problem, nx64, monkeypatch):
-    monkeypatch.setattr(kernels, "block_rows", lambda target, x: 3)
+    monkeypatch.setattr(reduction, "block_rows", lambda target, x: 3)
     target = build_target(nx64.array(problem["X_target"]), nx64.array(problem["a_target"]), metric)
-    x = target.local(nx64.array(problem["X_source"]))
+    x = target.center(nx64.array(problem["X_source"]))
     psi, want = nx64.array(problem["semi_dual_potential"]), ("c_transform", "colsum", "map")
-    cross = kernels.known_cross(target, x)
+    cross = kernels.known_bilinear(target, x)
     before = nx64.host(cross)
-    found, expected = (kernels.sweep(target, x, psi, reg, want, cross=c) for c in (cross, None))
+    found, expected = (kernels.reduce(target, x, psi, reg, want, bilinear=c) for c in (cross, None))
     for name in want:
         ours, theirs = (nx64.host(getattr(out, name)) for out in (found, expected))
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
     np.testing.assert_array_equal(nx64.host(cross), before)  # it is kept, and not worked in
-    for limit, on_host in {"LARGEST_CROSS": True, "DEVICE_CROSS": False}.items():
-        monkeypatch.setattr(kernels, "on_host", lambda x, on_host=on_host: on_host)
-        assert kernels.known_cross(target, x) is not None
-        monkeypatch.setattr(kernels, limit, cross.shape[0] * cross.shape[1] - 1)
-        assert kernels.known_cross(target, x) is None
+    for limit, on_host in {"LARGEST_BILINEAR": True, "DEVICE_BILINEAR": False}.items():
+        monkeypatch.setattr(reduction, "on_host", lambda x, on_host=on_host: on_host)
+        assert kernels.known_bilinear(target, x) is not None
+        monkeypatch.setattr(reduction, limit, cross.shape[0] * cross.shape[1] - 1)
+        assert kernels.known_bilinear(target, x) is None
 
 
 def test_memory_is_that_of_a_block(rng):

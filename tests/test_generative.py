@@ -435,7 +435,7 @@ def with_network(**options):
 
 def chi_square(loss, x):
     """Unbiased squared relative error of the masses that the points give to the atoms."""
-    atoms = loss.target.atoms + loss.target.center
+    atoms = loss.target.atoms + loss.target.origin
     chi = sd.semidiscrete_atom_weights(atoms, x, loss.potential, reg=loss.reg).double()
     n, N = chi.shape
     return float((chi.sum(dim=0).square() - chi.square().sum(dim=0)).sum() * N / (n * (n - 1)) - 1)
@@ -712,7 +712,7 @@ def test_majorant_bounds_the_loss_and_touches_it(reg, dtype):
     loss = stepped(reg=reg, dtype=dtype, a_target=weights(20, (3,), dtype))
     x = randn(50, 2, dtype=dtype).requires_grad_()
     (bound,) = loss.majorants([x])
-    at = lambda points: bound(loss.target.local(points))
+    at = lambda points: bound(loss.target.center(points))
     value = at(x)
     torch.testing.assert_close(value, loss(x))
     ours, expected = (torch.autograd.grad(v, x)[0] for v in (value, loss(x)))
@@ -845,7 +845,7 @@ def test_debiased_model_is_of_first_order():
     loss, x = stepped(reg=0.5, dtype=torch.float64, debias=True), randn(30, 2, dtype=torch.float64)
     x.requires_grad_()
     (model,) = loss.majorants([x])
-    at = lambda points: model(loss.target.local(points))
+    at = lambda points: model(loss.target.center(points))
     ours, expected = (torch.autograd.grad(v, x)[0] for v in (at(x), loss(x)))
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-9)
 

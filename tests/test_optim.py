@@ -112,7 +112,7 @@ def test_masses_are_right_at_next_to_no_regularisation(reg, nx64):
     """To what 4,000 points of 50 cells have: it is no worse than where it began, and within bounds."""
     rng = np.random.default_rng(0)
     target = build(nx64, rng.random((50, 2)))
-    dual, x = SemiDual(target), target.local(nx64.array(rng.random((4000, 2))))
+    dual, x = SemiDual(target), target.center(nx64.array(rng.random((4000, 2))))
     found = newton.maximize(dual, x, 0.0 * target.weights, reg)
     m = nx64.host(found.measured.marginal)
     assert 50.0 * ((m - 0.02) ** 2).sum() < 50 / 4000
@@ -152,7 +152,7 @@ def test_batches_follow_the_noise_of_the_gradient():
 def test_ascent_anneals_then_averages(nx):
     target, _ = cloud(nx)
     dual, rng = SemiDual(target), np.random.default_rng(0)
-    draw = lambda n: target.local(nx.array(rng.normal(size=(n, 2))))
+    draw = lambda n: target.center(nx.array(rng.normal(size=(n, 2))))
     state = cold_start(dual, draw(64), REG)
     seen = [state]
     while state.samples < 4000:

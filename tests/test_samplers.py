@@ -8,8 +8,10 @@ import pytest
 from scipy.special import ndtr
 
 from pot_semidiscrete import solve_semidiscrete
-from pot_semidiscrete._target import build_target
-from pot_semidiscrete.samplers import Draws, SobolSampler
+from pot_semidiscrete.problem import build_target
+from pot_semidiscrete.samplers import SobolSampler
+from pot_semidiscrete.samplers.draws import Draws
+from pot_semidiscrete.samplers.laws import CallableSampler
 from tests.backends import global_states
 
 LAWS = ("unif", "normal")
@@ -248,16 +250,16 @@ def test_bad_states_are_refused(change):
 @pytest.mark.parametrize("n_columns", [2, 3])
 def test_draws_are_checked_and_counted(nx, n_columns):
     target = build_target(nx.array(np.arange(8.0).reshape(4, 2)), None, None)
-    draw = Draws(sampler(nx, n_columns), target)
+    draw = Draws(CallableSampler(sampler(nx, n_columns)), target)
     if n_columns == 3:
         for call in (draw, draw.independent):
             with pytest.raises(ValueError, match="sampler_source"):
                 call(5)
         return
     expected = sampler(nx, 2)
-    np.testing.assert_array_equal(nx.host(draw(5)), nx.host(target.local(expected(5))))
+    np.testing.assert_array_equal(nx.host(draw(5)), nx.host(target.center(expected(5))))
     np.testing.assert_array_equal(
-        nx.host(draw.independent(6)), nx.host(target.local(expected.independent(6)))
+        nx.host(draw.independent(6)), nx.host(target.center(expected.independent(6)))
     )
     assert draw.n_samples == 11
 
@@ -265,7 +267,7 @@ def test_draws_are_checked_and_counted(nx, n_columns):
 def test_draws_of_any_other_source_are_independent_already(nx):
     target = build_target(nx.array(np.arange(8.0).reshape(4, 2)), None, None)
     calls = []
-    draw = Draws(lambda n: calls.append(n) or nx.array(np.ones((n, 2))), target)
+    draw = Draws(CallableSampler(lambda n: calls.append(n) or nx.array(np.ones((n, 2)))), target)
     draw.independent(3), draw(4)
     assert (calls, draw.n_samples) == ([3, 4], 7)
 

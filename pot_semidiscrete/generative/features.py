@@ -7,9 +7,9 @@ import torch
 from ot.backend import get_backend
 from torch import nn
 
-from .._validation import check_callable, check_count, check_real, describe
-from ..envelope import full_precision
-from ..samplers import resolve_random
+from ..backend import describe, full_precision
+from ..problem import check_callable, check_count, check_real
+from ..samplers.resolve import resolve_random
 
 SMOOTH = 0.015  # in units of the variance of a pixel: added to the square of a filter's response
 PART = 500  # points in one call

@@ -5,17 +5,28 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .._target import build_target, check_init_potential, check_reg
-from .._validation import check_callable, check_count, check_points, check_real, describe, rows
-from ..dual import scale_of, value_of
-from ..envelope import full_precision, semi_dual_value
-from ..kernels import known_cross, sweep
+from ..backend import describe, full_precision
+from ..costs import SqEuclidean
+from ..differentiable import semi_dual
+from ..kernels import known_bilinear, reduce
 from ..optim import tracking
 from ..optim.ascent import cold_start
 from ..optim.semi_dual import SemiDual
+from ..problem import (
+    Problem,
+    build_target,
+    check_callable,
+    check_count,
+    check_points,
+    check_real,
+    check_reg,
+    flat_rows,
+    scale_of,
+)
+from ..samplers.laws import CallableSampler
 from ..solve import solve_target, warn_shortfall
-from ._network import NetworkPotential
 from .features import FeatureMap, in_parts
+from .network import NetworkPotential
 
 RELATIVE_REG = 0.01
 SELF_STEPS = 20  # for the potential from a batch to itself
@@ -27,7 +38,7 @@ class Majorant:
 
     :math:`|x|^2 - \psi^{c,\lambda}(x)` is convex, of gradient :math:`2 T(x)`: so
     :math:`\psi^{c,\lambda}(x') \le \psi^{c,\lambda}(x) - |x - T(x)|^2 + |x' - T(x)|^2`, and a generator
-    can take several steps along the bound for the price of one sweep, the first along formula (G).
+    can take several steps along the bound for the price of one reduction, the first along formula (G).
 
     Attributes
     ----------
@@ -52,7 +63,7 @@ def self_target(x, metric, reg):
     target = build_target(x.detach(), metric=metric, merge=False)
     points, potential = target.atoms, 0.0 * target.weights
     for _ in range(SELF_STEPS):
-        potential = (potential + sweep(target, points, potential, reg).c_transform) / 2.0
+        potential = (potential + reduce(target, points, potential, reg).c_transform) / 2.0
     return target, potential
 
 
@@ -180,7 +191,7 @@ class SemiDiscreteLoss(nn.Module):
         self.network, self.moves = None, 0  # of the potential, in this process
         if potential is not None:
             self.network = NetworkPotential(
-                potential, potential_optimizer, self.target.compress(points), self.target.nx
+                potential, potential_optimizer, self.target.gather(points), self.target.nx
             )
             with torch.no_grad():
                 self._store(self.network(), 0)
@@ -208,13 +219,14 @@ class SemiDiscreteLoss(nn.Module):
 
     def forward(self, x):
         """Semi-dual value of the points `x`, shape (n, ...): a scalar in units of the metric."""
-        x, _ = check_points("x", self.rows(x), like=self.target.atoms)
-        value = value_of(self.target, x, self.target.compress(self.potential), self.reg)
+        x = self.rows(x)
+        points = Problem(self.target, self.reg).points("x", x)
+        value = semi_dual(self.target, points, self.target.gather(self.potential), self.reg)
         if not self.debias:
             return value
         # its derivative in x, the target being held, is that of half the cost (both marginals move)
         target, potential = self_target(x, self._metric, self.reg)
-        within = value_of(target, x, potential, self.reg)
+        within = semi_dual(target, target.center(x), potential, self.reg)
         return value - within + within.detach() / 2.0
 
     @torch.no_grad()
@@ -246,19 +258,19 @@ class SemiDiscreteLoss(nn.Module):
         """
         self._move(self.local(x), self.dual_steps)
 
-    def _move(self, x, n_steps, cross=None):
+    def _move(self, x, n_steps, bilinear=None):
         """Follow the points `x`, in the coordinates of the atoms; this counts for `n_steps`."""
         if self.network is not None:
             for part in x.tensor_split(min(n_steps, len(x))):
-                self.network.ascend(lambda psi, x=part: semi_dual_value(self.target, x, psi, self.reg))
+                self.network.ascend(lambda psi, x=part: semi_dual(self.target, x, psi, self.reg))
             self._store(self.network(), self.n_steps + n_steps)
             return
-        potential, calls = self.target.compress(self.potential), self.dual_steps // n_steps
+        potential, calls = self.target.gather(self.potential), self.dual_steps // n_steps
         count = int(self.n_steps) // n_steps
         if self.n_steps == 0:
             potential = cold_start(SemiDual(self.target), x, self._level).potential
         potential = tracking.follow(
-            potential, count, self.target, x, self._level, self._heat, cross, calls
+            potential, count, self.target, x, self._level, self._heat, bilinear, calls
         )
         self._store(potential, self.n_steps + n_steps)
 
@@ -283,13 +295,13 @@ class SemiDiscreteLoss(nn.Module):
             raise TypeError(f"shift: expected a torch tensor, received {describe(shift)}.")
         shift, _ = check_points("shift", shift.reshape(1, -1), like=atoms)
         with full_precision(nx, atoms):
-            moved = self.target.compress(self.potential) - 2.0 * (atoms @ shift[0])
+            moved = self.target.gather(self.potential) - 2.0 * (atoms @ shift[0])
         self._store(moved, self.n_steps)
 
     @property
     def has_majorants(self):
         """Whether bounds of the loss are known: for the squared distance only."""
-        return self.target.cost.name == "sqeuclidean"
+        return isinstance(self.target.cost, SqEuclidean)
 
     @property
     def can_translate(self):
@@ -314,16 +326,16 @@ class SemiDiscreteLoss(nn.Module):
         list of Majorant
         """
         self._needs_squared_distance("majorants", "whose bound is known; go down the loss itself")
-        x, cross = self.local(torch.cat(batches)), None
+        x, bilinear = self.local(torch.cat(batches)), None
         if follow:
-            cross = known_cross(self.target, x) if self.network is None else None
-            self._move(x, self.dual_steps, cross)
-        potential = self.target.compress(self.potential)
-        out = sweep(self.target, x, potential, self.reg, ("c_transform", "map"), cross=cross)
+            bilinear = known_bilinear(self.target, x) if self.network is None else None
+            self._move(x, self.dual_steps, bilinear)
+        potential = self.target.gather(self.potential)
+        out = reduce(self.target, x, potential, self.reg, ("c_transform", "map"), bilinear=bilinear)
         goal, value = out.map, out.c_transform
         if self.debias:
             target, potential = self_target(x, self._metric, self.reg)
-            out = sweep(target, target.atoms, potential, self.reg, ("c_transform", "gradient"))
+            out = reduce(target, target.atoms, potential, self.reg, ("c_transform", "gradient"))
             goal, value = goal + out.gradient / 2.0, value - out.c_transform
         constant, sizes = value - (x - goal).square().sum(dim=1), [len(batch) for batch in batches]
         return list(map(Majorant, goal.split(sizes), constant.split(sizes)))
@@ -375,11 +387,11 @@ class SemiDiscreteLoss(nn.Module):
         check_callable("sampler", sampler, "n -> points")
         if callback is not None:
             check_callable("callback", callback, "of the state")
-        init_potential = check_init_potential(init_potential, self.target, self.reg)
+        init_potential = Problem(self.target, self.reg).init_potential(init_potential)
         tol = check_real("tol", tol)
         result = solve_target(
             self.target,
-            lambda n: self.rows(sampler(n)),
+            CallableSampler(lambda n: self.rows(sampler(n))),
             self.reg,
             tol,
             check_count("max_iter", max_iter),
@@ -388,7 +400,7 @@ class SemiDiscreteLoss(nn.Module):
             verbose=verbose,
             callback=callback,
         )
-        self._store(self.target.compress(result.potential), tracking.MEMORY * self.dual_steps)
+        self._store(self.target.gather(result.potential), tracking.MEMORY * self.dual_steps)
         warn_shortfall(result, tol)
         return result
 
@@ -412,7 +424,7 @@ class SemiDiscreteLoss(nn.Module):
 
     @torch.no_grad()
     def _store(self, potential, n_steps):
-        self.potential.copy_(self.target.expand(self.target.centred(potential)))
+        self.potential.copy_(self.target.scatter(self.target.zero_mean(potential)))
         self.n_steps.fill_(int(n_steps))
         self.moves += 1
 
@@ -421,12 +433,12 @@ class SemiDiscreteLoss(nn.Module):
         if isinstance(x, torch.Tensor) and x.is_floating_point() and x.ndim > 0:
             x = x.to(self.target.atoms.dtype)
             x = x if self._map is None or 0 in x.shape else self._map(x)
-        return rows(x, self.target.nx)
+        return flat_rows(x, self.target.nx)
 
     def local(self, x):
         """Points in the coordinates of the atoms, checked, and cut from their graph."""
         x, _ = check_points("x", self.rows(x), like=self.target.atoms)
-        return self.target.local(x.detach())
+        return self.target.center(x.detach())
 
     def _apply(self, fn, recurse=True):
         # follow the device that fn moves to, and only that: the potential needs its precision

@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from .._run import Progress, SemiDiscreteWarning, guarded
-from .._validation import NotFiniteError, check_callable, check_count
+from ..backend import on_host
 from ..diagnostics import diagnose
 from ..inference.chi2 import chi_square
-from ..kernels import on_host
 from ..optim.newton import maximize
 from ..optim.semi_dual import SemiDual
-from ..samplers import NormalSampler, resolve_random
-from ._checkpoint import Checkpoint, check_path, problem_of, restore, shapes, state_of
-from ._optimizers import (
+from ..problem import NotFiniteError, check_callable, check_count
+from ..runs import Progress, SemiDiscreteWarning, guarded
+from ..samplers.laws import NormalSampler
+from ..samplers.resolve import resolve_random
+from .checkpoint import Checkpoint, check_path, problem_of, restore, shapes, state_of
+from .loss import SemiDiscreteLoss
+from .optimizers import (
     describe_optimizer,
     fall,
     load_optimizer,
@@ -26,8 +28,7 @@ from ._optimizers import (
     resolve_optimizer,
     set_rate,
 )
-from ._rounds import Rounds, resolve_reuse
-from .loss import SemiDiscreteLoss
+from .rounds import Rounds, resolve_reuse
 
 N_LOOKS = 50  # estimates of chi2 in a run
 LOOK_BATCHES = 5
@@ -201,7 +202,7 @@ class Trainer:
     def look(self):
         """Measure the marginal error on fresh points."""
         loss, target = self.loss, self.loss.target
-        potential = target.compress(loss.potential)
+        potential = target.gather(loss.potential)
         with self.whole_or_not(), torch.no_grad():
             batches = [loss.local(self.points()) for _ in range(LOOK_BATCHES)]
         measured = SemiDual(target).measure(torch.cat(batches), potential, loss.reg)

@@ -16,10 +16,10 @@ import ot
 from scipy import sparse
 from scipy.special import xlogy
 
-from .._target import Target
-from ..kernels import expected_cost, stride, sweep, weight_blocks
+from ..backend import Array, stride
+from ..kernels import expected_cost, reduce, weight_blocks
 from ..optim.newton import NewtonResult
-from ..optim.semi_dual import Array
+from ..problem import Target
 from .order import ordered
 
 MOST_ATOMS = 2048  # among which it is solved for what each sends where ...
@@ -85,7 +85,7 @@ def _filled(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
     """
     target, reg, scale = fit.target, fit.reg, fit.scale
     nx, b, psi = target.nx, target.weights, fit.found.potential
-    out = sweep(target, part, psi, reg, ("c_transform", "average"), values=scale)
+    out = reduce(target, part, psi, reg, ("c_transform", "average"), values=scale)
     lacking = nx.maximum(b - scale * fit.found.measured.marginal, 0.0 * b)
     lacking = lacking / nx.maximum(nx.sum(lacking), 1e-30 + 0.0 * b)
     filling = expected_cost(target, part, lacking) - nx.sum(lacking * psi)

@@ -16,7 +16,8 @@ def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[flo
 
     A U-statistic: products of different points only, so that the noise of the points adds nothing in
     expectation (Hoeffding, 1948). Its variance has two parts, from pairs and from single points; the
-    products of the means of groups tell them apart, by the analysis of their variance.
+    products of the means of groups tell them apart, by the analysis of their variance. It is at least
+    ``2 n_eff^2 / ((n_atoms - 1) n^2)``, whatever a sampler does that repeats itself.
 
     Parameters
     ----------
@@ -45,7 +46,9 @@ def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[flo
         nx.to_numpy(v).astype(float) for v in (weights, measured.marginal, measured.second_moment)
     )
     parts = ((n * m**2 - second) / (n - 1.0) - 2.0 * b * m + b**2) / b
-    return float(parts.sum()), _stderr(np.stack([nx.to_numpy(v) for v in measured.groups]), b)
+    means = np.stack([nx.to_numpy(v) for v in measured.groups])
+    least = math.sqrt(2.0 / max(len(b) - 1.0, 1.0)) * measured.n_eff / n  # Cauchy and Schwarz
+    return float(parts.sum()), max(_stderr(means, b), least) if len(means) >= 4 else math.nan
 
 
 def _stderr(means: np.ndarray, b: np.ndarray) -> float:
@@ -55,8 +58,6 @@ def _stderr(means: np.ndarray, b: np.ndarray) -> float:
     and a remainder of variance p; over all pairs of groups they leave ``4 s / G + 2 p / G^2``.
     """
     n_groups = means.shape[0]
-    if n_groups < 4:
-        return math.nan
     z = (means - b) / np.sqrt(b)
     products = z @ z.T
     among = products[np.triu_indices(n_groups, 1)]

@@ -5,11 +5,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .._target import Target
-from ..kernels import sweep
+from ..backend import Array
+from ..kernels import reduce
 from ..optim.ascent import resolving_eps
 from ..optim.newton import NewtonResult, maximize
-from ..optim.semi_dual import Array, Measurement, SemiDual
+from ..optim.semi_dual import Measurement, SemiDual
+from ..problem import Target
 from .bounds import FittedPoints, plan_cost
 from .chi2 import GROUPS, NORMAL_95, NORMAL_975, chi_square, worst_atom
 from .trace import trace_estimate
@@ -63,7 +64,7 @@ def evaluate(dual: SemiDual, x: Array, psi: Array, reg: float) -> Evaluation:
     host = nx.to_numpy(measured.transform).astype(float)
     chi2, stderr = chi_square(measured, target.weights, nx)
     return Evaluation(
-        target.dual_value(measured.transform, psi),
+        target.semi_dual(measured.transform, psi),
         float(host.std(ddof=1) / math.sqrt(len(host))) if len(host) > 1 else math.nan,
         measured.marginal,
         chi2,
@@ -134,7 +135,7 @@ class Estimates:
         """Mean cost under the plan of the potential, without the entropy."""
         if self._points is None:
             return None
-        out = sweep(self.target, self._points, self.potential, self.reg, ("linear",))
+        out = reduce(self.target, self._points, self.potential, self.reg, ("linear",))
         return self.target.nx.mean(out.linear)
 
     @functools.cached_property

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from ..envelope import full_precision, no_grad
+from ..backend import Array, full_precision, no_grad
 from ..optim.hessian import DENSE, DenseHessian, hessian
 from ..optim.newton import ROWS
-from ..optim.semi_dual import Array, SemiDual
+from ..optim.semi_dual import SemiDual
 
 PROBES = 4  # random vectors (Hutchinson, 1990)
 PRECISE = 1e-3  # forcing of their linear systems: slow modes, which come last, are most of the trace

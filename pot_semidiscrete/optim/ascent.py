@@ -9,9 +9,10 @@ the noise of the gradient: few while `eps` is large, more as the average settles
 import math
 from dataclasses import dataclass, replace
 
-from .._target import Target
-from ..kernels import mean_cost, stride, sweep
-from .semi_dual import Array, Measurement, SemiDual
+from ..backend import Array, stride
+from ..kernels import mean_cost, reduce
+from ..problem import Target
+from .semi_dual import Measurement, SemiDual
 
 STEP = 0.7  # in units of eps / b; stable below 2 (Nesterov, 2004, 2.1.5); benchmarks.scaling: .5 to 1
 CLIP = 6.0  # largest move of an atom in a step, in units of eps; benchmarks.scaling: 6 to 10
@@ -75,8 +76,8 @@ def cold_start(dual: SemiDual, x: Array, reg: float) -> AscentState:
     """
     target, nx = dual.target, dual.target.nx
     cost = mean_cost(target, x)
-    potential = target.centred(cost)
-    lowest = sweep(target, x, potential, 0.0).c_transform
+    potential = target.zero_mean(cost)
+    lowest = reduce(target, x, potential, 0.0).c_transform
     dual.count(x)
     scale = float(nx.sum(target.weights * (cost - potential)) - nx.mean(lowest))
     return AscentState(potential, potential, max(scale, reg, 0.0))
@@ -105,7 +106,7 @@ def warm_start(
     dual: SemiDual, potential: Array, eps: float, samples: float, n_eff: float
 ) -> AscentState:
     """State that continues from a potential, which counts for as much as so many samples."""
-    potential = dual.target.centred(potential)
+    potential = dual.target.zero_mean(potential)
     return AscentState(potential, potential, eps, eps, samples, samples**1.5, n_eff=n_eff)
 
 

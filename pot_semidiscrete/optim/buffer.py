@@ -1,15 +1,12 @@
 """Source points on their way: those that no step was taken with, and those kept for Newton's method."""
 
-from typing import Any
-
-from ..kernels import joined
-from .semi_dual import Array
+from ..backend import Array, Backend, joined
 
 
 class SampleBuffer:
     """The newest source points, up to `limit` bytes; `complete` while none was dropped."""
 
-    def __init__(self, limit: int, nx: Any) -> None:
+    def __init__(self, limit: int, nx: Backend) -> None:
         self.limit, self.nx, self.size, self.complete, self._batches = limit, nx, 0, True, []
 
     def add(self, x: Array) -> None:
@@ -43,7 +40,7 @@ class SampleQueue:
         Points in it.
     """
 
-    def __init__(self, nx: Any) -> None:
+    def __init__(self, nx: Backend) -> None:
         self.nx, self.size, self._batches = nx, 0, []
 
     def add(self, x: Array) -> None:

@@ -8,13 +8,14 @@ import math
 
 import numpy as np
 
+from ..backend import Array
 from ..kernels import weight_blocks
-from ..kernels._blocks import LEAST_WEIGHT
-from .semi_dual import Array, SemiDual
+from ..kernels.blocks import LEAST_WEIGHT
+from .semi_dual import SemiDual
 
 DENSE = 256  # atoms up to which it is a matrix; benchmarks.solver
 STORE = 2**25  # weights kept for products: 128 MiB in float32
-PRODUCT = 0.2  # of a sweep is what a product takes; benchmarks.kernels
+PRODUCT = 0.2  # of a pass is what a product takes; benchmarks.kernels
 MAX_ITERATIONS = 50  # of conjugate gradients, and of Newton's method: a bound for any input
 FORCING = 0.15  # of the mean increase so far: the model has stopped rising (Nash, Sofer, 1990)
 

@@ -9,11 +9,11 @@ model is poor, first take a Sinkhorn iteration, ``psi += eps log(b / m)``.
 import math
 from dataclasses import dataclass
 
-from .._target import Target
-from ..envelope import full_precision, no_grad
+from ..backend import Array, full_precision, no_grad
+from ..problem import Target
 from .ascent import cold_start, resolving_eps
 from .hessian import MAX_ITERATIONS, hessian, most_rows
-from .semi_dual import Array, Measurement, SemiDual
+from .semi_dual import Measurement, SemiDual
 
 ROWS = 8.0  # the Hessian is that of n / ROWS points, ROWS n_eff at least; benchmarks.solver
 DAMPING = 1e-3  # Levenberg's first mu, in units of D
@@ -73,7 +73,7 @@ def _maximize(dual: SemiDual, x: Array, psi: Array, reg: float, rtol: float, eps
     work = max(CORRECTION * n * dual.n_atoms, QUICK)
     if eps <= reg:
         return newton_cg(dual, x, psi, reg, dual.work + work, rtol)
-    best = NewtonResult(target.centred(psi), dual.measure(x, psi, reg), reg)
+    best = NewtonResult(target.zero_mean(psi), dual.measure(x, psi, reg), reg)
     chance, lacks = dual.n_atoms / n, math.inf
     for _ in range(MAX_ITERATIONS):
         psi = newton_cg(dual, x, psi, eps, dual.work + work, rtol).potential
@@ -106,7 +106,7 @@ def newton_cg(
             rows = max(ROWS * found.n_eff, n / ROWS, share * n) if rtol > 0.0 else n
             model = hessian(dual, x, psi, eps, rows)
         g, unit = target.weights - found.marginal, eps * found.n_eff / (2.0 * n)
-        s = target.centred(nx.clip(model.solve(g, mu), -box, box))
+        s = target.zero_mean(nx.clip(model.solve(g, mu), -box, box))
         slope, curvature = float(nx.sum(g * s)), float(nx.sum(s * model.apply(s)))
         # the box may have bent the step: as far as the model rises along it
         length = min(slope / curvature, 1.0) if curvature > 0.0 else 1.0
@@ -130,7 +130,7 @@ def newton_cg(
         far = rho < 0.25 or _log_ratio(target, found)[1]
         if not far and predicted < (8.0 if rho > 0.75 else 2.0) * rtol * unit:
             break  # convergence is quadratic: the next increase would be far smaller
-    return NewtonResult(target.centred(psi), found, eps)
+    return NewtonResult(target.zero_mean(psi), found, eps)
 
 
 def _log_ratio(target: Target, found: Measurement) -> tuple[Array, bool]:

@@ -7,14 +7,12 @@ gradients are divided by ``b``: with ``D = diag(b)``, the spectrum of ``-eps D^-
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
-from .._target import Target, rounding_unit
-from ..kernels import joined, sweep
-
-Array = Any  # of one of POT's backends
+from ..backend import Array, joined
+from ..kernels import reduce
+from ..problem import Target
 
 
 @dataclass(frozen=True)
@@ -76,20 +74,20 @@ class SemiDual:
         self.work += passes * x.shape[0] * self.n_atoms
 
     def measure(self, x: Array, psi: Array, eps: float, groups: int = 1) -> Measurement:
-        """Average over the points `x`, shape (n, d), in one sweep of each of so many groups."""
+        """Average over the points `x`, shape (n, d), by one reduction of each of so many groups."""
         target, nx, n = self.target, self.target.nx, x.shape[0]
         self.count(x)
         ends = np.linspace(0, n, groups + 1).astype(int)
         outputs = ("c_transform", "colsum", "colsquare")
-        outs = [sweep(target, x[a:b], psi, eps, outputs) for a, b in pairwise(ends)]
+        outs = [reduce(target, x[a:b], psi, eps, outputs) for a, b in pairwise(ends)]
         marginal, second = (sum(getattr(out, name) for out in outs) / n for name in outputs[1:])
         transform = joined([out.c_transform for out in outs], nx)
         mean = np.mean(nx.to_numpy(transform), dtype=float)
         n_eff = max(float(nx.sum(second / nx.maximum(target.weights, marginal))) - 1.0, 1.0)
-        value = target.precise_value(mean, psi)
+        value = float(mean + np.sum(nx.to_numpy(target.weights * psi), dtype=float))
         means = [out.colsum / size for out, size in zip(outs, np.diff(ends), strict=True)]
         return Measurement(n, value, marginal, second, n_eff, transform, means)
 
     def rounding(self, scale: float) -> float:
         """What rounding makes of values of a scale, about."""
-        return 4.0 * rounding_unit(self.target) * abs(scale)
+        return 4.0 * self.target.unit * abs(scale)

@@ -17,7 +17,7 @@ class StoppingRule:
     chi2 : float
         What is wanted; 0 for never.
     sample_cost : float
-        What it costs to draw a point, in rows of a sweep.
+        What it costs to draw a point, in rows of a reduction.
 
     Attributes
     ----------

@@ -7,11 +7,11 @@ regularisation a step sees further along them.
 
 from collections.abc import Callable
 
-from .._target import Target
-from ..dual import scale_of
-from ..kernels import sweep
+from ..backend import Array
+from ..kernels import reduce
+from ..problem import Target, scale_of
 from .ascent import LEAST_ROWS, ascend, cold_start
-from .semi_dual import Array, SemiDual
+from .semi_dual import SemiDual
 
 TOP = 0.1  # from where the regularisation falls, in units of the cost scale; benchmarks.training
 LEAST_REG = 2e-3  # in units of the cost scale: at reg = 0 a step has no unit of its own
@@ -55,7 +55,7 @@ def follow(
     x: Array,
     reg: float,
     heat: float,
-    cross: Array | None = None,
+    bilinear: Array | None = None,
     calls: int = 1,
 ) -> Array:
     """A round of small steps with the points `x` towards the optimum of a source that moves.
@@ -74,8 +74,8 @@ def follow(
     x : array, shape (n, d)
         Fresh points.
     heat : float
-    cross : array, shape (n, n_support), optional
-        As in :func:`pot_semidiscrete.kernels.sweep`.
+    bilinear : array, shape (n, n_support), optional
+        As in :func:`pot_semidiscrete.kernels.reduce`.
     calls : int
         In how many calls, each with a part of the points, the round is done.
     """
@@ -85,7 +85,7 @@ def follow(
     for k in range(length):
         eps = reg * heat ** (1.0 - k / (length - 1.0)) if length > 1 else reg
         carry = (reg - eps) * target.log_weights
-        known = None if cross is None else cross[k::length]
+        known = None if bilinear is None else bilinear[k::length]
         # psi_eps ~ psi_0 - eps log b: potentials are kept as they would be at `reg`
         potential = _step(target, x[k::length], potential + carry, eps, known) - carry
         mean = mean + 2.0 / (k + 2.0) * (potential - mean)
@@ -93,7 +93,7 @@ def follow(
     return average + (mean - average) / max(rounds, 1.0)
 
 
-def _step(target: Target, x: Array, psi: Array, eps: float, cross: Array | None = None) -> Array:
+def _step(target: Target, x: Array, psi: Array, eps: float, bilinear: Array | None = None) -> Array:
     """One step of ascent with the points `x`."""
-    colsum = sweep(target, x, psi, eps, ("colsum",), cross=cross).colsum
+    colsum = reduce(target, x, psi, eps, ("colsum",), bilinear=bilinear).colsum
     return ascend(target, psi, colsum / x.shape[0], eps, clip=CLIP)

@@ -1,0 +1,35 @@
+"""What a backend of POT can do beyond POT's own vocabulary, and what arrays tell of themselves."""
+
+from .arrays import (
+    Array,
+    Backend,
+    all_finite,
+    describe,
+    equal_rows,
+    is_traced,
+    joined,
+    on_host,
+    rounding_unit,
+    stride,
+)
+from .capabilities import Capabilities, capabilities, full_precision, no_grad, register
+from .random import Random
+
+__all__ = [
+    "Array",
+    "Backend",
+    "Capabilities",
+    "Random",
+    "all_finite",
+    "capabilities",
+    "describe",
+    "equal_rows",
+    "full_precision",
+    "is_traced",
+    "joined",
+    "no_grad",
+    "on_host",
+    "register",
+    "rounding_unit",
+    "stride",
+]

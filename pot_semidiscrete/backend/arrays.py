@@ -1,0 +1,66 @@
+"""What arrays tell of themselves, and how they are taken in parts."""
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from ot.backend import Backend as Backend
+
+Array: TypeAlias = Any
+"""An array of one of POT's backends: NumPy, torch, JAX, CuPy. They share no base class."""
+
+
+def is_traced(x: Array) -> bool:
+    """Tell whether `x` is a JAX tracer, whose numbers cannot be looked at."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(x, jax.core.Tracer)
+
+
+def all_finite(x: Array, nx: Backend) -> bool:
+    """Tell whether every entry of `x` is finite (tracers are trusted)."""
+    if is_traced(x):
+        return True
+    x = nx.detach(x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(nx.sum(x))
+    # a finite sum has finite terms; another may have overflowed
+    return math.isfinite(total) or not bool(nx.any(~nx.isfinite(x)))
+
+
+def describe(x: object) -> str:
+    """Name the type, shape and dtype of `x` for an error message."""
+    shape = getattr(x, "shape", None)
+    if shape is None:
+        return f"{type(x).__name__} ({x!r})" if np.isscalar(x) else type(x).__name__
+    library, dtype = type(x).__module__.split(".")[0], getattr(x, "dtype", None)
+    return f"{library} array of shape {tuple(shape)}, dtype {dtype}"
+
+
+def on_host(x: Array) -> bool:
+    """Whether an array is in the memory of the processor."""
+    return str(getattr(x, "device", "cpu")).startswith(("cpu", "TFRT_CPU"))
+
+
+def rounding_unit(x: Array, nx: Backend) -> float:
+    """Distance from 1 to the next number of the dtype of `x`."""
+    return float(np.finfo("float32" if nx.bitsize(x) == 32 else "float64").eps)
+
+
+def stride(n: int, most: int) -> int:
+    """From one to the next of at most so many of n points, evenly spaced.
+
+    It is odd, for in a Sobol sequence every second point lies in the same half of the space.
+    """
+    return -(-n // most) // 2 * 2 + 1 if n > most else 1
+
+
+def equal_rows(n_rows: int, most: int) -> int:
+    """Rows of blocks of equal length, none of a few rows."""
+    return max(1, -(-n_rows // -(-n_rows // max(most, 1)))) if n_rows else 1
+
+
+def joined(parts: Sequence[Array], nx: Backend) -> Array:
+    """Arrays, one after the other in their first axis."""
+    return parts[0] if len(parts) == 1 else nx.concatenate(list(parts), axis=0)

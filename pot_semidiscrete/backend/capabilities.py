@@ -1,0 +1,174 @@
+"""What a backend can do beyond POT's vocabulary: one class each, the only place that knows its name.
+
+Fitting is done without a graph. What users differentiate is one of two things: a value whose gradients
+are known (the envelope theorem, :meth:`Capabilities.with_gradients`), or anything else, by recomputing
+each block when it is needed (:meth:`Capabilities.checkpoint`), so that memory stays that of a block.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array, Backend, describe, is_traced
+from .random import HostRandom, Random
+
+Evaluate = Callable[..., tuple[Array, tuple[Array | None, ...]]]
+
+
+class Capabilities:
+    """Those of a backend that neither differentiates nor has devices; subclasses say more.
+
+    Parameters
+    ----------
+    nx : ot.backend.Backend
+    """
+
+    differentiates = False  # whether any function can be differentiated
+    takes_scipy = False  # whether SciPy's functions take its arrays
+
+    def __init__(self, nx: Backend) -> None:
+        self.nx = nx
+
+    @property
+    def name(self) -> str:
+        """POT's name of the backend."""
+        return self.nx.__name__
+
+    def tracks_gradient(self, *arrays: Array) -> bool:
+        """Tell whether a gradient may be asked for with respect to one of the arrays."""
+        return any(is_traced(a) for a in arrays)
+
+    def no_grad(self) -> AbstractContextManager:
+        """Context in which no graph is recorded."""
+        return contextlib.nullcontext()
+
+    def full_precision(self, x: Array) -> AbstractContextManager:
+        """Context in which products of arrays like `x` are not made in a lower precision."""
+        return contextlib.nullcontext()
+
+    def checkpoint(self, function: Callable) -> Callable:
+        """The function, recomputed when it is differentiated: only its inputs are kept."""
+        return function
+
+    def with_gradients(self, evaluate: Evaluate, *arrays: Array) -> Array:
+        """A value of arrays whose gradients are known, to be differentiated once.
+
+        Parameters
+        ----------
+        evaluate : callable
+            ``(arrays, needed) -> value, gradients``, `needed` a bool for each array; the gradients of
+            those that are not needed may be None.
+        """
+        return evaluate(arrays, (False,) * len(arrays))[0]
+
+    def vjp(self, function: Callable, x: Array, cotangent: Array) -> Array:
+        """``sum_i cotangent_i d function_i / dx``."""
+        raise TypeError(f"the {self.name} backend does not differentiate.")
+
+    def pullback(self, generator: Callable, theta: Any, z: Array, cotangent_of: Callable) -> tuple:
+        """Pull ``cotangent_of(points)``, points = ``generator(theta, z)``, back to theta.
+
+        Parameters
+        ----------
+        theta : array, or nested lists, tuples and dicts of arrays
+        cotangent_of : callable
+            ``points -> (value, cotangent)``, the cotangent of the shape of the points.
+
+        Returns
+        -------
+        value : scalar
+        gradient : same structure as `theta`
+        """
+        raise TypeError(
+            f"vjp: expected a callable (theta, z, cotangent) -> gradient, for the {self.name} backend "
+            "does not differentiate; give vjp, or use torch or jax."
+        )
+
+    def distances(self, x: Array, y: Array) -> Array:
+        """Euclidean distances, ``(n, m)``, by differences; their derivative at 0 is 0.
+
+        The expanded square ``|x|^2 - 2 <x, y> + |y|^2`` cancels near an atom.
+        """
+        nx = self.nx
+        squared = nx.sum((x[:, None, :] - y[None, :, :]) ** 2, axis=2)
+        # the square root has no derivative at 0: keep its argument away from it
+        away, zero = squared > 0, 0.0 * squared
+        return nx.where(away, nx.sqrt(nx.where(away, squared, zero + 1.0)), zero)
+
+    def index(self, rows: np.ndarray, like: Array) -> Array:
+        """Whole numbers of the host, on the device of `like`."""
+        return self.nx.from_numpy(rows)
+
+    def seeded(self, seed: int | None, like: Array) -> Random:
+        """Random numbers like `like`, from a seed, or from one of the operating system."""
+        return self.random_of(np.random.default_rng(seed), like)
+
+    def random_of(self, generator: object, like: Array) -> Random:
+        """Random numbers like `like`, of a user's generator, which is advanced."""
+        if isinstance(generator, np.random.RandomState):
+            generator = np.random.Generator(generator._bit_generator)
+        if isinstance(generator, np.random.Generator):
+            return HostRandom(generator, self.nx, like, self.index)
+        raise TypeError(
+            "random_state: expected None, an int, a NumPy Generator or RandomState, or a torch "
+            f"Generator with torch data, received {describe(generator)}."
+        )
+
+
+class NumpyCapabilities(Capabilities):
+    """NumPy's arrays are SciPy's."""
+
+    takes_scipy = True
+
+    def distances(self, x: Array, y: Array) -> Array:
+        from scipy.spatial.distance import cdist
+
+        return cdist(x, y).astype(x.dtype)
+
+
+def _torch() -> type[Capabilities]:
+    from .torch_backend import TorchCapabilities
+
+    return TorchCapabilities
+
+
+def _jax() -> type[Capabilities]:
+    from .jax_backend import JaxCapabilities
+
+    return JaxCapabilities
+
+
+_LOADERS: dict[str, Callable[[], type[Capabilities]]] = {
+    "numpy": lambda: NumpyCapabilities,
+    "torch": _torch,
+    "jax": _jax,
+}
+
+
+def register(name: str, load: Callable[[], type[Capabilities]]) -> None:
+    """Say who knows the backend that POT calls `name`; `load` imports it when it is first met."""
+    _LOADERS[name] = load
+
+
+@functools.cache
+def _load(name: str) -> type[Capabilities]:
+    return _LOADERS.get(name, lambda: Capabilities)()
+
+
+def capabilities(nx: Backend) -> Capabilities:
+    """Capabilities of a backend of POT."""
+    return _load(nx.__name__)(nx)
+
+
+def no_grad(nx: Backend) -> AbstractContextManager:
+    """Context in which no graph is recorded."""
+    return capabilities(nx).no_grad()
+
+
+def full_precision(nx: Backend, x: Array) -> AbstractContextManager:
+    """Context in which autocast does not lower the precision."""
+    return capabilities(nx).full_precision(x)

@@ -1,0 +1,45 @@
+"""Ground costs: what a reduction needs to know of the metric.
+
+A cost is ``c(x, y) = source_term(x) + target_term(y) - bilinear(x, y)``, so that the part that is a
+matrix product is one, and the parts that depend on one point only never make a matrix.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from ..backend import Backend
+from .angular import Correlation, Cosine
+from .base import Cost, SeparableCost, Weights, cost_of, register_cost, registered_costs
+from .custom import CallableMetric
+from .euclidean import Cityblock, Euclidean, SqEuclidean
+from .scipy_metrics import ScipyMetric
+
+__all__ = [
+    "CallableMetric",
+    "Cityblock",
+    "Correlation",
+    "Cosine",
+    "Cost",
+    "Euclidean",
+    "Metric",
+    "ScipyMetric",
+    "SeparableCost",
+    "SqEuclidean",
+    "Weights",
+    "register_cost",
+    "registered_costs",
+    "resolve_metric",
+]
+
+
+Metric: TypeAlias = str | Callable | Cost | None
+"""What users give as a metric."""
+
+
+def resolve_metric(metric: Metric, nx: Backend) -> Cost:
+    """Turn `metric` (None, a name, a callable, or a :class:`Cost`) into a :class:`Cost`."""
+    if metric is None:
+        return SqEuclidean()
+    if isinstance(metric, Cost):
+        return metric
+    return CallableMetric(metric) if callable(metric) else cost_of(metric, nx)

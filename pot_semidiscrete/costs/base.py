@@ -1,0 +1,183 @@
+"""The contract of a ground cost, and the registry of those with a name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol
+
+from ..backend import Array, Backend, capabilities, describe
+
+
+class Weights(Protocol):
+    """Assignment weights ``chi`` of a block of points, however they are stored."""
+
+    def average(self, values: Array) -> Array:
+        """``sum_j chi_ij values_j``, for values of shape (n_atoms, k)."""
+
+    def dense(self) -> Array:
+        """``chi``, shape (n, n_atoms)."""
+
+
+class Cost(ABC):
+    """A ground cost ``c(x, y)``. To write one, give it a name and its :meth:`matrix`.
+
+    Where the cost is a sum of a term of each point and a product of matrices, be a
+    :class:`SeparableCost`: it is faster, and its blocks are made in place. The gradient, if it is not
+    given, is that of automatic differentiation, where the backend has it.
+
+    Attributes
+    ----------
+    name : str
+        As users give it, and as errors and files name it.
+    translation_invariant : bool
+        Whether moving both points by one vector leaves the cost alone: the data are then centred.
+    """
+
+    name = ""
+    translation_invariant = False
+    _is_separable = False
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse a class that says its cost twice: one of the two would be added to the other."""
+        super().__init_subclass__(**options)
+        if "_is_separable" in vars(cls):
+            return
+        terms = ("source_term", "target_term", "factors")
+        twice = [name for name in (("matrix",) if cls._is_separable else terms) if name in vars(cls)]
+        if twice:
+            kind, other = ("SeparableCost", "its terms") if cls._is_separable else ("Cost", "its matrix")
+            raise TypeError(
+                f"{cls.__name__}: expected a {kind} that says its cost by {other} only, received "
+                f"{', '.join(twice)}, too; leave them out, or be the other kind."
+            )
+
+    @classmethod
+    def available(cls, nx: Backend) -> bool:
+        """Whether the cost can be computed on a backend."""
+        return True
+
+    @abstractmethod
+    def matrix(self, x: Array, y: Array, nx: Backend) -> Array:
+        """Costs, ``(n, n_atoms)``, of points ``(n, d)`` and atoms ``(n_atoms, d)``."""
+
+    def source_term(self, x: Array, nx: Backend) -> Array:
+        """Term of the cost that depends on the source point only, ``(n,)``."""
+        return 0.0 * x[:, 0]
+
+    def target_term(self, y: Array, nx: Backend) -> Array:
+        """Term of the cost that depends on the atom only, ``(n_atoms,)``."""
+        return 0.0 * y[:, 0]
+
+    def factors(self, x: Array, y: Array, scale: float, nx: Backend) -> tuple[Array, Array] | None:
+        """``u, v`` with ``u v^T`` the same as :meth:`bilinear`, or None if it is no product."""
+        return None
+
+    def bilinear(
+        self, x: Array, y: Array, scale: float, nx: Backend, matmul: Callable | None = None
+    ) -> Array:
+        """``scale`` times what is left, ``source_term + target_term - c``, ``(n, n_atoms)``.
+
+        Parameters
+        ----------
+        matmul : callable, optional
+            ``(u, v) -> u v^T``: where a kernel wants the product to be.
+        """
+        factors = self.factors(x, y, scale, nx)
+        if factors is None:
+            return -scale * self.matrix(x, y, nx)
+        u, v = factors
+        return nx.dot(u, v.T) if matmul is None else matmul(u, v)
+
+    def source_mean(self, x: Array, y: Array, share: Array, nx: Backend) -> Array:
+        """``sum_i share_i bilinear_ij``, ``(n_atoms,)``: of a product, without making it."""
+        factors = self.factors(x, y, 1.0, nx)
+        if factors is None:
+            return nx.dot(share, self.bilinear(x, y, 1.0, nx))
+        u, v = factors
+        return nx.dot(v, nx.dot(share, u))
+
+    def target_mean(self, x: Array, y: Array, law: Array, nx: Backend) -> Array:
+        """``sum_j law_j bilinear_ij``, ``(n,)``: of a product, without making it."""
+        factors = self.factors(x, y, 1.0, nx)
+        if factors is None:
+            return nx.dot(self.bilinear(x, y, 1.0, nx), law)
+        u, v = factors
+        return nx.dot(u, nx.dot(law, v))
+
+    def weighted_mean(self, x: Array, y: Array, chi: Weights, nx: Backend) -> Array:
+        """``sum_j chi_ij bilinear_ij``, ``(n,)``."""
+        factors = self.factors(x, y, 1.0, nx)
+        if factors is None:
+            return nx.sum(chi.dense() * self.bilinear(x, y, 1.0, nx), axis=1)
+        u, v = factors
+        return nx.sum(u * chi.average(v), axis=1)
+
+    def vjp(self, x: Array, y: Array, chi: Weights, nx: Backend) -> Array:
+        """``sum_j chi_ij d_x c(x_i, y_j)``, ``(n, d)``."""
+        able = capabilities(nx)
+        if not able.differentiates:
+            raise TypeError(
+                f"metric {self.name!r}: its gradient in the source points is not known on the "
+                f"{able.name} backend; use 'sqeuclidean', 'euclidean', 'cityblock', 'cosine' or "
+                "'correlation', or give a differentiable callable with torch or jax."
+            )
+        return able.vjp(lambda points: self.matrix(points, y, nx), x, chi.dense())
+
+
+class SeparableCost(Cost):
+    """A cost ``source_term(x) + target_term(y) - <u(x), v(y)>``: give it these.
+
+    Parts that depend on one point only never make a matrix.
+    """
+
+    _is_separable = True
+
+    @abstractmethod
+    def factors(self, x: Array, y: Array, scale: float, nx: Backend) -> tuple[Array, Array]:
+        """``u, v``, shapes (n, k) and (n_atoms, k), with ``u v^T`` ``scale`` times the product."""
+
+    def matrix(self, x: Array, y: Array, nx: Backend) -> Array:
+        """Costs, from the terms."""
+        u, v = self.factors(x, y, 1.0, nx)
+        terms = self.source_term(x, nx)[:, None] + self.target_term(y, nx)[None, :]
+        return terms - nx.dot(u, v.T)
+
+
+_NAMED: dict[str, Callable[[], Cost]] = {}
+_CLASSES: dict[str, type[Cost]] = {}
+
+
+def register_cost(cost: type[Cost], *names: str, make: Callable[[], Cost] | None = None) -> type[Cost]:
+    """Make a cost known by its name, and by others if they are given.
+
+    Parameters
+    ----------
+    cost : subclass of Cost
+        Usable as a decorator of it.
+    names : str
+        Its own name if left out.
+    make : callable, optional
+        ``() -> Cost``; the class itself if left out.
+    """
+    for name in names or (cost.name,):
+        _NAMED[name], _CLASSES[name] = make or cost, cost
+    return cost
+
+
+def registered_costs(nx: Backend | None = None) -> dict[str, Callable[[], Cost]]:
+    """Makers of the costs that have a name, of those that a backend can compute if one is given."""
+    return {name: make for name, make in _NAMED.items() if nx is None or _CLASSES[name].available(nx)}
+
+
+def cost_of(name: object, nx: Backend) -> Cost:
+    """The cost of a name."""
+    if not isinstance(name, str):
+        raise TypeError(
+            f"metric: expected None, a name or a callable (x, y) -> matrix, received {describe(name)}."
+        )
+    known = registered_costs(nx)
+    if name not in known:
+        raise ValueError(
+            f"metric: expected a callable or, on the {capabilities(nx).name} backend, one of "
+            f"{', '.join(known)}, received {name!r}."
+        )
+    return known[name]()

@@ -1,0 +1,238 @@
+"""Derivatives of the transport cost from both sides: where they differ, there is no gradient."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import ot
+
+from ..backend import describe, full_precision, no_grad
+from ..optim.newton import eps_scaling
+from ..optim.semi_dual import SemiDual
+from ..problem import (
+    Problem,
+    check_callable,
+    check_count,
+    check_real,
+    flat_rows,
+    spread_of,
+    unit_curvature,
+)
+
+SIGMAS = 3.0
+
+
+@dataclass(frozen=True)
+class OneSidedDerivatives:
+    """What :func:`one_sided_derivatives` found.
+
+    Attributes
+    ----------
+    left, right : float
+        Derivatives along the direction, from either side.
+    left_error, right_error : float
+        Their errors: of the differences, and of the latent points if there are several batches.
+    jump, jump_error : float
+        ``right - left``, and its error; the batches see the same latent points on both sides.
+    step : float
+        Longest step of the differences, in units of the direction.
+    kink : bool
+        Whether the two derivatives differ by more than three errors.
+    """
+
+    left: float
+    right: float
+    left_error: float
+    right_error: float
+    jump: float
+    jump_error: float
+    step: float
+
+    @property
+    def kink(self):
+        """Whether the two derivatives differ by more than three errors."""
+        return abs(self.jump) > SIGMAS * self.jump_error
+
+
+def one_sided_derivatives(
+    generator,
+    theta,
+    direction,
+    z,
+    X_target,
+    a_target=None,
+    metric=None,
+    reg=0.0,
+    *,
+    step=None,
+    n_batches=1,
+):
+    r"""Differentiate the transport cost along a direction, from both sides.
+
+    .. math::
+        W_\lambda'(\theta; \pm v) = \lim_{h \downarrow 0}
+        \frac{W_\lambda(\theta \pm h v) - W_\lambda(\theta)}{\pm h},
+
+    for the empirical law of ``generator(theta, z)``, solved anew at each of the eight steps: by a linear
+    program at ``reg = 0``, by Newton's method otherwise. Formula (G) is not used, so that it can be
+    tested: at a kink the two numbers differ, elsewhere both are ``<gradient, v>``.
+
+    Parameters
+    ----------
+    generator : callable
+        ``generator(theta, z)`` returns n points; any shape whose rows have d entries.
+    theta : array, or list, tuple or dict of arrays
+        Parameters, best in float64.
+    direction : same structure as `theta`
+        Direction :math:`v`.
+    z : array
+        Latent points, handed to `generator` as they are. At ``reg = 0`` the (samples x atoms) matrix
+        of costs must fit in memory.
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_c_transform`.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+    step : float, optional
+        Longest of the steps h, 1, 1/2, 1/4 and 1/8 of it, that Richardson's extrapolation combines. By
+        default the points move by 1% of the spread of the atoms, and by a tenth of the width that
+        `reg` gives to the boundaries if that is less: a kink is what a longer step would not see.
+    n_batches : int, default=1
+        Batches of latent points to tell the statistical error from; with 1 the latent points are
+        taken as the whole law. The cost from few points is biased, the less so the larger a batch.
+
+    Returns
+    -------
+    OneSidedDerivatives
+        Both derivatives in units of the metric per unit of the direction, and their errors.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the counterexample).
+
+    Examples
+    --------
+    Two points that turn about the middle of two atoms: the cost is :math:`(|\theta| - 1)^2 + 1`.
+
+    >>> import numpy as np
+    >>> from pot_semidiscrete import one_sided_derivatives
+    >>> atoms, sign = np.array([[1.0, 0.0], [-1.0, 0.0]]), np.array([1.0, -1.0])
+    >>> turn = lambda theta, z: np.stack([theta * z, z], axis=1)
+    >>> found = one_sided_derivatives(turn, np.zeros(1), np.ones(1), sign, atoms)
+    >>> round(found.left, 6), round(found.right, 6), found.kink
+    (2.0, -2.0, True)
+    >>> one_sided_derivatives(turn, np.zeros(1), np.ones(1), sign, atoms, reg=0.5).kink
+    False
+    """
+    check_callable("generator", generator, "(theta, z) -> points")
+    n_batches = check_count("n_batches", n_batches)
+    problem = Problem.of(X_target, a_target, metric, reg)
+    target, reg = problem.target, problem.reg
+
+    def points(t):
+        with no_grad(target.nx):
+            made = flat_rows(generator(_moved(theta, direction, t), z), target.nx)
+            return target.nx.detach(problem.points("generator(theta, z)", made))
+
+    here = points(0.0)
+    if here.shape[0] < 2 * n_batches and n_batches > 1:
+        raise ValueError(
+            f"n_batches: expected 2 points or more for each, received {n_batches} for {here.shape[0]} "
+            "points; give more latent points."
+        )
+    if step is None:
+        step = _usual_step(target, here, points, reg)
+    step = check_real("step", step, positive=True)
+    value, noise = _values(target, here, reg, n_batches)
+    sides = [_one_side(target, points, reg, n_batches, sign * step, value, noise) for sign in (-1, 1)]
+    (left, left_error), (right, right_error) = sides
+    spread = lambda v: np.std(v[1:], ddof=1) / math.sqrt(n_batches) if n_batches > 1 else 0.0
+    facts = (
+        left[0],
+        right[0],
+        math.hypot(left_error, spread(left)),
+        math.hypot(right_error, spread(right)),
+        right[0] - left[0],
+        math.hypot(left_error + right_error, spread(right - left)),
+        step,
+    )
+    return OneSidedDerivatives(*(float(v) for v in facts))
+
+
+def _one_side(target, points, reg, n_batches, step, value, noise):
+    """Derivative of all points and of the batches, by four steps, and its numerical error."""
+    quotients = []
+    for h in (step, step / 2.0, step / 4.0, step / 8.0):
+        moved, more = _values(target, points(h), reg, n_batches)
+        quotients.append((moved - value) / h)
+        noise = max(noise, more)
+    firsts = [2.0 * fine - coarse for coarse, fine in itertools.pairwise(quotients)]
+    seconds = [(4.0 * fine - coarse) / 3.0 for coarse, fine in itertools.pairwise(firsts)]
+    # points that cross a kink of a generator leave traces in all of them, which may cancel in one
+    found = [v[0] for v in firsts + seconds]
+    # the weights of the values add up to less than 64 / h
+    return seconds[-1], max(found) - min(found) + 64.0 * noise / abs(step)
+
+
+def _usual_step(target, here, points, reg):
+    """Step that moves the points by little against the atoms and the width of the boundaries."""
+    nx, length = target.nx, spread_of(target)
+    probe = target.unit ** (1.0 / 3.0)
+    speed = float(nx.max(nx.abs(points(probe) - here))) / probe
+    if speed == 0:
+        raise ValueError(
+            "direction: expected one along which generator(theta, z) moves, received one along which it "
+            "does not; give another, or step."
+        )
+    length = length if length > 0 else max(float(nx.max(nx.abs(here))), 1e-30)
+    goal = 0.01 * length
+    if reg > 0:
+        goal = min(goal, 0.1 * reg / (unit_curvature(target) * length))
+    return goal / speed
+
+
+def _values(target, x, reg, n_batches):
+    """Transport cost of the points and of each batch of them, and the largest error."""
+    parts = [x] + [x[k::n_batches] for k in range(n_batches) if n_batches > 1]
+    found = [_exact(target, part) if reg == 0 else _maximum(target, part, reg) for part in parts]
+    return np.array([value for value, _ in found]), max(error for _, error in found)
+
+
+def _exact(target, x):
+    """Transport cost at ``reg = 0``, a linear program, and its rounding error."""
+    host = target.nx.to_numpy
+    costs = host(target.cost_matrix(x)).astype(float)
+    weights = host(target.weights).astype(float)
+    mass = np.full(len(costs), 1.0 / len(costs))
+    value = ot.emd2(mass, weights / weights.sum(), costs, numItermax=10_000_000)
+    return float(value), target.unit * float(np.abs(costs).max())
+
+
+def _maximum(target, x, reg):
+    """Transport cost at ``reg > 0``, by Newton's method to rounding, and its error."""
+    with full_precision(target.nx, x), no_grad(target.nx):
+        value = eps_scaling(SemiDual(target), x, reg).measured.value
+    return value, target.unit * (abs(value) + reg)
+
+
+def _moved(theta, direction, t):
+    """``theta + t direction``, part by part."""
+    if isinstance(theta, dict):
+        return {key: _moved(part, direction[key], t) for key, part in theta.items()}
+    if isinstance(theta, (list, tuple)):
+        return type(theta)(_moved(p, v, t) for p, v in zip(theta, direction, strict=True))
+    if getattr(theta, "shape", None) != getattr(direction, "shape", ()):
+        raise ValueError(
+            f"direction: expected the shape of theta ({describe(theta)}), received "
+            f"{describe(direction)}; give one number for each parameter."
+        )
+    return theta + t * direction

@@ -1,0 +1,128 @@
+"""How close source points are to the boundaries of the cells."""
+
+import math
+
+import numpy as np
+
+from ..backend import Array
+from ..kernels import HardBlock, row_blocks
+from ..problem import Target, spread_of, unit_curvature
+from .linkage import linkage
+
+ROUNDING = 8.0  # of the dtype, in a difference of scores
+LEAST_COUNT = 16  # points in a window
+SIGMAS = 3.0
+DOUBT = 1e-3  # probability of a gap, or of an empty cell, by chance
+N_CUTS = 64
+CLEAR = SIGMAS * math.log(N_CUTS / DOUBT)  # points by which mass near a boundary would have been seen
+
+
+class Ties:
+    """The two best atoms of each point, and how close the choice is; on the host.
+
+    Attributes
+    ----------
+    first, second : ndarray of int, shape (n,)
+    margin : ndarray, shape (n,)
+        Difference of their scores, in units of the cost; 0 if that is a rounding error.
+    jump : ndarray, shape (n,)
+        Length of the difference of their gradients.
+    distance : ndarray, shape (n,)
+        ``margin / jump``, the margin no less than its rounding error; infinite without a real jump.
+    tied : ndarray of bool, shape (n,)
+        Whether the margin is a rounding error, and the jump is not.
+    coincidences : float
+        Number of such points that a density would give.
+    hidden : float
+        Share of the points whose margin or jump rounding hides.
+    """
+
+    def __init__(self, target: Target, x: Array, potential: Array, reg: float) -> None:
+        nx, eps = target.nx, target.unit
+        self.n_atoms, dimension = target.atoms.shape
+        self.weights = nx.to_numpy(target.weights)
+        bias = potential - target.target_term + (reg * target.log_weights if reg > 0 else 0.0)
+        size = nx.abs(potential) + nx.abs(target.target_term)
+        blocks = [_best_two(target, rows, bias, size) for (rows,) in row_blocks(target, x)]
+        pieces = [np.concatenate([nx.to_numpy(v) for v in field]) for field in zip(*blocks, strict=True)]
+        self.first, self.second = (index.astype(int) for index in pieces[:2])
+        self.margin, self.jump, size = (values.astype(float) for values in pieces[2:])
+        unit = unit_curvature(target)
+        shift = 0.0 if target.origin is None else np.linalg.norm(nx.to_numpy(target.origin))
+        rounding = eps * (ROUNDING * size + shift * self.jump)  # the points were rounded where they were
+        real = self.jump > math.sqrt(eps) * unit * spread_of(target)
+        self.tied = real & (self.margin <= rounding)
+        self.distance = np.full(len(self.jump), math.inf)
+        self.distance[real] = np.maximum(self.margin, rounding)[real] / self.jump[real]
+        self.margin[self.tied] = 0.0
+        # points of a density in a cell as wide as jump / unit, that are as close by coincidence
+        chance = 2.0 * dimension * unit * rounding[real] / self.jump[real] ** 2
+        self.coincidences = np.minimum(chance, 1.0).sum()
+        lost = (~real).sum() if self.n_atoms > 1 else 0
+        self.hidden = float(self.coincidences + lost) / len(real)
+
+    @property
+    def tied_mass(self) -> float:
+        """Share of points on a boundary; 0 if so many may be there by coincidence."""
+        most = SIGMAS * self.coincidences
+        count = int(self.tied.sum())
+        return count / len(self.tied) if count > most + SIGMAS * math.sqrt(most) else 0.0
+
+    @property
+    def empty_cells(self) -> int:
+        """Number of cells with no point, of those that should have had one."""
+        due = len(self.first) * self.weights > math.log(self.n_atoms / DOUBT)
+        return int((due & (np.bincount(self.first, minlength=self.n_atoms) == 0)).sum())
+
+    @property
+    def n_groups(self) -> int:
+        """Groups of cells that are apart: 1, and one for each cut of a spanning tree with a gap.
+
+        The tree has the smallest gaps (single linkage). Across a cut, the margins of n points with a
+        density there come within about ``mean / n`` of 0.
+        """
+        order, size, gap = linkage(self.first, self.second, self.margin, self.n_atoms)
+        position = np.empty_like(order)
+        position[order] = np.arange(len(order))
+        first, second = position[self.first], position[self.second]
+        inside = np.concatenate([[0], np.cumsum(np.bincount(first, minlength=len(order)))])
+        held = inside[np.arange(len(order)) + size] - inside[:-1]
+        lesser = np.minimum(held, len(first) - held)
+        cuts = np.flatnonzero(lesser >= LEAST_COUNT)
+        cuts = cuts[np.argsort(-gap[cuts])][:N_CUTS]
+        return 1 + sum(bool(self._is_gap(first, second, start, start + size[start])) for start in cuts)
+
+    def _is_gap(self, first: np.ndarray, second: np.ndarray, start: int, end: int) -> bool:
+        """Tell whether no margin is small between the cells at these places and the others."""
+        here, there = (first >= start) & (first < end), (second >= start) & (second < end)
+        sides = [self.margin[here & ~there], self.margin[~here & there]]
+        sides = [side for side in sides if len(side)]
+        if not sides:  # points of each cell, by which one would have been seen
+            size = end - start
+            sides_seen = here.sum() / size, (~here).sum() / max(self.n_atoms - size, 1)
+            return min(sides_seen) > CLEAR
+        return max(len(side) * side.min() / max(side.mean(), 1e-300) for side in sides) > CLEAR
+
+
+def _best_two(target: Target, x: Array, bias: Array, size: Array) -> tuple[Array, ...]:
+    """Best and second atom of a block, margin, jump, and what their scores were computed from."""
+    nx, atoms = target.nx, target.atoms
+    scores = bias + target.cost.bilinear(x, atoms, 1.0, nx)
+    first, best = nx.argmax(scores, axis=1), nx.max(scores, axis=1)
+    hit = HardBlock(first, atoms.shape[0], best, nx).dense() > 0
+    rest = nx.where(hit, nx.full((1, 1), -math.inf, type_as=scores), scores)
+    second = nx.argmax(rest, axis=1)
+    vectors = jumps(target, x, first, second)
+    jump = nx.sqrt(nx.sum(vectors**2, axis=1))
+    return first, second, best - nx.max(rest, axis=1), jump, nx.abs(best) + size[first]
+
+
+def jumps(target: Target, x: Array, first: Array, second: Array) -> Array:
+    """``d_x c(x_i, y_j) - d_x c(x_i, y_k)`` for two atoms of each point."""
+    gradients = [
+        target.cost.vjp(
+            x, target.atoms, HardBlock(index, target.atoms.shape[0], x[:, 0], target.nx), target.nx
+        )
+        for index in (first, second)
+    ]
+    return gradients[0] - gradients[1]

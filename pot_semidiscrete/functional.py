@@ -1,0 +1,351 @@
+"""The semi-dual at a given potential: transform, weights, map, gradient, value."""
+
+from .backend import Array
+from .costs import Metric
+from .differentiable import field, semi_dual
+from .problem import Problem, Target, build_target, scale_of
+
+
+def _arguments(
+    X_target: Array,
+    X_source: Array,
+    semi_dual_potential: Array,
+    a_target: Array | None,
+    metric: Metric,
+    reg: float,
+) -> tuple[Target, Array, Array, float]:
+    """Check the arguments that all functions here share."""
+    problem = Problem.of(X_target, a_target, metric, reg, merge=False)
+    x = problem.points("X_source", X_source)
+    potential = problem.potential("semi_dual_potential", semi_dual_potential)
+    return problem.target, x, potential, problem.reg
+
+
+def semidiscrete_c_transform(
+    X_target: Array,
+    X_source: Array,
+    semi_dual_potential: Array,
+    a_target: Array | None = None,
+    metric: Metric = None,
+    reg: float = 0.0,
+) -> Array:
+    r"""(c, reg)-transform of a semi-dual potential at source points.
+
+    .. math::
+        \psi^{c,\lambda}(x) = -\lambda \log \sum_j b_j
+        \exp\!\big((\psi_j - c(x, y_j)) / \lambda\big), \qquad
+        \psi^{c,0}(x) = \min_{j : b_j > 0} c(x, y_j) - \psi_j .
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    X_source : array, shape (n, d)
+        Source points, of the backend, dtype and device of `X_target`.
+    semi_dual_potential : array, shape (n_atoms,)
+        Potential :math:`\psi`, in units of the metric.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost :math:`c`: a name of :func:`ot.dist`, or ``(x, y) -> matrix``.
+        ``"sqeuclidean"`` by default.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric; taken as 0 below the rounding of
+        the costs.
+
+    Returns
+    -------
+    array, shape (n,)
+        The transform, in units of the metric; differentiable in every array given (in the weights,
+        on their support and with their sum kept).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, "On the Existence of Optimal Transport Gradient for
+    Learning Generative Models", arXiv:2102.05542 (the semi-discrete setting).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import semidiscrete_c_transform
+    >>> atoms = np.array([[0.0], [1.0]])
+    >>> semidiscrete_c_transform(atoms, np.array([[0.25], [2.0]]), np.zeros(2))
+    array([0.0625, 1.    ])
+    """
+    problem = _arguments(X_target, X_source, semi_dual_potential, a_target, metric, reg)
+    return field("c_transform", *problem)
+
+
+def semidiscrete_atom_weights(
+    X_target: Array,
+    X_source: Array,
+    semi_dual_potential: Array,
+    a_target: Array | None = None,
+    metric: Metric = None,
+    reg: float = 0.0,
+) -> Array:
+    r"""Assignment weights of source points to atoms.
+
+    .. math::
+        \chi_j(x) = \frac{b_j \exp((\psi_j - c(x, y_j)) / \lambda)}
+        {\sum_k b_k \exp((\psi_k - c(x, y_k)) / \lambda)},
+
+    the indicator of the Laguerre cell of :math:`y_j` at :math:`\lambda = 0`.
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    X_source : array, shape (n, d)
+        Source points.
+    semi_dual_potential : array, shape (n_atoms,)
+        Potential :math:`\psi`, in units of the metric.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_c_transform`.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+
+    Returns
+    -------
+    array, shape (n, n_atoms)
+        Weights, each row of sum 1; the columns of atoms of weight 0 are 0. The one function whose
+        result grows as (samples x atoms).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the semi-discrete setting).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import semidiscrete_atom_weights
+    >>> atoms = np.array([[0.0], [1.0]])
+    >>> semidiscrete_atom_weights(atoms, np.array([[0.5], [2.0]]), np.zeros(2), reg=1.0).round(3)
+    array([[0.5  , 0.5  ],
+           [0.047, 0.953]])
+    """
+    problem = _arguments(X_target, X_source, semi_dual_potential, a_target, metric, reg)
+    return field("weights", *problem)
+
+
+def semidiscrete_ot_map(
+    X_target: Array,
+    X_source: Array,
+    semi_dual_potential: Array,
+    a_target: Array | None = None,
+    metric: Metric = None,
+    reg: float = 0.0,
+) -> Array:
+    r"""Barycentric projection :math:`T(x) = \sum_j \chi_j(x) y_j` of source points.
+
+    At ``reg = 0``, the optimal transport map: the atom of the Laguerre cell that holds ``x``.
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    X_source : array, shape (n, d)
+        Source points.
+    semi_dual_potential : array, shape (n_atoms,)
+        Potential :math:`\psi`, in units of the metric.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_c_transform`.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+
+    Returns
+    -------
+    array, shape (n, d)
+        Images of the source points, in units of the atoms.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the semi-discrete setting).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import semidiscrete_ot_map
+    >>> atoms = np.array([[0.0], [1.0]])
+    >>> semidiscrete_ot_map(atoms, np.array([[0.25], [2.0]]), np.zeros(2))
+    array([[0.],
+           [1.]])
+    """
+    problem = _arguments(X_target, X_source, semi_dual_potential, a_target, metric, reg)
+    return field("map", *problem)
+
+
+def semidiscrete_gradient(
+    X_target: Array,
+    X_source: Array,
+    semi_dual_potential: Array,
+    a_target: Array | None = None,
+    metric: Metric = None,
+    reg: float = 0.0,
+) -> Array:
+    r"""Gradient of the (c, reg)-transform in the source points.
+
+    .. math::
+        \nabla \psi^{c,\lambda}(x) = \sum_j \chi_j(x)\, \partial_x c(x, y_j),
+
+    which is :math:`2 (x - T(x))` for ``"sqeuclidean"``. At ``reg = 0`` it exists only inside the
+    Laguerre cells; on a boundary, that of one of the cells is returned.
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    X_source : array, shape (n, d)
+        Source points.
+    semi_dual_potential : array, shape (n_atoms,)
+        Potential :math:`\psi`, in units of the metric.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_c_transform`. With NumPy, one of ``"sqeuclidean"``,
+        ``"euclidean"``, ``"minkowski"``, ``"cityblock"``, ``"cosine"``, ``"correlation"``.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+
+    Returns
+    -------
+    array, shape (n, d)
+        Gradients, in units of the metric per unit of the atoms.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range, or the gradient of the metric is
+        not known on that backend.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the semi-discrete setting).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import semidiscrete_gradient
+    >>> atoms = np.array([[0.0], [1.0]])
+    >>> semidiscrete_gradient(atoms, np.array([[0.25], [2.0]]), np.zeros(2))
+    array([[0.5],
+           [2. ]])
+    """
+    problem = _arguments(X_target, X_source, semi_dual_potential, a_target, metric, reg)
+    return field("gradient", *problem)
+
+
+def semidiscrete_loss(
+    X_target: Array,
+    X_source: Array,
+    semi_dual_potential: Array,
+    a_target: Array | None = None,
+    metric: Metric = None,
+    reg: float = 0.0,
+) -> Array:
+    r"""Monte-Carlo semi-dual value, differentiable by the envelope formula.
+
+    .. math::
+        \hat H(\psi) = \frac1n \sum_i \psi^{c,\lambda}(x_i) + \langle b, \psi \rangle .
+
+    Its expectation is at most :math:`\mathrm{OT}_\lambda(\mu, \nu)`, with equality at an optimal
+    potential. The gradient in the source points, :math:`\nabla \psi^{c,\lambda}(x_i) / n`, is the
+    gradient of the transport cost there (formula (G) of the theory page); the gradient in the
+    potential is :math:`b - \frac1n \sum_i \chi(x_i)`. Never more than a block of the cost is held.
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    X_source : array, shape (n, d)
+        Source points :math:`x_i`.
+    semi_dual_potential : array, shape (n_atoms,)
+        Potential :math:`\psi`, in units of the metric.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_gradient`.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+
+    Returns
+    -------
+    scalar of the backend
+        The value, in units of the metric.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the differentiation theorem for
+    the regularised cost).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import semidiscrete_loss
+    >>> atoms = np.array([[0.0], [1.0]])
+    >>> print(semidiscrete_loss(atoms, np.array([[0.25], [2.0]]), np.zeros(2)))
+    0.53125
+    """
+    return semi_dual(*_arguments(X_target, X_source, semi_dual_potential, a_target, metric, reg))
+
+
+def cost_scale(X_target: Array, a_target: Array | None = None, metric: Metric = None) -> float:
+    r"""Mean cost between two atoms drawn independently: the unit in which to choose `reg`.
+
+    .. math:: \sum_{jk} b_j b_k\, c(y_j, y_k)
+
+    For ``"sqeuclidean"`` it is twice the trace of the covariance of the target: unlike the mean of
+    :math:`|y|^2`, it does not depend on where the origin is. A `reg` of 1% of it is a good start.
+
+    Parameters
+    ----------
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_c_transform`. Above 4,096 atoms, costs other than
+        ``"sqeuclidean"`` are averaged over evenly spaced rows.
+
+    Returns
+    -------
+    float
+        The scale, in units of the metric.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import cost_scale
+    >>> cost_scale(np.array([[0.0], [1.0]]))
+    0.5
+    """
+    return scale_of(build_target(X_target, a_target, metric, merge=False).detached)

@@ -1,0 +1,82 @@
+"""The potential as a network of the atoms."""
+
+import torch
+from torch import nn
+
+from ..backend import describe, full_precision
+from ..problem import NotFiniteError
+from .optimizers import load_optimizer, resolve_optimizer
+
+
+class NetworkPotential(nn.Module):
+    """A potential ``psi_j = module(y_j)``, with the optimiser that trains it.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        ``(n, ...) -> (n,)`` or ``(n, 1)``.
+    optimizer : torch.optim.Optimizer, callable of parameters, or None
+    points : tensor, shape (n_support, ...)
+        Atoms as the user gave them.
+    nx : ot.backend.Backend
+    """
+
+    def __init__(self, module, optimizer, points, nx):
+        super().__init__()
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"potential: expected a torch.nn.Module of the atoms, received {describe(module)}; for "
+                "a vector leave it out, and start it with fit(..., init_potential=...)."
+            )
+        self.module, self.points, self.nx = module, points.detach(), nx
+        self.optimizer = resolve_optimizer(
+            "potential_optimizer", optimizer, module, "potential", torch.optim.Adam
+        )
+
+    def forward(self):
+        """Potential of each atom, shape (n_support,)."""
+        with full_precision(self.nx, self.points):
+            psi = self.module(self.points)
+        n = len(self.points)
+        if not isinstance(psi, torch.Tensor) or psi.shape not in ((n,), (n, 1)):
+            raise ValueError(
+                f"potential: expected a module that returns shape ({n},) or ({n}, 1), one number for "
+                f"each atom, received {describe(psi)}."
+            )
+        return psi.reshape(n).to(self.points.dtype)
+
+    def ascend(self, value_at):
+        """One step of the optimiser up the semi-dual.
+
+        Parameters
+        ----------
+        value_at : callable
+            ``psi -> value``, of gradient ``b - m`` in psi.
+        """
+
+        @torch.enable_grad()
+        def closure():
+            self.module.zero_grad()
+            value = value_at(self())
+            if not torch.isfinite(value):
+                raise NotFiniteError(
+                    "potential: expected finite numbers of the module, received NaN or inf."
+                )
+            (-value).backward()
+            return -value
+
+        with full_precision(self.nx, self.points):  # the derivatives too
+            self.optimizer.step(closure)
+        self.module.zero_grad()
+
+    def get_extra_state(self):
+        return self.optimizer.state_dict()
+
+    def set_extra_state(self, state):
+        load_optimizer(self.optimizer, state)
+
+    def _apply(self, fn, recurse=True):
+        self.points = fn(self.points)
+        super()._apply(fn, recurse)
+        load_optimizer(self.optimizer, self.optimizer.state_dict())  # on the device of the parameters
+        return self

@@ -1,0 +1,116 @@
+"""What a step of the generator goes down: the loss at fresh points, or the bounds of a round."""
+
+import torch
+from torch.utils import _pytree
+
+from ..problem import check_count
+from .loss import Majorant
+
+REUSE = 16  # steps of the generator for one reduction of its points
+
+
+def resolve_reuse(reuse, loss):
+    """Steps of the generator in a round: more than one need the squared distance."""
+    if reuse is None:
+        return REUSE if loss.has_majorants and loss.network is None else 1
+    reuse = check_count("reuse", reuse)
+    if reuse > 1 and not loss.has_majorants:
+        raise ValueError(
+            f"reuse: expected 1 with metric {loss.target.cost.name!r}, received {reuse}; the bound that "
+            "several steps descend is known for 'sqeuclidean'."
+        )
+    return reuse
+
+
+class Rounds:
+    """Moves of the potential, and what each step of the generator goes down after them.
+
+    Parameters
+    ----------
+    generator : callable
+    latent : callable
+        ``() -> z``, a fresh batch.
+    loss : SemiDiscreteLoss
+    reuse : int
+        Steps of the generator in a round.
+
+    Attributes
+    ----------
+    latents, bounds : list
+        Batches of the present round, and the :class:`Majorant` of each.
+    mean_before : tensor, shape (d,), or None
+        Of the first batch's points when the round began.
+    moves : int
+        Moves of the potential up to then.
+    position : int
+        Steps taken in it.
+    """
+
+    def __init__(self, generator, latent, loss, reuse):
+        self.generator, self.latent, self.loss, self.reuse = generator, latent, loss, reuse
+        self.latents, self.bounds, self.position = [], [], 0
+        self.mean_before, self.moves = None, 0
+
+    @property
+    def due(self):
+        """Whether the next step begins a round, and so moves the potential."""
+        return self.reuse == 1 or not self.latents or self.position == self.reuse
+
+    @torch.no_grad()
+    def objective(self):
+        """Value of the next step's batch, to be differentiated: a function of nothing.
+
+        Optimisers may call it several times. The potential has moved before, if that was due.
+        """
+        if self.reuse == 1:
+            return self.fresh()
+        if self.due:
+            self.begin()
+        k = self.position % len(self.latents)
+        z, bound = self.latents[k], self.bounds[k]
+        self.position += 1
+        return lambda: bound(self.loss.target.center(self.loss.rows(self.generator(z))))
+
+    def fresh(self):
+        """The loss at points that nothing has seen: formula (G)."""
+        self.loss.follow(torch.cat(self.draw()))
+        self.latents, self.moves = self.latents[:1], self.loss.moves
+        z = self.latent()
+        return lambda: self.loss(self.generator(z))
+
+    def begin(self):
+        """Follow with the potential, by points whose bounds the generator will then go down."""
+        self.bounds, self.position = self.loss.majorants(self.draw(), follow=True), 0
+        self.moves = self.loss.moves
+
+    def draw(self):
+        """Points for the potential, which goes along with those of the last round first."""
+        self.go_along()
+        self.latents = [self.latent() for _ in range(self.loss.dual_steps)]
+        batches = [self.generator(z) for z in self.latents]
+        self.mean_before = self.mean(batches[0]) if self.loss.can_translate else None
+        return batches
+
+    def go_along(self):
+        """Move the potential as the mean of the points moved, if nobody else has moved it since."""
+        if self.mean_before is not None and self.moves == self.loss.moves:
+            self.loss.translate(self.mean(self.generator(self.latents[0])) - self.mean_before)
+
+    def mean(self, points):
+        return self.loss.local(points).mean(dim=0)
+
+    def state_dict(self):
+        return {
+            "latents": self.latents,
+            "bounds": [[bound.goal, bound.constant] for bound in self.bounds],
+            "mean_before": self.mean_before if self.moves == self.loss.moves else None,
+            "position": self.position,
+        }
+
+    def load_state_dict(self, state):
+        device = self.loss.target.atoms.device
+        move = lambda z: z.to(device) if isinstance(z, torch.Tensor) else z
+        self.latents = _pytree.tree_map(move, state["latents"])
+        self.bounds = [Majorant(move(goal), move(constant)) for goal, constant in state["bounds"]]
+        self.mean_before, self.moves = move(state["mean_before"]), self.loss.moves
+        self.position = state["position"]

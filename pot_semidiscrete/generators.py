@@ -1,0 +1,339 @@
+"""The generator gradient, formula (G), and the alternating algorithm on top of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .backend import all_finite, capabilities, describe, no_grad
+from .kernels import reduce
+from .optim import tracking
+from .problem import (
+    Problem,
+    check_callable,
+    check_count,
+    check_points,
+    check_real,
+    flat_rows,
+)
+from .runs import Progress, guarded
+from .samplers.draws import check_batch
+
+
+def generator_gradient(
+    generator,
+    theta,
+    z,
+    X_target,
+    semi_dual_potential,
+    a_target=None,
+    metric=None,
+    reg=0.0,
+    *,
+    vjp=None,
+):
+    r"""Gradient of the transport cost in the parameters of a generator, at a potential.
+
+    .. math::
+        \nabla W_\lambda(\theta) = \mathbb{E}\Big[ \big(\partial_\theta g(\theta, Z)\big)^{\!\top}
+        \nabla \psi^{c,\lambda}\big(g(\theta, Z)\big) \Big],
+
+    estimated on the latent points `z`. It is the gradient of the cost if `semi_dual_potential` is
+    optimal for `theta` and ``reg > 0``. At ``reg = 0`` it need not exist, even where the cost is
+    smooth: it does if no mass of the generator lies on the boundaries of the Laguerre cells.
+
+    Parameters
+    ----------
+    generator : callable
+        ``generator(theta, z)`` returns n points; any shape whose rows have d entries.
+    theta : array, or for torch and jax also a list, tuple or dict of arrays
+        Parameters.
+    z : array
+        Latent points, handed to `generator` as they are.
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    semi_dual_potential : array, shape (n_atoms,)
+        Potential, in units of the metric.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_gradient`.
+    reg : float, default=0.0
+        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+    vjp : callable, optional
+        ``vjp(theta, z, cotangent)`` returns :math:`\sum_i (\partial_\theta g(\theta, z_i))^\top
+        \mathrm{cotangent}_i`, of the shape of `theta`; `cotangent` has the shape of the points.
+        Needed with NumPy; torch and jax differentiate `generator` if it is not given.
+
+    Returns
+    -------
+    value : scalar of the backend
+        Semi-dual value of the points, as :func:`semidiscrete_loss`.
+    gradient : same structure as `theta`
+        In units of the metric per unit of `theta`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the differentiation theorem for
+    the regularised cost).
+
+    Examples
+    --------
+    The translation of a sample; the gradient is :math:`2 (\theta + \bar z - \bar T)`.
+
+    >>> import numpy as np
+    >>> from pot_semidiscrete import generator_gradient
+    >>> atoms, z = np.array([[0.0], [1.0]]), np.array([[-1.0], [1.0]])
+    >>> value, gradient = generator_gradient(
+    ...     lambda theta, z: z + theta, np.array([2.0]), z, atoms, np.zeros(2),
+    ...     vjp=lambda theta, z, cotangent: cotangent.sum(axis=0))
+    >>> gradient
+    array([2.])
+    """
+    check_callable("generator", generator, "(theta, z) -> points")
+    problem = Problem.of(X_target, a_target, metric, reg, merge=False)
+    potential = problem.nx.detach(problem.potential("semi_dual_potential", semi_dual_potential))
+    return gradient_at(generator, theta, z, problem.target.detached, potential, problem.reg, vjp)
+
+
+def gradient_at(generator, theta, z, target, potential, reg, vjp):
+    """:func:`generator_gradient` of a built target."""
+    nx = target.nx
+
+    def cotangent_of(points):
+        x = _rows(points, target)
+        out = reduce(target, target.center(x), potential, reg, ("c_transform", "gradient"))
+        value = target.semi_dual(out.c_transform, potential)
+        return value, nx.reshape(out.gradient / x.shape[0], tuple(points.shape))
+
+    if vjp is not None:
+        check_callable("vjp", vjp, "(theta, z, cotangent) -> gradient")
+        value, cotangent = cotangent_of(generator(theta, z))
+        gradient = vjp(theta, z, cotangent)
+        if getattr(gradient, "shape", None) != getattr(theta, "shape", None):
+            raise ValueError(
+                f"vjp: expected a gradient of the shape of theta ({describe(theta)}), received "
+                f"{describe(gradient)}; sum the cotangents over the points."
+            )
+        return value, gradient
+    return capabilities(nx).pullback(generator, theta, z, cotangent_of)
+
+
+def _rows(points, target):
+    """What a generator returned, checked, one row for each point."""
+    return check_points("generator(theta, z)", flat_rows(points, target.nx), like=target.atoms)[0]
+
+
+@dataclass
+class ParameterResult:
+    """What :func:`train_parameters` reached.
+
+    Attributes
+    ----------
+    theta : array
+        Parameters.
+    potential : array, shape (n_atoms,)
+        Potential, of weighted mean 0.
+    history : dict of ndarray
+        ``loss``: semi-dual value at each step.
+    status : str
+        ``"finished"``, ``"stopped"`` (by the callback), ``"interrupted"`` or ``"failed"``.
+    """
+
+    theta: Any
+    potential: Any
+    history: dict = field(default_factory=dict)
+    status: str = "finished"
+
+
+def train_parameters(
+    generator,
+    theta,
+    latent_sampler,
+    X_target,
+    *,
+    a_target=None,
+    metric=None,
+    vjp=None,
+    reg,
+    n_steps,
+    dual_steps=5,
+    batch_size=200,
+    learning_rate=1e-2,
+    init_potential=None,
+    verbose=False,
+    callback=None,
+):
+    r"""Fit the parameters of a generator to atoms: the alternating algorithm, without torch.
+
+    Each step takes a round of averaged stochastic ascent on the potential, with fresh points, then one
+    step of Adam along :func:`generator_gradient`. Neural networks are better served by
+    :func:`pot_semidiscrete.generative.train_generator`.
+
+    Parameters
+    ----------
+    generator : callable
+        ``generator(theta, z)`` returns points, shape (n, d).
+    theta : array
+        Parameters to start from; not changed.
+    latent_sampler : callable
+        ``n -> z``, n latent points.
+    X_target : array, shape (n_atoms, d)
+        Atoms :math:`y_j`.
+    a_target : array, shape (n_atoms,), optional
+        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
+    metric : str or callable, optional
+        Ground cost, as in :func:`semidiscrete_gradient`.
+    vjp : callable, optional
+        As in :func:`generator_gradient`; needed with NumPy.
+    reg : float
+        Regularisation :math:`\lambda \ge 0`, in units of the metric: see :func:`cost_scale`.
+    n_steps : int
+        Number of steps on `theta`.
+    dual_steps : int, default=5
+        Batches for the potential for each step on `theta`.
+    batch_size : int, default=200
+        Points in a batch, for both.
+    learning_rate : float, default=1e-2
+        Step of Adam, in units of `theta`.
+    init_potential : array, shape (n_atoms,), optional
+        Potential to start from.
+    verbose : bool, default=False
+        Show a progress bar.
+    callback : callable, optional
+        Called as ``callback(step, theta, loss)`` after each step; stops the run by returning True.
+
+    Returns
+    -------
+    ParameterResult
+        Parameters, potential, history, and why the run ended.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range. An exception of a callable passes
+        through with what was reached as its attribute ``partial_result``.
+
+    References
+    ----------
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the alternating algorithm);
+    Kingma, Ba, "Adam", ICLR 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import train_parameters
+    >>> rng = np.random.default_rng(0)
+    >>> atoms = rng.normal(size=(50, 2)) + 3.0
+    >>> result = train_parameters(
+    ...     lambda theta, z: z + theta, np.zeros(2), lambda n: rng.normal(size=(n, 2)), atoms,
+    ...     vjp=lambda theta, z, cotangent: cotangent.sum(axis=0),
+    ...     reg=0.1, n_steps=300, learning_rate=0.1)
+    >>> bool(np.abs(result.theta - atoms.mean(axis=0)).max() < 0.3)
+    True
+    """
+    learning_rate = check_real("learning_rate", learning_rate, positive=True)
+    n_steps, dual_steps = check_count("n_steps", n_steps), check_count("dual_steps", dual_steps)
+    batch_size = check_count("batch_size", batch_size)
+    check_callable("generator", generator, "(theta, z) -> points")
+    check_callable("latent_sampler", latent_sampler, "n -> latent points")
+    if callback is not None:
+        check_callable("callback", callback, "(step, theta, loss)")
+    problem = Problem.of(X_target, a_target, metric, reg)
+    target, reg = problem.target, problem.reg
+    init_potential = problem.init_potential(init_potential)
+    adam = Adam(theta, learning_rate, target.nx)
+    run = ParameterRun(generator, adam, latent_sampler, target, vjp, reg, dual_steps, batch_size)
+    bar = Progress(verbose, n_steps, "train_parameters")
+    with guarded(run, bar):
+        run.start(init_potential)
+        for step in range(n_steps):
+            run.step()
+            bar.update(run.progress)
+            if callback is not None and callback(step, adam.theta, float(run.losses[-1])):
+                run.status = "stopped"
+                break
+    return run.result()
+
+
+class ParameterRun:
+    """One run of :func:`train_parameters`: parameters, potential, history."""
+
+    def __init__(self, generator, adam, latent_sampler, target, vjp, reg, dual_steps, batch_size):
+        self.generator, self.adam, self.latent_sampler = generator, adam, latent_sampler
+        self.target, self.vjp, self.reg = target, vjp, reg
+        self.dual_steps, self.batch_size = dual_steps, batch_size
+        self.level = tracking.tracking_reg(target, reg)
+        self.heat = tracking.round_heat(target, self.level)
+        self.potential = target.nx.zeros((target.atoms.shape[0],), type_as=target.atoms)
+        self.losses, self.status, self.rounds = [], "finished", 0
+
+    def points(self):
+        """A fresh batch of points, for the potential."""
+        with no_grad(self.target.nx):
+            n = self.batch_size
+            x = _rows(self.generator(self.adam.theta, self.latent_sampler(n)), self.target)
+            return self.target.center(check_batch("generator(theta, z)", x, n, self.target))
+
+    def start(self, potential):
+        """Start from a potential, or from a short annealing."""
+        if potential is None:
+            self.potential, self.rounds = tracking.warm_up(self.target, self.points, self.level), 1
+        else:
+            self.potential, self.rounds = potential, tracking.MEMORY
+
+    def step(self):
+        """Follow with the potential, then move the parameters."""
+        x = self.target.nx.concatenate([self.points() for _ in range(self.dual_steps)], axis=0)
+        self.potential = tracking.follow(
+            self.potential, self.rounds, self.target, x, self.level, self.heat
+        )
+        self.rounds += 1
+        z, theta = self.latent_sampler(self.batch_size), self.adam.theta
+        loss, gradient = gradient_at(
+            self.generator, theta, z, self.target, self.potential, self.reg, self.vjp
+        )
+        if not all_finite(gradient, self.target.nx):
+            raise ValueError(
+                "generator: expected a finite gradient, received NaN or inf at step "
+                f"{len(self.losses)}; lower learning_rate, or check vjp."
+            )
+        self.adam.step(gradient)
+        self.losses.append(loss)
+
+    def progress(self):
+        return {"loss": float(self.losses[-1])} if self.losses else {}
+
+    def result(self):
+        """What was reached."""
+        target = self.target
+        history = {"loss": np.array([float(loss) for loss in self.losses])}
+        potential = target.scatter(target.zero_mean(self.potential))
+        return ParameterResult(self.adam.theta, potential, history, self.status)
+
+
+class Adam:
+    """Adam (Kingma, Ba 2015), for one array of any backend."""
+
+    def __init__(self, theta, learning_rate, nx):
+        if not isinstance(theta, nx.__type__):
+            raise TypeError(
+                f"theta: expected a {capabilities(nx).name} array, as X_target is, received "
+                f"{describe(theta)}; put the parameters into one array."
+            )
+        self.theta, self.learning_rate, self.nx = nx.copy(nx.detach(theta)), learning_rate, nx
+        self.mean = self.square = 0.0 * self.theta
+        self.count = 0
+
+    def step(self, gradient):
+        self.count += 1
+        self.mean = 0.9 * self.mean + 0.1 * gradient
+        self.square = 0.999 * self.square + 0.001 * gradient**2
+        mean = self.mean / (1.0 - 0.9**self.count)
+        square = self.square / (1.0 - 0.999**self.count)
+        self.theta = self.theta - self.learning_rate * mean / (self.nx.sqrt(square) + 1e-8)

@@ -1,0 +1,134 @@
+"""The contract of a kernel, and the registry of those of a backend.
+
+A kernel turns a block of source points into a block of assignment weights and their c-transform.
+"""
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from ..backend import Array, Backend
+from ..costs import Cost
+from .blocks import HardBlock, SoftBlock
+
+CACHE = 2**20  # bytes that a core has to itself
+Block: TypeAlias = SoftBlock | HardBlock
+
+
+class Atoms(Protocol):
+    """What reductions ask of a target; see :class:`pot_semidiscrete.problem.Target`."""
+
+    nx: Backend
+    cost: Cost
+
+    @property
+    def atoms(self) -> Array: ...
+    @property
+    def weights(self) -> Array: ...
+    @property
+    def log_weights(self) -> Array: ...
+    @property
+    def target_term(self) -> Array: ...
+    @property
+    def landmark_stride(self) -> int: ...
+    @property
+    def landmark_radius(self) -> float: ...
+    @property
+    def kernel(self) -> "type[Kernel]": ...
+    @property
+    def detached(self) -> "Atoms": ...
+
+
+class Kernel(ABC):
+    """Assignment weights and c-transform of a block of source points.
+
+    With ``s_ij = (psi_j - c(x_i, y_j)) / reg + log b_j`` up to a term of the row, the weights are
+    the softmax of ``s`` and the c-transform is ``source_term - reg logsumexp(s)``; at ``reg = 0``,
+    the argmax and ``source_term - max(s)`` with ``s = psi - c``. To write one, give it :meth:`soft`
+    and :meth:`hard`. It may hold ``s`` in units of ``log 2``, where powers of 2 are the faster ones.
+
+    Parameters
+    ----------
+    target : Target
+    potential : array, shape (n_support,)
+    reg : float
+    """
+
+    unit = 1.0  # of the scores at reg > 0
+
+    def __init__(self, target: Atoms, potential: Array, reg: float) -> None:
+        self.target, self.nx, self.reg = target, target.nx, reg
+        self.scale = 1.0 / (reg * self.unit) if reg > 0 else 1.0
+        self.bias = self.scale * (potential - target.target_term)
+        if reg > 0:
+            self.bias = self.bias + target.log_weights / self.unit
+
+    @abstractmethod
+    def soft(self, scores: Array, source_term: Array) -> SoftBlock:
+        """Block of the scores less :attr:`bias`, ``(n, n_support)``, which may be overwritten."""
+
+    @abstractmethod
+    def hard(self, scores: Array, source_term: Array) -> HardBlock:
+        """The same at ``reg = 0``."""
+
+    def prepare(self, x: Array, rows: int) -> Array | None:
+        """What can be made of all points at once, before they are taken in blocks of so many rows."""
+        return None
+
+    def guessed(self, prepared: Array) -> Block | None:
+        """Block of points made of that, or None."""
+        return None
+
+    def __call__(self, x: Array, bilinear: Array | None = None, prepared: Array | None = None) -> Block:
+        """Block for the source points `x`, shape (n, d).
+
+        If known, the bilinear part of their costs is given, or what :meth:`prepare` returned for them.
+        """
+        block = None if prepared is None else self.guessed(prepared)
+        if block is not None:
+            return block
+        target, nx = self.target, self.nx
+        if bilinear is None:
+            scores = target.cost.bilinear(x, target.atoms, self.scale, nx, self.matmul)
+        else:
+            scores = self.scaled(bilinear)
+        term = target.cost.source_term(x, nx)
+        return self.soft(scores, term) if self.reg > 0 else self.hard(scores, term)
+
+    @staticmethod
+    def cache() -> int:
+        """Bytes that stay in the cache from one pass over them to the next."""
+        return 2 * CACHE  # cores, how many is not known, share a pass
+
+    def matmul(self, u: Array, v: Array) -> Array:
+        """``u v^T``."""
+        return self.nx.dot(u, v.T)
+
+    def scaled(self, bilinear: Array) -> Array:
+        """``scale * bilinear``, in memory of its own."""
+        return self.scale * bilinear
+
+
+_LOADERS: dict[str, Callable[[], type[Kernel]]] = {}
+
+
+def register_kernel(backend: str, load: Callable[[], type[Kernel]]) -> None:
+    """Say which kernel arrays of a backend, by POT's name, go to; `load` imports it when needed."""
+    _LOADERS[backend] = load
+    _load.cache_clear()
+
+
+def registered_kernels() -> dict[str, Callable[[], type[Kernel]]]:
+    """Loaders of the kernels of backends; ``""`` is that of all others."""
+    return dict(_LOADERS)
+
+
+@functools.cache
+def _load(backend: str) -> type[Kernel]:
+    return _LOADERS.get(backend, _LOADERS[""])()
+
+
+def kernel_for(nx: Backend) -> type[Kernel]:
+    """The fastest kernel for a backend."""
+    return _load(nx.__name__)

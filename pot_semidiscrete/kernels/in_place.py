@@ -1,0 +1,153 @@
+"""The kernel where arrays can be changed: a block in one buffer, passed over in place."""
+
+import math
+from abc import abstractmethod
+
+from ..backend import Array, equal_rows, joined
+from .base import Kernel
+from .blocks import SoftBlock
+
+# Exponents are cut off here, by bytes of the dtype: far below one rounding of the sum, and above
+# the denormal numbers, on which a processor is some twenty times slower.
+EXP_FLOOR = {4: -70.0, 8: -600.0}
+MOST_COORDINATES = 3  # up to which maxima of rows are guessed ...
+LEAST_ROWS, LEAST_COLUMNS = 128, 4096  # ... for so many points and atoms
+HEADROOM = 28.0  # logarithm of the largest sum of a row of which the guess is good enough
+LIKELY = 0.75  # of that, in units of reg, may be the cost from an atom to the landmarks
+MOST_LOW = 0.25  # of the rows of a block may have too low a guess: with more, no more is guessed
+# Exponents less guesses are cut off here, as at EXP_FLOOR: no power times the inverse of the sum of its
+# row, exp(-HEADROOM) at least, must be denormal, below exp(-87) in float32.
+GUESSED_FLOOR = {4: -58.0, 8: -600.0}
+
+
+class InPlaceKernel(Kernel):
+    """A kernel by passes over a buffer; a library's kernel adds its names for the passes.
+
+    Powers and logarithms are those of the unit of the scores.
+
+    After the product, passes over the block add the bias, find the maximum of each row, subtract it, cut
+    off what is far below, take exponentials and sum them up. In low dimension the product does the work
+    of the first three: bias and maximum are two more coordinates, the maximum guessed by a few of the
+    atoms, the landmarks:
+
+    ``scores = [u, 1, row_max] @ [v^T; bias; -1]``.
+
+    Rows for which it was too low are done again.
+    """
+
+    buffer: Array | None = None
+    right: Array | None = None  # factor of that product, while maxima are guessed
+
+    @abstractmethod
+    def memory(self, rows: Array, n_columns: int) -> Array:
+        """Uninitialised array of so many columns, with the rows, dtype and device of `rows`."""
+
+    @abstractmethod
+    def product(self, u: Array, v: Array, out: Array | None = None) -> Array:
+        """``u v``, in the memory `out` if there is any."""
+
+    @abstractmethod
+    def row_max(self, part: Array) -> Array:
+        """Maximum of each row."""
+
+    @abstractmethod
+    def row_sum(self, part: Array) -> Array:
+        """Sum of each row."""
+
+    @abstractmethod
+    def power(self, part: Array, floor: float) -> Array:
+        """Powers of the unit of the entries, which may be overwritten; those below `floor` as at it."""
+
+    @abstractmethod
+    def log(self, total: Array) -> Array:
+        """Logarithms, in the unit."""
+
+    @abstractmethod
+    def inverse(self, total: Array) -> Array:
+        """Inverses of the entries, which may be overwritten."""
+
+    def room(self, rows: Array) -> Array:
+        """Where the scores of these rows go."""
+        n = rows.shape[0]
+        if self.buffer is None or self.buffer.shape[0] < n:
+            self.buffer = self.memory(rows, self.bias.shape[0])
+        return self.buffer[:n]
+
+    def pieces(self, scores: Array) -> list[Array]:
+        """Parts of the rows of a block on the host, each to be passed over while it is in the cache."""
+        n_rows, n_columns = scores.shape
+        rows = equal_rows(n_rows, self.cache() // (n_columns * scores.itemsize))
+        return [scores[start : start + rows] for start in range(0, n_rows, rows)]
+
+    def matmul(self, u: Array, v: Array) -> Array:
+        return self.product(u, v.T, self.room(u))
+
+    def prepare(self, x: Array, rows: int) -> Array | None:
+        """Rows ``[u, 1, row_max, source_term]``, and the right factor.
+
+        None where guesses do not pay, or do not go well as a rule.
+        """
+        target, nx, (n_rows, d) = self.target, self.nx, x.shape
+        enough = n_rows >= LEAST_ROWS and self.bias.shape[0] >= LEAST_COLUMNS
+        if self.reg == 0 or d > MOST_COORDINATES or not enough:
+            return None
+        factors = target.cost.factors(x, target.atoms, self.scale, nx)
+        if factors is None or not target.landmark_radius <= LIKELY * HEADROOM * self.reg:
+            return None
+        (u, v), every = factors, target.landmark_stride
+        of = lambda value, like: nx.full(like.shape, value, type_as=like)
+        term, bias = target.cost.source_term(x, nx)[:, None], self.bias[None, :]
+        self.right = nx.concatenate([v.T, bias, of(-1.0, bias)], axis=0)
+        left, landmarks = nx.concatenate([u, of(1.0, term)], axis=1), nx.copy(self.right[:-1, ::every])
+        maxima, many = [], every * rows  # as many scores with the landmarks as a block has
+        for start in range(0, n_rows, many):
+            part = left[start : start + many]
+            room = self.memory(part, landmarks.shape[1])
+            maxima.append(self.row_max(self.product(part, landmarks, room)))
+        return nx.concatenate([left, joined(maxima, nx)[:, None], term], axis=1)
+
+    def guessed(self, left: Array) -> SoftBlock | None:
+        """Block of points whose rows :meth:`prepare` returned; None once many guesses were too low."""
+        if self.right is None:
+            return None
+        left, maxima, term = left[:, :-1], left[:, -2], left[:, -1]
+        scores = self.product(left, self.right, self.room(left))
+        total = self.exponentiate(scores, GUESSED_FLOOR)
+        most = math.exp(HEADROOM)
+        if not (float(total.max()) <= most and float(total.min()) >= 0.5):
+            low = self.nx.where(~((total <= most) & (total >= 0.5)))[0]
+            if low.shape[0] > MOST_LOW * left.shape[0]:
+                self.right = None
+                return None
+            again = self.product(left[low], self.right)
+            more, total[low] = self.normalize(again)
+            scores[low] = again
+            maxima[low] += more
+        return self.block(scores, term, maxima, total)
+
+    def soft(self, scores: Array, source_term: Array) -> SoftBlock:
+        maxima, totals = [], []
+        for part in self.pieces(scores):
+            part += self.bias
+            row_max, total = self.normalize(part)
+            maxima.append(row_max)
+            totals.append(total)
+        return self.block(scores, source_term, joined(maxima, self.nx), joined(totals, self.nx))
+
+    def normalize(self, part: Array) -> tuple[Array, Array]:
+        """Maxima and totals of the rows of scores, which become powers of at most 1."""
+        row_max = self.row_max(part)
+        part -= row_max[:, None]
+        return row_max, self.exponentiate(part, EXP_FLOOR)
+
+    def exponentiate(self, part: Array, floors: dict[int, float]) -> Array:
+        """Totals of the rows of scores, which become powers, wherever :meth:`power` left these."""
+        powers = self.power(part, floors[part.itemsize] / self.unit)
+        if powers is not part:
+            part[...] = powers
+        return self.row_sum(part)
+
+    def block(self, powers: Array, source_term: Array, row_max: Array, total: Array) -> SoftBlock:
+        """The block of powers of which these are the maxima and the totals."""
+        transform = source_term - (self.reg * self.unit) * (row_max + self.log(total))
+        return SoftBlock(powers, self.inverse(total), transform, self.nx)

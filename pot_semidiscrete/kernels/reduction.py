@@ -1,0 +1,213 @@
+"""One reduction over (samples x atoms), in blocks: all that the package ever does with data.
+
+The loop is here; a kernel turns a block of points into a block of weights.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..backend import Array, capabilities, equal_rows, full_precision, joined, no_grad, on_host
+from .base import Atoms, Block, Kernel
+from .generic import GenericKernel
+
+MEMORY = 2**27  # bytes of a block on the host, at most
+SHARING = 256  # rows that make the reading of the atoms cheap
+DEVICE_ENTRIES = 2**26  # of a block elsewhere
+LARGEST_BILINEAR = 2**26  # entries of a matrix kept for several reductions of the same points ...
+DEVICE_BILINEAR = 2**28  # ... elsewhere: 1 GiB in float32
+
+
+@dataclass
+class Reduction:
+    """What a reduction was asked for; the rest is None.
+
+    Attributes
+    ----------
+    c_transform : array, shape (n,)
+        ``psi^{c,reg}(x_i)``.
+    colsum : array, shape (n_support,)
+        ``sum_i chi_ij``.
+    colsquare : array, shape (n_support,)
+        ``sum_i chi_ij^2``.
+    gradient : array, shape (n, d)
+        ``sum_j chi_ij d_x c(x_i, y_j)``.
+    map : array, shape (n, d)
+        ``sum_j chi_ij y_j``, in the coordinates of the target's atoms.
+    average : array, shape (n,)
+        ``sum_j chi_ij values_j``.
+    linear : array, shape (n,)
+        ``sum_j chi_ij c(x_i, y_j)``.
+    weights : array, shape (n, n_support)
+        ``chi_ij``: the one thing whose size is (samples x atoms).
+    """
+
+    c_transform: Array = None
+    colsum: Array = None
+    colsquare: Array = None
+    gradient: Array = None
+    map: Array = None
+    average: Array = None
+    linear: Array = None
+    weights: Array = None
+
+
+def _linear(target: Atoms, x: Array, block: Block, *_: Any) -> Array:
+    """``sum_j chi_ij c(x_i, y_j)``: the cost once more, for it is seldom wanted."""
+    nx, cost = target.nx, target.cost
+    separable = cost.source_term(x, nx) + block.average(target.target_term[:, None])[:, 0]
+    return separable - cost.weighted_mean(x, target.atoms, block, nx)
+
+
+_OUTPUTS: dict[str, Callable] = {
+    "c_transform": lambda target, x, block, *_: block.c_transform,
+    "colsum": lambda target, x, block, *_: block.colsum(),
+    "gradient": lambda target, x, block, *_: target.cost.vjp(x, target.atoms, block, target.nx),
+    "map": lambda target, x, block, *_: block.average(target.atoms),
+    "average": lambda target, x, block, values: block.average(values[:, None])[:, 0],
+    "linear": _linear,
+    "weights": lambda target, x, block, *_: block.dense(),
+    "colsquare": lambda target, x, block, *_: block.colsquare(),  # the last: it spends the block
+}
+_ORDER = list(_OUTPUTS)
+_SUMS = ("colsum", "colsquare")
+
+
+def reduce(
+    target: Atoms,
+    x: Array,
+    potential: Array,
+    reg: float,
+    outputs: Sequence[str] = ("c_transform",),
+    *,
+    values: Array | None = None,
+    bilinear: Array | None = None,
+    differentiable: bool = False,
+) -> Reduction:
+    """Reduce the assignment weights of `x` over blocks of rows.
+
+    Parameters
+    ----------
+    target : Target
+    x : array, shape (n, d)
+        Source points in the target's coordinates (``target.center``).
+    potential : array, shape (n_support,)
+    reg : float
+    outputs : sequence of str
+        Names of the fields of :class:`Reduction` to fill, in any order.
+    values : array, shape (n_support,), optional
+        What ``"average"`` is the average of.
+    bilinear : array, shape (n, n_support), optional
+        What :func:`known_bilinear` returned for `x`.
+    differentiable : bool
+        Keep the autograd graph, recomputing each block when it is differentiated, so that memory
+        stays that of a block. Otherwise everything is detached and computed in place.
+
+    Returns
+    -------
+    Reduction
+    """
+    nx = target.nx
+    if differentiable:
+        with full_precision(nx, x):
+            kernel = GenericKernel(target, potential, reg)
+            return _reduce(kernel, x, outputs, values, bilinear, capabilities(nx).checkpoint)
+    with full_precision(nx, x), no_grad(nx):
+        kernel = detached_kernel(target, potential, reg)
+        return _reduce(kernel, nx.detach(x), outputs, values, bilinear)
+
+
+def _reduce(
+    kernel: Kernel,
+    x: Array,
+    outputs: Sequence[str],
+    values: Array | None,
+    bilinear: Array | None,
+    guard: Callable = lambda function: function,
+) -> Reduction:
+    target, nx = kernel.target, kernel.nx
+    outputs = sorted(set(outputs), key=_ORDER.index)
+
+    @guard
+    def block_outputs(rows: Array, bilinear: Array, prepared: Array) -> tuple:
+        block = kernel(rows, bilinear, prepared)
+        return tuple(_OUTPUTS[name](target, rows, block, values) for name in outputs)
+
+    prepared = kernel.prepare(x, block_rows(target, x)) if bilinear is None else None
+    parts = [block_outputs(*rows) for rows in row_blocks(target, x, bilinear, prepared)]
+    found = {}
+    for name, pieces in zip(outputs, zip(*parts, strict=True), strict=True):
+        found[name] = sum(pieces[1:], pieces[0]) if name in _SUMS else joined(pieces, nx)
+    return Reduction(**found)
+
+
+def known_bilinear(target: Atoms, x: Array) -> Array | None:
+    """The part of the costs that a reduction computes first, to keep for several of the points `x`.
+
+    None, and to be computed each time, where it would have more than `LARGEST_BILINEAR` entries, or
+    `DEVICE_BILINEAR` in the memory of a device.
+    """
+    nx, atoms = target.nx, target.atoms
+    if x.shape[0] * atoms.shape[0] > (LARGEST_BILINEAR if on_host(x) else DEVICE_BILINEAR):
+        return None
+    with full_precision(nx, x), no_grad(nx):
+        return target.cost.bilinear(x, atoms, 1.0, nx)
+
+
+def weight_blocks(
+    target: Atoms, x: Array, potential: Array, reg: float
+) -> Iterator[tuple[Array, Array]]:
+    """Blocks of points, ``(k, d)``, and their assignment weights, ``(k, n_support)``, one by one."""
+    for (rows,) in row_blocks(target, x):
+        yield rows, reduce(target, rows, potential, reg, ("weights",)).weights
+
+
+def mean_cost(target: Atoms, x: Array, share: Array | None = None) -> Array:
+    """Mean cost from the points `x`, of weights `share`, to each atom, ``(n_support,)``, in blocks.
+
+    It is the optimal potential of an infinite `reg`, up to a constant.
+    """
+    nx, cost, total = target.nx, target.cost, 0.0
+    if share is None:
+        share = nx.full((x.shape[0],), 1.0 / x.shape[0], type_as=x)
+    with full_precision(nx, x), no_grad(nx):
+        for rows, part in row_blocks(target, x, share):
+            terms = nx.sum(part * cost.source_term(rows, nx)) + nx.sum(part) * target.target_term
+            total = total + terms - cost.source_mean(rows, target.atoms, part, nx)
+    return total
+
+
+def expected_cost(target: Atoms, x: Array, law: Array) -> Array:
+    """Mean cost from each of the points `x` to the atoms, of weights `law`, ``(n,)``, in blocks."""
+    nx, cost, means = target.nx, target.cost, []
+    with full_precision(nx, x), no_grad(nx):
+        for (rows,) in row_blocks(target, x):
+            terms = nx.sum(law) * cost.source_term(rows, nx) + nx.sum(law * target.target_term)
+            means.append(terms - cost.target_mean(rows, target.atoms, law, nx))
+    return nx.concatenate(means, axis=0)
+
+
+def detached_kernel(target: Atoms, potential: Array, reg: float) -> Kernel:
+    """The kernel of a potential, cut from any graph."""
+    return target.kernel(target.detached, target.nx.detach(potential), reg)
+
+
+def row_blocks(target: Atoms, *arrays: Array | None) -> Iterator[tuple]:
+    """The rows of arrays of as many, source points first, a block at a time; None stays None."""
+    step = block_rows(target, arrays[0])
+    for start in range(0, arrays[0].shape[0], step):
+        yield tuple(None if array is None else array[start : start + step] for array in arrays)
+
+
+def block_rows(target: Atoms, x: Array) -> int:
+    """Rows of a block: few enough for the cache, enough for the product to be worth its while.
+
+    Each product reads and packs all the atoms: the higher the dimension, the more rows share that.
+    """
+    n_rows, (n_atoms, d) = x.shape[0], target.atoms.shape
+    if on_host(x):
+        row = n_atoms * target.nx.bitsize(target.atoms) // 8
+        rows = min(max(target.kernel.cache() // row, min(2 * d, SHARING)), MEMORY // row)
+    else:
+        rows = DEVICE_ENTRIES // n_atoms
+    return equal_rows(n_rows, rows)

@@ -1,0 +1,23 @@
+"""Measures of how close generated points are to data."""
+
+from .classifier import Classifier, class_shares, entropy
+from .judge import Judge
+from .transport import (
+    covariance_ratio,
+    frechet_distance,
+    nearest_cost,
+    semi_dual_value,
+    transport_cost,
+)
+
+__all__ = [
+    "Classifier",
+    "Judge",
+    "class_shares",
+    "covariance_ratio",
+    "entropy",
+    "frechet_distance",
+    "nearest_cost",
+    "semi_dual_value",
+    "transport_cost",
+]

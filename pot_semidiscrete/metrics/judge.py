@@ -1,0 +1,84 @@
+"""All measures of generated images at once."""
+
+import numpy as np
+
+from .classifier import Classifier, class_shares, entropy
+from .transport import covariance_ratio, flat, frechet_distance, nearest_cost, transport_cost
+
+
+class Judge:
+    """All measures of generated images, beside those that training images would get.
+
+    ``judge(images)`` returns a dictionary; ``judge.floor`` is that of training images.
+
+    ===================  =======================================================================
+    ``cost``             exact transport cost to the held-out images, over the mean squared norm
+    ``covariance``       ratio of covariance traces, over the held-out images
+    ``nearest``          cost to the nearest training image, in the same unit: near 0 for copies
+    ``frechet``          Frechet distance to the held-out images in a classifier's features
+    ``entropy``          entropy of the classes that it finds
+    ``rarest``           share of the rarest class
+    ===================  =======================================================================
+
+    The cost alone is gamed by averages of the data, the distance in features by copies of them.
+
+    Parameters
+    ----------
+    images : ndarray, shape (n, height, width)
+        Training images: the atoms.
+    held_out : ndarray, shape (m, height, width)
+        Images that the generator has not seen; 2,000 take seconds, the time grows as the square.
+    classifier : Classifier
+        Trained on them, or on more of the kind.
+    random_state : int
+
+    Attributes
+    ----------
+    floor : dict of float
+        Measures of as many training images as there are held-out ones (at most half of all, and
+        ``nearest`` is to the others).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> digits = load_digits()
+    >>> images, classes = digits.images / 16.0, digits.target
+    >>> classifier = Classifier(images[:1400], classes[:1400], n_steps=100)
+    >>> judge = Judge(images[:1400], images[1400:], classifier)
+    >>> blank = judge(0.0 * images[:300])
+    >>> blank["covariance"], blank["entropy"]
+    (0.0, 0.0)
+    >>> blank["frechet"] > 10 * judge.floor["frechet"]
+    True
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        held_out: np.ndarray,
+        classifier: Classifier,
+        *,
+        random_state: int = 0,
+    ) -> None:
+        self.train, self.held_out = images, held_out
+        self.unit = float((flat(images).astype(float) ** 2).sum(axis=1).mean())
+        self.classifier = classifier
+        self._features = classifier.features(held_out)
+        order = np.random.default_rng(random_state).permutation(len(images))
+        some, rest = np.split(order, [min(len(held_out), len(images) // 2)])
+        self.floor = self._measure(images[some], self.train[rest])
+
+    def __call__(self, images: np.ndarray) -> dict[str, float]:
+        """Measures of generated images, ndarray of shape (k, height, width): a dict of float."""
+        return self._measure(images, self.train)
+
+    def _measure(self, images: np.ndarray, train: np.ndarray) -> dict[str, float]:
+        shares = class_shares(self.classifier.labels(images), self.classifier.n_classes)
+        return {
+            "cost": transport_cost(images, self.held_out, self.unit),
+            "covariance": covariance_ratio(images, self.held_out),
+            "nearest": nearest_cost(images, train, self.unit),
+            "frechet": frechet_distance(self.classifier.features(images), self._features),
+            "entropy": entropy(shares),
+            "rarest": float(shares.min()),
+        }

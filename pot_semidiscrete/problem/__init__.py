@@ -1,0 +1,40 @@
+"""The problem: a target, its units, and the checks at the door."""
+
+from .fingerprints import fingerprint, same_fingerprint
+from .problem import Problem, build_target, check_reg
+from .target import Target
+from .units import scale_of, spread_of, unit_curvature
+from .validation import (
+    NotFiniteError,
+    check_callable,
+    check_count,
+    check_lengths,
+    check_points,
+    check_real,
+    check_same_kind,
+    check_vector,
+    check_weights,
+    flat_rows,
+)
+
+__all__ = [
+    "NotFiniteError",
+    "Problem",
+    "Target",
+    "build_target",
+    "check_callable",
+    "check_count",
+    "check_lengths",
+    "check_points",
+    "check_real",
+    "check_reg",
+    "check_same_kind",
+    "check_vector",
+    "check_weights",
+    "fingerprint",
+    "flat_rows",
+    "same_fingerprint",
+    "scale_of",
+    "spread_of",
+    "unit_curvature",
+]

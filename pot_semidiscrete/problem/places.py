@@ -1,0 +1,82 @@
+"""Atoms at one place: found, and told apart again."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+HASHED = 1024  # points at once, so that their hashes are made in the cache
+
+
+def places(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index of the first of the points at each place, and the place of each point."""
+    points = np.ascontiguousarray(points + 0.0)  # -0 becomes 0
+    words = points.view(np.uint16)
+    key = 2 * np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64) + 1
+    starts = range(0, len(points), HASHED)
+    hashes = np.concatenate([words[k : k + HASHED].astype(np.uint64) @ key for k in starts])
+    _, first, place = np.unique(hashes, return_index=True, return_inverse=True)
+    if (points[first[place]] != points).any():  # numbers are sorted ten times as fast as points
+        _, first, place = np.unique(points, axis=0, return_index=True, return_inverse=True)
+        place = place.ravel()  # NumPy 2.0 gives it two axes
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[place]
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Which of the user's atoms are at which place, and what part of its weight each has.
+
+    Attributes
+    ----------
+    place : ndarray of int, shape (n_atoms,)
+        `n_places` for an atom of weight 0.
+    share : ndarray, shape (n_atoms,)
+    n_places : int
+    """
+
+    place: np.ndarray
+    share: np.ndarray
+    n_places: int
+
+    @classmethod
+    def of(cls, place: np.ndarray, weights: np.ndarray, user: np.ndarray) -> tuple["Copies", np.ndarray]:
+        """Copies among the atoms of positive weight, and the weight of each place.
+
+        Parameters
+        ----------
+        place : ndarray of int, shape (n,)
+            Place of each atom of positive weight.
+        weights : ndarray, shape (n,)
+        user : ndarray of int, shape (n_atoms,)
+            Which of them each of the user's atoms is; n if its weight is 0.
+        """
+        total = np.bincount(place, weights)
+        share = np.append(weights / total[place], 0.0)[user]
+        return cls(np.append(place, len(total))[user], share, len(total)), total
+
+    def sum(self, masses: np.ndarray) -> np.ndarray:
+        """Sum of the masses at each place."""
+        return np.bincount(self.place, masses, self.n_places + 1)[:-1]
+
+    def merge(self, potential: np.ndarray, reg: float) -> np.ndarray:
+        r"""Potential of each place, of the same c-transform as that of the copies.
+
+        It is :math:`\lambda \log \sum_k (b_k / b) \exp(\psi_k / \lambda)` over the atoms at a place, b
+        the weight of all of them, or the largest of theirs at ``reg = 0``; mostly they are the same.
+        """
+        top = np.full(self.n_places + 1, -np.inf)
+        np.maximum.at(top, self.place, potential)
+        if reg > 0:
+            sums = np.bincount(
+                self.place, self.share * np.exp((potential - top[self.place]) / reg), len(top)
+            )
+            top[:-1] += reg * np.log(sums[:-1])
+        return top[:-1]
+
+    def draw(self, places: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        """An atom for each of the places, by its share, with a number in [0, 1) each."""
+        order = np.argsort(self.place, kind="stable")
+        place, edges = self.place[order], np.append(0.0, np.cumsum(self.share[order]))
+        start, end = (np.searchsorted(place, places, side) for side in ("left", "right"))
+        level = edges[start] + uniform * (edges[end] - edges[start])
+        return order[np.clip(np.searchsorted(edges, level, "right") - 1, start, end - 1)]

@@ -1,0 +1,107 @@
+"""The door: arguments of users become a problem, once, and are trusted from then on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..backend import Array, Backend, capabilities, full_precision, is_traced
+from ..costs import resolve_metric
+from .target import Target
+from .validation import check_points, check_real, check_vector, check_weights
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A target and the regularisation at which it is transported to.
+
+    Attributes
+    ----------
+    target : Target
+    reg : float
+    """
+
+    target: Target
+    reg: float
+
+    @classmethod
+    def of(
+        cls,
+        X_target: Array,
+        a_target: Array | None = None,
+        metric: object = None,
+        reg: object = 0.0,
+        *,
+        merge: bool = True,
+    ) -> "Problem":
+        """Check the arguments that describe a problem; see :func:`build_target`."""
+        target = build_target(X_target, a_target, metric, merge=merge)
+        return cls(target, check_reg(reg, target))
+
+    @property
+    def nx(self) -> Backend:
+        """Backend of POT."""
+        return self.target.nx
+
+    def points(self, name: str, x: Array) -> Array:
+        """A user's source points, checked, in the coordinates of the atoms."""
+        return self.target.center(check_points(name, x, like=self.target.atoms)[0])
+
+    def potential(self, name: str, potential: Array) -> Array:
+        """A user's potential, checked, at the support."""
+        target = self.target
+        return target.merge(check_vector(name, potential, target.template, target.nx), self.reg)
+
+    def init_potential(self, potential: Array | None) -> Array | None:
+        """A potential to start from, None included, cut from any graph."""
+        return None if potential is None else self.nx.detach(self.potential("init_potential", potential))
+
+
+def build_target(
+    X_target: Array, a_target: Array | None = None, metric: object = None, *, merge: bool = True
+) -> Target:
+    """Check the user's target and build the :class:`Target`.
+
+    Atoms at one place are merged, for solvers: at ``reg = 0`` they would tie at each point, and one of
+    them get all of their mass. With ``merge=False`` they are left as they are, and the target in the
+    graph of the user's arrays: what is asked for at a given potential is right for copies, too.
+    """
+    X_target, nx = check_points("X_target", X_target)
+    with full_precision(nx, X_target):
+        target = _build(X_target, nx, a_target, metric)
+        return target.detached.merged if merge else target
+
+
+def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: object) -> Target:
+    cost = resolve_metric(metric, nx)
+    weights = check_weights(a_target, X_target, nx)
+    atoms, support, place = X_target, None, None
+    if not is_traced(weights):
+        positive = nx.to_numpy(nx.detach(weights)) > 0
+        if not positive.all():
+            support = capabilities(nx).index(np.flatnonzero(positive), X_target)
+            place = np.where(positive, np.cumsum(positive) - 1, positive.sum())
+            atoms, weights = atoms[support], weights[support]
+    origin = None
+    if cost.translation_invariant:
+        # any constant will do: the cost does not see it, so it stays out of the graph
+        origin = nx.detach(nx.dot(weights, atoms))
+        atoms = atoms - origin
+    return Target(atoms, weights, origin, support, X_target.shape[0], cost, nx, place)
+
+
+def check_reg(reg: object, target: Target) -> float:
+    """Check a regularisation that costs can be divided by, and take 0 for what is as good as 0.
+
+    That is what is below the rounding of a cost (:attr:`Target.rounding`): the dtype does not have the
+    differences that it would tell apart. Results have the `reg` that was used.
+    """
+    reg = check_real("reg", reg)
+    if 0 < reg < target.rounding:
+        return 0.0
+    least = 1e-19 if target.nx.bitsize(target.atoms) == 32 else 1e-150
+    if 0 < reg < least:
+        raise ValueError(
+            f"reg: expected 0, or at least {least:g} for costs of this dtype, received {reg:g}; use 0, "
+            "or rescale the data."
+        )
+    return reg

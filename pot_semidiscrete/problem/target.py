@@ -1,0 +1,226 @@
+"""The target measure as everything inside sees it: built once, at the door."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..backend import (
+    Array,
+    Backend,
+    capabilities,
+    full_precision,
+    is_traced,
+    no_grad,
+    rounding_unit,
+    stride,
+)
+from ..costs import Cost
+from ..kernels import Kernel, kernel_for
+from .places import Copies, places
+
+LANDMARKS, LEAST_STRIDE = 512, 9  # atoms that stand for all, about, and one of so many at least ...
+OTHERS = 64  # ... and how many are asked for how far off those, or each other, are
+LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: the floor of the weights in a step
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A finite set of weighted atoms, gathered to its support and centred.
+
+    Attributes
+    ----------
+    atoms : array, shape (n_support, d)
+        Atoms of positive weight, less `origin`; those at one place are one (:attr:`merged`).
+    weights : array, shape (n_support,)
+        Their weights ``b``, of sum 1.
+    origin : array, shape (d,) or None
+        What was subtracted, if the cost is translation invariant: the expanded square
+        ``|x|^2 - 2 <x, y> + |y|^2`` cancels badly in float32 far from the origin.
+    support : array of int or None
+        Indices of the atoms kept, the first of those at a place; None if all are.
+    n_atoms : int
+        Number of atoms the user gave.
+    cost : Cost
+    nx : ot.backend.Backend
+    place : ndarray of int, shape (n_atoms,), or None
+        Entry of `atoms` of each atom that the user gave, ``n_support`` if its weight is 0.
+    copies : Copies or None
+        Atoms at one place; None if there are none.
+    """
+
+    atoms: Array
+    weights: Array
+    origin: Array | None
+    support: Array | None
+    n_atoms: int
+    cost: Cost
+    nx: Backend
+    place: np.ndarray | None = None
+    copies: Copies | None = None
+
+    @functools.cached_property
+    def kernel(self) -> type[Kernel]:
+        """What makes blocks of assignment weights, outside any graph."""
+        return kernel_for(self.nx)
+
+    @functools.cached_property
+    def log_weights(self) -> Array:
+        """``log b``."""
+        return self.nx.log(self.weights)
+
+    @functools.cached_property
+    def inverse_weights(self) -> Array:
+        """Those of light atoms as if they were heavier: what a step is in proportion to."""
+        floor = LIGHTEST_ATOM / self.weights.shape[0]
+        return 1.0 / self.nx.maximum(self.weights, floor + 0.0 * self.weights)
+
+    @functools.cached_property
+    def target_term(self) -> Array:
+        """Term of the cost that depends on the atom only."""
+        with full_precision(self.nx, self.atoms):
+            return self.cost.target_term(self.atoms, self.nx)
+
+    @property
+    def landmark_stride(self) -> int:
+        """Every so-many-th atom is taken, where a few are to stand for all."""
+        return max(LEAST_STRIDE, stride(self.weights.shape[0], LANDMARKS))
+
+    @functools.cached_property
+    def landmark_radius(self) -> float:
+        """Largest cost from some of the other atoms to the nearest landmark."""
+        every, nx = self.landmark_stride, self.nx
+        landmarks = self.subset(slice(None, None, every))
+        others = self.atoms[every // 2 :: LANDMARKS // OTHERS * every]
+        return float(nx.max(nx.min(landmarks.cost_matrix(others), axis=1)))
+
+    @functools.cached_property
+    def rounding(self) -> float:
+        """Of a cost: that of the median between some of the atoms, which outliers do not move."""
+        nx, n = self.nx, self.weights.shape[0]
+        some = self.detached.subset(slice(None, None, stride(n, OTHERS)))
+        with no_grad(nx):
+            costs = some.cost_matrix(some.atoms)
+        return 0.0 if is_traced(costs) else self.unit * float(np.median(np.abs(nx.to_numpy(costs))))
+
+    @property
+    def unit(self) -> float:
+        """Rounding unit of the dtype."""
+        return rounding_unit(self.atoms, self.nx)
+
+    @functools.cached_property
+    def detached(self) -> "Target":
+        """The same target, cut from any autograd graph."""
+        return self.map(self.nx.detach)
+
+    def copy(self) -> "Target":
+        """The same target, which shares no memory with the user's arrays."""
+        if self.support is not None:
+            return self
+        atoms = self.nx.copy(self.atoms) if self.origin is None else self.atoms
+        return replace(self, atoms=atoms, weights=self.nx.copy(self.weights))
+
+    def subset(self, atoms: Array | slice) -> "Target":
+        """The target with some of its atoms, whose weights are left as they are."""
+        return replace(self, atoms=self.atoms[atoms], weights=self.weights[atoms])
+
+    def map(self, function: Callable[[Array], Array]) -> "Target":
+        """Apply `function` to every array (a move to another device, say)."""
+        arrays = {
+            name: None if getattr(self, name) is None else function(getattr(self, name))
+            for name in ("atoms", "weights", "origin", "support")
+        }
+        return replace(self, **arrays)
+
+    @property
+    def template(self) -> Array:
+        """Something of the shape (in its first axis), dtype and device that the user gave."""
+        return self.atoms if self.support is None else self.scatter(self.weights)[:, None]
+
+    def center(self, x: Array) -> Array:
+        """Source points in the coordinates of `atoms`."""
+        return x if self.origin is None else x - self.origin
+
+    def gather(self, v: Array) -> Array:
+        """Entries of a user's vector at the support."""
+        return v if self.support is None else v[self.support]
+
+    def scatter(self, v: Array, axis: int = 0) -> Array:
+        """A vector (or the columns of a matrix) over all atoms, 0 where the weight is 0."""
+        if self.support is None:
+            return v
+        nx, index = self.nx, self.nx.from_numpy(self.place)
+        zero = 0.0 * (v[:1] if axis == 0 else v[:, :1])  # stands for all atoms of weight 0
+        padded = nx.concatenate([v, zero], axis=axis)
+        return padded[index] if axis == 0 else padded[:, index]
+
+    @property
+    def merged(self) -> "Target":
+        """The same measure, atoms at one place being one, whose weight is the sum of theirs."""
+        if is_traced(self.atoms):
+            return self
+        nx, (first, place) = self.nx, places(self.nx.to_numpy(self.atoms))
+        if len(first) == len(place):
+            return self
+        where = capabilities(nx).index(first, self.atoms)
+        user = np.arange(self.n_atoms) if self.place is None else self.place
+        copies, total = Copies.of(place, nx.to_numpy(self.weights).astype(float), user)
+        return replace(
+            self,
+            atoms=self.atoms[where],
+            weights=nx.from_numpy(total, type_as=self.weights),
+            support=where if self.support is None else self.support[where],
+            place=copies.place,
+            copies=copies,
+        )
+
+    def distribute(self, masses: Array, axis: int = 0) -> Array:
+        """Masses of all atoms: of those at one place, in proportion to their weights."""
+        masses = self.scatter(masses, axis)
+        if self.copies is None:
+            return masses
+        return masses * self.nx.from_numpy(self.copies.share, type_as=masses)
+
+    def collect(self, masses: Array) -> Array:
+        """Masses at the support, from those of all atoms."""
+        if self.copies is None:
+            return self.gather(masses)
+        return self.nx.from_numpy(self.copies.sum(self.nx.to_numpy(masses)), type_as=masses)
+
+    def merge(self, potential: Array, reg: float) -> Array:
+        """Potential at the support whose c-transform is that of a user's potential."""
+        if self.copies is None:
+            return self.gather(potential)
+        merged = self.copies.merge(self.nx.to_numpy(potential).astype(float), reg)
+        return self.nx.from_numpy(merged, type_as=potential)
+
+    def rows(self, index: Array, uniform: Callable[[int], np.ndarray]) -> Array:
+        """Rows of the user's atoms; of those at one place, one is drawn in proportion to its weight.
+
+        Parameters
+        ----------
+        index : array of int, shape (n,)
+            Entries of `atoms`.
+        uniform : callable
+            ``n -> ndarray`` of n numbers in [0, 1).
+        """
+        if self.copies is None:
+            return index if self.support is None else self.support[index]
+        rows = self.copies.draw(self.nx.to_numpy(index), uniform(index.shape[0]))
+        return capabilities(self.nx).index(rows, self.atoms)
+
+    def zero_mean(self, potential: Array) -> Array:
+        """The potential of the class ``psi + const`` with ``<b, psi> = 0``."""
+        return potential - self.nx.sum(self.weights * potential)
+
+    def cost_matrix(self, x: Array) -> Array:
+        """Cost of each atom from each of a few points, ``(n, n_support)``."""
+        nx = self.nx
+        with full_precision(nx, x):
+            bilinear = self.cost.bilinear(x, self.atoms, 1.0, nx)
+            return self.cost.source_term(x, nx)[:, None] + self.target_term - bilinear
+
+    def semi_dual(self, transform: Array, potential: Array) -> Array:
+        """Semi-dual value ``mean(psi^c) + <b, psi>`` of points with that c-transform."""
+        return self.nx.mean(transform) + self.nx.sum(self.weights * potential)

@@ -1,0 +1,34 @@
+"""The units of a problem: of costs, of lengths, of curvature."""
+
+import math
+
+from ..backend import stride
+from ..costs import SqEuclidean
+from ..kernels import mean_cost
+from .target import Target
+
+ROWS = 4096  # atoms whose costs to all are averaged, at most
+
+
+def scale_of(target: Target) -> float:
+    """Mean cost between two atoms drawn independently; of a user's metric below 0, its size."""
+    nx, atoms, weights = target.nx, target.atoms, target.weights
+    if isinstance(target.cost, SqEuclidean):
+        # the atoms are centred: E|Y - Y'|^2 = 2 E|Y|^2
+        return float(2.0 * nx.sum(weights * target.target_term))
+    step = stride(atoms.shape[0], ROWS)
+    rows, share = atoms[::step], weights[::step]
+    return abs(float(nx.sum(weights * mean_cost(target, rows, share / nx.sum(share)))))
+
+
+def spread_of(target: Target) -> float:
+    """``(E |Y - Y'|^2)^(1/2)``."""
+    nx, b = target.nx, target.weights
+    deviations = target.atoms - nx.dot(b, target.atoms)
+    return math.sqrt(2.0 * float(nx.sum(b * nx.sum(deviations**2, axis=1))))
+
+
+def unit_curvature(target: Target) -> float:
+    """``2 E c(Y, Y') / E |Y - Y'|^2``, which is 2 for the squared distance; 1 if all atoms are one."""
+    length = spread_of(target)
+    return 2.0 * scale_of(target) / length**2 if length > 0 else 1.0

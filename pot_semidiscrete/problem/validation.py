@@ -1,0 +1,177 @@
+"""The public door: every argument is checked here, and trusted inside."""
+
+import contextlib
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ot.backend import get_backend
+
+from ..backend import Array, Backend, all_finite, describe, is_traced
+
+_POSITIONS = "an array of shape (n, d), float32 or float64"
+_LONGEST = {32: 1e15, 64: 1e75}  # by bits: sums of squares are finite; in float64, of squares of these
+
+
+class NotFiniteError(ValueError):
+    """Points or their squares were NaN or infinite: of a generator in training, a divergence."""
+
+
+def check_points(name: str, X: Any, like: Array | None = None) -> tuple[Array, Backend]:
+    """Check an array of points; with `like`, it must match that array's kind and dimension.
+
+    Returns
+    -------
+    X : array, shape (n, d)
+    nx : ot.backend.Backend
+    """
+    if isinstance(X, (list, tuple)) and like is None:
+        with contextlib.suppress(ValueError):  # ragged: reported below as what it is
+            X = np.asarray(X)
+    try:
+        nx = get_backend(X)
+    except ValueError:
+        raise TypeError(
+            f"{name}: expected {_POSITIONS}, of a backend POT knows, received {describe(X)}; "
+            "convert it to a NumPy array or a torch tensor."
+        ) from None
+    if like is not None:
+        check_same_kind(name, X, like)
+    if X.ndim != 2 or 0 in X.shape:
+        raise ValueError(
+            f"{name}: expected {_POSITIONS}, n and d at least 1, received {describe(X)}; "
+            "reshape it to one row per point."
+        )
+    if str(X.dtype).rsplit(".", 1)[-1] not in ("float32", "float64"):
+        raise TypeError(
+            f"{name}: expected {_POSITIONS}, received {describe(X)}; cast it, e.g. to float32."
+        )
+    if like is not None and X.shape[1] != like.shape[1]:
+        raise ValueError(
+            f"{name}: expected {like.shape[1]} columns, one for each coordinate of the atoms, "
+            f"received {describe(X)}."
+        )
+    check_lengths(name, X, nx, "clean the data first", least=like is None)
+    return X, nx
+
+
+def check_lengths(name: str, X: Array, nx: Backend, remedy: str, *, least: bool = False) -> None:
+    """Check that points are finite, and their squares neither overflow nor, with `least`, all underflow.
+
+    Raises
+    ------
+    NotFiniteError
+        If one is not, or overflows.
+    ValueError
+        If all underflow.
+    """
+    if is_traced(X):
+        return
+    longest = _LONGEST[nx.bitsize(X)]
+    length = float(nx.max(nx.abs(nx.detach(X)))) * X.shape[1] ** 0.5
+    if (length == 0 or not least or length >= 1.0 / longest) and length <= longest:
+        return
+    if not all_finite(X, nx):
+        raise NotFiniteError(f"{name}: expected finite numbers, received NaN or inf; {remedy}.")
+    error = NotFiniteError if length > longest else ValueError
+    raise error(
+        f"{name}: expected points up to {1.0 / longest:.0e} to {longest:.0e} long, whose squares are "
+        f"finite in this dtype and not 0, received up to {length:.2g}; divide all data by {length:.0e}."
+    )
+
+
+def check_same_kind(name: str, x: Array, like: Array) -> None:
+    """Check that `x` has the backend, dtype and device of `like`."""
+    try:
+        nx = get_backend(x, like)
+    except ValueError:
+        raise TypeError(
+            f"{name}: expected the backend of X_target ({describe(like)}), received {describe(x)}; "
+            "convert one of them."
+        ) from None
+    same_device = is_traced(x) or is_traced(like) or nx.dtype_device(x)[1] == nx.dtype_device(like)[1]
+    if x.dtype != like.dtype or not same_device:
+        raise TypeError(
+            f"{name}: expected the dtype and device of X_target ({nx.dtype_device(like)}), received "
+            f"{nx.dtype_device(x)}; cast or move one of them."
+        )
+
+
+def flat_rows(points: Any, nx: Backend) -> Any:
+    """Points of any shape as one row each; what is no such thing is left for the checks."""
+    shape = getattr(points, "shape", ())
+    if len(shape) == 0 or 0 in shape or not hasattr(points, "reshape"):
+        return points
+    return nx.reshape(points, (shape[0], math.prod(shape[1:])))
+
+
+def check_vector(name: str, v: Any, X_target: Array, nx: Backend) -> Array:
+    """Check a finite vector with one entry for each atom."""
+    if isinstance(v, (list, tuple)):
+        try:
+            v = nx.from_numpy(np.asarray(v, dtype=float), type_as=X_target)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{name}: expected one number for each atom, received {describe(v)} of other things."
+            ) from None
+    if not hasattr(v, "shape") or tuple(v.shape) != (X_target.shape[0],):
+        raise ValueError(
+            f"{name}: expected shape ({X_target.shape[0]},), one entry for each row of X_target, "
+            f"received {describe(v)}."
+        )
+    check_same_kind(name, v, X_target)
+    if not all_finite(v, nx):
+        raise ValueError(f"{name}: expected finite numbers, received NaN or inf.")
+    return v
+
+
+def check_weights(a_target: Any, X_target: Array, nx: Backend) -> Array:
+    """Check weights of atoms: non-negative, of sum 1 to rounding; `None` is uniform."""
+    n_atoms = X_target.shape[0]
+    if a_target is None:
+        return 0.0 * X_target[:, 0] + 1.0 / n_atoms
+    a_target = check_vector("a_target", a_target, X_target, nx)
+    if is_traced(a_target):
+        return a_target
+    total = float(nx.sum(nx.detach(a_target)))
+    if float(nx.min(nx.detach(a_target))) < 0:
+        raise ValueError("a_target: expected non-negative weights, received a negative one.")
+    if abs(total - 1.0) > (1e-4 if nx.bitsize(X_target) == 32 else 1e-8):
+        raise ValueError(
+            f"a_target: expected weights of sum 1, received sum {total:.10g}; divide them by their sum."
+        )
+    return a_target / total
+
+
+def check_real(name: str, value: Any, *, positive: bool = False) -> float:
+    """Check a finite real number, at least 0 (or above 0)."""
+    try:
+        if isinstance(value, (str, bytes, bool, np.bool_)):
+            raise TypeError
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a real number, received {describe(value)}.") from None
+    if not math.isfinite(number) or number < 0 or (positive and number == 0):
+        bound = "above 0" if positive else "at least 0"
+        raise ValueError(f"{name}: expected a finite number {bound}, received {number}.")
+    return number
+
+
+def check_count(name: str, value: Any, minimum: int = 1) -> int:
+    """Check a whole number of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected a whole number, received {describe(value)}.")
+    if value < minimum:
+        raise ValueError(f"{name}: expected a whole number of at least {minimum}, received {value}.")
+    return int(value)
+
+
+def check_callable(name: str, value: Any, signature: str) -> Callable:
+    """Check that `value` can be called; `signature` says how."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a callable {signature}, received {describe(value)}.")
+    return value

@@ -1,0 +1,62 @@
+"""Batches of a source, checked."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ..backend import Array, describe, no_grad
+from ..problem import Target, check_lengths, check_same_kind
+from .base import Sampler
+
+
+class Draws:
+    """Checked batches of a source, in the target's coordinates and cut from any graph.
+
+    Parameters
+    ----------
+    sampler : Sampler
+    target : Target
+
+    Attributes
+    ----------
+    n_samples : int
+        Source points drawn so far.
+    """
+
+    def __init__(self, sampler: Sampler, target: Target) -> None:
+        self.sampler, self.target, self.n_samples = sampler, target, 0
+
+    def __call__(self, n: int) -> Array:
+        """Draw the next batch."""
+        return self._draw("sampler_source", self.sampler, n)
+
+    @property
+    def are_quasi_random(self) -> bool:
+        """Whether points depend on those before."""
+        return self.sampler.is_quasi_random
+
+    def independent(self, n: int) -> Array:
+        """Draw a batch of independent points."""
+        if not self.are_quasi_random:
+            return self(n)
+        return self._draw("sampler_source.independent", self.sampler.independent, n)
+
+    def _draw(self, name: str, draw: Callable[[int], Array], n: int) -> Array:
+        with no_grad(self.target.nx):
+            x = check_batch(f"{name}({n})", draw(n), n, self.target)
+            # a sampler may return the same memory each time
+            x = self.target.nx.copy(x) if self.target.origin is None else self.target.center(x)
+        self.n_samples += x.shape[0]
+        return x
+
+
+def check_batch(name: str, x: Any, n: int, target: Target) -> Array:
+    """Check what a sampler returned when asked for `n` points; fewer are taken as they come."""
+    nx, atoms = target.nx, target.atoms
+    expected = f"an array of shape ({n}, {atoms.shape[1]}), backend and dtype of X_target"
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise TypeError(f"{name}: expected {expected}, received {describe(x)}.")
+    check_same_kind(name, x, atoms)
+    if len(x.shape) != 2 or x.shape[1] != atoms.shape[1] or not 0 < x.shape[0] <= n:
+        raise ValueError(f"{name}: expected {expected}, received {describe(x)}.")
+    check_lengths(name, x, nx, "check the generator")
+    return nx.detach(x)

@@ -1,0 +1,56 @@
+"""Laws with a name, POT's, and what users give instead."""
+
+from collections.abc import Callable
+
+from ..backend import Array, Random
+from .base import Law, Sampler, register_law
+
+
+@register_law("unif", "unif_cube")
+class UniformSampler(Law):
+    """Uniform on the unit cube."""
+
+    def __call__(self, n: int) -> Array:
+        return self.random.uniform(n, self.dimension)
+
+
+@register_law("ball", "unif_ball")
+class BallSampler(Law):
+    """Uniform on the unit ball."""
+
+    def __call__(self, n: int) -> Array:
+        direction = self.random.normal(n, self.dimension)
+        length = (direction**2).sum(1)[:, None] ** 0.5
+        return direction / length * self.random.uniform(n, 1) ** (1.0 / self.dimension)
+
+
+@register_law("normal")
+class NormalSampler(Law):
+    """Standard normal."""
+
+    def __call__(self, n: int) -> Array:
+        return self.random.normal(n, self.dimension)
+
+
+class RowSampler(Sampler):
+    """Rows of an array, drawn uniformly with replacement."""
+
+    def __init__(self, rows: Array, random: Random) -> None:
+        self.rows, self.random = rows, random
+
+    def __call__(self, n: int) -> Array:
+        return self.rows[self.random.integers(self.rows.shape[0], n)]
+
+
+class CallableSampler(Sampler):
+    """A user's ``n -> points``; quasi-random if it has a method `independent`."""
+
+    def __init__(self, function: Callable[[int], Array]) -> None:
+        self.function = function
+        self.is_quasi_random = hasattr(function, "independent")
+
+    def __call__(self, n: int) -> Array:
+        return self.function(n)
+
+    def independent(self, n: int) -> Array:
+        return self.function.independent(n) if self.is_quasi_random else self(n)

@@ -1,0 +1,57 @@
+"""What users give as a source, or as randomness, and what becomes of it."""
+
+import numpy as np
+
+from ..backend import Array, Backend, Random, capabilities, describe
+from ..problem import Target, check_points
+from .base import Sampler, registered_laws
+from .laws import CallableSampler, RowSampler
+
+
+def resolve_random(random_state: object, nx: Backend, like: Array) -> Random:
+    """Source of randomness of our own: no global generator is read or written.
+
+    Parameters
+    ----------
+    random_state : None, int, numpy.random.Generator, numpy.random.RandomState or torch.Generator
+        None draws a seed from the operating system. An int seeds a torch generator on the device of
+        the data for torch, a NumPy generator otherwise. A generator is advanced.
+    nx : ot.backend.Backend
+    like : array
+        What the draws should look like.
+    """
+    able = capabilities(nx)
+    if random_state is None:
+        return able.seeded(None, like)
+    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
+        if random_state < 0:
+            raise ValueError(f"random_state: expected a seed of at least 0, received {random_state}.")
+        return able.seeded(int(random_state), like)
+    return able.random_of(random_state, like)
+
+
+def resolve_source(sampler_source: object, target: Target, random_state: object) -> Sampler:
+    """Turn `sampler_source` into a :class:`Sampler` in the backend of the target.
+
+    Parameters
+    ----------
+    sampler_source : callable, str, or array of shape (n, d)
+        A callable is taken as it is. The names are POT's: ``unif`` (``unif_cube``), the uniform
+        law on the unit cube; ``ball`` (``unif_ball``), on the unit ball; ``normal``, the standard
+        Gaussian. The rows of an array are drawn uniformly, with replacement.
+    """
+    nx, laws = target.nx, registered_laws()
+    random = resolve_random(random_state, nx, target.atoms)
+    if isinstance(sampler_source, Sampler):
+        return sampler_source
+    if callable(sampler_source):
+        return CallableSampler(sampler_source)
+    if isinstance(sampler_source, str) and sampler_source in laws:
+        return laws[sampler_source](target.atoms.shape[1], random)
+    if hasattr(sampler_source, "shape"):
+        rows, _ = check_points("sampler_source", sampler_source, like=target.atoms)
+        return RowSampler(nx.detach(rows), random)
+    raise ValueError(
+        "sampler_source: expected a callable n -> (n, d), an (n, d) array, or one of "
+        f"{', '.join(laws)}, received {describe(sampler_source)}."
+    )
