@@ -11,7 +11,6 @@ import numpy as np
 from .backend import Array
 from .costs import CallableMetric
 from .inference.bounds import FittedPoints
-from .inference.chi2 import NORMAL_975
 from .inference.estimates import Estimates, evaluate
 from .inference.trace import trace_estimate
 from .optim.ascent import ANNEALING, FEW_POINTS, AscentState, cold_start, resolving_eps, step, warm_start
@@ -19,7 +18,7 @@ from .optim.buffer import SampleBuffer, SampleQueue
 from .optim.hessian import most_rows
 from .optim.newton import ROWS, maximize
 from .optim.semi_dual import SemiDual
-from .optim.stopping import StoppingRule
+from .optim.stopping import rule_of
 from .problem import Problem, Target, check_callable, check_count, check_real
 from .result import SemiDiscreteResult
 from .runs import Progress, SemiDiscreteWarning, guarded
@@ -82,7 +81,7 @@ class Solver:
     ) -> None:
         self.target, self.draw, self.reg = target, draw, reg
         self.max_iter, self.batch_size, self.tol_value = max_iter, batch_size, tol_value
-        self.dual, self.rule = SemiDual(target), StoppingRule(tol**2, sample_cost)
+        self.dual, self.rule = SemiDual(target), rule_of(tol, sample_cost)
         self.kept, self.unused = SampleBuffer(max_memory, target.nx), SampleQueue(target.nx)
         self.drawn: list[Array] = []  # batches of looks, which come next
         self.ascent: AscentState | None = None
@@ -106,7 +105,7 @@ class Solver:
             if self.is_look_due() and self.decide():
                 self.status = "converged"
                 return
-        if self.rule.chi2 == 0.0 or self.status == "stopped":
+        if not self.rule.history or self.status == "stopped":
             self.correct()
 
     def begin(self, psi: Array) -> None:
@@ -128,7 +127,7 @@ class Solver:
 
     def is_good_start(self) -> bool:
         """Whether the user's potential is good enough: by more points, if it is by a few."""
-        if self.prior is None or not 0.0 < self.rule.chi2 >= self.evaluation.chi2:
+        if self.prior is None or not self.rule.may_be_met(self.evaluation):
             return False
         self.evaluation = None
         return self.look()
@@ -141,20 +140,15 @@ class Solver:
         self.unused.add(x)
         if self.ascent is None:
             self.ascent = cold_start(self.dual, x, self.reg)
-        last = self.n_iter == self.max_iter
-        while self.unused.size >= self.ascent.batch or (last and self.unused.size > 0):
+        budget = self.rule.budget(self.max_iter * self.batch_size, self.dual.n_atoms)
+        while self.unused.size >= self.ascent.batch or (self.is_last and self.unused.size > 0):
             x = self.unused.take(self.ascent.batch)
-            left = ANNEALING * self.budget() - self.n_used
+            left = ANNEALING * budget - self.n_used
             self.ascent, self.found = step(self.dual, self.ascent, x, self.reg, left)
             self.n_used += x.shape[0]
             self.rule.n_eff, self.evaluation = self.found.n_eff, None
         self.values.append(self.found.value if self.found else math.nan)
         self.levels.append(self.ascent.eps)
-
-    def budget(self) -> float:
-        """Samples that the run will take, at most."""
-        most, chi2 = float(self.max_iter * self.batch_size), self.rule.chi2
-        return min(most, self.dual.n_atoms / chi2) if chi2 > 0.0 else most
 
     @property
     def n_samples(self) -> float:
@@ -163,8 +157,12 @@ class Solver:
 
     def is_look_due(self) -> bool:
         """Whether to evaluate: when the samples can be enough, and at the end."""
-        due = self.rule.is_due(self.dual, self.ascent, self.n_samples)
-        return due or (self.rule.chi2 > 0.0 and self.n_iter == self.max_iter)
+        return self.rule.is_due(self.dual, self.ascent, self.n_samples, self.is_last)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no batch is left to draw."""
+        return self.n_iter == self.max_iter
 
     def look(self) -> bool:
         """Evaluate the present estimate on fresh points; tell whether it is good enough.
@@ -177,10 +175,7 @@ class Solver:
             self.evaluate(x)
             if not self.draw.are_quasi_random:
                 self.drawn += batches
-        found = self.evaluation
-        # two looks as a rule, each at 97.5%: together at 95%
-        facts = (found.chi2, found.chi2_stderr, found.bound(NORMAL_975), found.n_eff)
-        return self.rule.is_met(self.n_iter, *facts)
+        return self.rule.note(self.n_iter, self.evaluation)
 
     def fresh(self, draw: Callable, n: int) -> tuple[list[Array], Array]:
         """About n source points, in two batches at least, and all of them in one array.
@@ -202,11 +197,11 @@ class Solver:
         if self.look() and self.is_value_right():
             return True
         dear = self.rule.prefers_correction(self.n_used)
-        if (dear or self.n_iter == self.max_iter) and self.correct():
+        if (dear or self.is_last) and self.correct():
             self.evaluate(self.test_points)
             if self.look() and self.is_value_right():
                 return True
-        self.rule.wait(self.evaluation.bound(NORMAL_975), self.n_samples)
+        self.rule.wait(self.evaluation, self.n_samples)
         return False
 
     def is_value_right(self) -> bool:
@@ -216,7 +211,7 @@ class Solver:
         if self.correct():
             self.evaluate(self.test_points)
         found = self.estimates_at(self.test_points).certificate
-        return self.evaluation.bound() <= self.rule.chi2 and found.suboptimality <= self.tol_value
+        return self.rule.is_met(self.evaluation) and found.suboptimality <= self.tol_value
 
     def correct(self) -> bool:
         """Move the estimate to the maximiser over the points kept; tell whether that was possible.
@@ -466,7 +461,7 @@ def warn_shortfall(result: SemiDiscreteResult, tol: float) -> None:
     """Say how far a run ended from its tolerance, and what it would take to reach it."""
     if tol == 0 or result.status not in ("max_iter", "interrupted"):
         return
-    reached, needed = result._estimates.evaluation.bound(), ""
+    reached, needed = result._estimates.evaluation.bound, ""
     if math.isnan(reached):
         words = "before its error was measured"
     else:

@@ -52,9 +52,15 @@ class Evaluation:
     n_eff: float = math.nan
     measured: Measurement | None = None
 
-    def bound(self, quantile: float = NORMAL_95) -> float:
-        """Upper bound of chi2; an estimate below 0 counts as 0, lest noise alone make it small."""
-        return max(self.chi2, 0.0) + quantile * self.chi2_stderr
+    @property
+    def bound(self) -> float:
+        """Upper bound of chi2, of 95%; an estimate below 0 counts as 0, lest noise make it small."""
+        return max(self.chi2, 0.0) + NORMAL_95 * self.chi2_stderr
+
+    @property
+    def look_bound(self) -> float:
+        """The same of 97.5%: a run has two looks as a rule, together at 95%."""
+        return max(self.chi2, 0.0) + NORMAL_975 * self.chi2_stderr
 
 
 def evaluate(dual: SemiDual, x: Array, psi: Array, reg: float) -> Evaluation:

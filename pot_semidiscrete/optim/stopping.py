@@ -1,6 +1,9 @@
 """When to evaluate a run, whether it has converged, and whether to draw on or to correct."""
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol
 
 from .ascent import AscentState
 from .newton import CORRECTION
@@ -9,15 +12,21 @@ from .semi_dual import SemiDual
 LATER = 2.0  # times the samples of a look that failed, after which there is another at the latest
 
 
-class StoppingRule:
-    """Stop when chi2 is at most a tolerance with confidence, as soon as it can be told.
+class Look(Protocol):
+    """What was found of an estimate on fresh points."""
 
-    Parameters
-    ----------
-    chi2 : float
-        What is wanted; 0 for never.
-    sample_cost : float
-        What it costs to draw a point, in rows of a reduction.
+    @property
+    def chi2(self) -> float: ...
+    @property
+    def chi2_stderr(self) -> float: ...
+    @property
+    def n_eff(self) -> float: ...
+    @property
+    def look_bound(self) -> float: ...
+
+
+class StoppingRule(ABC):
+    """When a run looks at its estimate, and whether that is good enough. To write one, give it these.
 
     Attributes
     ----------
@@ -25,13 +34,103 @@ class StoppingRule:
         Effective number of atoms, as it was measured last.
     history : list of (int, float, float)
         Batches, chi2 and its standard error at each look.
+    """
+
+    def __init__(self) -> None:
+        self.n_eff = 1.0
+        self.history: list[tuple[int, float, float]] = []
+
+    @property
+    @abstractmethod
+    def n_points(self) -> float:
+        """Fresh points that a look takes."""
+
+    @abstractmethod
+    def budget(self, most: float, n_atoms: int) -> float:
+        """Samples that a run will take, `most` at most."""
+
+    @abstractmethod
+    def is_due(self, dual: SemiDual, ascent: AscentState, n_samples: float, is_last: bool) -> bool:
+        """Whether to look now: not before the samples can be enough."""
+
+    @abstractmethod
+    def is_met(self, found: Look) -> bool:
+        """Whether what a look found is good enough."""
+
+    def may_be_met(self, found: Look) -> bool:
+        """Whether a look at a few points leaves it possible."""
+        return self.is_met(found)
+
+    def note(self, n_iter: int, found: Look) -> bool:
+        """Remember a look; tell whether the rule is met."""
+        self.history.append((n_iter, found.chi2, found.chi2_stderr))
+        self.n_eff = found.n_eff
+        return self.is_met(found)
+
+    def wait(self, found: Look, n_samples: float) -> None:
+        """Note that a look failed, at so many samples."""
+
+    def prefers_correction(self, n_samples: int) -> bool:
+        """Whether a correction costs less than to draw on, after a look that failed."""
+        return False
+
+    def corrected(self, passes: float) -> None:
+        """Note a correction, which took so many passes over its points."""
+
+
+_RULES: dict[str, Callable[[float, float], StoppingRule]] = {}
+
+
+def register_rule(name: str, make: Callable[[float, float], StoppingRule]) -> None:
+    """Make a rule known; `make` takes the tolerance and what a sample costs, in rows of a reduction."""
+    _RULES[name] = make
+
+
+def registered_rules() -> dict[str, Callable[[float, float], StoppingRule]]:
+    """Makers of the rules that have a name."""
+    return dict(_RULES)
+
+
+def rule_of(tol: float, sample_cost: float) -> StoppingRule:
+    """The rule of a tolerance: a fixed number of samples if it is 0."""
+    return _RULES["chi2" if tol > 0.0 else "samples"](tol, sample_cost)
+
+
+class FixedSamples(StoppingRule):
+    """Take all samples, and look at none."""
+
+    n_points = 0.0
+
+    def budget(self, most: float, n_atoms: int) -> float:
+        return most
+
+    def is_due(self, dual: SemiDual, ascent: AscentState, n_samples: float, is_last: bool) -> bool:
+        return False
+
+    def is_met(self, found: Look) -> bool:
+        return False
+
+
+class ChiSquareRule(StoppingRule):
+    """Stop when chi2 is at most a tolerance with confidence, as soon as it can be told.
+
+    Parameters
+    ----------
+    tol : float
+        Its square is the chi2 that is wanted.
+    sample_cost : float
+        What it costs to draw a point, in rows of a reduction.
+
+    Attributes
+    ----------
     passes : float
         Over its points that a correction takes: as the last one did.
     """
 
-    def __init__(self, chi2: float, sample_cost: float) -> None:
-        self.chi2, self.sample_cost, self.n_eff, self.history = chi2, sample_cost, 1.0, []
-        self.passes, self.next, self.before = CORRECTION, 0.0, None
+    def __init__(self, tol: float, sample_cost: float = 0.0) -> None:
+        super().__init__()
+        self.chi2, self.sample_cost, self.passes, self.next = tol**2, sample_cost, CORRECTION, 0.0
+        self.before: tuple[float, float] | None = None
 
     @property
     def precision(self) -> float:
@@ -44,9 +143,12 @@ class StoppingRule:
 
     @property
     def n_points(self) -> float:
-        """Points of a look of that precision: its variance is ``2 n_eff / n^2 + 4 chi2 / n``."""
+        """Points of a look of that precision: its variance is at most ``2 n_eff / n^2 + 4 chi2 / n``."""
         error = self.precision * self.chi2
         return math.sqrt(2.0 * self.n_eff) / error + 4.0 * self.chi2 / error**2
+
+    def budget(self, most: float, n_atoms: int) -> float:
+        return min(most, n_atoms / self.chi2)
 
     def expected(self, dual: SemiDual, ascent: AscentState) -> float:
         """What chi2 of the average should be: of its mean step, and of the noise of its points."""
@@ -55,21 +157,20 @@ class StoppingRule:
         bias = float(dual.target.nx.sum(dual.target.weights * ascent.drift**2))
         return bias + 9.0 / 8.0 * self.n_eff / ascent.samples
 
-    def is_due(self, dual: SemiDual, ascent: AscentState, n_samples: float) -> bool:
-        """Whether it is time to look: not before the samples can be enough."""
-        if self.chi2 == 0.0 or n_samples < self.next:
-            return False
+    def is_due(self, dual: SemiDual, ascent: AscentState, n_samples: float, is_last: bool) -> bool:
+        if is_last or n_samples < self.next:
+            return is_last
         return self.expected(dual, ascent) <= self.chi2 * (1.0 - 2.0 * self.precision)
 
-    def is_met(self, n_iter: int, chi2: float, stderr: float, bound: float, n_eff: float) -> bool:
-        """Note a look, and tell whether the tolerance is met: whether a bound of chi2 is below it."""
-        self.history.append((n_iter, chi2, stderr))
-        self.n_eff = n_eff
-        return bound <= self.chi2
+    def is_met(self, found: Look) -> bool:
+        return found.look_bound <= self.chi2
 
-    def wait(self, bound: float, n_samples: float) -> None:
-        """Say when to look again, after a look that failed."""
-        self.next = n_samples * min(max(bound / self.chi2, 1.0 + self.precision), LATER)
+    def may_be_met(self, found: Look) -> bool:
+        return found.chi2 <= self.chi2
+
+    def wait(self, found: Look, n_samples: float) -> None:
+        short = found.look_bound / self.chi2
+        self.next = n_samples * min(max(short, 1.0 + self.precision), LATER)
 
     def prefers_correction(self, n_samples: int) -> bool:
         """Whether to draw on until chi2 is low enough costs more than a correction, in rows.
@@ -89,3 +190,7 @@ class StoppingRule:
     def corrected(self, passes: float) -> None:
         """Note a correction, and what it took; the rate before says nothing of what comes."""
         self.passes, self.before = max(passes, CORRECTION), None
+
+
+register_rule("samples", lambda tol, sample_cost: FixedSamples())
+register_rule("chi2", ChiSquareRule)
