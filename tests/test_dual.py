@@ -249,6 +249,21 @@ def test_memory_is_that_of_a_block(rng):
     assert peak < 8 * len(atoms) * len(x) / 20
 
 
+def test_memory_does_not_grow_with_the_samples(rng):
+    """Sums over them are not kept block by block."""
+    target = build_target(rng.random((4000, 16)))
+
+    def peak(n):
+        x = target.center(rng.random((n, 16)))
+        tracemalloc.start()
+        kernels.reduce(target, x, 0.0 * target.weights, 0.1, ("colsum", "colsquare"))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(20_000) < peak(2_000) + 8 * 16 * 20_000
+
+
 @pytest.mark.parametrize("reg", [0.0, 0.3])
 @pytest.mark.parametrize("power", [-20, 20])
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -134,11 +134,15 @@ def _reduce(
         return tuple(_OUTPUTS[name](target, rows, block, values) for name in outputs)
 
     prepared = kernel.prepare(x, block_rows(target, x)) if bilinear is None else None
-    parts = [block_outputs(*rows) for rows in row_blocks(target, x, bilinear, prepared)]
-    found = {}
-    for name, pieces in zip(outputs, zip(*parts, strict=True), strict=True):
-        found[name] = sum(pieces[1:], pieces[0]) if name in _SUMS else joined(pieces, nx)
-    return Reduction(**found)
+    sums: dict[str, Array] = {}
+    parts: dict[str, list[Array]] = {name: [] for name in outputs if name not in _SUMS}
+    for rows in row_blocks(target, x, bilinear, prepared):
+        for name, piece in zip(outputs, block_outputs(*rows), strict=True):
+            if name in parts:
+                parts[name].append(piece)
+            else:  # as many numbers as a block: they are not kept
+                sums[name] = sums[name] + piece if name in sums else piece
+    return Reduction(**sums, **{name: joined(pieces, nx) for name, pieces in parts.items()})
 
 
 def known_bilinear(target: Atoms, x: Array) -> Array | None:

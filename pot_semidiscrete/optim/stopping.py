@@ -67,14 +67,14 @@ class StoppingRule(ABC):
         self.n_eff = found.n_eff
         return self.is_met(found)
 
-    def wait(self, found: Look, n_samples: float) -> None:
+    def wait(self, found: Look, n_samples: float) -> None:  # noqa: B027: it need not be overridden
         """Note that a look failed, at so many samples."""
 
     def prefers_correction(self, n_samples: int) -> bool:
         """Whether a correction costs less than to draw on, after a look that failed."""
         return False
 
-    def corrected(self, passes: float) -> None:
+    def corrected(self, passes: float) -> None:  # noqa: B027
         """Note a correction, which took so many passes over its points."""
 
 
