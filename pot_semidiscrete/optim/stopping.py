@@ -67,7 +67,7 @@ class StoppingRule(ABC):
         self.n_eff = found.n_eff
         return self.is_met(found)
 
-    def wait(self, found: Look, n_samples: float) -> None:  # noqa: B027: it need not be overridden
+    def wait(self, found: Look, n_samples: float) -> None:  # noqa: B027
         """Note that a look failed, at so many samples."""
 
     def prefers_correction(self, n_samples: int) -> bool:
