@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import zlib
 from pathlib import Path
 
@@ -11,7 +12,7 @@ PARTS = "train", "t10k"
 _IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
-def read_idx(path):
+def read_idx(path: str | os.PathLike) -> np.ndarray:
     """Read an array from an IDX file, gzip-compressed or not (the format of MNIST).
 
     Parameters
@@ -43,7 +44,7 @@ def read_idx(path):
     return np.frombuffer(data[start:], dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def load_mnist(folder):
+def load_mnist(folder: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Read MNIST, or a data set in its format, from a folder of IDX files.
 
     Parameters
@@ -61,11 +62,11 @@ def load_mnist(folder):
     FileNotFoundError
         If a file is missing; the message names it.
     """
-    parts = [_read_part(folder, f"{part}-images-idx3-ubyte") for part in PARTS]
-    return tuple(images.astype(np.float32) / 255.0 for images in parts)
+    train, test = (_read_part(folder, f"{part}-images-idx3-ubyte") for part in PARTS)
+    return train.astype(np.float32) / 255.0, test.astype(np.float32) / 255.0
 
 
-def load_mnist_labels(folder):
+def load_mnist_labels(folder: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Read the classes of the images of :func:`load_mnist`.
 
     Parameters
@@ -83,10 +84,11 @@ def load_mnist_labels(folder):
     FileNotFoundError
         If a file is missing; the message names it.
     """
-    return tuple(_read_part(folder, f"{part}-labels-idx1-ubyte").astype(np.int64) for part in PARTS)
+    train, test = (_read_part(folder, f"{part}-labels-idx1-ubyte") for part in PARTS)
+    return train.astype(np.int64), test.astype(np.int64)
 
 
-def _read_part(folder, name):
+def _read_part(folder: str | os.PathLike, name: str) -> np.ndarray:
     found = [p for p in (Path(folder) / name, Path(folder) / f"{name}.gz") if p.exists()]
     if not found:
         raise FileNotFoundError(f"{folder}: expected {name} or {name}.gz, found neither.")

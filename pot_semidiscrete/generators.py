@@ -1,15 +1,18 @@
 """The generator gradient, formula (G), and the alternating algorithm on top of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .backend import all_finite, capabilities, describe, no_grad
+from .backend import Array, Backend, all_finite, capabilities, describe, no_grad
+from .costs import Metric
 from .kernels import reduce
 from .optim import tracking
 from .problem import (
     Problem,
+    Target,
     check_callable,
     check_count,
     check_points,
@@ -21,17 +24,17 @@ from .samplers.draws import check_batch
 
 
 def generator_gradient(
-    generator,
-    theta,
-    z,
-    X_target,
-    semi_dual_potential,
-    a_target=None,
-    metric=None,
-    reg=0.0,
+    generator: Callable,
+    theta: Any,
+    z: Array,
+    X_target: Array,
+    semi_dual_potential: Array,
+    a_target: Array | None = None,
+    metric: Metric = None,
+    reg: float = 0.0,
     *,
-    vjp=None,
-):
+    vjp: Callable | None = None,
+) -> tuple[Array, Any]:
     r"""Gradient of the transport cost in the parameters of a generator, at a potential.
 
     .. math::
@@ -101,11 +104,19 @@ def generator_gradient(
     return gradient_at(generator, theta, z, problem.target.detached, potential, problem.reg, vjp)
 
 
-def gradient_at(generator, theta, z, target, potential, reg, vjp):
+def gradient_at(
+    generator: Callable,
+    theta: Any,
+    z: Array,
+    target: Target,
+    potential: Array,
+    reg: float,
+    vjp: Callable | None,
+) -> tuple[Array, Any]:
     """:func:`generator_gradient` of a built target."""
     nx = target.nx
 
-    def cotangent_of(points):
+    def cotangent_of(points: Array) -> tuple[Array, Array]:
         x = _rows(points, target)
         out = reduce(target, target.center(x), potential, reg, ("c_transform", "gradient"))
         value = target.semi_dual(out.c_transform, potential)
@@ -124,7 +135,7 @@ def gradient_at(generator, theta, z, target, potential, reg, vjp):
     return capabilities(nx).pullback(generator, theta, z, cotangent_of)
 
 
-def _rows(points, target):
+def _rows(points: Array, target: Target) -> Array:
     """What a generator returned, checked, one row for each point."""
     return check_points("generator(theta, z)", flat_rows(points, target.nx), like=target.atoms)[0]
 
@@ -152,23 +163,23 @@ class ParameterResult:
 
 
 def train_parameters(
-    generator,
-    theta,
-    latent_sampler,
-    X_target,
+    generator: Callable,
+    theta: Array,
+    latent_sampler: Callable[[int], Array],
+    X_target: Array,
     *,
-    a_target=None,
-    metric=None,
-    vjp=None,
-    reg,
-    n_steps,
-    dual_steps=5,
-    batch_size=200,
-    learning_rate=1e-2,
-    init_potential=None,
-    verbose=False,
-    callback=None,
-):
+    a_target: Array | None = None,
+    metric: Metric = None,
+    vjp: Callable | None = None,
+    reg: float,
+    n_steps: int,
+    dual_steps: int = 5,
+    batch_size: int = 200,
+    learning_rate: float = 1e-2,
+    init_potential: Array | None = None,
+    verbose: bool = False,
+    callback: Callable[[int, Array, float], Any] | None = None,
+) -> ParameterResult:
     r"""Fit the parameters of a generator to atoms: the alternating algorithm, without torch.
 
     Each step takes a round of averaged stochastic ascent on the potential, with fresh points, then one
@@ -264,30 +275,41 @@ def train_parameters(
 class ParameterRun:
     """One run of :func:`train_parameters`: parameters, potential, history."""
 
-    def __init__(self, generator, adam, latent_sampler, target, vjp, reg, dual_steps, batch_size):
+    def __init__(
+        self,
+        generator: Callable,
+        adam: "Adam",
+        latent_sampler: Callable[[int], Array],
+        target: Target,
+        vjp: Callable | None,
+        reg: float,
+        dual_steps: int,
+        batch_size: int,
+    ) -> None:
         self.generator, self.adam, self.latent_sampler = generator, adam, latent_sampler
         self.target, self.vjp, self.reg = target, vjp, reg
         self.dual_steps, self.batch_size = dual_steps, batch_size
         self.level = tracking.tracking_reg(target, reg)
         self.heat = tracking.round_heat(target, self.level)
         self.potential = target.nx.zeros((target.atoms.shape[0],), type_as=target.atoms)
-        self.losses, self.status, self.rounds = [], "finished", 0
+        self.losses: list[Array] = []
+        self.status, self.rounds = "finished", 0.0
 
-    def points(self):
+    def points(self) -> Array:
         """A fresh batch of points, for the potential."""
         with no_grad(self.target.nx):
             n = self.batch_size
             x = _rows(self.generator(self.adam.theta, self.latent_sampler(n)), self.target)
             return self.target.center(check_batch("generator(theta, z)", x, n, self.target))
 
-    def start(self, potential):
+    def start(self, potential: Array | None) -> None:
         """Start from a potential, or from a short annealing."""
         if potential is None:
             self.potential, self.rounds = tracking.warm_up(self.target, self.points, self.level), 1
         else:
             self.potential, self.rounds = potential, tracking.MEMORY
 
-    def step(self):
+    def step(self) -> None:
         """Follow with the potential, then move the parameters."""
         x = self.target.nx.concatenate([self.points() for _ in range(self.dual_steps)], axis=0)
         self.potential = tracking.follow(
@@ -306,10 +328,10 @@ class ParameterRun:
         self.adam.step(gradient)
         self.losses.append(loss)
 
-    def progress(self):
+    def progress(self) -> dict[str, float]:
         return {"loss": float(self.losses[-1])} if self.losses else {}
 
-    def result(self):
+    def result(self) -> ParameterResult:
         """What was reached."""
         target = self.target
         history = {"loss": np.array([float(loss) for loss in self.losses])}
@@ -320,7 +342,7 @@ class ParameterRun:
 class Adam:
     """Adam (Kingma, Ba 2015), for one array of any backend."""
 
-    def __init__(self, theta, learning_rate, nx):
+    def __init__(self, theta: Any, learning_rate: float, nx: Backend) -> None:
         if not isinstance(theta, nx.__type__):
             raise TypeError(
                 f"theta: expected a {capabilities(nx).name} array, as X_target is, received "
@@ -330,7 +352,7 @@ class Adam:
         self.mean = self.square = 0.0 * self.theta
         self.count = 0
 
-    def step(self, gradient):
+    def step(self, gradient: Array) -> None:
         self.count += 1
         self.mean = 0.9 * self.mean + 0.1 * gradient
         self.square = 0.999 * self.square + 0.001 * gradient**2

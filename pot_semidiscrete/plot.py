@@ -1,9 +1,11 @@
 """Figures (need matplotlib, which is imported on use)."""
 
+from typing import Any
+
 import numpy as np
 
 
-def plot_history(history, axes=None):
+def plot_history(history: dict[str, Any], axes: Any = None) -> Any:
     """Draw the loss and the marginal error of a training run.
 
     Parameters
@@ -34,7 +36,7 @@ def plot_history(history, axes=None):
     return axes
 
 
-def plot_images(images, ax, columns=12, title=None):
+def plot_images(images: np.ndarray, ax: Any, columns: int = 12, title: str | None = None) -> Any:
     """Draw a grid of grey images.
 
     Parameters

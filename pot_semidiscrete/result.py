@@ -1,26 +1,22 @@
 """The result of the solver, an :class:`ot.utils.OTResult` that can be used and kept."""
 
-import json
 import math
-from zipfile import BadZipFile
+import os
+from typing import Any, NoReturn
 
 import numpy as np
 from ot.utils import OTResult
 
-from .diagnostics import diagnose
+from .backend import Array
+from .costs import Metric
+from .diagnostics import GradientDiagnostics, diagnose
 from .differentiable import field
-from .inference.estimates import Certificate, Evaluation, StoredEstimates
-from .kernels import weight_blocks
-from .problem import build_target, check_points, fingerprint, same_fingerprint
-from .runs import replaced
+from .inference.estimates import Estimates, StoredEstimates
+from .inference.storage import FACTS, read, write
+from .kernels import draw_atoms
+from .problem import Target, check_points
 from .samplers.resolve import resolve_random
 
-_FORMAT = 1
-_FACTS = ("status", "reg", "n_iter", "n_samples")
-_LATER = ("work", "marginal_error", "marginal_error_stderr", "suboptimality_bound")  # not in 0.1.0
-_SCALARS = ("value", "value_linear")
-_FLOATS = ("value_stderr", "chi2", "chi2_stderr", "marginal_error", "marginal_error_stderr")
-_CERTIFICATE = ("value_interval", "suboptimality", "suboptimality_bound")
 _ABSENT = {
     "potentials": "the source potential is a function: see c_transform(x)",
     "potential_a": "the source potential is a function: see c_transform(x)",
@@ -35,11 +31,29 @@ _ABSENT = {
 }
 
 
-def _absent(name, reason):
-    def member(self):
+def _absent(name: str, reason: str) -> property:
+    def member(self: "SemiDiscreteResult") -> NoReturn:
         raise AttributeError(f"SemiDiscreteResult has no {name}: {reason}.")
 
     return property(member, doc=f"Not defined: {reason}.")
+
+
+class _estimate:
+    """An attribute of the estimates, made when it is first asked for."""
+
+    def __init__(self, where: str, doc: str) -> None:
+        self.where, self.__doc__ = where, doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, result: Any, owner: type | None = None) -> Any:
+        if result is None:
+            return self
+        return getattr(getattr(result._estimates, self.where), self.name)
+
+    def __set__(self, result: Any, value: Any) -> NoReturn:
+        raise AttributeError(f"SemiDiscreteResult.{self.name} is computed, not set.")
 
 
 class SemiDiscreteResult(OTResult):
@@ -101,7 +115,18 @@ class SemiDiscreteResult(OTResult):
         Regularisation that was used: 0 if less was given than the rounding of the costs.
     """
 
-    def __init__(self, target, potential, reg, estimates, log, status, n_iter, n_samples, work=math.nan):
+    def __init__(
+        self,
+        target: Target,
+        potential: Array,
+        reg: float,
+        estimates: Estimates | StoredEstimates,
+        log: dict[str, np.ndarray],
+        status: str,
+        n_iter: int,
+        n_samples: int,
+        work: float = math.nan,
+    ) -> None:
         super().__init__(log=log, backend=target.nx, status=status)
         self._target = target
         self._potential = potential
@@ -112,7 +137,7 @@ class SemiDiscreteResult(OTResult):
         self.work = work
         self.converged = status == "converged"
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         value = "None" if self.value is None else f"{float(self.value):.6g}"
         return (
             f"SemiDiscreteResult(value={value}, chi2={self.chi2:.3g}, reg={self.reg:.3g}, "
@@ -120,73 +145,38 @@ class SemiDiscreteResult(OTResult):
         )
 
     @property
-    def potential_b(self):
+    def potential_b(self) -> Array:
         """Semi-dual potential on the atoms, of weighted mean 0."""
         return self._target.scatter(self._potential)
 
     @property
-    def potential(self):
+    def potential(self) -> Array:
         """The same as `potential_b`."""
         return self.potential_b
 
-    @property
-    def value(self):
-        """Estimate of the semi-dual value."""
-        return self._estimates.evaluation.value
+    value = _estimate("evaluation", "Estimate of the semi-dual value.")
+    value_stderr = _estimate("evaluation", "Standard error of `value`.")
+    chi2 = _estimate("evaluation", "Estimate of the squared relative error of the masses.")
+    chi2_stderr = _estimate("evaluation", "Standard error of `chi2`.")
+    marginal_error = _estimate("evaluation", "Largest relative error of a mass.")
+    marginal_error_stderr = _estimate("evaluation", "Standard error of that mass, relative as well.")
+    value_interval = _estimate("certificate", "It holds the transport cost with 95% confidence.")
+    suboptimality = _estimate("certificate", "Estimate of what the value at the potential lacks.")
+    suboptimality_bound = _estimate("certificate", "It lacks less than that, with 95% confidence.")
 
     @property
-    def value_stderr(self):
-        """Standard error of `value`."""
-        return self._estimates.evaluation.value_stderr
-
-    @property
-    def value_linear(self):
+    def value_linear(self) -> Array:
         """Mean cost under the plan of the potential."""
         return self._estimates.value_linear
 
     @property
-    def marginal_b(self):
+    def marginal_b(self) -> Array | None:
         """Mass that the plan of the potential gives to each atom."""
         marginal = self._estimates.evaluation.marginal
         return None if marginal is None else self._target.distribute(marginal)
 
     @property
-    def chi2(self):
-        """Estimate of the squared relative error of the masses."""
-        return self._estimates.evaluation.chi2
-
-    @property
-    def chi2_stderr(self):
-        """Standard error of `chi2`."""
-        return self._estimates.evaluation.chi2_stderr
-
-    @property
-    def marginal_error(self):
-        """Largest relative error of a mass."""
-        return self._estimates.evaluation.marginal_error
-
-    @property
-    def marginal_error_stderr(self):
-        """Standard error of that mass, relative as well."""
-        return self._estimates.evaluation.marginal_error_stderr
-
-    @property
-    def value_interval(self):
-        """It holds the transport cost with 95% confidence."""
-        return self._estimates.certificate.value_interval
-
-    @property
-    def suboptimality(self):
-        """Estimate of what the semi-dual value at the potential lacks."""
-        return self._estimates.certificate.suboptimality
-
-    @property
-    def suboptimality_bound(self):
-        """It lacks less than that, with 95% confidence."""
-        return self._estimates.certificate.suboptimality_bound
-
-    @property
-    def citation(self):
+    def citation(self) -> str:
         """The works to cite, POT's among them."""
         return super().citation + (
             "\n        Semi-discrete generator gradients:\n\n"
@@ -195,23 +185,23 @@ class SemiDiscreteResult(OTResult):
             "            Models, arXiv:2102.05542, 2021.\n        "
         )
 
-    def c_transform(self, x):
+    def c_transform(self, x: Array) -> Array:
         """Potential of the source at `x`: :func:`semidiscrete_c_transform`, shape (n,)."""
         return self._field("c_transform", x)
 
-    def atom_weights(self, x):
+    def atom_weights(self, x: Array) -> Array:
         """Assignment weights of `x`: :func:`semidiscrete_atom_weights`, shape (n, n_atoms)."""
         return self._field("weights", x)
 
-    def ot_map(self, x):
+    def ot_map(self, x: Array) -> Array:
         """Barycentric image of `x`: :func:`semidiscrete_ot_map`, shape (n, d)."""
         return self._field("map", x)
 
-    def _field(self, name, x):
+    def _field(self, name: str, x: Array) -> Array:
         x, _ = check_points("x", x, like=self._target.atoms)
         return field(name, self._target, self._target.center(x), self._potential, self.reg)
 
-    def pair(self, x, random_state=None):
+    def pair(self, x: Array, random_state: Any = None) -> Array:
         """Draw an atom for each source point, so that the pairs follow the plan.
 
         Parameters
@@ -231,20 +221,11 @@ class SemiDiscreteResult(OTResult):
         x, _ = check_points("x", x, like=target.atoms)
         x = target.center(x)
         random = resolve_random(random_state, nx, target.atoms)
-        parts = []
-        for rows, chi in weight_blocks(target, x, self._potential, self.reg):
-            if self.reg > 0:
-                # the first atom whose cumulative weight reaches the level; the level is in (0, 1],
-                # not [0, 1), and above all traces that rounding leaves at atoms out of reach
-                level = nx.clip(1.0 - random.uniform(rows.shape[0], 1), 1e-12, 1.0)
-                cumulative = nx.cumsum(chi, axis=1)
-                above = cumulative >= level * cumulative[:, -1:]
-                chi = nx.where(above, nx.ones(1, type_as=chi), nx.zeros(1, type_as=chi))
-            parts.append(nx.argmax(chi, axis=1))
-        index = nx.concatenate(parts, axis=0)
-        return target.rows(index, lambda n: nx.to_numpy(random.uniform(n, 1))[:, 0])
+        uniform = lambda n: random.uniform(n, 1)
+        index = draw_atoms(target, x, self._potential, self.reg, uniform)
+        return target.rows(index, lambda n: nx.to_numpy(uniform(n))[:, 0])
 
-    def diagnose(self, x):
+    def diagnose(self, x: Array) -> GradientDiagnostics:
         """Tell whether the generator gradient exists: :func:`gradient_diagnostics`.
 
         Parameters
@@ -261,7 +242,7 @@ class SemiDiscreteResult(OTResult):
         x = self._target.center(nx.detach(x))
         return diagnose(self._target, x, self._potential, self.reg)
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> None:
         """Write the result to an ``.npz`` file that is read without pickle.
 
         The atoms are not written, only what is needed to recognise them.
@@ -271,27 +252,13 @@ class SemiDiscreteResult(OTResult):
         path : str or path-like
             Written as it is; the file appears whole or not at all.
         """
-        target = self._target
-        host = target.nx.to_numpy
-        names = (*_FACTS, "work", *_SCALARS, *_FLOATS, *_CERTIFICATE)
-        meta = {name: getattr(self, name) for name in names}
-        meta |= {name: None if meta[name] is None else float(meta[name]) for name in _SCALARS}
-        meta |= {"format": _FORMAT, "metric": target.cost.name, "converged": self.converged}
-        arrays = {
-            "meta": np.array(json.dumps(meta)),
-            "potential": host(self.potential_b),
-            "weights": host(target.distribute(target.weights)),
-            "fingerprint": fingerprint(target),
-        }
-        marginal = self.marginal_b
-        if marginal is not None:
-            arrays["marginal"] = host(marginal)
-        arrays |= {f"log_{name}": np.asarray(values) for name, values in self._log.items()}
-        with replaced(path) as file:
-            np.savez_compressed(file, **arrays)
+        facts = {name: getattr(self, name) for name in FACTS}
+        write(path, self._target, self.potential_b, self._estimates, facts, self._log)
 
     @classmethod
-    def load(cls, path, X_target, metric=None):
+    def load(
+        cls, path: str | os.PathLike, X_target: Array, metric: Metric = None
+    ) -> "SemiDiscreteResult":
         """Read what :meth:`save` wrote.
 
         Parameters
@@ -311,64 +278,8 @@ class SemiDiscreteResult(OTResult):
         ValueError
             If the file is not one of ours, or the atoms or the metric are not those of the result.
         """
-        stored, meta = _read(path)
-        X_target, nx = check_points("X_target", X_target)
-        if len(stored["weights"]) != X_target.shape[0]:
-            raise ValueError(
-                f"X_target: expected the {len(stored['weights'])} atoms of the saved result, "
-                f"received {X_target.shape[0]}."
-            )
-        weights = stored["weights"].astype(float)
-        weights = nx.from_numpy(weights / weights.sum(), type_as=X_target)
-        target = build_target(X_target, weights, metric if metric is not None else meta["metric"])
-        if target.cost.name != meta["metric"]:
-            raise ValueError(
-                f"metric: expected {meta['metric']!r}, that of the saved result, received "
-                f"{target.cost.name!r}."
-            )
-        if not same_fingerprint(stored["fingerprint"], fingerprint(target)):
-            raise ValueError(
-                "X_target: expected the atoms of the saved result, in the same order, received others."
-            )
-
-        def like(a):
-            return None if a is None else nx.from_numpy(np.asarray(a), type_as=X_target)
-
-        marginal = like(stored.get("marginal"))
-        evaluation = Evaluation(
-            marginal=None if marginal is None else target.collect(marginal),
-            value=like(meta["value"]),
-            **{name: meta[name] for name in _FLOATS},
-        )
-        interval, *gaps = (meta[name] for name in _CERTIFICATE)
-        certificate = Certificate(None if interval is None else tuple(interval), *gaps)
-        return cls(
-            target.detached,
-            target.merge(like(stored["potential"]), meta["reg"]),
-            estimates=StoredEstimates(evaluation, like(meta["value_linear"]), certificate),
-            log={name[4:]: v for name, v in stored.items() if name.startswith("log_")},
-            **{name: meta[name] for name in (*_FACTS, "work")},
-        )
+        return cls(**read(path, X_target, metric))
 
 
 for _name, _reason in _ABSENT.items():
     setattr(SemiDiscreteResult, _name, _absent(_name, _reason))
-
-
-def _read(path):
-    """Arrays and facts of a file that :meth:`SemiDiscreteResult.save` wrote."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
-        meta = json.loads(str(stored.pop("meta")))
-        received = f"format {meta['format']}"
-    except FileNotFoundError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, BadZipFile) as error:
-        meta, received = {}, f"something else ({type(error).__name__})"
-    if meta.get("format") != _FORMAT:
-        raise ValueError(
-            f"{path}: expected a file written by SemiDiscreteResult.save, format {_FORMAT}, received "
-            f"{received}."
-        )
-    return stored, dict.fromkeys(_LATER, math.nan) | meta

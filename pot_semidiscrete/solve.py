@@ -9,14 +9,21 @@ from typing import Any
 import numpy as np
 
 from .backend import Array
-from .costs import CallableMetric
+from .costs import CallableMetric, Metric
 from .inference.bounds import FittedPoints
-from .inference.estimates import Estimates, evaluate
-from .inference.trace import trace_estimate
-from .optim.ascent import ANNEALING, FEW_POINTS, AscentState, cold_start, resolving_eps, step, warm_start
-from .optim.buffer import SampleBuffer, SampleQueue
-from .optim.hessian import most_rows
-from .optim.newton import ROWS, maximize
+from .inference.estimates import UNKNOWN, Estimates, evaluate
+from .inference.trace import shrink
+from .optim.ascent import (
+    ANNEALING,
+    FEW_POINTS,
+    AscentState,
+    cold_start,
+    resolving_eps,
+    step,
+    warm_start,
+)
+from .optim.buffer import SampleStream
+from .optim.newton import can_correct, maximize
 from .optim.semi_dual import SemiDual
 from .optim.stopping import rule_of
 from .problem import Problem, Target, check_callable, check_count, check_real
@@ -47,8 +54,8 @@ class SolverState:
     n_samples: int
     reg: float
     chi2: float
-    _ascent: Any
-    _target: Any
+    _ascent: AscentState
+    _target: Target
 
     @property
     def potential(self) -> Array:
@@ -56,47 +63,82 @@ class SolverState:
         return self._target.scatter(self._target.zero_mean(self._ascent.average))
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a run is made; see :func:`solve_semidiscrete`."""
+
+    tol: float = 0.1
+    max_iter: int = 10_000
+    batch_size: int = 256
+    max_memory: int = 2**28
+    sample_cost: float = 0.0
+    tol_value: float = 0.0
+
+    @classmethod
+    def checked(
+        cls,
+        tol: Any = 0.1,
+        max_iter: Any = 10_000,
+        batch_size: Any = 256,
+        max_memory: Any = 2**28,
+        sample_cost: Any = 0.0,
+        tol_value: Any = 0.0,
+    ) -> "Options":
+        """Options of the user."""
+        return cls(
+            check_real("tol", tol),
+            check_count("max_iter", max_iter),
+            check_count("batch_size", batch_size),
+            check_count("max_memory", max_memory, minimum=0),
+            check_real("sample_cost", sample_cost),
+            check_real("tol_value", tol_value),
+        )
+
+
 class Solver:
-    """One run: the state of the ascent, what was evaluated, and the outcome.
+    """One run: the state of the ascent, what was evaluated, and the outcome."""
 
-    Parameters
-    ----------
-    target : Target
-    draw : Draws
-    reg, tol, sample_cost, tol_value : float
-    max_iter, batch_size, max_memory : int
-    """
-
-    def __init__(
-        self,
-        target: Target,
-        draw: Draws,
-        reg: float,
-        tol: float,
-        max_iter: int,
-        batch_size: int,
-        max_memory: int,
-        sample_cost: float,
-        tol_value: float,
-    ) -> None:
-        self.target, self.draw, self.reg = target, draw, reg
-        self.max_iter, self.batch_size, self.tol_value = max_iter, batch_size, tol_value
-        self.dual, self.rule = SemiDual(target), rule_of(tol, sample_cost)
-        self.kept, self.unused = SampleBuffer(max_memory, target.nx), SampleQueue(target.nx)
-        self.drawn: list[Array] = []  # batches of looks, which come next
-        self.ascent: AscentState | None = None
-        self.prior, self.n_prior = None, 0.0  # the user's potential, and the samples it counts for
+    def __init__(self, problem: Problem, draw: Draws, options: Options) -> None:
+        self.target, self.reg, self.options = problem.target, problem.reg, options
+        self.dual, self.rule = SemiDual(self.target), rule_of(options.tol, options.sample_cost)
+        self.stream = SampleStream(draw, options.batch_size, options.max_memory)
+        zero = 0.0 * self.target.weights
+        self.ascent = AscentState(zero, zero, self.reg)
+        self.prior: Array | None = None  # the user's potential, and the samples it counts for
+        self.n_prior = 0.0
         self.n_iter, self.n_used, self.corrected_at = 0, 0, 0
-        self.evaluation, self.test_points = None, None  # of the present estimate
-        self.status, self.fit, self.estimates = "max_iter", None, None
-        self.found, self.values, self.levels = None, [], []
+        self.evaluation = UNKNOWN  # of the present estimate, at the points ...
+        self.test_points: Array | None = None
+        self.fit: FittedPoints | None = None
+        self.estimates: Estimates | None = None
+        self.status = "max_iter"
+        self.values: list[float] = []
+        self.levels: list[float] = []
 
-    def run(self, callback: Callable | None, bar: Progress) -> None:
+    def begin(self, psi: Array | None) -> None:
+        """Start from nothing, or from the user's potential if it is better.
+
+        It counts for as many samples as its chi2 tells.
+        """
+        x = self.stream.ahead(FEW_POINTS if psi is not None else 1)
+        self.ascent = cold_start(self.dual, x, self.reg)
+        if psi is None:
+            return
+        found = evaluate(self.dual, x, psi, self.reg)
+        if self.dual.measure(x, self.ascent.potential, self.reg).value > float(found.value):
+            return
+        self.prior, self.evaluation, self.test_points = psi, found, x
+        self.rule.n_eff = found.n_eff
+        self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
+        eps = resolving_eps(self.dual, x, psi, self.reg)
+        self.ascent = warm_start(self.dual, psi, eps, self.n_prior, found.n_eff)
+
+    def run(self, callback: Callable[[SolverState], Any] | None, bar: Progress) -> None:
         """Draw, step, evaluate, decide, until the tolerance, the callback or `max_iter` says stop."""
         if self.is_good_start():
             self.status = "converged"
             return
-        while self.n_iter < self.max_iter:
+        while self.n_iter < self.options.max_iter:
             self.iterate()
             bar.update(self.progress)
             if callback is not None and callback(self.state()):
@@ -108,47 +150,31 @@ class Solver:
         if not self.rule.history or self.status == "stopped":
             self.correct()
 
-    def begin(self, psi: Array) -> None:
-        """Start from the user's potential, which counts for as many samples as its chi2 tells.
-
-        Not if it is worse than knowing nothing.
-        """
-        batches, x = self.fresh(self.draw, FEW_POINTS)
-        self.drawn += batches
-        cold, found = cold_start(self.dual, x, self.reg), evaluate(self.dual, x, psi, self.reg)
-        if self.dual.measure(x, cold.potential, self.reg).value > found.measured.value:
-            self.ascent = cold
-            return
-        self.prior, self.evaluation, self.test_points = psi, found, x
-        self.rule.n_eff = found.n_eff
-        self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
-        eps = resolving_eps(self.dual, x, psi, self.reg)
-        self.ascent = warm_start(self.dual, psi, eps, self.n_prior, found.n_eff)
-
     def is_good_start(self) -> bool:
         """Whether the user's potential is good enough: by more points, if it is by a few."""
         if self.prior is None or not self.rule.may_be_met(self.evaluation):
             return False
-        self.evaluation = None
+        self.evaluation = UNKNOWN
         return self.look()
 
     def iterate(self) -> None:
         """Draw one batch, and take the steps that there are enough points for."""
-        x = self.drawn.pop(0) if self.drawn else self.draw(self.batch_size)
+        self.stream.advance()
         self.n_iter += 1
-        self.kept.add(x)
-        self.unused.add(x)
-        if self.ascent is None:
-            self.ascent = cold_start(self.dual, x, self.reg)
-        budget = self.rule.budget(self.max_iter * self.batch_size, self.dual.n_atoms)
-        while self.unused.size >= self.ascent.batch or (self.is_last and self.unused.size > 0):
-            x = self.unused.take(self.ascent.batch)
-            left = ANNEALING * budget - self.n_used
-            self.ascent, self.found = step(self.dual, self.ascent, x, self.reg, left)
+        value, most = math.nan, self.options.max_iter * self.options.batch_size
+        budget = ANNEALING * self.rule.budget(most, self.dual.n_atoms)
+        while self.stream.n_unused >= (1 if self.is_last else self.ascent.batch):
+            x = self.stream.take(self.ascent.batch)
+            self.ascent, found = step(self.dual, self.ascent, x, self.reg, budget - self.n_used)
             self.n_used += x.shape[0]
-            self.rule.n_eff, self.evaluation = self.found.n_eff, None
-        self.values.append(self.found.value if self.found else math.nan)
+            self.rule.n_eff, self.evaluation, value = found.n_eff, UNKNOWN, found.value
+        self.values.append(self.values[-1] if math.isnan(value) and self.values else value)
         self.levels.append(self.ascent.eps)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no batch is left to draw."""
+        return self.n_iter == self.options.max_iter
 
     @property
     def n_samples(self) -> float:
@@ -159,34 +185,15 @@ class Solver:
         """Whether to evaluate: when the samples can be enough, and at the end."""
         return self.rule.is_due(self.dual, self.ascent, self.n_samples, self.is_last)
 
-    @property
-    def is_last(self) -> bool:
-        """Whether no batch is left to draw."""
-        return self.n_iter == self.max_iter
-
     def look(self) -> bool:
         """Evaluate the present estimate on fresh points; tell whether it is good enough.
 
         The points serve the ascent from then on.
         """
-        if self.evaluation is None:
+        if not self.evaluation.is_known:
             n = max(int(min(self.rule.n_points, self.n_samples)), FEW_POINTS)
-            batches, x = self.fresh(self.draw.independent, n)
-            self.evaluate(x)
-            if not self.draw.are_quasi_random:
-                self.drawn += batches
+            self.evaluate(self.stream.independent(n))
         return self.rule.note(self.n_iter, self.evaluation)
-
-    def fresh(self, draw: Callable, n: int) -> tuple[list[Array], Array]:
-        """About n source points, in two batches at least, and all of them in one array.
-
-        Batches have the size of the run: batch normalisation makes the law depend on it.
-        """
-        batches, drawn = [], 0
-        while drawn < n or len(batches) < 2:  # a sampler may return fewer points than asked for
-            batches.append(draw(self.batch_size))
-            drawn += batches[-1].shape[0]
-        return batches, self.target.nx.concatenate(batches, axis=0)
 
     def evaluate(self, x: Array) -> None:
         """Evaluate the present estimate at points that it has not seen."""
@@ -206,49 +213,35 @@ class Solver:
 
     def is_value_right(self) -> bool:
         """Whether the value lacks little, too: slow modes, unseen by chi2, are corrected first."""
-        if self.tol_value == 0.0:
+        if self.options.tol_value == 0.0:
             return True
         if self.correct():
             self.evaluate(self.test_points)
-        found = self.estimates_at(self.test_points).certificate
-        return self.rule.is_met(self.evaluation) and found.suboptimality <= self.tol_value
+        lacks = self.estimates_at(self.test_points).certificate.suboptimality
+        return self.rule.is_met(self.evaluation) and lacks <= self.options.tol_value
 
     def correct(self) -> bool:
-        """Move the estimate to the maximiser over the points kept; tell whether that was possible.
-
-        With fewer points than effective atoms there is nothing to correct by.
-        """
-        points, ascent, n_atoms = self.kept.points(), self.ascent, self.dual.n_atoms
+        """Move the estimate to the maximiser over the points kept; tell whether that was possible."""
+        points, ascent = self.stream.kept.points(), self.ascent
         if points is None or self.corrected_at == self.n_used:
             return False
-        n, wanted = points.shape[0], ROWS * self.rule.n_eff
-        if self.rule.n_eff > n or min(n, wanted) > 2.0 * most_rows(self.dual):
+        n = points.shape[0]
+        if not can_correct(self.dual, n, self.rule.n_eff):
             return False
         self.fit, before = None, self.dual.work
         eps = self.reg if ascent.eps <= self.reg else ascent.annealed
         found = maximize(self.dual, points, ascent.average, self.reg, eps=eps)
-        self.rule.corrected((self.dual.work - before) / (n * n_atoms))
+        self.rule.corrected((self.dual.work - before) / (n * self.dual.n_atoms))
         self.fit, psi = FittedPoints(self.target, points, found), found.potential
-        if self.prior is not None or not self.kept.complete:
-            psi = self.shrink(points, psi, found.measured.value)
+        if self.prior is not None or not self.stream.kept.complete:
+            prior = ascent.average if self.prior is None else self.prior
+            psi = shrink(self.dual, points, prior, found, self.reg, ascent.eps)
         if not ascent.annealed:
             eps = resolving_eps(self.dual, points, psi, self.reg)
             ascent = replace(ascent, eps=eps, annealed=eps)
         self.ascent = replace(ascent, potential=psi, average=psi)
-        self.corrected_at, self.evaluation = self.n_used, None
+        self.corrected_at, self.evaluation = self.n_used, UNKNOWN
         return True
-
-    def shrink(self, points: Array, psi: Array, value: float) -> Array:
-        """A correction of a potential that rests on other points, too: as far as it is to be trusted.
-
-        Newton's method gains ``trace / (2 n)`` by chance; the share of its gain that is more than twice
-        as much is the share of the way to go (James and Stein, 1961).
-        """
-        prior = self.ascent.average if self.prior is None else self.prior
-        gain = value - self.dual.measure(points, prior, self.reg).value
-        chance = trace_estimate(self.dual, points, psi, self.ascent.eps) / points.shape[0]
-        share = max(0.0, 1.0 - chance / max(gain, 1e-300))
-        return prior + share * (psi - prior)
 
     def estimate(self) -> None:
         """Tell what was reached, by fresh points that are drawn now: as it is asked for, mostly.
@@ -256,73 +249,72 @@ class Solver:
         At once where much would have to be kept until then, or a user's metric may have changed.
         """
         points = self.test_points
-        if self.evaluation is None:
-            _, points = self.fresh(self.draw.independent, max(FEW_POINTS, self.n_used // 16))
-        self.estimates = self.estimates_at(points)
-        if self.estimates.are_large or isinstance(self.target.cost, CallableMetric):
-            self.estimates.settle()
+        if not self.evaluation.is_known or points is None:
+            points = self.stream.independent(max(FEW_POINTS, self.n_used // 16), again=False)
+        self.estimates = estimates = self.estimates_at(points)
+        if estimates.are_large or isinstance(self.target.cost, CallableMetric):
+            estimates.settle()
 
     def estimates_at(self, points: Array) -> Estimates:
         """Estimates of the present potential, by points that it has not seen."""
         facts = (self.target, self.ascent.average, self.reg, points, self.evaluation, self.fit)
         return Estimates(*facts, self.n_samples)
 
+    @property
+    def chi2(self) -> float:
+        """That of the last look."""
+        return self.rule.history[-1][1] if self.rule.history else math.nan
+
     def state(self) -> SolverState:
         """What the callback sees."""
-        chi2 = self.rule.history[-1][1] if self.rule.history else math.nan
-        ascent = self.ascent
-        return SolverState(self.n_iter, self.draw.n_samples, ascent.eps, chi2, ascent, self.target)
+        facts = (self.n_iter, self.stream.draw.n_samples, self.ascent.eps, self.chi2)
+        return SolverState(*facts, self.ascent, self.target)
 
     def progress(self) -> dict[str, float]:
         """Numbers to show."""
-        if self.ascent is None:
-            return {}
-        facts = {"reg": self.ascent.eps, "value": self.found.value if self.found else math.nan}
-        return facts | ({"chi2": self.rule.history[-1][1]} if self.rule.history else {})
+        facts = {"reg": self.ascent.eps, "value": self.values[-1]} if self.values else {}
+        return facts | ({"chi2": self.chi2} if self.rule.history else {})
 
     def result(self) -> SemiDiscreteResult:
         """What was reached."""
-        target = self.target
-        psi = self.ascent.average if self.ascent else 0.0 * target.weights
-        looks = np.array(self.rule.history, dtype=float).reshape(-1, 3)
-        log = {
-            "value": np.array(self.values),
-            "reg": np.array(self.levels),
-            "check_n_iter": looks[:, 0].astype(int),
-            "check_chi2": looks[:, 1],
-            "check_chi2_stderr": looks[:, 2],
-        }
+        looks, psi = np.array(self.rule.history, dtype=float).reshape(-1, 3), self.ascent.average
         return SemiDiscreteResult(
-            target,
-            target.zero_mean(psi),
+            self.target,
+            self.target.zero_mean(psi),
             self.reg,
-            self.estimates or Estimates(target, psi, self.reg, None, self.evaluation),
+            self.estimates or Estimates(self.target, psi, self.reg, None, self.evaluation),
             status=self.status,
             n_iter=self.n_iter,
-            n_samples=self.draw.n_samples,
+            n_samples=self.stream.draw.n_samples,
             work=self.dual.work,
-            log=log,
+            log={
+                "value": np.array(self.values),
+                "reg": np.array(self.levels),
+                "check_n_iter": looks[:, 0].astype(int),
+                "check_chi2": looks[:, 1],
+                "check_chi2_stderr": looks[:, 2],
+            },
         )
 
 
 def solve_semidiscrete(
-    X_target,
-    sampler_source="unif",
-    a_target=None,
-    metric=None,
-    reg=0.0,
+    X_target: Array,
+    sampler_source: Callable | str | Array = "unif",
+    a_target: Array | None = None,
+    metric: Metric = None,
+    reg: float = 0.0,
     *,
-    tol=0.1,
-    max_iter=10_000,
-    batch_size=256,
-    init_potential=None,
-    max_memory=2**28,
-    sample_cost=0.0,
-    tol_value=0.0,
-    random_state=None,
-    verbose=False,
-    callback=None,
-):
+    tol: float = 0.1,
+    max_iter: int = 10_000,
+    batch_size: int = 256,
+    init_potential: Array | None = None,
+    max_memory: int = 2**28,
+    sample_cost: float = 0.0,
+    tol_value: float = 0.0,
+    random_state: Any = None,
+    verbose: bool = False,
+    callback: Callable[["SolverState"], Any] | None = None,
+) -> SemiDiscreteResult:
     r"""Solve semi-discrete optimal transport: averaged ascent, and Newton's method on its samples.
 
     .. math::
@@ -413,45 +405,31 @@ def solve_semidiscrete(
     >>> result.ot_map(np.array([[0.5, 0.5]])).shape
     (1, 2)
     """
-    tol = check_real("tol", tol)
-    max_iter, batch_size = check_count("max_iter", max_iter), check_count("batch_size", batch_size)
-    max_memory = check_count("max_memory", max_memory, minimum=0)
-    sample_cost = check_real("sample_cost", sample_cost)
-    tol_value = check_real("tol_value", tol_value)
+    options = Options.checked(tol, max_iter, batch_size, max_memory, sample_cost, tol_value)
     if callback is not None:
         check_callable("callback", callback, "of the state")
     problem = Problem.of(X_target, a_target, metric, reg)
     init_potential = problem.init_potential(init_potential)
-    target, reg = problem.target.copy(), problem.reg
-    source = resolve_source(sampler_source, target, random_state)
-    options = (reg, tol, max_iter, batch_size, max_memory, sample_cost, tol_value)
-    result = solve_target(target, source, *options, init_potential, verbose, callback)
-    warn_shortfall(result, tol)
+    problem = Problem(problem.target.copy(), problem.reg)
+    source = resolve_source(sampler_source, problem.target, random_state)
+    result = solve_problem(problem, source, options, init_potential, verbose, callback)
+    warn_shortfall(result, options.tol)
     return result
 
 
-def solve_target(
-    target: Target,
+def solve_problem(
+    problem: Problem,
     source: Sampler,
-    reg: float,
-    tol: float,
-    max_iter: int,
-    batch_size: int,
-    max_memory: int = 2**28,
-    sample_cost: float = 0.0,
-    tol_value: float = 0.0,
+    options: Options,
     init_potential: Array | None = None,
     verbose: bool = False,
-    callback: Callable | None = None,
+    callback: Callable[["SolverState"], Any] | None = None,
 ) -> SemiDiscreteResult:
-    """:func:`solve_semidiscrete` of a built target and a resolved source, without the warning."""
-    draw = Draws(source, target)
-    options = (max_iter, batch_size, max_memory, sample_cost, tol_value)
-    solver = Solver(target, draw, reg, tol, *options)
-    bar = Progress(verbose, max_iter, "solve_semidiscrete")
+    """:func:`solve_semidiscrete` of what it has checked, without the warning."""
+    solver = Solver(problem, Draws(source, problem.target), options)
+    bar = Progress(verbose, options.max_iter, "solve_semidiscrete")
     with guarded(solver, bar):
-        if init_potential is not None:
-            solver.begin(init_potential)
+        solver.begin(init_potential)
         solver.run(callback, bar)
         solver.estimate()
     return solver.result()
@@ -480,3 +458,10 @@ def warn_shortfall(result: SemiDiscreteResult, tol: float) -> None:
         SemiDiscreteWarning,
         stacklevel=3,
     )
+
+
+def solve_target(
+    target, source, reg, tol, max_iter, batch_size, *, init_potential=None, verbose=False, callback=None
+):
+    options = Options(tol, max_iter, batch_size)
+    return solve_problem(Problem(target, reg), source, options, init_potential, verbose, callback)

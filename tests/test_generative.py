@@ -680,7 +680,7 @@ def test_round_goes_through_its_batches():
     drawn = []
     callback = lambda result: drawn.append(len(seen))
     train(generator, latent, loss, n_steps=9, reuse=8, callback=callback)
-    looks = training.LOOK_BATCHES * np.arange(9)  # after each step of so short a run
+    looks = 5 * np.arange(9)  # after each step of so short a run
     np.testing.assert_array_equal(np.array(drawn) - looks, 5 + 3 * np.array([1] * 8 + [2]))
 
 
@@ -876,12 +876,12 @@ def test_rounds_have_more_points_on_a_gpu(n_atoms, expected, monkeypatch):
     monkeypatch.setattr(training, "on_host", lambda x: False)
     data = randn(n_atoms, 1, seed=1)
     for given in (None, 3):
-        loss = training._loss(data, None, given, None, batch_size=100)
+        loss = training._data_loss(data, None, given, None, batch_size=100)
         assert loss.dual_steps == (given or expected)
 
 
 def test_rounds_have_five_batches_on_a_processor():
-    assert training._loss(randn(8000, 1, seed=1), None, None, None, batch_size=100).dual_steps == 5
+    assert training._data_loss(randn(8000, 1, seed=1), None, None, None, batch_size=100).dual_steps == 5
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 63), (1, 32)])

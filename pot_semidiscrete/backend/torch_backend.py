@@ -114,9 +114,9 @@ class TorchCapabilities(Capabilities):
                 "generator: expected points that torch can differentiate in theta, received points cut "
                 "from the graph; use theta, and neither detach nor numpy, inside generator(theta, z)."
             )
-        gradients = torch.autograd.grad(points, leaves, cotangent, allow_unused=True)
+        found = torch.autograd.grad(points, leaves, cotangent, allow_unused=True)
         gradients = [
-            torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, leaves, strict=True)
+            torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)
         ]
         return value, _pytree.tree_unflatten(gradients, structure)
 

@@ -16,7 +16,8 @@ class SqEuclidean(SeparableCost):
     def source_term(self, x: Array, nx: Backend) -> Array:
         return nx.sum(x * x, axis=1)
 
-    target_term = source_term
+    def target_term(self, y: Array, nx: Backend) -> Array:
+        return nx.sum(y * y, axis=1)
 
     def factors(self, x: Array, y: Array, scale: float, nx: Backend) -> tuple[Array, Array]:
         return (2.0 * scale) * x, y

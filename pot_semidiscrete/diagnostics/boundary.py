@@ -63,10 +63,11 @@ def smoothness(target: Target, x: Array, potential: Array, reg: float) -> tuple[
             vector = vector / nx.maximum(norm, 1e-30 + 0.0 * norm)[:, None]
             vector = _second_derivative(target, part, chi, vector, reg)
         found.append((nx.sqrt(nx.sum(vector**2, axis=1)), nx.max(chi, axis=1)))
-    return tuple(
+    norms, largest = (
         np.concatenate([nx.to_numpy(v).astype(float) for v in field])
         for field in zip(*found, strict=True)
     )
+    return norms, largest
 
 
 def _second_derivative(target: Target, x: Array, chi: Array, v: Array, reg: float) -> Array:

@@ -7,13 +7,15 @@ them that it might as well. All thresholds are free of units, so that the scale 
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ..backend import full_precision, no_grad
+from ..backend import Array, full_precision, no_grad
+from ..costs import Metric
 from ..inference.estimates import evaluate
 from ..optim.semi_dual import SemiDual
-from ..problem import Problem, unit_curvature
+from ..problem import Problem, Target, unit_curvature
 from .boundary import near_boundary, smoothness
 from .ties import CLEAR, SIGMAS, Ties
 
@@ -101,11 +103,11 @@ class GradientDiagnostics:
     mean_smoothness: float
 
     @property
-    def step(self):
+    def step(self) -> float:
         """Longest step that lowers the value as each point follows its gradient, ``2 / smoothness``."""
         return 2.0 / self.smoothness
 
-    def __str__(self):
+    def __str__(self) -> str:
         facts = [
             f"{self.verdict}: {_PLAIN[self.verdict]} (reg = {self.reg:.3g}, {self.n_samples} points)",
             *(f"  because {reason}" for reason in self.reasons),
@@ -120,7 +122,14 @@ class GradientDiagnostics:
         return "\n".join(facts)
 
 
-def gradient_diagnostics(X_target, X_source, semi_dual_potential, a_target=None, metric=None, reg=0.0):
+def gradient_diagnostics(
+    X_target: Array,
+    X_source: Array,
+    semi_dual_potential: Array,
+    a_target: Array | None = None,
+    metric: Metric = None,
+    reg: float = 0.0,
+) -> GradientDiagnostics:
     r"""Tell whether the generator gradient exists, from points of the source.
 
     At ``reg = 0``, formula (G) needs that no mass lies on the boundaries of the Laguerre cells, where
@@ -194,17 +203,17 @@ def gradient_diagnostics(X_target, X_source, semi_dual_potential, a_target=None,
     return diagnose(problem.target, x, potential, problem.reg)
 
 
-def diagnose(target, x, potential, reg):
+def diagnose(target: Target, x: Array, potential: Array, reg: float) -> GradientDiagnostics:
     """:func:`gradient_diagnostics` of a built target, of which no two atoms are at one place."""
     with full_precision(target.nx, x), no_grad(target.nx):
         return _diagnose(target, potential, x, reg)
 
 
-def _diagnose(target, potential, x, reg):
+def _diagnose(target: Target, potential: Array, x: Array, reg: float) -> GradientDiagnostics:
     n, n_atoms = x.shape[0], target.atoms.shape[0]
     ties = Ties(target, x, potential, reg)
     tied = ties.tied_mass
-    facts = {"reg": reg, "n_samples": n, "tied_mass": tied, "hard_mass": 1.0}
+    facts: dict[str, Any] = {"reg": reg, "n_samples": n, "tied_mass": tied, "hard_mass": 1.0}
     facts["tied_mass_stderr"] = math.sqrt(tied * (1.0 - tied) / n)
     facts["hidden"] = ties.hidden
     near, rough = near_boundary(target, x, ties)
@@ -223,9 +232,13 @@ def _diagnose(target, potential, x, reg):
     return GradientDiagnostics(*found, **facts)
 
 
-def _verdict(facts, unit, rough, wrong):
+def _verdict(
+    facts: dict[str, Any], unit: float, rough: float, wrong: float
+) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Verdict, reasons, those of the boundaries, and notes; `rough` and `wrong` are beyond doubt."""
-    reasons, notes, reg, tied = [], [], facts["reg"], facts["tied_mass"]
+    reasons: list[str] = []
+    notes: list[str] = []
+    reg, tied = facts["reg"], facts["tied_mass"]
     if facts["hard_mass"] >= HARD:
         if reg > 0:
             notes.append(
@@ -272,7 +285,7 @@ def _verdict(facts, unit, rough, wrong):
     return verdict, tuple(reasons), boundary, tuple(notes)
 
 
-def _marginal_error(target, x, potential, reg):
+def _marginal_error(target: Target, x: Array, potential: Array, reg: float) -> tuple[float, float]:
     """Relative error of the masses, and what it is at least."""
     if x.shape[0] < LEAST_POINTS:
         return math.nan, 0.0

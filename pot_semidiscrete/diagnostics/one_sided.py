@@ -2,16 +2,20 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import ot
 
-from ..backend import describe, full_precision, no_grad
+from ..backend import Array, describe, full_precision, no_grad
+from ..costs import Metric
 from ..optim.newton import eps_scaling
 from ..optim.semi_dual import SemiDual
 from ..problem import (
     Problem,
+    Target,
     check_callable,
     check_count,
     check_real,
@@ -50,24 +54,24 @@ class OneSidedDerivatives:
     step: float
 
     @property
-    def kink(self):
+    def kink(self) -> bool:
         """Whether the two derivatives differ by more than three errors."""
         return abs(self.jump) > SIGMAS * self.jump_error
 
 
 def one_sided_derivatives(
-    generator,
-    theta,
-    direction,
-    z,
-    X_target,
-    a_target=None,
-    metric=None,
-    reg=0.0,
+    generator: Callable,
+    theta: Any,
+    direction: Any,
+    z: Array,
+    X_target: Array,
+    a_target: Array | None = None,
+    metric: Metric = None,
+    reg: float = 0.0,
     *,
-    step=None,
-    n_batches=1,
-):
+    step: float | None = None,
+    n_batches: int = 1,
+) -> OneSidedDerivatives:
     r"""Differentiate the transport cost along a direction, from both sides.
 
     .. math::
@@ -138,7 +142,7 @@ def one_sided_derivatives(
     problem = Problem.of(X_target, a_target, metric, reg)
     target, reg = problem.target, problem.reg
 
-    def points(t):
+    def points(t: float) -> Array:
         with no_grad(target.nx):
             made = flat_rows(generator(_moved(theta, direction, t), z), target.nx)
             return target.nx.detach(problem.points("generator(theta, z)", made))
@@ -168,7 +172,15 @@ def one_sided_derivatives(
     return OneSidedDerivatives(*(float(v) for v in facts))
 
 
-def _one_side(target, points, reg, n_batches, step, value, noise):
+def _one_side(
+    target: Target,
+    points: Callable[[float], Array],
+    reg: float,
+    n_batches: int,
+    step: float,
+    value: np.ndarray,
+    noise: float,
+) -> tuple[np.ndarray, float]:
     """Derivative of all points and of the batches, by four steps, and its numerical error."""
     quotients = []
     for h in (step, step / 2.0, step / 4.0, step / 8.0):
@@ -183,7 +195,7 @@ def _one_side(target, points, reg, n_batches, step, value, noise):
     return seconds[-1], max(found) - min(found) + 64.0 * noise / abs(step)
 
 
-def _usual_step(target, here, points, reg):
+def _usual_step(target: Target, here: Array, points: Callable[[float], Array], reg: float) -> float:
     """Step that moves the points by little against the atoms and the width of the boundaries."""
     nx, length = target.nx, spread_of(target)
     probe = target.unit ** (1.0 / 3.0)
@@ -200,14 +212,14 @@ def _usual_step(target, here, points, reg):
     return goal / speed
 
 
-def _values(target, x, reg, n_batches):
+def _values(target: Target, x: Array, reg: float, n_batches: int) -> tuple[np.ndarray, float]:
     """Transport cost of the points and of each batch of them, and the largest error."""
     parts = [x] + [x[k::n_batches] for k in range(n_batches) if n_batches > 1]
     found = [_exact(target, part) if reg == 0 else _maximum(target, part, reg) for part in parts]
     return np.array([value for value, _ in found]), max(error for _, error in found)
 
 
-def _exact(target, x):
+def _exact(target: Target, x: Array) -> tuple[float, float]:
     """Transport cost at ``reg = 0``, a linear program, and its rounding error."""
     host = target.nx.to_numpy
     costs = host(target.cost_matrix(x)).astype(float)
@@ -217,14 +229,14 @@ def _exact(target, x):
     return float(value), target.unit * float(np.abs(costs).max())
 
 
-def _maximum(target, x, reg):
+def _maximum(target: Target, x: Array, reg: float) -> tuple[float, float]:
     """Transport cost at ``reg > 0``, by Newton's method to rounding, and its error."""
     with full_precision(target.nx, x), no_grad(target.nx):
         value = eps_scaling(SemiDual(target), x, reg).measured.value
     return value, target.unit * (abs(value) + reg)
 
 
-def _moved(theta, direction, t):
+def _moved(theta: Any, direction: Any, t: float) -> Any:
     """``theta + t direction``, part by part."""
     if isinstance(theta, dict):
         return {key: _moved(part, direction[key], t) for key, part in theta.items()}

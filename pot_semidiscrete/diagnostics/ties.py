@@ -90,7 +90,10 @@ class Ties:
         lesser = np.minimum(held, len(first) - held)
         cuts = np.flatnonzero(lesser >= LEAST_COUNT)
         cuts = cuts[np.argsort(-gap[cuts])][:N_CUTS]
-        return 1 + sum(bool(self._is_gap(first, second, start, start + size[start])) for start in cuts)
+        ends = cuts + size[cuts]
+        return 1 + sum(
+            self._is_gap(first, second, *cut) for cut in zip(cuts.tolist(), ends.tolist(), strict=True)
+        )
 
     def _is_gap(self, first: np.ndarray, second: np.ndarray, start: int, end: int) -> bool:
         """Tell whether no margin is small between the cells at these places and the others."""
@@ -100,8 +103,8 @@ class Ties:
         if not sides:  # points of each cell, by which one would have been seen
             size = end - start
             sides_seen = here.sum() / size, (~here).sum() / max(self.n_atoms - size, 1)
-            return min(sides_seen) > CLEAR
-        return max(len(side) * side.min() / max(side.mean(), 1e-300) for side in sides) > CLEAR
+            return bool(min(sides_seen) > CLEAR)
+        return bool(max(len(s) * s.min() / max(s.mean(), 1e-300) for s in sides) > CLEAR)
 
 
 def _best_two(target: Target, x: Array, bias: Array, size: Array) -> tuple[Array, ...]:

@@ -9,6 +9,7 @@ is missing from rows and columns filled in: by a product, whose entropy is bound
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,7 +131,7 @@ def coupling(target: Target, excess: np.ndarray, lacking: np.ndarray) -> sparse.
     """
     atoms, n_atoms = target.nx.to_numpy(target.atoms), len(excess)
 
-    def optimal(over, under, a, b):
+    def optimal(over: np.ndarray, under: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         costs = ot.dist(atoms[over].astype(float), atoms[under].astype(float))
         return ot.emd(a, b, costs / max(costs.max(), 1e-300), numItermax=MAX_PIVOTS)
 
@@ -148,7 +149,9 @@ def coupling(target: Target, excess: np.ndarray, lacking: np.ndarray) -> sparse.
     return sparse.csr_array(sent.multiply(1.0 / np.where(total > 0.0, total, 1.0)[:, None]))
 
 
-def _matched(atoms, excess, lacking, plan) -> sparse.csr_array:
+def _matched(
+    atoms: np.ndarray, excess: np.ndarray, lacking: np.ndarray, plan: Callable
+) -> sparse.csr_array:
     """Masses sent among some atoms, as much as can be; `plan` is of ``(over, under, a, b)``."""
     over, under = atoms[excess[atoms] > 0.0], atoms[lacking[atoms] > 0.0]
     a, b, shape = excess[over], lacking[under], 2 * excess.shape

@@ -53,6 +53,11 @@ class Evaluation:
     measured: Measurement | None = None
 
     @property
+    def is_known(self) -> bool:
+        """Whether there were samples."""
+        return not math.isnan(self.n_eff)
+
+    @property
     def bound(self) -> float:
         """Upper bound of chi2, of 95%; an estimate below 0 counts as 0, lest noise make it small."""
         return max(self.chi2, 0.0) + NORMAL_95 * self.chi2_stderr
@@ -61,6 +66,9 @@ class Evaluation:
     def look_bound(self) -> float:
         """The same of 97.5%: a run has two looks as a rule, together at 95%."""
         return max(self.chi2, 0.0) + NORMAL_975 * self.chi2_stderr
+
+
+UNKNOWN = Evaluation()
 
 
 def evaluate(dual: SemiDual, x: Array, psi: Array, reg: float) -> Evaluation:
@@ -122,7 +130,7 @@ class Estimates:
         potential: Array,
         reg: float,
         points: Array | None = None,
-        evaluation: Evaluation | None = None,
+        evaluation: Evaluation = UNKNOWN,
         fit: FittedPoints | None = None,
         n_samples: float = 0.0,
     ) -> None:
@@ -132,8 +140,8 @@ class Estimates:
     @functools.cached_property
     def evaluation(self) -> Evaluation:
         """Estimates of means."""
-        if self._evaluation is not None or self._points is None:
-            return self._evaluation or Evaluation()
+        if self._evaluation.is_known or self._points is None:
+            return self._evaluation
         return evaluate(SemiDual(self.target), self._points, self.potential, self.reg)
 
     @functools.cached_property
@@ -153,7 +161,7 @@ class Estimates:
         facts = (self.target, self.potential, self.reg, evaluation, self._points)
         found = certify(*facts, self._fit, self.n_samples)
         self.evaluation, self._points = replace(evaluation, measured=None), None  # no longer of use
-        self._evaluation = self._fit = None
+        self._evaluation, self._fit = UNKNOWN, None
         return found
 
     def settle(self) -> None:
@@ -190,6 +198,7 @@ def certify(
     the cost itself more tightly from above, if they are more.
     """
     dual, measured = SemiDual(target), evaluation.measured
+    assert measured is not None  # of fresh points
     n, value = x.shape[0], measured.value
     enough = n > measured.n_eff  # with fewer points there is nothing to correct by
     found = maximize(dual, x, psi, reg, rtol=ROUGHLY) if enough else NewtonResult(psi, measured, reg)

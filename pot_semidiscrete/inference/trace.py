@@ -4,7 +4,7 @@ import numpy as np
 
 from ..backend import Array, full_precision, no_grad
 from ..optim.hessian import DENSE, DenseHessian, hessian
-from ..optim.newton import ROWS
+from ..optim.newton import ROWS, NewtonResult
 from ..optim.semi_dual import SemiDual
 
 PROBES = 4  # random vectors (Hutchinson, 1990)
@@ -47,3 +47,15 @@ def _exact(found: DenseHessian) -> float:
     parts = vectors[:, kept] / root[:, None]
     covariance = np.diag(found.mean) - np.outer(found.mean, found.mean) - found.matrix
     return float(np.sum(parts * (covariance @ parts / values[kept])))
+
+
+def shrink(dual: SemiDual, x: Array, prior: Array, found: NewtonResult, reg: float, eps: float) -> Array:
+    """A correction of a potential that rests on other points, too: as far as it is to be trusted.
+
+    Newton's method gains ``trace / (2 n)`` by chance; the share of its gain that is more than twice
+    as much is the share of the way to go (James and Stein, 1961).
+    """
+    gain = found.measured.value - dual.measure(x, prior, reg).value
+    chance = trace_estimate(dual, x, found.potential, eps) / x.shape[0]
+    share = max(0.0, 1.0 - chance / max(gain, 1e-300))
+    return prior + share * (found.potential - prior)

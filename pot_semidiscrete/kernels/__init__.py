@@ -6,6 +6,7 @@ from .generic import GenericKernel
 from .in_place import InPlaceKernel
 from .reduction import (
     Reduction,
+    draw_atoms,
     expected_cost,
     known_bilinear,
     mean_cost,
@@ -23,6 +24,7 @@ __all__ = [
     "Kernel",
     "Reduction",
     "SoftBlock",
+    "draw_atoms",
     "expected_cost",
     "kernel_for",
     "known_bilinear",

@@ -19,9 +19,10 @@ Block: TypeAlias = SoftBlock | HardBlock
 class Atoms(Protocol):
     """What reductions ask of a target; see :class:`pot_semidiscrete.problem.Target`."""
 
-    nx: Backend
-    cost: Cost
-
+    @property
+    def nx(self) -> Backend: ...
+    @property
+    def cost(self) -> Cost: ...
     @property
     def atoms(self) -> Array: ...
     @property

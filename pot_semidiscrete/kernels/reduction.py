@@ -110,10 +110,10 @@ def reduce(
     nx = target.nx
     if differentiable:
         with full_precision(nx, x):
-            kernel = GenericKernel(target, potential, reg)
-            return _reduce(kernel, x, outputs, values, bilinear, capabilities(nx).checkpoint)
+            generic = GenericKernel(target, potential, reg)
+            return _reduce(generic, x, outputs, values, bilinear, capabilities(nx).checkpoint)
     with full_precision(nx, x), no_grad(nx):
-        kernel = detached_kernel(target, potential, reg)
+        kernel = target.kernel(target.detached, nx.detach(potential), reg)
         return _reduce(kernel, nx.detach(x), outputs, values, bilinear)
 
 
@@ -191,16 +191,11 @@ def expected_cost(target: Atoms, x: Array, law: Array) -> Array:
     return nx.concatenate(means, axis=0)
 
 
-def detached_kernel(target: Atoms, potential: Array, reg: float) -> Kernel:
-    """The kernel of a potential, cut from any graph."""
-    return target.kernel(target.detached, target.nx.detach(potential), reg)
-
-
-def row_blocks(target: Atoms, *arrays: Array | None) -> Iterator[tuple]:
-    """The rows of arrays of as many, source points first, a block at a time; None stays None."""
-    step = block_rows(target, arrays[0])
-    for start in range(0, arrays[0].shape[0], step):
-        yield tuple(None if array is None else array[start : start + step] for array in arrays)
+def row_blocks(target: Atoms, x: Array, *others: Array | None) -> Iterator[tuple]:
+    """Source points, and arrays of as many rows, a block at a time; None stays None."""
+    step = block_rows(target, x)
+    for start in range(0, x.shape[0], step):
+        yield tuple(None if array is None else array[start : start + step] for array in (x, *others))
 
 
 def block_rows(target: Atoms, x: Array) -> int:
@@ -215,3 +210,30 @@ def block_rows(target: Atoms, x: Array) -> int:
     else:
         rows = DEVICE_ENTRIES // n_atoms
     return equal_rows(n_rows, rows)
+
+
+def draw_atoms(
+    target: Atoms, x: Array, potential: Array, reg: float, uniform: Callable[[int], Array]
+) -> Array:
+    """An atom for each of the points, by their assignment weights; the cell decides at ``reg = 0``.
+
+    Parameters
+    ----------
+    uniform : callable
+        ``n -> array`` of shape (n, 1), of numbers in [0, 1).
+
+    Returns
+    -------
+    array of int, shape (n,)
+    """
+    nx, parts = target.nx, []
+    for rows, chi in weight_blocks(target, x, potential, reg):
+        if reg > 0:
+            # the first atom whose cumulative weight reaches the level; the level is in (0, 1],
+            # not [0, 1), and above all traces that rounding leaves at atoms out of reach
+            level = nx.clip(1.0 - uniform(rows.shape[0]), 1e-12, 1.0)
+            cumulative = nx.cumsum(chi, axis=1)
+            above = cumulative >= level * cumulative[:, -1:]
+            chi = nx.where(above, nx.ones(1, type_as=chi), nx.zeros(1, type_as=chi))
+        parts.append(nx.argmax(chi, axis=1))
+    return nx.concatenate(parts, axis=0)

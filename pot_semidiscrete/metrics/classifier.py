@@ -97,7 +97,7 @@ class Classifier:
                 *(nn.Flatten(), nn.Linear(32 * (height // 4) * (width // 4), 64), nn.ReLU()),
             )
             self.head = nn.Linear(64, self.n_classes)
-        x, labels = self._tensor(images), torch.as_tensor(labels).long()
+        x, classes = self._tensor(images), torch.as_tensor(labels).long()
         parameters = [*self.body.parameters(), *self.head.parameters()]
         optimizer = torch.optim.Adam(parameters, lr=1e-3)
         rng = torch.Generator().manual_seed(random_state)
@@ -105,7 +105,7 @@ class Classifier:
             batch = torch.randint(len(x), (128,), generator=rng)
             optimizer.zero_grad()
             logits = self.head(self.body(x[batch]))
-            nn.functional.cross_entropy(logits, labels[batch]).backward()
+            nn.functional.cross_entropy(logits, classes[batch]).backward()
             optimizer.step()
 
     def features(self, images: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ def semi_dual_value(
     n_batches: int = 50,
     batch_size: int = 200,
     unit: float = 1.0,
-) -> float:
+) -> tuple[float, tuple[float, float]]:
     """Regularised transport cost from a source to data, and a 95% interval of it.
 
     Unlike :func:`transport_cost`, that of the law itself, and not of a sample; with the `reg` that a

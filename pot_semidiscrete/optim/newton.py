@@ -43,6 +43,14 @@ class NewtonResult:
     eps: float
 
 
+def can_correct(dual: SemiDual, n: int, n_eff: float) -> bool:
+    """Whether n points have anything to correct by: they are no fewer than effective atoms.
+
+    And whether there is room for the weights of half of those, at least, that the Hessian needs.
+    """
+    return n_eff <= n and min(n, ROWS * n_eff) <= 2.0 * most_rows(dual)
+
+
 def maximize(
     dual: SemiDual, x: Array, psi: Array, reg: float, rtol: float = NEGLIGIBLE, eps: float = 0.0
 ) -> NewtonResult:

@@ -50,7 +50,7 @@ def warm_up(target: Target, draw: Callable[[], Array], reg: float, n_batches: in
 
 def follow(
     average: Array,
-    count: int,
+    count: float,
     target: Target,
     x: Array,
     reg: float,
@@ -69,7 +69,7 @@ def follow(
     ----------
     average : array, shape (n_support,)
         Potential so far.
-    count : int
+    count : float
         Calls so far.
     x : array, shape (n, d)
         Fresh points.

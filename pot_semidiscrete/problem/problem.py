@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backend import Array, Backend, capabilities, full_precision, is_traced
-from ..costs import resolve_metric
+from ..costs import Metric, resolve_metric
 from .target import Target
 from .validation import check_points, check_real, check_vector, check_weights
 
@@ -28,7 +28,7 @@ class Problem:
         cls,
         X_target: Array,
         a_target: Array | None = None,
-        metric: object = None,
+        metric: Metric = None,
         reg: object = 0.0,
         *,
         merge: bool = True,
@@ -57,7 +57,7 @@ class Problem:
 
 
 def build_target(
-    X_target: Array, a_target: Array | None = None, metric: object = None, *, merge: bool = True
+    X_target: Array, a_target: Array | None = None, metric: Metric = None, *, merge: bool = True
 ) -> Target:
     """Check the user's target and build the :class:`Target`.
 
@@ -71,7 +71,7 @@ def build_target(
         return target.detached.merged if merge else target
 
 
-def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: object) -> Target:
+def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: Metric) -> Target:
     cost = resolve_metric(metric, nx)
     weights = check_weights(a_target, X_target, nx)
     atoms, support, place = X_target, None, None

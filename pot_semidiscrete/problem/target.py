@@ -127,11 +127,14 @@ class Target:
 
     def map(self, function: Callable[[Array], Array]) -> "Target":
         """Apply `function` to every array (a move to another device, say)."""
-        arrays = {
-            name: None if getattr(self, name) is None else function(getattr(self, name))
-            for name in ("atoms", "weights", "origin", "support")
-        }
-        return replace(self, **arrays)
+        maybe = lambda array: None if array is None else function(array)
+        return replace(
+            self,
+            atoms=function(self.atoms),
+            weights=function(self.weights),
+            origin=maybe(self.origin),
+            support=maybe(self.support),
+        )
 
     @property
     def template(self) -> Array:

@@ -101,7 +101,7 @@ def check_same_kind(name: str, x: Array, like: Array) -> None:
 
 def flat_rows(points: Any, nx: Backend) -> Any:
     """Points of any shape as one row each; what is no such thing is left for the checks."""
-    shape = getattr(points, "shape", ())
+    shape: tuple[int, ...] = getattr(points, "shape", ())
     if len(shape) == 0 or 0 in shape or not hasattr(points, "reshape"):
         return points
     return nx.reshape(points, (shape[0], math.prod(shape[1:])))

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
+from typing import IO
 
 
 @contextlib.contextmanager
-def replaced(path):
+def replaced(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """Open a binary file that takes the place of `path`, whole, when the body ends well.
 
     Until then it lies beside it, so that a kill at any moment leaves the old file, or the new one.

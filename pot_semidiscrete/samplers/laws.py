@@ -1,6 +1,6 @@
 """Laws with a name, POT's, and what users give instead."""
 
-from collections.abc import Callable
+from typing import Any
 
 from ..backend import Array, Random
 from .base import Law, Sampler, register_law
@@ -45,7 +45,7 @@ class RowSampler(Sampler):
 class CallableSampler(Sampler):
     """A user's ``n -> points``; quasi-random if it has a method `independent`."""
 
-    def __init__(self, function: Callable[[int], Array]) -> None:
+    def __init__(self, function: Any) -> None:
         self.function = function
         self.is_quasi_random = hasattr(function, "independent")
 
