@@ -17,7 +17,7 @@ DOC = EXAMPLES + [
     "numpydoc>=1.8",
     "sphinx-mathjax-offline>=0.0.2",
 ]
-TEST = EXAMPLES + ["pytest>=8", "ruff>=0.9", "numpydoc>=1.8"]
+TEST = EXAMPLES + ["pytest>=8", "ruff>=0.9", "numpydoc>=1.8", "mypy>=1.11"]
 
 setup(
     name="pot_semidiscrete",
@@ -27,6 +27,7 @@ setup(
     long_description_content_type="text/x-rst",
     license="MIT",
     python_requires=">=3.11",
+    package_data={"pot_semidiscrete": ["py.typed"]},
     packages=find_packages(include=["pot_semidiscrete", "pot_semidiscrete.*"]),
     install_requires=["numpy>=1.25", "scipy>=1.10", "POT>=0.9.7"],
     extras_require={

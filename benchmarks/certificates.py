@@ -22,8 +22,9 @@ import numpy as np
 import pot_semidiscrete as ps
 
 from . import machine, references
+from .adapters import torch_problem
 from .jobs import Pool
-from .solver import regularised, torch_problem, unregularised_case
+from .suboptimality import regularised_case, unregularised_case
 
 NAMES = (
     "normal_line",
@@ -105,7 +106,7 @@ def main():
     with Pool(args.jobs) as pool:
         rows, known = [], {"machine": machine.facts(), "tol": TOL}
         known |= {"truths": args.truths, "jobs": args.jobs}
-        chosen = [(regularised, name) for name in args.problems]
+        chosen = [(regularised_case, name) for name in args.problems]
         chosen += [(unregularised_case, name) for name in args.problems if name in UNREGULARISED]
         plans = {
             (*case, kind): [pool.submit(run, *case, kind, s, s < args.truths) for s in range(args.seeds)]
@@ -114,8 +115,7 @@ def main():
         }
         for (make, name, kind), plan in plans.items():
             rows.append(row(make(name).label, kind, [task.result() for task in plan]))
-            if args.json:
-                machine.write(args.json, **known, rows=rows)
+            machine.write(args.json, **known, rows=rows)
 
 
 if __name__ == "__main__":

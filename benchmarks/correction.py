@@ -13,15 +13,16 @@ seconds are those of a machine that is shared.
 import numpy as np
 
 from . import machine, problems
+from .adapters import BATCH, numpy_problem, ours
 from .jobs import Pool
-from .solver import BATCH, numpy_problem, ours, regularised, trials
+from .suboptimality import regularised_case, trials
 
 VARIANTS = {"ascent": {"max_memory": 0}, "corrected": {}, "numpy": {"arrays": numpy_problem}}
 
 
 def trial(name, n_iter, variant, seed):
     """Efficiency ratio and seconds of a run."""
-    case, n_samples = regularised(name), n_iter * BATCH
+    case, n_samples = regularised_case(name), n_iter * BATCH
     run = ours(case.problem, n_samples, **VARIANTS[variant])
     (loss,), (seconds,) = trials(case, run, [seed])
     return loss * 2.0 * n_samples / case.trace, seconds
@@ -29,7 +30,11 @@ def trial(name, n_iter, variant, seed):
 
 def row(name, n_iter, found):
     """Ratio, its standard error and seconds of each variant, from its trials."""
-    out = {"problem": name, "samples": n_iter * BATCH, "atoms": len(regularised(name).problem.atoms)}
+    out = {
+        "problem": name,
+        "samples": n_iter * BATCH,
+        "atoms": len(regularised_case(name).problem.atoms),
+    }
     for variant, runs in found.items():
         ratios, seconds = np.array(runs).T
         out[variant] = ratios.mean()
@@ -62,8 +67,7 @@ def main():
         for (name, n_iter), plan in plans.items():
             found = {variant: [run.result() for run in runs] for variant, runs in plan.items()}
             rows.append(row(name, n_iter, found))
-            if args.json:
-                machine.write(args.json, **facts, rows=rows)
+            machine.write(args.json, **facts, rows=rows)
 
 
 if __name__ == "__main__":

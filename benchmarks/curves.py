@@ -10,7 +10,8 @@ asymptotically.
 import numpy as np
 
 from . import machine, problems
-from .solver import SOLVERS, accuracy, applies, regularised, warm_up
+from .adapters import SOLVERS, applicable, warm_up
+from .suboptimality import accuracy, regularised_case
 
 NAMES = ("uniform_square", "uniform_line", "light_atoms", "clusters_10", "mlp_64", "rows_64")
 STYLES = {
@@ -71,13 +72,12 @@ def main():
         facts, rows, cases = {"machine": machine.facts(), "seeds": args.seeds}, [], []
         warm_up(args.solvers)
         for name in args.problems:
-            cases.append(regularised(name))
-            solvers = [solver for solver in args.solvers if applies(solver, cases[-1].problem)]
+            cases.append(regularised_case(name))
+            solvers = applicable(args.solvers, cases[-1].problem)
             for n in args.samples:
                 found, _ = accuracy(cases[-1], solvers, n, args.seeds)
                 rows += [{"samples": n, "limit": cases[-1].trace / (2.0 * n), **row} for row in found]
-            if args.json:
-                machine.write(args.json, **facts, rows=rows)
+            machine.write(args.json, **facts, rows=rows)
             if args.figure:
                 draw(cases, rows, args.figure)
 

@@ -42,9 +42,8 @@ class Tee(io.TextIOBase):
         return len(text)
 
 
-def run(name, mnist, output):
-    """Run an example in the folder `output`, and keep what it prints there."""
-    script, options = EXAMPLES[name]
+def run(name, script, options, mnist, output):
+    """Run a script of the examples in the folder `output`, and keep what it prints there by a name."""
     mnist = Path(mnist).resolve()
     script, facts, start = ROOT / "examples" / f"{script}.py", machine.facts(), time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
@@ -71,7 +70,7 @@ def main():
     os.environ.setdefault("MPLBACKEND", "agg")
     with machine.limit_threads(args.threads):
         for name in args.examples:
-            run(name, args.mnist, args.output)
+            run(name, *EXAMPLES[name], args.mnist, args.output)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 from . import machine
-from .solver import warm_up
+from .adapters import warm_up
 
 
 def start():

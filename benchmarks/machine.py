@@ -91,7 +91,8 @@ def finite(value):
 
 
 def write(path, **results):
-    """Results as JSON."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(finite(results), indent=1) + "\n")
+    """Results as JSON, if there is a path."""
+    if path is not None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(finite(results), indent=1) + "\n")

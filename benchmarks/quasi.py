@@ -1,6 +1,7 @@
 """What quasi-random samples gain: the solver on pseudo-random and on Sobol points.
 
-``python -m benchmarks.quasi [--seeds 10] [--samples 4000 16000 64000] [--json FILE]``
+``python -m benchmarks.quasi [--seeds 10] [--samples 4000 16000 64000] [--problems NAME ...]
+[--dimensions D ...] [--json FILE]``
 
 The efficiency ratio is the sub-optimality of the potential in units of what independent samples
 allow at best, in the mean; Sobol points may be under 1. In 1 and 2 dimensions it is computed on
@@ -10,6 +11,7 @@ that potential lacks is the row's ``reference_ratio``, in the same units, and ra
 about as much.
 """
 
+import functools
 import time
 from dataclasses import dataclass, replace
 
@@ -130,14 +132,17 @@ def main():
     parser = machine.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--samples", type=int, nargs="+", default=[4000, 16_000, 64_000])
+    parser.add_argument("--problems", nargs="*", choices=NAMES, default=NAMES)
+    parser.add_argument("--dimensions", type=int, nargs="*", default=DIMENSIONS, help="of normal laws")
     args = parser.parse_args()
     start, rows = time.perf_counter(), []
     with machine.limit_threads(1):
         facts = {"machine": machine.facts(), "seeds": args.seeds}
-        for make, argument in [(stored, name) for name in NAMES] + [(normal, d) for d in DIMENSIONS]:
-            rows += run(make(argument), args.seeds, args.samples)
-            if args.json:
-                machine.write(args.json, **facts, rows=rows)
+        makers = [functools.partial(stored, name) for name in args.problems]
+        makers += [functools.partial(normal, dimension) for dimension in args.dimensions]
+        for make in makers:
+            rows += run(make(), args.seeds, args.samples)
+            machine.write(args.json, **facts, rows=rows)
     print(f"{time.perf_counter() - start:.0f} s")
 
 

@@ -39,7 +39,7 @@ import torch
 import pot_semidiscrete as ps
 from pot_semidiscrete.datasets import load_mnist
 
-from . import machine, problems, solver
+from . import adapters, machine, problems
 
 TARGETS = ("normal", "clusters", "heavy", "images")
 MILLION = 10**6
@@ -157,7 +157,7 @@ def summary(sums, squares, n):
 
 def ours(problem, chi2, limit):
     """This package, for as long as it takes or `limit` seconds."""
-    atoms, _, draw = solver.torch_problem(problem)
+    atoms, _, draw = adapters.torch_problem(problem)
 
     def run(seed):
         end = time.process_time() + limit
@@ -171,10 +171,10 @@ def ours(problem, chi2, limit):
 # (problem, chi2, seconds) -> (seed -> result): solvers that stop by themselves; a result has a
 # potential, n_samples, converged and, if they are known, chi2 and work
 STOPPING = {"ours": ours}
-# (problem, n_samples) -> (seed -> potential), like those of benchmarks.solver; more can be added
-SOLVERS = {name: solver.SOLVERS[name] for name in ("ours", "POT", "OTT tutorial", "OTT tuned")}
+# (problem, n_samples) -> (seed -> potential), like those of `adapters`; more can be added
+SOLVERS = {name: adapters.SOLVERS[name] for name in ("ours", "POT", "OTT tutorial", "OTT tuned")}
 # values of the argument `setting` of a solver, of which the best counts
-SETTINGS = {"OTT tuned": solver.OTT_GRID}
+SETTINGS = {"OTT tuned": adapters.OTT_GRID}
 
 
 def timed(run):
@@ -275,15 +275,14 @@ def run(args):
     """All rows; what is known is written after each."""
     table, facts = [], {"machine": machine.facts(), "arguments": vars(args)}
     small = build("normal", rows("normal", 100, 2), law(2))
-    names = [name for name in args.solvers if solver.applies(name, small)]
+    names = [name for name in args.solvers if adapters.applies(name, small)]
     for name in names:
         SOLVERS[name](small, 512)(0)  # let each library start before it is timed
 
     def add(row):
         table.append(row)
         show(row)
-        if args.json:
-            machine.write(args.json, **facts, rows=table, exponents=exponents(table))
+        machine.write(args.json, **facts, rows=table, exponents=exponents(table))
 
     for case in cases(args):
         problem = case()

@@ -40,12 +40,12 @@ import torch
 
 from pot_semidiscrete.datasets import load_mnist, load_mnist_labels
 from pot_semidiscrete.generative import ImageFeatures, mlp_generator, random_filters, train_generator
-from pot_semidiscrete.generative.training import LEARNING_RATE, adam, fall
 from pot_semidiscrete.metrics import Classifier, Judge, semi_dual_value
 
 from . import machine
 
 LATENT, BATCH, RATE, REG = 100, 200, 1e-3, 0.01
+DEFAULT_RATE = 3e-3  # of train_generator
 N_HELD_OUT, INTERVAL_BATCHES = 2000, 10
 FILTERS, SHARE = 4, 0.05  # where they are few
 STEPS = (0.05, 0.5, 5.0, 50.0, 500.0)  # of the authors' averaged SGD
@@ -132,13 +132,14 @@ class Run:
 
 
 def ours(run, features=None, batch_size=BATCH):
-    optimizer = adam(list(run.generator.parameters()))
+    options = {"lr": DEFAULT_RATE, "betas": (0.9, 0.99), "fused": True}  # as documented
+    optimizer = torch.optim.Adam(run.generator.parameters(), **options)
 
     def by_the_clock(result):
         run.steps += 1
-        used = run.used / run.seconds
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * fall(used)
-        return used > 1.0
+        left = 1.0 - run.used / run.seconds
+        optimizer.param_groups[0]["lr"] = DEFAULT_RATE * min(1.0, 3.0 * max(left, 0.0))
+        return left < 0.0
 
     train_generator(
         run.generator,
@@ -215,7 +216,7 @@ def measure(run, judge):
     """Measures of a trained generator."""
     torch.manual_seed(1000 + run.seed)
     with torch.no_grad():
-        return judge(run.generator(run.latent(N_HELD_OUT)).cpu().numpy())
+        return judge(run.generator(run.latent(len(judge.held_out))).cpu().numpy())
 
 
 def interval(run):
@@ -257,7 +258,7 @@ def load(folder, n_atoms):
     (images, test), (labels, _) = load_mnist(folder), load_mnist_labels(folder)
     rng = np.random.default_rng(0)
     atoms = images[rng.choice(len(images), n_atoms, replace=False)]
-    held_out = test[rng.choice(len(test), N_HELD_OUT, replace=False)]
+    held_out = test[rng.choice(len(test), min(N_HELD_OUT, len(test)), replace=False)]
     return torch.as_tensor(atoms), Judge(atoms, held_out, Classifier(images, labels))
 
 
@@ -316,8 +317,7 @@ def main():
                 row["processor"] = machine.processor()
                 rows.append({**row, **options[recipe], **measure(run, judge), "value": interval(run)})
                 show(f"{recipe} {seed}", rows[-1])
-                if args.json:
-                    machine.write(args.json, **facts, rows=rows, medians=medians(rows))
+                machine.write(args.json, **facts, rows=rows, medians=medians(rows))
                 if args.images:
                     draw(Path(args.images) / f"{recipe}_{seed}.png", run)
     for recipe, row in medians(rows).items():

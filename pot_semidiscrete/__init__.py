@@ -15,9 +15,9 @@ from .functional import (
     semidiscrete_ot_map,
 )
 from .generators import ParameterResult, generator_gradient, train_parameters
-from .result import SemiDiscreteResult
+from .result import SemiDiscreteResult, SolverState
 from .runs import SemiDiscreteWarning
-from .solve import SolverState, solve_semidiscrete
+from .solve import solve_semidiscrete
 
 __version__ = "0.1.0"
 

@@ -290,7 +290,7 @@ class ParameterRun:
         self.target, self.vjp, self.reg = target, vjp, reg
         self.dual_steps, self.batch_size = dual_steps, batch_size
         self.level = tracking.tracking_reg(target, reg)
-        self.heat = tracking.round_heat(target, self.level)
+        self.ratio = tracking.eps_ratio(target, self.level)
         self.potential = target.nx.zeros((target.atoms.shape[0],), type_as=target.atoms)
         self.losses: list[Array] = []
         self.status, self.rounds = "finished", 0.0
@@ -307,13 +307,13 @@ class ParameterRun:
         if potential is None:
             self.potential, self.rounds = tracking.warm_up(self.target, self.points, self.level), 1
         else:
-            self.potential, self.rounds = potential, tracking.MEMORY
+            self.potential, self.rounds = potential, tracking.SPAN
 
     def step(self) -> None:
         """Follow with the potential, then move the parameters."""
         x = self.target.nx.concatenate([self.points() for _ in range(self.dual_steps)], axis=0)
         self.potential = tracking.follow(
-            self.potential, self.rounds, self.target, x, self.level, self.heat
+            self.potential, self.rounds, self.target, x, self.level, self.ratio
         )
         self.rounds += 1
         z, theta = self.latent_sampler(self.batch_size), self.adam.theta

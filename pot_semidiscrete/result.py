@@ -2,6 +2,8 @@
 
 import math
 import os
+import warnings
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -14,7 +16,9 @@ from .differentiable import field
 from .inference.estimates import Estimates, StoredEstimates
 from .inference.storage import FACTS, read, write
 from .kernels import draw_atoms
+from .optim.ascent import AscentState
 from .problem import Target, check_points
+from .runs import SemiDiscreteWarning
 from .samplers.resolve import resolve_random
 
 _ABSENT = {
@@ -283,3 +287,57 @@ class SemiDiscreteResult(OTResult):
 
 for _name, _reason in _ABSENT.items():
     setattr(SemiDiscreteResult, _name, _absent(_name, _reason))
+
+
+@dataclass(frozen=True)
+class SolverState:
+    """What `callback` sees after each batch.
+
+    Attributes
+    ----------
+    n_iter, n_samples : int
+        Batches used, source points drawn.
+    reg : float
+        Present regularisation, annealed down to the one asked for.
+    potential : array, shape (n_atoms,)
+        Present estimate.
+    chi2 : float
+        Last estimate of the squared marginal error; NaN before the first check.
+    """
+
+    n_iter: int
+    n_samples: int
+    reg: float
+    chi2: float
+    _ascent: AscentState
+    _target: Target
+
+    @property
+    def potential(self) -> Array:
+        """Present estimate, as in the result."""
+        return self._target.scatter(self._target.zero_mean(self._ascent.average))
+
+
+def warn_shortfall(result: SemiDiscreteResult, tol: float) -> None:
+    """Say how far a run ended from its tolerance, and what it would take to reach it."""
+    if tol == 0 or result.status not in ("max_iter", "interrupted"):
+        return
+    reached, needed = result._estimates.evaluation.bound, ""
+    if math.isnan(reached):
+        words = "before its error was measured"
+    else:
+        words = f"with a relative marginal error of up to {reached**0.5:.3g} (95%)"
+        if reached > tol**2:
+            more = (reached / tol**2 - 1.0) * result.n_samples
+            needed = f" As it falls with the samples, it needs about {more:.2g} more source points."
+        if result.reg == 0 and reached > tol**2:
+            needed += (
+                " At reg = 0 it never will where source points tie between atoms, as for distances on a "
+                "line: the plan is not unique there, and a positive reg makes it so."
+            )
+    warnings.warn(
+        f"solve_semidiscrete ended ({result.status}) {words}, tol is {tol:.3g}.{needed} Raise max_iter, "
+        "batch_size, reg or tol, or continue from init_potential=result.potential.",
+        SemiDiscreteWarning,
+        stacklevel=3,
+    )

@@ -1,7 +1,6 @@
 """The solver: draw, step, evaluate, decide, stop."""
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,41 +25,12 @@ from .optim.buffer import SampleStream
 from .optim.newton import can_correct, maximize
 from .optim.semi_dual import SemiDual
 from .optim.stopping import rule_of
-from .problem import Problem, Target, check_callable, check_count, check_real
-from .result import SemiDiscreteResult
-from .runs import Progress, SemiDiscreteWarning, guarded
+from .problem import Problem, check_callable, check_count, check_real
+from .result import SemiDiscreteResult, SolverState, warn_shortfall
+from .runs import Progress, guarded
 from .samplers.base import Sampler
 from .samplers.draws import Draws
 from .samplers.resolve import resolve_source
-
-
-@dataclass(frozen=True)
-class SolverState:
-    """What `callback` sees after each batch.
-
-    Attributes
-    ----------
-    n_iter, n_samples : int
-        Batches used, source points drawn.
-    reg : float
-        Present regularisation, annealed down to the one asked for.
-    potential : array, shape (n_atoms,)
-        Present estimate.
-    chi2 : float
-        Last estimate of the squared marginal error; NaN before the first check.
-    """
-
-    n_iter: int
-    n_samples: int
-    reg: float
-    chi2: float
-    _ascent: AscentState
-    _target: Target
-
-    @property
-    def potential(self) -> Array:
-        """Present estimate, as in the result."""
-        return self._target.scatter(self._target.zero_mean(self._ascent.average))
 
 
 @dataclass(frozen=True)
@@ -75,23 +45,15 @@ class Options:
     tol_value: float = 0.0
 
     @classmethod
-    def checked(
-        cls,
-        tol: Any = 0.1,
-        max_iter: Any = 10_000,
-        batch_size: Any = 256,
-        max_memory: Any = 2**28,
-        sample_cost: Any = 0.0,
-        tol_value: Any = 0.0,
-    ) -> "Options":
+    def checked(cls, tol: Any, max_iter: Any, batch_size: Any, **options: Any) -> "Options":
         """Options of the user."""
+        max_memory = options.pop("max_memory", cls.max_memory)
         return cls(
             check_real("tol", tol),
             check_count("max_iter", max_iter),
             check_count("batch_size", batch_size),
             check_count("max_memory", max_memory, minimum=0),
-            check_real("sample_cost", sample_cost),
-            check_real("tol_value", tol_value),
+            **{name: check_real(name, value) for name, value in options.items()},
         )
 
 
@@ -222,12 +184,10 @@ class Solver:
 
     def correct(self) -> bool:
         """Move the estimate to the maximiser over the points kept; tell whether that was possible."""
-        points, ascent = self.stream.kept.points(), self.ascent
-        if points is None or self.corrected_at == self.n_used:
+        ascent, n = self.ascent, self.stream.kept.n
+        if self.corrected_at == self.n_used or not can_correct(self.dual, n, self.rule.n_eff):
             return False
-        n = points.shape[0]
-        if not can_correct(self.dual, n, self.rule.n_eff):
-            return False
+        points = self.stream.kept.points()
         self.fit, before = None, self.dual.work
         eps = self.reg if ascent.eps <= self.reg else ascent.annealed
         found = maximize(self.dual, points, ascent.average, self.reg, eps=eps)
@@ -313,7 +273,7 @@ def solve_semidiscrete(
     tol_value: float = 0.0,
     random_state: Any = None,
     verbose: bool = False,
-    callback: Callable[["SolverState"], Any] | None = None,
+    callback: Callable[[SolverState], Any] | None = None,
 ) -> SemiDiscreteResult:
     r"""Solve semi-discrete optimal transport: averaged ascent, and Newton's method on its samples.
 
@@ -405,7 +365,8 @@ def solve_semidiscrete(
     >>> result.ot_map(np.array([[0.5, 0.5]])).shape
     (1, 2)
     """
-    options = Options.checked(tol, max_iter, batch_size, max_memory, sample_cost, tol_value)
+    more = {"max_memory": max_memory, "sample_cost": sample_cost, "tol_value": tol_value}
+    options = Options.checked(tol, max_iter, batch_size, **more)
     if callback is not None:
         check_callable("callback", callback, "of the state")
     problem = Problem.of(X_target, a_target, metric, reg)
@@ -423,7 +384,7 @@ def solve_problem(
     options: Options,
     init_potential: Array | None = None,
     verbose: bool = False,
-    callback: Callable[["SolverState"], Any] | None = None,
+    callback: Callable[[SolverState], Any] | None = None,
 ) -> SemiDiscreteResult:
     """:func:`solve_semidiscrete` of what it has checked, without the warning."""
     solver = Solver(problem, Draws(source, problem.target), options)
@@ -433,35 +394,3 @@ def solve_problem(
         solver.run(callback, bar)
         solver.estimate()
     return solver.result()
-
-
-def warn_shortfall(result: SemiDiscreteResult, tol: float) -> None:
-    """Say how far a run ended from its tolerance, and what it would take to reach it."""
-    if tol == 0 or result.status not in ("max_iter", "interrupted"):
-        return
-    reached, needed = result._estimates.evaluation.bound, ""
-    if math.isnan(reached):
-        words = "before its error was measured"
-    else:
-        words = f"with a relative marginal error of up to {reached**0.5:.3g} (95%)"
-        if reached > tol**2:
-            more = (reached / tol**2 - 1.0) * result.n_samples
-            needed = f" As it falls with the samples, it needs about {more:.2g} more source points."
-        if result.reg == 0 and reached > tol**2:
-            needed += (
-                " At reg = 0 it never will where source points tie between atoms, as for distances on a "
-                "line: the plan is not unique there, and a positive reg makes it so."
-            )
-    warnings.warn(
-        f"solve_semidiscrete ended ({result.status}) {words}, tol is {tol:.3g}.{needed} Raise max_iter, "
-        "batch_size, reg or tol, or continue from init_potential=result.potential.",
-        SemiDiscreteWarning,
-        stacklevel=3,
-    )
-
-
-def solve_target(
-    target, source, reg, tol, max_iter, batch_size, *, init_potential=None, verbose=False, callback=None
-):
-    options = Options(tol, max_iter, batch_size)
-    return solve_problem(Problem(target, reg), source, options, init_potential, verbose, callback)

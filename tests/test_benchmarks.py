@@ -11,38 +11,43 @@ from test_data import idx
 torch = pytest.importorskip("torch")
 pytest.importorskip("threadpoolctl")
 
+COMMANDS = (
+    "algorithm",
+    "certificates",
+    "correction",
+    "curves",
+    "gallery",
+    "kernels",
+    "network",
+    "quasi",
+    "references.__main__",
+    "scaling",
+    "solver",
+    "training",
+)
 LEAST = {
     "certificates": "--seeds 2 --truths 1 --problems normal_line",
     "curves": "--seeds 2 --samples 512 1024 --problems normal_line --solvers ours POT",
     "correction": "--seeds 2 --samples 512 --problems normal_line",
-    "kernels": "--rounds 1",
-    "network": "--seeds 0 --steps 4",
-    "quasi": "--seeds 2 --samples 512",
-    "scaling": "--n-atoms 50 100 --dimensions 2 --targets normal heavy --solvers ours POT "
-    "--chi2 0.2 --samples-of-the-million 512",
-    "solver": "--seeds 2 --samples 512 --problems normal_line --solvers ours POT",
-}
-SMALLER = {
-    "kernels": {"CASES": [(32, 500, 64, 0.01)]},
-    "network": {"STILL": {"n_atoms": 50, "dimension": 2, "share": 0.05, "n_steps": 2}},
-    "quasi": {"NAMES": ("normal_line",), "DIMENSIONS": ()},
-    "scaling": {"BLOCK": 2**14, "MILLION": 100},
-    "solver": {"GOAL_SAMPLES": 2048, "UNREGULARISED": ()},
+    "kernels": "--rounds 1 --case 32 500 64 0.01",
+    "network": "--seeds 0 --steps 4 --still-steps 2",
+    "quasi": "--seeds 2 --samples 512 --problems normal_line --dimensions",
+    "scaling": "--n-atoms 50 100 --dimensions 2 --targets normal --solvers ours POT --chi2 0.2",
+    "solver": "--seeds 2 --samples 512 --problems normal_line --solvers ours POT --goal-samples 2048",
 }
 
 
-@pytest.fixture
-def mnist(tmp_path, rng):
-    """Folder with files like MNIST's: wide spots of 8 by 8 pixels, in ten places."""
+def write_spots(folder, rng, n_train=2000, n_test=2000):
+    """Files like MNIST's: wide spots of 8 by 8 pixels, in ten places."""
     places = np.stack(np.meshgrid(np.arange(8), np.arange(8), indexing="ij"), axis=-1)
-    for part in ("train", "t10k"):
-        labels = rng.integers(10, size=2000)
-        spots = np.stack([labels % 5, 4 * (labels // 5)], axis=-1) + rng.random((2000, 2)) + 1.0
+    for part, n in {"train": n_train, "t10k": n_test}.items():
+        labels = rng.integers(10, size=n)
+        spots = np.stack([labels % 5, 4 * (labels // 5)], axis=-1) + rng.random((n, 2)) + 1.0
         distance = ((places - spots[:, None, None]) ** 2).sum(axis=-1)
         images = (255 * np.exp(-distance / 10.0)).astype("uint8")
         for kind, array in {"images-idx3": images, "labels-idx1": labels.astype("uint8")}.items():
-            (tmp_path / f"{part}-{kind}-ubyte").write_bytes(idx(array))
-    return tmp_path
+            (folder / f"{part}-{kind}-ubyte").write_bytes(idx(array))
+    return folder
 
 
 def run(module, monkeypatch, arguments):
@@ -51,11 +56,17 @@ def run(module, monkeypatch, arguments):
     module.main()
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_benchmark_says_what_it_does(name, monkeypatch, capsys):
+    module = importlib.import_module(f"benchmarks.{name}")
+    with pytest.raises(SystemExit, match="0"):
+        run(module, monkeypatch, ["--help"])
+    assert module.__doc__.split("\n", 1)[0].split()[0] in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", LEAST)
 def test_benchmark_runs_and_writes_its_results(name, monkeypatch, tmp_path):
     module = importlib.import_module(f"benchmarks.{name}")
-    for constant, value in SMALLER.get(name, {}).items():
-        monkeypatch.setattr(module, constant, value)
     path = tmp_path / "results.json"
     run(module, monkeypatch, [*LEAST[name].split(), "--json", path])
     found = json.loads(path.read_text())
@@ -70,9 +81,16 @@ def test_curves_are_drawn_with_the_limit(monkeypatch, tmp_path):
     assert path.stat().st_size > 10_000
 
 
-def test_benchmark_of_training_compares_its_recipes(mnist, monkeypatch, tmp_path):
+def test_run_of_the_algorithm_is_drawn(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    module, path = importlib.import_module("benchmarks.algorithm"), tmp_path / "algorithm.png"
+    run(module, monkeypatch, ["--n-atoms", 200, "--figure", path])
+    assert path.stat().st_size > 10_000
+
+
+def test_benchmark_of_training_compares_its_recipes(rng, monkeypatch, tmp_path):
+    mnist = write_spots(tmp_path, rng, n_test=200)
     module, path = importlib.import_module("benchmarks.training"), tmp_path / "results.json"
-    monkeypatch.setattr(module, "N_HELD_OUT", 200)
     options = f"--seconds 0.5 --seeds 0 --atoms 300 --step 1 --mnist {mnist} --json {path}"
     run(module, monkeypatch, options.split())
     found = json.loads(path.read_text())
@@ -80,9 +98,9 @@ def test_benchmark_of_training_compares_its_recipes(mnist, monkeypatch, tmp_path
     assert all(row["steps"] > 0 and row["value"][0] < row["value"][1] for row in found["rows"])
 
 
-def test_scaling_measures_the_error_of_what_stops_by_itself(mnist, monkeypatch, tmp_path):
+def test_scaling_measures_the_error_of_what_stops_by_itself(rng, monkeypatch, tmp_path):
+    mnist = write_spots(tmp_path, rng)
     module, path = importlib.import_module("benchmarks.scaling"), tmp_path / "results.json"
-    monkeypatch.setattr(module, "BLOCK", 2**14)
     options = f"--n-atoms 100 --targets images --solvers ours --chi2 0.05 --mnist {mnist} --json {path}"
     run(module, monkeypatch, options.split())
     (row,) = json.loads(path.read_text())["rows"]
@@ -92,14 +110,23 @@ def test_scaling_measures_the_error_of_what_stops_by_itself(mnist, monkeypatch, 
     assert 0.0 < row["measured_n_eff"] < 100.0
 
 
-def test_error_that_scaling_measures_is_that_of_an_integral(monkeypatch):
-    from benchmarks import references, scaling
+def test_scaling_times_a_few_samples_of_many_atoms():
+    from benchmarks import scaling
 
-    monkeypatch.setattr(scaling, "BLOCK", 2**16)
+    problem = scaling.build("heavy", scaling.rows("heavy", 100, 2), scaling.law(2))
+    row = scaling.few("ours", problem, 512)
+    assert row["n_atoms"] == 100
+    assert row["samples"] == 512
+    assert row["seconds"] > 0.0
+
+
+def test_error_that_scaling_measures_is_that_of_an_integral():
+    from benchmarks import problems, references, scaling
+
     problem = scaling.build("heavy", scaling.rows("heavy", 200, 2), scaling.law(2))
     potential = 0.1 * problem.atoms[:, 0].astype(float)
     found = scaling.measured(problem, potential, 0.1)
-    nodes = scaling.problems.normal_nodes(300, 2)
+    nodes = problems.normal_nodes(300, 2)
     facts = (nodes, problem.atoms.astype(float), problem.weights, problem.reg)
     marginal = references.semi_dual(*facts, potential)[1]
     exact = ((marginal - problem.weights) ** 2 / problem.weights).sum()
@@ -107,11 +134,13 @@ def test_error_that_scaling_measures_is_that_of_an_integral(monkeypatch):
     assert abs(found.chi2 - exact) < 4.0 * found.stderr
 
 
-def test_gallery_keeps_what_an_example_prints_and_draws(mnist, monkeypatch, tmp_path, capsys):
+def test_gallery_keeps_what_an_example_prints_and_draws(rng, monkeypatch, tmp_path, capsys):
     pytest.importorskip("sklearn")
-    module, output = importlib.import_module("benchmarks.gallery"), tmp_path / "output"
-    monkeypatch.setattr(module, "EXAMPLES", {"train_generator": ("plot_train_generator", "--steps 5")})
-    run(module, monkeypatch, ["--mnist", mnist, "--output", output])
+    from benchmarks import gallery
+
+    mnist, output = write_spots(tmp_path, rng), tmp_path / "output"
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    gallery.run("train_generator", "plot_train_generator", "--steps 5", mnist, output)
     printed = (output / "train_generator.txt").read_text()
     assert printed.startswith("plot_train_generator.py --mnist FOLDER --steps 5")
     assert capsys.readouterr().out.strip() in printed

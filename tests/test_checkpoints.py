@@ -320,7 +320,7 @@ def test_regularisation_that_a_callback_sets_continues(reuse, tmp_path):
     assert_same_run(outcome[2], outcome[0])
     loss = outcome[2][0].loss
     assert loss.reg == outcome[0][0].loss.reg == SemiDiscreteLoss(DATA).reg * 0.3 / 8.0
-    assert SemiDiscreteLoss(DATA, reg=loss.reg)._level == loss._level
+    assert SemiDiscreteLoss(DATA, reg=loss.reg)._tracking_reg == loss._tracking_reg
     with pytest.raises(ValueError, match="reg: expected"):
         loss.reg = -1.0
 

@@ -160,7 +160,7 @@ def test_guessed_tops_do_not_show(metric, scale, level, in_place, rng, monkeypat
         return nx.host(getattr(kernels.reduce(*arguments, (name,), values=potential), name))
 
     expected = {name: found(name) for name in OUTPUTS}
-    monkeypatch.setattr(in_place_kernel, "LEAST_COLUMNS", 1)
+    monkeypatch.setattr(in_place_kernel, "GUESS_COLUMNS", 1)
     monkeypatch.setattr(in_place_kernel, "LIKELY", np.inf)
     monkeypatch.setattr(reduction, "block_rows", lambda target, x: 7)
     guessed, redone = (counted(monkeypatch, kernel, name) for name in ("guessed", "normalize"))
@@ -177,7 +177,7 @@ def test_a_guess_that_is_too_low_is_made_again(in_place, monkeypatch):
     atoms = np.zeros((N, 1))
     atoms[1, 0] = 40.0  # not one of the few
     target = build_target(nx.array(atoms), merge=False)
-    monkeypatch.setattr(in_place_kernel, "LEAST_COLUMNS", 1)
+    monkeypatch.setattr(in_place_kernel, "GUESS_COLUMNS", 1)
     monkeypatch.setattr(in_place_kernel, "LIKELY", np.inf)
     x = np.zeros((200, 1))
     x[:3, 0] = 39.0, 21.0, np.nan
@@ -193,7 +193,7 @@ def test_a_guess_that_is_too_low_is_made_again(in_place, monkeypatch):
 
 
 def test_tops_are_guessed_where_that_pays(in_place, rng):
-    nx, N = in_place, in_place_kernel.LEAST_COLUMNS
+    nx, N = in_place, in_place_kernel.GUESS_COLUMNS
     atoms = {d: nx.array(rng.random((N, d))) for d in (2, 4)}
 
     def guesses(d=2, n_atoms=N, n=128, reg=0.05, metric=None):

@@ -33,3 +33,19 @@ __all__ = [
     "rounding_unit",
     "stride",
 ]
+
+
+def _torch() -> type[Capabilities]:
+    from .torch_backend import TorchCapabilities
+
+    return TorchCapabilities
+
+
+def _jax() -> type[Capabilities]:
+    from .jax_backend import JaxCapabilities
+
+    return JaxCapabilities
+
+
+register("torch", _torch)
+register("jax", _jax)

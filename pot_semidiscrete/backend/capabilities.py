@@ -130,23 +130,7 @@ class NumpyCapabilities(Capabilities):
         return cdist(x, y).astype(x.dtype)
 
 
-def _torch() -> type[Capabilities]:
-    from .torch_backend import TorchCapabilities
-
-    return TorchCapabilities
-
-
-def _jax() -> type[Capabilities]:
-    from .jax_backend import JaxCapabilities
-
-    return JaxCapabilities
-
-
-_LOADERS: dict[str, Callable[[], type[Capabilities]]] = {
-    "numpy": lambda: NumpyCapabilities,
-    "torch": _torch,
-    "jax": _jax,
-}
+_LOADERS: dict[str, Callable[[], type[Capabilities]]] = {"numpy": lambda: NumpyCapabilities}
 
 
 def register(name: str, load: Callable[[], type[Capabilities]]) -> None:

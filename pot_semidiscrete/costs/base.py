@@ -147,17 +147,43 @@ _CLASSES: dict[str, type[Cost]] = {}
 
 
 def register_cost(cost: type[Cost], *names: str, make: Callable[[], Cost] | None = None) -> type[Cost]:
-    """Make a cost known by its name, and by others if they are given.
+    """Make a cost known by a name, as `metric`. A decorator, if it has no other name than its own.
 
     Parameters
     ----------
     cost : subclass of Cost
-        Usable as a decorator of it.
-    names : str
+    *names : str
         Its own name if left out.
     make : callable, optional
         ``() -> Cost``; the class itself if left out.
+
+    Returns
+    -------
+    subclass of Cost
+        The same.
+
+    Raises
+    ------
+    TypeError
+        If it is no subclass of :class:`Cost`.
+
+    Examples
+    --------
+    >>> import ot
+    >>> import numpy as np
+    >>> from pot_semidiscrete import cost_scale
+    >>> from pot_semidiscrete.costs import Cost, register_cost
+    >>> @register_cost
+    ... class Quartic(Cost):
+    ...     name = "quartic"
+    ...
+    ...     def matrix(self, x, y, nx):
+    ...         return ot.dist(x, y) ** 2
+    >>> cost_scale(np.array([[0.0], [2.0]]), metric="quartic")
+    8.0
     """
+    if not (isinstance(cost, type) and issubclass(cost, Cost)):
+        raise TypeError(f"cost: expected a subclass of Cost, received {describe(cost)}.")
     for name in names or (cost.name,):
         _NAMED[name], _CLASSES[name] = make or cost, cost
     return cost

@@ -9,8 +9,6 @@ from ..kernels import SoftBlock, weight_blocks
 from ..problem import Target, spread_of, unit_curvature
 from .ties import LEAST_COUNT, SIGMAS, Ties, jumps
 
-N_POWER = 16  # iterations of the power method
-
 
 def near_boundary(target: Target, x: Array, ties: Ties) -> tuple[dict[str, float], float]:
     """Density of the distance to the boundary, jumps and roughness; and the roughness beyond doubt.
@@ -52,13 +50,15 @@ def _gram(vectors: np.ndarray) -> np.ndarray:
     return vectors.T @ vectors if vectors.shape[0] > vectors.shape[1] else vectors @ vectors.T
 
 
-def smoothness(target: Target, x: Array, potential: Array, reg: float) -> tuple[np.ndarray, np.ndarray]:
-    """Norms of the second derivative of the c-transform at the points, and their largest weights."""
+def smoothness(
+    target: Target, x: Array, potential: Array, reg: float, iterations: int = 16
+) -> tuple[np.ndarray, np.ndarray]:
+    """Norms of the second derivative of the c-transform, by the power method, and largest weights."""
     nx, found = target.nx, []
     start = nx.from_numpy(np.random.default_rng(0).normal(size=(1, x.shape[1])), type_as=x)
     for part, chi in weight_blocks(target, x, potential, reg):
         vector = start + 0.0 * part
-        for _ in range(N_POWER):
+        for _ in range(iterations):
             norm = nx.sqrt(nx.sum(vector**2, axis=1))
             vector = vector / nx.maximum(norm, 1e-30 + 0.0 * norm)[:, None]
             vector = _second_derivative(target, part, chi, vector, reg)

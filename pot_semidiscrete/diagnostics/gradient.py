@@ -17,7 +17,7 @@ from ..inference.estimates import evaluate
 from ..optim.semi_dual import SemiDual
 from ..problem import Problem, Target, unit_curvature
 from .boundary import near_boundary, smoothness
-from .ties import CLEAR, SIGMAS, Ties
+from .ties import CLEAR, LEAST_COUNT, SIGMAS, Ties
 
 MASS = 1e-3  # on the boundaries, from which (G) is called undefined
 ROUGH = 30.0  # curvature at the boundaries, in units of that of the cost, that is a risk
@@ -25,7 +25,6 @@ CONCENTRATED = 1e6  # roughness that is mass on the boundaries of a potential th
 WRONG = 0.3  # relative error of the masses with which a potential is not optimal
 HARD = 0.99  # an assignment weight that is as good as 1, and the share of them that is as good as all
 HIDDEN = 0.1  # share of the points, above which it is said
-LEAST_POINTS = 16  # to tell the masses from
 
 _PLAIN = {"fine": "the gradient exists", "at risk": "do not rely on it", "undefined": "(G) has no value"}
 
@@ -287,7 +286,7 @@ def _verdict(
 
 def _marginal_error(target: Target, x: Array, potential: Array, reg: float) -> tuple[float, float]:
     """Relative error of the masses, and what it is at least."""
-    if x.shape[0] < LEAST_POINTS:
+    if x.shape[0] < LEAST_COUNT:
         return math.nan, 0.0
     found = evaluate(SemiDual(target), x, potential, reg)
     chi2, stderr = found.chi2, found.chi2_stderr

@@ -23,8 +23,7 @@ from ..problem import (
     spread_of,
     unit_curvature,
 )
-
-SIGMAS = 3.0
+from .ties import SIGMAS
 
 
 @dataclass(frozen=True)

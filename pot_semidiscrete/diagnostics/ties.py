@@ -10,7 +10,7 @@ from ..problem import Target, spread_of, unit_curvature
 from .linkage import linkage
 
 ROUNDING = 8.0  # of the dtype, in a difference of scores
-LEAST_COUNT = 16  # points in a window
+LEAST_COUNT = 16  # points in a window, or to tell masses from
 SIGMAS = 3.0
 DOUBT = 1e-3  # probability of a gap, or of an empty cell, by chance
 N_CUTS = 64

@@ -11,7 +11,8 @@ except ImportError as error:
 from .features import ImageFeatures, random_filters
 from .loss import SemiDiscreteLoss
 from .models import dcgan_generator, mlp_generator
-from .training import TrainingResult, train_generator
+from .result import TrainingResult
+from .training import train_generator
 
 __all__ = [
     "ImageFeatures",

@@ -4,22 +4,31 @@ import math
 import os
 import pickle
 import warnings
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 
 from ..backend import describe
 from ..problem import fingerprint, same_fingerprint
 from ..runs import SemiDiscreteWarning, replaced
+from .loss import SemiDiscreteLoss
 
 FORMAT = "pot_semidiscrete training, 5"
-HIDDEN = (
-    "latent_sampler: it has no state_dict and leaves torch's global generator alone. If it draws from a "
-    "state of its own, a run that is continued will not be the one that was interrupted: give it "
-    "state_dict and load_state_dict."
-)
 
 
-def check_path(path):
+class Run(Protocol):
+    """What a :class:`Checkpoint` keeps."""
+
+    @property
+    def n_steps(self) -> int: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def check_path(path: object) -> str:
     """Check that `path` can be written, before the run rather than in it."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"checkpoint: expected a path, received {describe(path)}.")
@@ -30,7 +39,7 @@ def check_path(path):
     return os.path.abspath(path)
 
 
-def write(path, state, check=False):
+def write(path: str, state: dict[str, Any], check: bool = False) -> None:
     """Write a state of tensors, numbers, strings, lists and dicts, whole or not at all.
 
     With `check`, not at all if it cannot be read without pickle.
@@ -49,7 +58,7 @@ def write(path, state, check=False):
             ) from error
 
 
-def read(path):
+def read(path: str) -> dict[str, Any]:
     """State that :func:`write` wrote to `path`."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -66,7 +75,7 @@ def read(path):
     return state
 
 
-def problem_of(loss):
+def problem_of(loss: SemiDiscreteLoss) -> dict[str, Any]:
     """What a checkpoint must agree on about data and potential."""
     target = loss.target
     weights = target.distribute(target.weights)
@@ -82,7 +91,7 @@ def problem_of(loss):
     }
 
 
-def shapes(state):
+def shapes(state: dict[str, Any]) -> dict[str, str]:
     """Shapes and dtypes of the tensors of a state_dict, in words."""
     return {
         name: f"shape {tuple(value.shape)}, {value.dtype}"
@@ -91,7 +100,7 @@ def shapes(state):
     }
 
 
-def check_same(path, expected, received):
+def check_same(path: str, expected: dict[str, Any], received: dict[str, Any]) -> None:
     """Refuse the checkpoint of another problem."""
     for name in received:
         one, other = expected[name], received[name]
@@ -110,7 +119,7 @@ def check_same(path, expected, received):
         )
 
 
-def _agree(name, one, other):
+def _agree(name: str, one: Any, other: Any) -> bool:
     if name == "target":
         return same_fingerprint(one.numpy(), other.numpy())
     if name == "a_target":  # of other atoms, if there are more or fewer
@@ -120,43 +129,46 @@ def _agree(name, one, other):
     return one == other
 
 
-def stateful(thing):
+def is_stateful(thing: object) -> bool:
     """Tell whether `thing` can be asked for its state, and be given one."""
     return hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
 
 
-def state_of(thing):
+def state_of(thing: Any) -> dict[str, Any] | None:
     """State of what has one, else None."""
-    return thing.state_dict() if stateful(thing) else None
+    return thing.state_dict() if is_stateful(thing) else None
 
 
-def restore(thing, state):
+def restore(thing: Any, state: dict[str, Any] | None) -> None:
     """Give `thing` a state that it had."""
-    if state is not None and stateful(thing):
+    if state is not None and is_stateful(thing):
         thing.load_state_dict(state)
 
 
 class GlobalRandom:
     """torch's generators that all code shares: those that a run moved, and only those."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.start = self.states()
 
     @staticmethod
-    def states():
+    def states() -> dict[str, torch.Tensor]:
+        """Where all of them are."""
         states = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_initialized():
             states |= {f"cuda:{k}": s for k, s in enumerate(torch.cuda.get_rng_state_all())}
         return states
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Where those are that have moved."""
         return {
             name: state
             for name, state in self.states().items()
             if name not in self.start or not torch.equal(state, self.start[name])
         }
 
-    def load_state_dict(self, states):
+    def load_state_dict(self, states: dict[str, torch.Tensor]) -> None:
+        """Go on from there."""
         for name, state in states.items():
             self.start.pop(name, None)  # moved, before this process
             if name == "cpu":
@@ -179,43 +191,58 @@ class Checkpoint:
         Steps of the run in the file; None if there is no file.
     """
 
-    def __init__(self, path, every, problem, latent_sampler, callback):
-        self.path, self.every, self.problem, self.n_steps = path, every, problem, None
+    def __init__(
+        self,
+        path: str,
+        every: int,
+        problem: dict[str, Any],
+        latent_sampler: Callable[[int], Any],
+        callback: Callable[..., Any] | None,
+    ) -> None:
+        self.path, self.every, self.problem = path, every, problem
+        self.n_steps: int | None = None
         self.others = {"latent_sampler": latent_sampler, "callback": callback}
         self.random, self.checked = GlobalRandom(), False
 
-    def load(self, trainer):
+    def load(self, run: Run) -> None:
         """Continue the run of the file, if there is one."""
         if not os.path.exists(self.path):
             return
         state = read(self.path)
         check_same(self.path, state["problem"], self.problem)
-        trainer.load_state_dict(state["run"])
+        run.load_state_dict(state["run"])
         for name, thing in self.others.items():
             restore(thing, state[name])
         self.random.load_state_dict(state["global_random"])
-        self.n_steps = trainer.n_steps
+        self.n_steps = run.n_steps
 
-    def save(self, trainer):
+    def save(self, run: Run) -> None:
         """Write the run as it is."""
-        state = {"problem": self.problem, "run": trainer.state_dict()}
+        state: dict[str, Any] = {"problem": self.problem, "run": run.state_dict()}
         state |= {name: state_of(thing) for name, thing in self.others.items()}
         write(self.path, state | {"global_random": self.random.state_dict()}, check=not self.checked)
-        self.checked, self.n_steps = True, trainer.n_steps
+        self.checked, self.n_steps = True, run.n_steps
 
-    def watched(self, sampler):
+    def watched(self, sampler: Callable[[int], Any]) -> Callable[[int], Any]:
         """`sampler`, with a warning if its random numbers come from where nobody can look."""
-        if stateful(sampler):
+        if is_stateful(sampler):
             return sampler
-        seen = []
+        is_first = True
 
-        def draw(n):
-            if seen:
+        def draw(n: int) -> Any:
+            nonlocal is_first
+            if not is_first:
                 return sampler(n)
             random, z = GlobalRandom(), sampler(n)
-            seen.append(True)
+            is_first = False
             if not random.state_dict():
-                warnings.warn(HIDDEN, SemiDiscreteWarning, stacklevel=2)
+                warnings.warn(
+                    "latent_sampler: it has no state_dict and leaves torch's global generator alone. If "
+                    "it draws from a state of its own, a run that is continued will not be the one that "
+                    "was interrupted: give it state_dict and load_state_dict.",
+                    SemiDiscreteWarning,
+                    stacklevel=2,
+                )
             return z
 
         return draw

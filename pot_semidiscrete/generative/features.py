@@ -2,21 +2,24 @@
 
 import copy
 import math
+from collections.abc import Callable
+from typing import Self, TypeAlias
 
 import torch
 from ot.backend import get_backend
 from torch import nn
 
-from ..backend import describe, full_precision
+from ..backend import Backend, describe, full_precision
 from ..problem import check_callable, check_count, check_real
 from ..samplers.resolve import resolve_random
 
-SMOOTH = 0.015  # in units of the variance of a pixel: added to the square of a filter's response
+Features: TypeAlias = Callable[..., torch.Tensor]
+"""Points of any shape to one row of features each; a module or a function."""
+
 PART = 500  # points in one call
-SAME = 1e-3  # of the largest feature: by how much a point's may differ from call to call
 
 
-def frozen(module):
+def frozen(module: nn.Module) -> nn.Module:
     """A copy in eval mode, whose parameters are not trained."""
     try:
         module = copy.deepcopy(module).eval()
@@ -30,7 +33,7 @@ def frozen(module):
     return module
 
 
-def in_parts(function, points):
+def in_parts(function: Features, points: torch.Tensor) -> torch.Tensor:
     """What a function makes of points, a part of them at a time, without a graph."""
     with torch.no_grad():
         return torch.cat([function(part) for part in points.split(PART)])
@@ -48,15 +51,18 @@ class FeatureMap:
     nx : ot.backend.Backend
     """
 
-    def __init__(self, function, points, nx):
+    def __init__(self, function: Features, points: torch.Tensor, nx: Backend) -> None:
         check_callable("features", function, "points -> features")
         self.function = frozen(function) if isinstance(function, nn.Module) else function
         self.shape, self.nx = points.shape[1:], nx
         with torch.no_grad(), full_precision(nx, points):
             self.check(points[:PART])
 
-    def check(self, points):
-        """Refuse what is not one row of numbers for each point, the same in each call."""
+    def check(self, points: torch.Tensor, rtol: float = 1e-3) -> None:
+        """Refuse what is not one row of numbers for each point, the same in each call.
+
+        To within `rtol` of the largest feature: products of other sizes round otherwise.
+        """
         found = self.function(points)
         like = isinstance(found, torch.Tensor) and found.is_floating_point() and found.ndim > 0
         if not like or len(found) != len(points):
@@ -66,37 +72,48 @@ class FeatureMap:
             )
         few = 1 + len(points) // 3
         change = (self.function(points[:few]) - found[:few]).abs().max()
-        if change > max(SAME, 8.0 * torch.finfo(found.dtype).eps) * found.abs().max():
+        if change > max(rtol, 8.0 * torch.finfo(found.dtype).eps) * found.abs().max():
             raise ValueError(
                 "features: expected the same features of a point in each call, received others in a "
                 "call with fewer points; leave out dropout, and what a batch has in common."
             )
 
-    def __call__(self, x):
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Features of the points `x`, of any shape, in their dtype."""
         if x.shape[1:] != self.shape and x[0].numel() == math.prod(self.shape):
             x = x.reshape(-1, *self.shape)
         with full_precision(self.nx, x):
             return self.function(x).flatten(1).to(x.dtype)
 
-    def to(self, device):
+    def to(self, device: torch.device) -> None:
         """Move a module."""
         if isinstance(self.function, nn.Module):
             self.function.to(device)
 
 
 class Modulus(nn.Module):
-    """The absolute value, smooth at 0: ``sqrt(x^2 + SMOOTH unit^2)``."""
+    """The absolute value, smooth at 0: ``sqrt(x^2 + smoothing unit^2)``."""
 
-    def __init__(self, unit):
+    unit: torch.Tensor  # standard deviation of a pixel
+    smoothing = 0.015
+
+    def __init__(self, unit: float) -> None:
         super().__init__()
         self.register_buffer("unit", torch.as_tensor(unit))
 
-    def forward(self, x):
-        return (x.square() + SMOOTH * self.unit**2).sqrt()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Of each number."""
+        return (x.square() + self.smoothing * self.unit**2).sqrt()
 
 
-def random_filters(n_filters=16, size=5, *, channels=1, unit=0.25, random_state=0):
+def random_filters(
+    n_filters: int = 16,
+    size: int = 5,
+    *,
+    channels: int = 1,
+    unit: float = 0.25,
+    random_state: object = 0,
+) -> nn.Sequential:
     """Network of random filters: their responses, without sign, averaged over patches.
 
     Every second pixel has the responses of `n_filters` filters, independent normal numbers less their
@@ -195,7 +212,9 @@ class ImageFeatures(nn.Module):
     'finished'
     """
 
-    def __init__(self, images, body=None, share=0.6):
+    scale: torch.Tensor
+
+    def __init__(self, images: torch.Tensor, body: nn.Module | None = None, share: float = 0.6) -> None:
         super().__init__()
         shaped = isinstance(images, torch.Tensor) and images.is_floating_point()
         if not shaped or images.ndim not in (3, 4) or 0 in images.shape:
@@ -228,16 +247,16 @@ class ImageFeatures(nn.Module):
         ratio = share / (1.0 - share)
         self.register_buffer("scale", (ratio * pixels / seen.clamp(min=1e-30)).sqrt())
 
-    def seen(self, x):
+    def seen(self, x: torch.Tensor) -> torch.Tensor:
         """Features of images, one row each."""
         x = x.reshape(-1, *self.shape)
         return self.body(x[:, None] if x.ndim == 3 else x).flatten(1)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pixels and features of images, one row each."""
         return torch.cat([x.flatten(1), self.scale * self.seen(x)], dim=1)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> Self:
         """Leave the body in eval mode: its features must not change."""
         super().train(mode)
         self.body.eval()

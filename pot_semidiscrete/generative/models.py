@@ -2,11 +2,14 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 
 from torch import nn
 
 
-def mlp_generator(latent_dim, shape, widths=(256, 512, 1024)):
+def mlp_generator(
+    latent_dim: int, shape: Sequence[int], widths: Sequence[int] = (256, 512, 1024)
+) -> nn.Sequential:
     """Multilayer perceptron from latent points to images in [0, 1].
 
     LeakyReLU 0.2 between layers and a sigmoid at the end, as in the paper (Houdard et al.,
@@ -35,7 +38,7 @@ def mlp_generator(latent_dim, shape, widths=(256, 512, 1024)):
     torch.Size([5, 8, 8])
     """
     sizes = [latent_dim, *widths, math.prod(shape)]
-    layers = []
+    layers: list[nn.Module] = []
     for rows, columns in itertools.pairwise(sizes):
         linear = nn.Linear(rows, columns)
         nn.init.kaiming_normal_(linear.weight, a=0.2)
@@ -44,7 +47,9 @@ def mlp_generator(latent_dim, shape, widths=(256, 512, 1024)):
     return nn.Sequential(*layers[:-1], nn.Sigmoid(), nn.Unflatten(1, tuple(shape)))
 
 
-def dcgan_generator(latent_dim, shape, channels=(256, 128, 64)):
+def dcgan_generator(
+    latent_dim: int, shape: Sequence[int], channels: Sequence[int] = (256, 128, 64)
+) -> nn.Sequential:
     """Transposed convolutions with batch normalisation, from latent points to images in [0, 1].
 
     As in the paper (Houdard et al., arXiv:2102.05542), after Radford et al. (2016): each layer doubles
@@ -74,12 +79,16 @@ def dcgan_generator(latent_dim, shape, channels=(256, 128, 64)):
     >>> dcgan_generator(16, (8, 8), channels=(64, 32))(torch.zeros(5, 16)).shape
     torch.Size([5, 8, 8])
     """
-    sizes = [tuple(shape)]
+    height, width = shape
+    sizes = [(height, width)]
     for _ in channels:
-        sizes.insert(0, tuple(-(-n // 2) for n in sizes[0]))
-    layers = [nn.Unflatten(1, (latent_dim, 1, 1)), nn.ConvTranspose2d(latent_dim, channels[0], sizes[0])]
+        height, width = -(-height // 2), -(-width // 2)
+        sizes.insert(0, (height, width))
+    start = nn.ConvTranspose2d(latent_dim, channels[0], sizes[0])
+    layers: list[nn.Module] = [nn.Unflatten(1, (latent_dim, 1, 1)), start]
     for k, (inner, outer) in enumerate(itertools.pairwise([*channels, 1])):
-        kernel = tuple(4 - n % 2 for n in sizes[k + 1])
+        height, width = sizes[k + 1]
+        kernel = (4 - height % 2, 4 - width % 2)
         grow = nn.ConvTranspose2d(inner, outer, kernel, stride=2, padding=1)
         layers += [nn.BatchNorm2d(inner), nn.ReLU(), grow]
     return nn.Sequential(*layers, nn.Sigmoid(), nn.Flatten(1, 2))

@@ -1,11 +1,14 @@
 """The potential as a network of the atoms."""
 
+from collections.abc import Callable
+from typing import Any, Self
+
 import torch
 from torch import nn
 
-from ..backend import describe, full_precision
+from ..backend import Backend, describe, full_precision
 from ..problem import NotFiniteError
-from .optimizers import load_optimizer, resolve_optimizer
+from .optimizers import MakeOptimizer, load_optimizer, resolve_optimizer
 
 
 class NetworkPotential(nn.Module):
@@ -21,7 +24,13 @@ class NetworkPotential(nn.Module):
     nx : ot.backend.Backend
     """
 
-    def __init__(self, module, optimizer, points, nx):
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer | MakeOptimizer | None,
+        points: torch.Tensor,
+        nx: Backend,
+    ) -> None:
         super().__init__()
         if not isinstance(module, nn.Module):
             raise TypeError(
@@ -33,7 +42,7 @@ class NetworkPotential(nn.Module):
             "potential_optimizer", optimizer, module, "potential", torch.optim.Adam
         )
 
-    def forward(self):
+    def forward(self) -> torch.Tensor:
         """Potential of each atom, shape (n_support,)."""
         with full_precision(self.nx, self.points):
             psi = self.module(self.points)
@@ -45,7 +54,7 @@ class NetworkPotential(nn.Module):
             )
         return psi.reshape(n).to(self.points.dtype)
 
-    def ascend(self, value_at):
+    def ascend(self, value_at: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """One step of the optimiser up the semi-dual.
 
         Parameters
@@ -55,7 +64,7 @@ class NetworkPotential(nn.Module):
         """
 
         @torch.enable_grad()
-        def closure():
+        def closure() -> Any:
             self.module.zero_grad()
             value = value_at(self())
             if not torch.isfinite(value):
@@ -69,13 +78,15 @@ class NetworkPotential(nn.Module):
             self.optimizer.step(closure)
         self.module.zero_grad()
 
-    def get_extra_state(self):
+    def get_extra_state(self) -> dict[str, Any]:
+        """State of the optimiser, which ``state_dict`` holds beside the parameters."""
         return self.optimizer.state_dict()
 
-    def set_extra_state(self, state):
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on with an optimiser that had this state."""
         load_optimizer(self.optimizer, state)
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         self.points = fn(self.points)
         super()._apply(fn, recurse)
         load_optimizer(self.optimizer, self.optimizer.state_dict())  # on the device of the parameters

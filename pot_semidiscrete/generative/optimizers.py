@@ -1,12 +1,31 @@
 """Optimisers: the user's or ours, and what a file keeps of one."""
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import torch
 
 from ..backend import describe
 from ..problem import check_callable
 
+LEARNING_RATE = 3e-3  # of the default optimiser, until it falls
 
-def resolve_optimizer(name, optimizer, module, owner, default):
+MakeOptimizer: TypeAlias = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
+
+
+def adam(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The default optimiser of a list of parameters: in one pass over them, where torch has it."""
+    fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    return torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), fused=fused)
+
+
+def resolve_optimizer(
+    name: str,
+    optimizer: torch.optim.Optimizer | MakeOptimizer | None,
+    module: Callable[..., Any],
+    owner: str,
+    default: MakeOptimizer,
+) -> torch.optim.Optimizer:
     """An optimiser as it was given, or made of the parameters of `module`.
 
     Parameters
@@ -38,7 +57,7 @@ def resolve_optimizer(name, optimizer, module, owner, default):
     return built
 
 
-def describe_optimizer(optimizer):
+def describe_optimizer(optimizer: torch.optim.Optimizer) -> str:
     """Kind and options of an optimiser, as it was built: schedules change neither."""
     options = ", ".join(
         f"{name}={float(value) if isinstance(value, torch.Tensor) else value}"
@@ -47,21 +66,23 @@ def describe_optimizer(optimizer):
     return f"{type(optimizer).__name__}({options})"
 
 
-def fall(progress):
+def fall(progress: float) -> float:
     """Learning rate after a share of a run, relative to the first: it falls to 0 in the last third."""
     return min(1.0, 3.0 * max(1.0 - progress, 0.0))
 
 
-def set_rate(optimizer, rate):
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give all parameters one learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
-def parameters_of(optimizer):
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """What an optimiser moves."""
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def load_optimizer(optimizer, state):
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load a state in its own precision: torch casts it to that of the parameters."""
     optimizer.load_state_dict(state)
     parameters = parameters_of(optimizer)

@@ -1,18 +1,22 @@
 """What a step of the generator goes down: the loss at fresh points, or the bounds of a round."""
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import torch
 from torch.utils import _pytree
 
 from ..problem import check_count
-from .loss import Majorant
+from .loss import SemiDiscreteLoss
+from .majorant import Majorant
 
-REUSE = 16  # steps of the generator for one reduction of its points
+Objective: TypeAlias = Callable[[], torch.Tensor]
 
 
-def resolve_reuse(reuse, loss):
+def resolve_reuse(reuse: int | None, loss: SemiDiscreteLoss, default: int = 16) -> int:
     """Steps of the generator in a round: more than one need the squared distance."""
     if reuse is None:
-        return REUSE if loss.has_majorants and loss.network is None else 1
+        return default if loss.has_majorants and loss.network is None else 1
     reuse = check_count("reuse", reuse)
     if reuse > 1 and not loss.has_majorants:
         raise ValueError(
@@ -46,60 +50,70 @@ class Rounds:
         Steps taken in it.
     """
 
-    def __init__(self, generator, latent, loss, reuse):
+    def __init__(
+        self,
+        generator: Callable[..., torch.Tensor],
+        latent: Callable[[], Any],
+        loss: SemiDiscreteLoss,
+        reuse: int,
+    ) -> None:
         self.generator, self.latent, self.loss, self.reuse = generator, latent, loss, reuse
-        self.latents, self.bounds, self.position = [], [], 0
-        self.mean_before, self.moves = None, 0
+        self.latents: list[Any] = []
+        self.bounds: list[Majorant] = []
+        self.mean_before: torch.Tensor | None = None
+        self.moves = self.position = 0
 
     @property
-    def due(self):
+    def is_due(self) -> bool:
         """Whether the next step begins a round, and so moves the potential."""
         return self.reuse == 1 or not self.latents or self.position == self.reuse
 
     @torch.no_grad()
-    def objective(self):
+    def objective(self) -> Objective:
         """Value of the next step's batch, to be differentiated: a function of nothing.
 
         Optimisers may call it several times. The potential has moved before, if that was due.
         """
         if self.reuse == 1:
-            return self.fresh()
-        if self.due:
+            return self.loss_objective()
+        if self.is_due:
             self.begin()
         k = self.position % len(self.latents)
         z, bound = self.latents[k], self.bounds[k]
         self.position += 1
         return lambda: bound(self.loss.target.center(self.loss.rows(self.generator(z))))
 
-    def fresh(self):
+    def loss_objective(self) -> Objective:
         """The loss at points that nothing has seen: formula (G)."""
         self.loss.follow(torch.cat(self.draw()))
         self.latents, self.moves = self.latents[:1], self.loss.moves
         z = self.latent()
         return lambda: self.loss(self.generator(z))
 
-    def begin(self):
+    def begin(self) -> None:
         """Follow with the potential, by points whose bounds the generator will then go down."""
         self.bounds, self.position = self.loss.majorants(self.draw(), follow=True), 0
         self.moves = self.loss.moves
 
-    def draw(self):
+    def draw(self) -> list[torch.Tensor]:
         """Points for the potential, which goes along with those of the last round first."""
-        self.go_along()
+        self.shift_potential()
         self.latents = [self.latent() for _ in range(self.loss.dual_steps)]
         batches = [self.generator(z) for z in self.latents]
         self.mean_before = self.mean(batches[0]) if self.loss.can_translate else None
         return batches
 
-    def go_along(self):
+    def shift_potential(self) -> None:
         """Move the potential as the mean of the points moved, if nobody else has moved it since."""
         if self.mean_before is not None and self.moves == self.loss.moves:
             self.loss.translate(self.mean(self.generator(self.latents[0])) - self.mean_before)
 
-    def mean(self, points):
+    def mean(self, points: torch.Tensor) -> torch.Tensor:
+        """Mean of points, in the coordinates of the atoms."""
         return self.loss.local(points).mean(dim=0)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
+        """Where the round is."""
         return {
             "latents": self.latents,
             "bounds": [[bound.goal, bound.constant] for bound in self.bounds],
@@ -107,7 +121,8 @@ class Rounds:
             "position": self.position,
         }
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
         device = self.loss.target.atoms.device
         move = lambda z: z.to(device) if isinstance(z, torch.Tensor) else z
         self.latents = _pytree.tree_map(move, state["latents"])

@@ -17,7 +17,7 @@ from .trace import trace_estimate
 
 ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
 PENDING = 2**23  # numbers that a result may hold until it is asked for more
-CLEAR = 5.0  # standard errors, and times the gain by chance, beyond which an excess is none
+EXCESS = 5.0  # standard errors, and times the gain by chance, beyond which an excess is none
 
 
 @dataclass(frozen=True)
@@ -228,4 +228,4 @@ def _suboptimality(
     chance = trace_estimate(dual, x, found.potential, eps) / (2.0 * n)
     excess = gain - chance
     limit = chance * n / n_samples if n_samples > 0 else 0.0
-    return max(limit, excess) if excess > CLEAR * max(noise, chance) or n_samples == 0 else limit
+    return max(limit, excess) if excess > EXCESS * max(noise, chance) or n_samples == 0 else limit

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import asdict, fields
 from typing import Any
 from zipfile import BadZipFile
 
@@ -18,7 +19,6 @@ _FORMAT = 1
 FACTS = ("status", "reg", "n_iter", "n_samples", "work")
 _LATER = ("work", "marginal_error", "marginal_error_stderr", "suboptimality_bound")  # not in 0.1.0
 _FLOATS = ("value_stderr", "chi2", "chi2_stderr", "marginal_error", "marginal_error_stderr")
-_CERTIFICATE = ("value_interval", "suboptimality", "suboptimality_bound")
 
 
 def write(
@@ -37,7 +37,7 @@ def write(
     number = lambda value: None if value is None else float(value)
     meta = facts | {name: getattr(evaluation, name) for name in _FLOATS}
     meta |= {"value": number(evaluation.value), "value_linear": number(estimates.value_linear)}
-    meta |= {name: getattr(estimates.certificate, name) for name in _CERTIFICATE}
+    meta |= asdict(estimates.certificate)
     meta |= {"format": _FORMAT, "metric": target.cost.name, "converged": facts["status"] == "converged"}
     arrays = {
         "meta": np.array(json.dumps(meta)),
@@ -83,8 +83,11 @@ def read(path: str | os.PathLike, X_target: Array, metric: Metric) -> dict[str, 
         value=like(meta["value"]),
         **{name: meta[name] for name in _FLOATS},
     )
-    interval, *gaps = (meta[name] for name in _CERTIFICATE)
-    certificate = Certificate(None if interval is None else tuple(interval), *gaps)
+    facts = {f.name: meta[f.name] for f in fields(Certificate)}
+    interval = facts["value_interval"]
+    certificate = Certificate(
+        **facts | {"value_interval": None if interval is None else tuple(interval)}
+    )
     return {
         "target": target,
         "potential": target.merge(like(stored["potential"]), meta["reg"]),

@@ -11,7 +11,7 @@ from .blocks import SoftBlock
 # the denormal numbers, on which a processor is some twenty times slower.
 EXP_FLOOR = {4: -70.0, 8: -600.0}
 MOST_COORDINATES = 3  # up to which maxima of rows are guessed ...
-LEAST_ROWS, LEAST_COLUMNS = 128, 4096  # ... for so many points and atoms
+GUESS_ROWS, GUESS_COLUMNS = 128, 4096  # ... for so many points and atoms
 HEADROOM = 28.0  # logarithm of the largest sum of a row of which the guess is good enough
 LIKELY = 0.75  # of that, in units of reg, may be the cost from an atom to the landmarks
 MOST_LOW = 0.25  # of the rows of a block may have too low a guess: with more, no more is guessed
@@ -88,7 +88,7 @@ class InPlaceKernel(Kernel):
         None where guesses do not pay, or do not go well as a rule.
         """
         target, nx, (n_rows, d) = self.target, self.nx, x.shape
-        enough = n_rows >= LEAST_ROWS and self.bias.shape[0] >= LEAST_COLUMNS
+        enough = n_rows >= GUESS_ROWS and self.bias.shape[0] >= GUESS_COLUMNS
         if self.reg == 0 or d > MOST_COORDINATES or not enough:
             return None
         factors = target.cost.factors(x, target.atoms, self.scale, nx)

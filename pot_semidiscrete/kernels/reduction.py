@@ -11,7 +11,7 @@ from ..backend import Array, capabilities, equal_rows, full_precision, joined, n
 from .base import Atoms, Block, Kernel
 from .generic import GenericKernel
 
-MEMORY = 2**27  # bytes of a block on the host, at most
+BLOCK_BYTES = 2**27  # bytes of a block on the host, at most
 SHARING = 256  # rows that make the reading of the atoms cheap
 DEVICE_ENTRIES = 2**26  # of a block elsewhere
 LARGEST_BILINEAR = 2**26  # entries of a matrix kept for several reductions of the same points ...
@@ -69,8 +69,7 @@ _OUTPUTS: dict[str, Callable] = {
     "weights": lambda target, x, block, *_: block.dense(),
     "colsquare": lambda target, x, block, *_: block.colsquare(),  # the last: it spends the block
 }
-_ORDER = list(_OUTPUTS)
-_SUMS = ("colsum", "colsquare")
+_SUMS = {"colsum", "colsquare"}
 
 
 def reduce(
@@ -126,7 +125,7 @@ def _reduce(
     guard: Callable = lambda function: function,
 ) -> Reduction:
     target, nx = kernel.target, kernel.nx
-    outputs = sorted(set(outputs), key=_ORDER.index)
+    outputs = sorted(set(outputs), key=list(_OUTPUTS).index)
 
     @guard
     def block_outputs(rows: Array, bilinear: Array, prepared: Array) -> tuple:
@@ -206,7 +205,7 @@ def block_rows(target: Atoms, x: Array) -> int:
     n_rows, (n_atoms, d) = x.shape[0], target.atoms.shape
     if on_host(x):
         row = n_atoms * target.nx.bitsize(target.atoms) // 8
-        rows = min(max(target.kernel.cache() // row, min(2 * d, SHARING)), MEMORY // row)
+        rows = min(max(target.kernel.cache() // row, min(2 * d, SHARING)), BLOCK_BYTES // row)
     else:
         rows = DEVICE_ENTRIES // n_atoms
     return equal_rows(n_rows, rows)

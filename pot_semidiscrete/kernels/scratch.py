@@ -6,7 +6,6 @@ import threading
 import numpy as np
 
 KEPT = 2**23  # bytes
-LINE = 64  # bytes of a cache line
 _thread = threading.local()
 
 
@@ -19,8 +18,8 @@ def scratch(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     memory = getattr(_thread, "memory", None)
     if memory is None or len(memory) < n_bytes:
-        memory = np.empty(n_bytes + LINE, dtype=np.uint8)
-        memory = memory[-memory.ctypes.data % LINE :]
+        memory = np.empty(n_bytes + 64, dtype=np.uint8)  # to begin with a line of the cache
+        memory = memory[-memory.ctypes.data % 64 :]
         if n_bytes <= KEPT:
             _thread.memory = memory
     return memory[:n_bytes].view(dtype).reshape(shape)

@@ -10,8 +10,6 @@ from .blocks import HardBlock
 from .in_place import InPlaceKernel
 from .scratch import KEPT, scratch
 
-MOST_THREADS = KEPT // CACHE  # to share a pass: of what is kept
-
 
 class TorchHardBlock(HardBlock):
     """Counts instead of a dense one-hot matrix."""
@@ -28,7 +26,7 @@ class TorchKernel(InPlaceKernel):
 
     @staticmethod
     def cache() -> int:
-        return CACHE * min(torch.get_num_threads(), MOST_THREADS)
+        return min(CACHE * torch.get_num_threads(), KEPT)  # threads share a pass
 
     def memory(self, rows: Array, n_columns: int) -> Array:
         shape = (rows.shape[0], n_columns)

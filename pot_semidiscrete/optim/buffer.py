@@ -7,32 +7,40 @@ from ..samplers.draws import Draws
 
 
 class SampleBuffer:
-    """The newest source points, up to `limit` bytes; `complete` while none was dropped."""
+    """The newest source points, up to `limit` bytes; `complete` while none was dropped.
+
+    Attributes
+    ----------
+    n : int
+        Points in it.
+    """
 
     def __init__(self, limit: int, nx: Backend) -> None:
-        self.limit, self.nx, self.size, self.complete = limit, nx, 0, True
+        self.limit, self.nx, self.n, self.complete = limit, nx, 0, True
         self._batches: list[Array] = []
+        self._dropped = 0  # rows before the first batch, whose memory it holds
 
     def add(self, x: Array) -> None:
         """Take in a batch; drop the oldest points that there is no room for."""
         self._batches.append(x)
-        self.size += self._bytes(x)
-        while self.size > self.limit:
-            first, self.complete = self._batches.pop(0), False
-            self.size -= self._bytes(first)
-            rows = (self.limit - self.size) // max(self._bytes(first[:1]), 1)
-            if rows > 0:  # all of them may have become one
-                self._batches.insert(0, self.nx.copy(first[first.shape[0] - rows :]))
-                self.size += self._bytes(self._batches[0])
+        self.n += x.shape[0]
+        most = self.limit // (x.shape[1] * self.nx.bitsize(x) // 8)
+        while self.n > most:
+            self.complete = False
+            rows = min(self.n - most, self._batches[0].shape[0])
+            self.n, self._dropped = self.n - rows, self._dropped + rows
+            rest = self._batches.pop(0)[rows:]
+            if rest.shape[0] == 0:
+                self._dropped = 0
+                continue
+            if self._dropped > rest.shape[0]:  # so that no point is copied more than once
+                rest, self._dropped = self.nx.copy(rest), 0
+            self._batches.insert(0, rest)
 
-    def points(self) -> Array | None:
-        """All of them, in one array; None if there is no room for any."""
-        if self._batches:
-            self._batches = [joined(self._batches, self.nx)]
-        return self._batches[0] if self._batches else None
-
-    def _bytes(self, x: Array) -> int:
-        return x.shape[0] * x.shape[1] * self.nx.bitsize(x) // 8
+    def points(self) -> Array:
+        """All of them, in one array."""
+        self._batches, self._dropped = [joined(self._batches, self.nx)], 0
+        return self._batches[0]
 
 
 class SampleQueue:

@@ -9,8 +9,6 @@ from .ascent import AscentState
 from .newton import CORRECTION
 from .semi_dual import SemiDual
 
-LATER = 2.0  # times the samples of a look that failed, after which there is another at the latest
-
 
 class Look(Protocol):
     """What was found of an estimate on fresh points."""
@@ -170,7 +168,8 @@ class ChiSquareRule(StoppingRule):
 
     def wait(self, found: Look, n_samples: float) -> None:
         short = found.look_bound / self.chi2
-        self.next = n_samples * min(max(short, 1.0 + self.precision), LATER)
+        # by twice the samples there is another look, whatever the last one said
+        self.next = n_samples * min(max(short, 1.0 + self.precision), 2.0)
 
     def prefers_correction(self, n_samples: int) -> bool:
         """Whether to draw on until chi2 is low enough costs more than a correction, in rows.

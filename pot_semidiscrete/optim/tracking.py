@@ -16,8 +16,8 @@ from .semi_dual import SemiDual
 TOP = 0.1  # from where the regularisation falls, in units of the cost scale; benchmarks.training
 LEAST_REG = 2e-3  # in units of the cost scale: at reg = 0 a step has no unit of its own
 LENGTHS = 16, 32  # steps in a round, at least and (but for the first) at most; benchmarks.training
-CLIP = 3.0  # largest move of an atom, in units of eps; benchmarks.training: with 6, FD 106, not 81
-MEMORY = 5.0  # rounds that the average spans, at most, and what a potential solved for counts as
+ROUND_CLIP = 3.0  # largest move of an atom, in units of eps; benchmarks.training: with 6, FD 106, not 81
+SPAN = 5.0  # rounds that the average spans, at most, and what a potential solved for counts as
 
 
 def tracking_reg(target: Target, reg: float) -> float:
@@ -25,7 +25,7 @@ def tracking_reg(target: Target, reg: float) -> float:
     return reg if reg > 0 else LEAST_REG * scale_of(target)
 
 
-def round_heat(target: Target, reg: float) -> float:
+def eps_ratio(target: Target, reg: float) -> float:
     """From where the regularisation falls in a round, in units of `reg`."""
     return max(TOP * scale_of(target) / reg, 1.0) if reg > 0 else 1.0  # 0 for one atom only
 
@@ -54,13 +54,13 @@ def follow(
     target: Target,
     x: Array,
     reg: float,
-    heat: float,
+    ratio: float,
     bilinear: Array | None = None,
     calls: int = 1,
 ) -> Array:
     """A round of small steps with the points `x` towards the optimum of a source that moves.
 
-    The regularisation falls geometrically from `heat` times `reg` to `reg`, and the iterates are
+    The regularisation falls geometrically from `ratio` times `reg` to `reg`, and the iterates are
     averaged with weights as time. The few points of a step, and the large first levels, leave a noise of
     many `reg` in that average where an atom sees few. So the potential is an average over the last
     rounds, of one pass in all, but at most of five: it must not lag behind the source.
@@ -73,7 +73,7 @@ def follow(
         Calls so far.
     x : array, shape (n, d)
         Fresh points.
-    heat : float
+    ratio : float
     bilinear : array, shape (n, n_support), optional
         As in :func:`pot_semidiscrete.kernels.reduce`.
     calls : int
@@ -83,17 +83,17 @@ def follow(
     least, most = LENGTHS
     length = min(max(-(-n // LEAST_ROWS), -(-least // calls)), most if count else n, n)
     for k in range(length):
-        eps = reg * heat ** (1.0 - k / (length - 1.0)) if length > 1 else reg
+        eps = reg * ratio ** (1.0 - k / (length - 1.0)) if length > 1 else reg
         carry = (reg - eps) * target.log_weights
         known = None if bilinear is None else bilinear[k::length]
         # psi_eps ~ psi_0 - eps log b: potentials are kept as they would be at `reg`
         potential = _step(target, x[k::length], potential + carry, eps, known) - carry
         mean = mean + 2.0 / (k + 2.0) * (potential - mean)
-    rounds = min(MEMORY * calls, target.weights.shape[0] / n, count + 1.0)
+    rounds = min(SPAN * calls, target.weights.shape[0] / n, count + 1.0)
     return average + (mean - average) / max(rounds, 1.0)
 
 
 def _step(target: Target, x: Array, psi: Array, eps: float, bilinear: Array | None = None) -> Array:
     """One step of ascent with the points `x`."""
     colsum = reduce(target, x, psi, eps, ("colsum",), bilinear=bilinear).colsum
-    return ascend(target, psi, colsum / x.shape[0], eps, clip=CLIP)
+    return ascend(target, psi, colsum / x.shape[0], eps, clip=ROUND_CLIP)

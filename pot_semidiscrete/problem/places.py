@@ -4,16 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-HASHED = 1024  # points at once, so that their hashes are made in the cache
-
 
 def places(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Index of the first of the points at each place, and the place of each point."""
     points = np.ascontiguousarray(points + 0.0)  # -0 becomes 0
     words = points.view(np.uint16)
     key = 2 * np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64) + 1
-    starts = range(0, len(points), HASHED)
-    hashes = np.concatenate([words[k : k + HASHED].astype(np.uint64) @ key for k in starts])
+    parts = np.array_split(words, -(-len(words) // 1024))  # which the cache holds
+    hashes = np.concatenate([part.astype(np.uint64) @ key for part in parts])
     _, first, place = np.unique(hashes, return_index=True, return_inverse=True)
     if (points[first[place]] != points).any():  # numbers are sorted ten times as fast as points
         _, first, place = np.unique(points, axis=0, return_index=True, return_inverse=True)

@@ -20,8 +20,7 @@ from ..costs import Cost
 from ..kernels import Kernel, kernel_for
 from .places import Copies, places
 
-LANDMARKS, LEAST_STRIDE = 512, 9  # atoms that stand for all, about, and one of so many at least ...
-OTHERS = 64  # ... and how many are asked for how far off those, or each other, are
+LANDMARKS, LEAST_STRIDE = 512, 9  # atoms that stand for all, about, and one of so many at least
 LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: the floor of the weights in a step
 
 
@@ -92,14 +91,14 @@ class Target:
         """Largest cost from some of the other atoms to the nearest landmark."""
         every, nx = self.landmark_stride, self.nx
         landmarks = self.subset(slice(None, None, every))
-        others = self.atoms[every // 2 :: LANDMARKS // OTHERS * every]
+        others = self.atoms[every // 2 :: 8 * every]
         return float(nx.max(nx.min(landmarks.cost_matrix(others), axis=1)))
 
     @functools.cached_property
     def rounding(self) -> float:
         """Of a cost: that of the median between some of the atoms, which outliers do not move."""
         nx, n = self.nx, self.weights.shape[0]
-        some = self.detached.subset(slice(None, None, stride(n, OTHERS)))
+        some = self.detached.subset(slice(None, None, stride(n, LANDMARKS // 8)))
         with no_grad(nx):
             costs = some.cost_matrix(some.atoms)
         return 0.0 if is_traced(costs) else self.unit * float(np.median(np.abs(nx.to_numpy(costs))))

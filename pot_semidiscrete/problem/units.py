@@ -7,7 +7,7 @@ from ..costs import SqEuclidean
 from ..kernels import mean_cost
 from .target import Target
 
-ROWS = 4096  # atoms whose costs to all are averaged, at most
+MOST_ROWS = 4096  # atoms whose costs to all are averaged, at most
 
 
 def scale_of(target: Target) -> float:
@@ -16,7 +16,7 @@ def scale_of(target: Target) -> float:
     if isinstance(target.cost, SqEuclidean):
         # the atoms are centred: E|Y - Y'|^2 = 2 E|Y|^2
         return float(2.0 * nx.sum(weights * target.target_term))
-    step = stride(atoms.shape[0], ROWS)
+    step = stride(atoms.shape[0], MOST_ROWS)
     rows, share = atoms[::step], weights[::step]
     return abs(float(nx.sum(weights * mean_cost(target, rows, share / nx.sum(share)))))
 

@@ -11,7 +11,7 @@ from ot.backend import get_backend
 
 from ..backend import Array, Backend, all_finite, describe, is_traced
 
-_POSITIONS = "an array of shape (n, d), float32 or float64"
+POSITIONS = "an array of shape (n, d), float32 or float64"
 _LONGEST = {32: 1e15, 64: 1e75}  # by bits: sums of squares are finite; in float64, of squares of these
 
 
@@ -34,19 +34,19 @@ def check_points(name: str, X: Any, like: Array | None = None) -> tuple[Array, B
         nx = get_backend(X)
     except ValueError:
         raise TypeError(
-            f"{name}: expected {_POSITIONS}, of a backend POT knows, received {describe(X)}; "
+            f"{name}: expected {POSITIONS}, of a backend POT knows, received {describe(X)}; "
             "convert it to a NumPy array or a torch tensor."
         ) from None
     if like is not None:
         check_same_kind(name, X, like)
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(
-            f"{name}: expected {_POSITIONS}, n and d at least 1, received {describe(X)}; "
+            f"{name}: expected {POSITIONS}, n and d at least 1, received {describe(X)}; "
             "reshape it to one row per point."
         )
     if str(X.dtype).rsplit(".", 1)[-1] not in ("float32", "float64"):
         raise TypeError(
-            f"{name}: expected {_POSITIONS}, received {describe(X)}; cast it, e.g. to float32."
+            f"{name}: expected {POSITIONS}, received {describe(X)}; cast it, e.g. to float32."
         )
     if like is not None and X.shape[1] != like.shape[1]:
         raise ValueError(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-_DEPTH = contextvars.ContextVar("pot_semidiscrete_run_depth", default=0)
+_depth = contextvars.ContextVar("pot_semidiscrete_run_depth", default=0)
 
 
 class SemiDiscreteWarning(UserWarning):
@@ -34,8 +34,8 @@ def guarded(run: Run, bar: "Progress") -> Iterator[None]:
     run : Run
     bar : Progress
     """
-    depth = _DEPTH.get()
-    token = _DEPTH.set(depth + 1)
+    depth = _depth.get()
+    token = _depth.set(depth + 1)
     try:
         yield
     except KeyboardInterrupt:
@@ -47,7 +47,7 @@ def guarded(run: Run, bar: "Progress") -> Iterator[None]:
         error.partial_result = run.result()  # type: ignore[attr-defined]
         raise
     finally:
-        _DEPTH.reset(token)
+        _depth.reset(token)
         bar.close(run.progress)
 
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from ..backend import Array, Random
+from ..backend import Array, Random, describe
 
 
 class Sampler(ABC):
@@ -50,9 +50,39 @@ _LAWS: dict[str, type[Law]] = {}
 
 
 def register_law(*names: str) -> Callable[[type[Law]], type[Law]]:
-    """Decorator: make a law known by these names, as a `sampler_source`."""
+    """Make a law known by these names, as a `sampler_source`: a decorator of its class.
+
+    Parameters
+    ----------
+    *names : str
+
+    Returns
+    -------
+    callable
+        ``law -> law``.
+
+    Raises
+    ------
+    TypeError
+        If what is decorated is no subclass of :class:`Law`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import solve_semidiscrete
+    >>> from pot_semidiscrete.samplers import Law, register_law
+    >>> @register_law("symmetric_cube")
+    ... class SymmetricCube(Law):
+    ...     def __call__(self, n):
+    ...         return 2.0 * self.random.uniform(n, self.dimension) - 1.0
+    >>> atoms = np.random.default_rng(0).normal(size=(10, 2))
+    >>> solve_semidiscrete(atoms, "symmetric_cube", reg=0.5, random_state=0).converged
+    True
+    """
 
     def register(law: type[Law]) -> type[Law]:
+        if not (isinstance(law, type) and issubclass(law, Law)):
+            raise TypeError(f"law: expected a subclass of Law, received {describe(law)}.")
         _LAWS.update(dict.fromkeys(names, law))
         return law
 

@@ -4,16 +4,14 @@
 holds the solution, how it was made, and a fingerprint of the problem it belongs to.
 """
 
-import argparse
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import linalg
 
-from . import problems
-from .problems import Quadrature, gauss_legendre, normal_density
+from .. import problems
+from ..problems import Quadrature, gauss_legendre, normal_density
 
 __all__ = [
     "Quadrature",
@@ -26,7 +24,7 @@ __all__ = [
     "semi_dual",
 ]
 
-FOLDER = Path(__file__).parent / "references"
+FOLDER = Path(__file__).parent
 BLOCK = 4096
 TINY = -230.0  # products of exp(TINY) are normal numbers: those below them are slow
 
@@ -145,7 +143,8 @@ def ascend(source, atoms, weights, reg, potential, tol, max_iter=60):
 def newton(source, atoms, weights, reg, tol=1e-13, coarse=None):
     """Maximise the semi-dual by damped Newton steps, down a ladder of regularisations.
 
-    The steps before the last use the quadrature `coarse`, `source` by default.
+    The steps before the last use the quadrature `coarse`, `source` by default. It shares no code with
+    the package's own Newton's method, which is judged by what it finds.
     """
     ladder = [reg]
     while ladder[-1] * 3.0 < problems.mean_cost(atoms, weights):
@@ -194,38 +193,3 @@ def load(name):
         raise ValueError(f"The stored reference is of another {name}: make it again.")
     numbers = {key: float(facts[key]) for key in ("value", "trace", "chi2")}
     return Reference(problem.atoms, problem.weights, problem.reg, facts["potential"], **numbers)
-
-
-def store(name):
-    """Solve a problem and write its reference."""
-    problem, start = problems.get(name), time.perf_counter()
-    source = problem.quadrature()
-    coarse = problem.quadrature(0.25 if problem.atoms.shape[1] > 2 else 0.5)
-    reference = newton(source, problem.atoms, problem.weights, problem.reg, tol=1e-20, coarse=coarse)
-    FOLDER.mkdir(exist_ok=True)
-    np.savez_compressed(
-        FOLDER / f"{name}.npz",
-        potential=reference.potential,
-        value=reference.value,
-        trace=reference.trace,
-        chi2=reference.chi2,
-        n_nodes=len(source.nodes),
-        fingerprint=problem.fingerprint(),
-    )
-    print(
-        f"{name:20} N {len(problem.atoms):4} d {problem.atoms.shape[1]:2} reg {problem.reg:9.3g} "
-        f"value {reference.value:.12g} trace {reference.trace:.6g} chi2 {reference.chi2:.1e} "
-        f"{time.perf_counter() - start:.0f} s",
-        flush=True,
-    )
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", default=problems.NAMES)
-    for name in parser.parse_args().names:
-        store(name)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,46 @@
+"""What fresh points of the generator tell of the potential."""
+
+import warnings
+
+import torch
+
+from ..diagnostics import GradientDiagnostics, diagnose
+from ..inference.chi2 import chi_square
+from ..optim.newton import maximize
+from ..optim.semi_dual import SemiDual
+from ..runs import SemiDiscreteWarning
+from .loss import SemiDiscreteLoss
+
+
+def marginal_error(loss: SemiDiscreteLoss, x: torch.Tensor) -> float:
+    """The chi2 of the potential at the points `x`, in the coordinates of the atoms."""
+    target = loss.target
+    measured = SemiDual(target).measure(x, target.gather(loss.potential), loss.reg)
+    return chi_square(measured, target.weights, target.nx)[0]
+
+
+def warn_of_boundaries(loss: SemiDiscreteLoss, x: torch.Tensor, stacklevel: int) -> bool:
+    """Warn if mass on cell boundaries, or near them, endangers the gradient; tell whether it does."""
+    found = _diagnosis(loss, x)
+    if found.boundary_reasons:
+        warnings.warn(
+            f"train_generator, reg = 0: the gradient is {found.verdict}, for "
+            f"{'; '.join(found.boundary_reasons)}. A reg of 1% of cost_scale(data) makes it exist.",
+            SemiDiscreteWarning,
+            stacklevel=stacklevel + 1,
+        )
+    return bool(found.boundary_reasons)
+
+
+def _diagnosis(
+    loss: SemiDiscreteLoss, x: torch.Tensor, points_per_atom: float = 10.0
+) -> GradientDiagnostics:
+    """Diagnosis of points at ``reg = 0``, at a potential that does not lag behind them.
+
+    If atoms see enough points, half of these improve the potential that the other half is told by.
+    """
+    target, half = loss.target, x[::2]
+    potential = target.gather(loss.potential)
+    if len(half) * float(target.weights.min()) > points_per_atom:
+        x, potential = x[1::2], maximize(SemiDual(target), half, potential, 0.0).potential
+    return diagnose(target, x, potential, 0.0)

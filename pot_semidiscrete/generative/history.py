@@ -1,0 +1,54 @@
+"""Numbers that a training run writes down step by step."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class Column:
+    """Numbers that grow by one at the end; what was handed out before never changes."""
+
+    def __init__(self, dtype: type = float) -> None:
+        self.values: np.ndarray = np.empty(64, dtype)
+        self.n = 0
+
+    def append(self, value: float) -> None:
+        """Add one."""
+        if self.n == len(self.values):
+            self.values = np.concatenate([self.values, np.empty_like(self.values)])
+        self.values[self.n] = value
+        self.n += 1
+
+    def view(self) -> np.ndarray:
+        """What there is, without a copy."""
+        return self.values[: self.n]
+
+    def replace(self, values: np.ndarray) -> None:
+        """Start again from these."""
+        self.values, self.n = np.concatenate([values, np.empty(64, self.values.dtype)]), len(values)
+
+
+class History:
+    """``loss`` and ``seconds`` of each step, and ``chi2`` at the steps ``chi2_step``."""
+
+    def __init__(self) -> None:
+        self.loss, self.seconds = Column(), Column()
+        self.chi2_step, self.chi2 = Column(int), Column()
+
+    def columns(self) -> dict[str, Column]:
+        """Columns by name."""
+        return vars(self)
+
+    def views(self) -> dict[str, np.ndarray]:
+        """What there is, without a copy."""
+        return {name: column.view() for name, column in self.columns().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The same as tensors, for a file."""
+        return {name: torch.as_tensor(values) for name, values in self.views().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        for name, column in self.columns().items():
+            column.replace(state[name].numpy())

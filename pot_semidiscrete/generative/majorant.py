@@ -1,0 +1,47 @@
+"""Bounds of the loss that a generator can descend several times."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Majorant:
+    r"""Upper bound of ``loss(x)`` for the squared distance, which touches it at a batch of points.
+
+    :math:`|x|^2 - \psi^{c,\lambda}(x)` is convex, of gradient :math:`2 T(x)`: so
+    :math:`\psi^{c,\lambda}(x') \le \psi^{c,\lambda}(x) - |x - T(x)|^2 + |x' - T(x)|^2`, and a generator
+    can take several steps along the bound for the price of one reduction, the first along formula (G).
+
+    Attributes
+    ----------
+    goal : tensor, shape (n, d)
+        :math:`T(x)`, in the coordinates of the atoms.
+    constant : tensor, shape (n,)
+    """
+
+    goal: torch.Tensor
+    constant: torch.Tensor
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Bound of the mean over the points `x`, shape (n, d), moved from where it touches."""
+        return (self.constant + (x - self.goal).square().sum(dim=1)).mean()
+
+
+def majorants_of(
+    x: torch.Tensor, value: torch.Tensor, goal: torch.Tensor, sizes: Sequence[int]
+) -> list[Majorant]:
+    """Bounds of the values at the points `x`, batch by batch.
+
+    Parameters
+    ----------
+    x : tensor, shape (n, d)
+    value : tensor, shape (n,)
+        The c-transform.
+    goal : tensor, shape (n, d)
+    sizes : sequence of int
+        Points of each batch.
+    """
+    constant = value - (x - goal).square().sum(dim=1)
+    return list(map(Majorant, goal.split(sizes), constant.split(sizes)))

@@ -1,0 +1,238 @@
+"""The potential of a data set, which follows a generator, as the state of a torch module."""
+
+import functools
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import nn
+
+from ..backend import describe, full_precision
+from ..costs import Metric, SqEuclidean
+from ..differentiable import semi_dual
+from ..optim import tracking
+from ..optim.ascent import cold_start
+from ..optim.semi_dual import SemiDual
+from ..problem import Target, build_target, check_count, check_points, check_reg, flat_rows, scale_of
+from .features import FeatureMap, Features, in_parts
+from .network import NetworkPotential
+from .optimizers import MakeOptimizer
+
+
+class TrackedPotential(nn.Module):
+    """The base of :class:`SemiDiscreteLoss`: all but its values. The parameters are explained there."""
+
+    potential: torch.Tensor
+    n_steps: torch.Tensor
+
+    def __init__(
+        self,
+        X_target: torch.Tensor,
+        a_target: torch.Tensor | None,
+        metric: Metric,
+        reg: float | None,
+        dual_steps: int,
+        potential: nn.Module | None,
+        potential_optimizer: torch.optim.Optimizer | MakeOptimizer | None,
+        features: Features | None,
+    ) -> None:
+        super().__init__()
+        self.target, self._feature_map = _compared(X_target, a_target, metric, features)
+        self.dual_steps = check_count("dual_steps", dual_steps)
+        self.reg = 0.01 * scale_of(self.target) if reg is None else reg
+        atoms = self.target.atoms
+        zeros = torch.zeros(self.target.n_atoms, dtype=atoms.dtype, device=atoms.device)
+        self.register_buffer("potential", zeros)
+        self.register_buffer("n_steps", torch.zeros((), dtype=torch.long))
+        self.network: NetworkPotential | None = None
+        self.moves = 0  # of the potential, in this process
+        if potential is not None:
+            self.network = NetworkPotential(
+                potential, potential_optimizer, self.target.gather(X_target), self.target.nx
+            )
+            with torch.no_grad():
+                self._store(self.network(), 0)
+        elif potential_optimizer is not None:
+            raise ValueError(
+                "potential_optimizer: expected None with a vector, received one; give potential=, a "
+                "module."
+            )
+
+    @property
+    def reg(self) -> float:
+        """Regularisation; the potential follows at the one that it is set to."""
+        return self._reg
+
+    @reg.setter
+    def reg(self, reg: float) -> None:
+        self._reg = check_reg(reg, self.target)
+        self._tracking_reg = tracking.tracking_reg(self.target, self._reg)
+        self._eps_start = tracking.eps_ratio(self.target, self._tracking_reg)
+
+    @property
+    def features(self) -> Features | None:
+        """What points are compared by; None for the points themselves."""
+        return None if self._feature_map is None else self._feature_map.function
+
+    @property
+    def has_majorants(self) -> bool:
+        """Whether bounds of the loss are known: for the squared distance only."""
+        return isinstance(self.target.cost, SqEuclidean)
+
+    @property
+    def can_translate(self) -> bool:
+        """Whether :meth:`translate` is known: for the squared distance and a vector."""
+        return self.has_majorants and self.network is None
+
+    @torch.no_grad()
+    def dual_step(self, x: torch.Tensor) -> None:
+        """Move the potential by one batch of points, for a loop of your own.
+
+        `dual_steps` calls come between moves of the generator. One call of :meth:`follow` with all of
+        their points is better: each has a round of its own, of fewer steps.
+
+        Parameters
+        ----------
+        x : tensor, shape (n, ...)
+            Fresh points of the generator; its graph is not followed.
+        """
+        self._dual_ascent(self.local(x), 1)
+
+    @torch.no_grad()
+    def follow(self, x: torch.Tensor) -> None:
+        """Move the potential by a round of many small steps with the points `x`.
+
+        For a generator that takes one or several steps between rounds, as in :func:`train_generator`:
+        the potential is an average over the last rounds. It counts for `dual_steps`, and with a network
+        it is as many, each with a share of the points.
+
+        Parameters
+        ----------
+        x : tensor, shape (n, ...)
+            Fresh points of the generator: several batches.
+        """
+        self._dual_ascent(self.local(x), self.dual_steps)
+
+    def _dual_ascent(self, x: torch.Tensor, n_steps: int, bilinear: torch.Tensor | None = None) -> None:
+        """Follow the points `x`, in the coordinates of the atoms; this counts for `n_steps`."""
+        if self.network is not None:
+            for part in x.tensor_split(min(n_steps, len(x))):
+                self.network.ascend(functools.partial(semi_dual, self.target, part, reg=self.reg))
+            self._store(self.network(), int(self.n_steps) + n_steps)
+            return
+        potential, calls = self.target.gather(self.potential), self.dual_steps // n_steps
+        count = int(self.n_steps) // n_steps
+        if self.n_steps == 0:
+            potential = cold_start(SemiDual(self.target), x, self._tracking_reg).potential
+        potential = tracking.follow(
+            potential, count, self.target, x, self._tracking_reg, self._eps_start, bilinear, calls
+        )
+        self._store(potential, int(self.n_steps) + n_steps)
+
+    @torch.no_grad()
+    def translate(self, shift: torch.Tensor) -> None:
+        r"""Let the potential go along with points that all move by one vector (squared distance only).
+
+        It becomes :math:`\psi_j - 2 \langle s, y_j \rangle` up to a constant: an optimal one stays
+        optimal. The points of a generator that is still nearly constant move so, too far for
+        :meth:`follow` alone; :func:`train_generator` lets the potential go along before each round. It
+        does nothing before the first dual step.
+
+        Parameters
+        ----------
+        shift : tensor, of the shape of a point
+            By what the mean of the points has moved; with `features`, that of these, shape (d,).
+        """
+        require_vector(self, "translate")
+        require_squared_distance(self, "translate", "where the move is known; leave it to follow")
+        nx, atoms = self.target.nx, self.target.atoms
+        if not isinstance(shift, torch.Tensor):
+            raise TypeError(f"shift: expected a torch tensor, received {describe(shift)}.")
+        shift, _ = check_points("shift", shift.reshape(1, -1), like=atoms)
+        with full_precision(nx, atoms):
+            moved = self.target.gather(self.potential) - 2.0 * (atoms @ shift[0])
+        self._store(moved, int(self.n_steps))
+
+    @torch.no_grad()
+    def warm_up(self, draw: Callable[[], torch.Tensor], n_batches: int = 50) -> None:
+        """Start the potential from a short annealing, enough to follow a generator from.
+
+        Parameters
+        ----------
+        draw : callable
+            ``() -> x``, a fresh batch of points of the generator, of any shape.
+        n_batches : int
+            Batches to draw; a network takes a dual step with each.
+        """
+        if self.network is None:
+            start = tracking.warm_up(
+                self.target, lambda: self.local(draw()), self._tracking_reg, n_batches
+            )
+            self._store(start, self.dual_steps)
+            return
+        for _ in range(n_batches):
+            self.dual_step(draw())
+
+    @torch.no_grad()
+    def _store(self, potential: torch.Tensor, n_steps: int) -> None:
+        self.potential.copy_(self.target.scatter(self.target.zero_mean(potential)))
+        self.n_steps.fill_(n_steps)
+        self.moves += 1
+
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        """Points of any shape, or their features, as one row each, in the dtype of the data."""
+        if isinstance(x, torch.Tensor) and x.is_floating_point() and x.ndim > 0:
+            x = x.to(self.target.atoms.dtype)
+            x = x if self._feature_map is None or 0 in x.shape else self._feature_map(x)
+        return flat_rows(x, self.target.nx)
+
+    def local(self, x: torch.Tensor) -> torch.Tensor:
+        """Points in the coordinates of the atoms, checked, and cut from their graph."""
+        x, _ = check_points("x", self.rows(x), like=self.target.atoms)
+        return self.target.center(x.detach())
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        # follow the device that fn moves to, and only that: the potential needs its precision
+        device = fn(torch.empty(0, dtype=self.potential.dtype, device=self.potential.device)).device
+        self.target = self.target.map(lambda array: array.to(device))
+        if self._feature_map is not None:
+            self._feature_map.to(device)
+        return super()._apply(lambda tensor: tensor.to(device), recurse)
+
+
+def _compared(
+    X_target: torch.Tensor,
+    a_target: torch.Tensor | None,
+    metric: Metric,
+    features: Features | None,
+) -> tuple[Target, FeatureMap | None]:
+    """The data, or their features, as a target; and the map to these."""
+    if not isinstance(X_target, torch.Tensor):
+        raise TypeError(
+            f"X_target: expected a torch tensor, received {type(X_target).__name__}; use "
+            "torch.as_tensor."
+        )
+    rows = X_target.flatten(1) if X_target.ndim > 2 else X_target
+    if features is None:
+        return build_target(rows, a_target, metric).detached, None
+    rows, nx = check_points("X_target", rows)
+    feature_map = FeatureMap(features, X_target, nx)
+    return build_target(in_parts(feature_map, X_target), a_target, metric).detached, feature_map
+
+
+def require_vector(loss: TrackedPotential, name: str) -> None:
+    """Refuse the method `name` to a potential that is a network."""
+    if loss.network is not None:
+        raise TypeError(
+            f"{name}: expected a loss whose potential is a vector, received one whose potential is "
+            "a network, which only follow, dual_step and warm_up train; leave out potential=."
+        )
+
+
+def require_squared_distance(loss: TrackedPotential, name: str, remark: str) -> None:
+    """Refuse the method `name` to another metric."""
+    if not loss.has_majorants:
+        raise ValueError(
+            f"{name}: expected a loss with metric 'sqeuclidean', {remark}, received "
+            f"{loss.target.cost.name!r}."
+        )

@@ -1,0 +1,224 @@
+"""One training run: steps of the generator, the potential with them, and what is written down."""
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+
+from ..problem import NotFiniteError
+from ..runs import Progress
+from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
+from .evaluation import marginal_error, warn_of_boundaries
+from .history import History
+from .loss import SemiDiscreteLoss
+from .optimizers import describe_optimizer, load_optimizer, parameters_of, set_rate
+from .result import TrainingResult
+from .rounds import Objective, Rounds
+
+Callback: TypeAlias = Callable[[TrainingResult], Any]
+
+
+class Trainer:
+    """One run: generator, loss, optimiser and the schedule of its rate, rounds, history."""
+
+    def __init__(
+        self,
+        generator: Any,
+        latent_sampler: Callable[[int], Any],
+        loss: SemiDiscreteLoss,
+        optimizer: torch.optim.Optimizer,
+        schedule: Callable[[int], float] | None,
+        batch_size: int,
+        reuse: int,
+    ) -> None:
+        self.generator, self.latent_sampler, self.loss = generator, latent_sampler, loss
+        self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
+        self.rounds = Rounds(generator, self.latent, loss, reuse)
+        self.status, self.start, self.begun = "finished", time.perf_counter(), False
+        self.history = History()
+        # torch.compile wraps a module, whose names and tensors it shares
+        self.module = getattr(generator, "_orig_mod", generator)
+        self.warned = False
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of the generator taken."""
+        return self.history.loss.n
+
+    def latent(self) -> Any:
+        """Fresh latent points."""
+        return self.latent_sampler(self.batch_size)
+
+    def points(self) -> torch.Tensor:
+        """Fresh points, in the generator's present mode."""
+        return self.generator(self.latent())
+
+    def run(
+        self,
+        n_steps: int,
+        callback: Callback | None,
+        bar: Progress,
+        checkpoint: Checkpoint | None,
+        n_evaluations: int = 50,
+    ) -> None:
+        """Iterate until the callback or `n_steps` says stop."""
+        evaluate_every = max(1, n_steps // n_evaluations)
+        if self.loss.n_steps == 0:
+            with torch.no_grad():
+                self.loss.warm_up(self.points)
+        for k in range(self.n_steps + 1, n_steps + 1):
+            self.step()
+            if k % evaluate_every == 0 or k == n_steps:
+                self.evaluate()
+            bar.update(self.progress)
+            stop = callback is not None and bool(callback(self.result()))
+            # after the callback: what it changes, a learning rate say, is part of the step
+            if checkpoint is not None and (k % checkpoint.every == 0 or k == n_steps or stop):
+                checkpoint.save(self)
+            if stop:
+                self.status = "stopped"
+                return
+
+    def step(self) -> None:
+        """Follow with the potential if a round begins, then move the generator.
+
+        Raises NotFiniteError, all being as after the step before, if the generator's points, their
+        value, its gradient or what the optimiser made of it are not finite.
+        """
+        values: list[torch.Tensor] = []
+        with self.rollback_if_not_finite():
+            objective = self.rounds.objective()
+            if self.schedule is not None:
+                set_rate(self.optimizer, self.schedule(self.n_steps))
+            self.optimizer.step(lambda: self.differentiate(objective, values))
+            torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
+            _check_finite("parameters", parameters_of(self.optimizer))
+        self.history.loss.append(float(values[0]))
+        self.history.seconds.append(time.perf_counter() - self.start)
+
+    @torch.enable_grad()
+    def differentiate(self, objective: Objective, values: list[torch.Tensor]) -> Any:
+        """Value of a batch, noted in `values`, and its gradient: the closure of an optimiser."""
+        torch.clear_autocast_cache()
+        value = objective()
+        if not value.requires_grad:
+            raise TypeError(
+                "generator: expected points that torch can differentiate in the parameters, received "
+                "points cut from the graph; use neither detach nor numpy inside it."
+            )
+        self.optimizer.zero_grad()
+        value.backward()
+        _check_finite("loss", [value])
+        self.begun = True
+        gradients = [p.grad for p in parameters_of(self.optimizer) if p.grad is not None]
+        _check_finite("gradient", gradients)
+        values.append(value.detach())
+        return value
+
+    @contextlib.contextmanager
+    def rollback_if_not_finite(self) -> Iterator[None]:
+        """If points, a value, a gradient or parameters are not finite, undo what the body changed.
+
+        All but the generator's optimiser, which moves last, and its random numbers.
+        """
+        buffers = self.module.buffers() if isinstance(self.module, torch.nn.Module) else ()
+        tensors = [*parameters_of(self.optimizer), *buffers]
+        kept = [t.detach().clone() for t in tensors]
+        rounds = self.rounds.state_dict()
+        # within a round the loss stands still
+        loss = copy.deepcopy(self.loss.state_dict()) if self.rounds.is_due else None
+        try:
+            yield
+        except NotFiniteError:
+            with torch.no_grad():
+                for tensor, good in zip(tensors, kept, strict=True):
+                    tensor.copy_(good)
+            if loss is not None:
+                self.loss.load_state_dict(loss)
+            self.rounds.load_state_dict(rounds)
+            raise
+
+    def evaluate(self, n_batches: int = 5) -> None:
+        """Measure the marginal error on fresh points."""
+        with self.rollback_if_not_finite(), torch.no_grad():
+            x = torch.cat([self.loss.local(self.points()) for _ in range(n_batches)])
+        history = self.history
+        history.chi2_step.append(self.n_steps)
+        history.chi2.append(marginal_error(self.loss, x))
+        # a diagnosis takes longer than an evaluation: at the 1st, 2nd, 4th, 8th, ...
+        is_power_of_two = history.chi2.n & (history.chi2.n - 1) == 0
+        if self.loss.reg == 0 and not self.warned and is_power_of_two:
+            self.warned = warn_of_boundaries(self.loss, x, stacklevel=4)
+
+    def progress(self) -> dict[str, float]:
+        """Numbers to show."""
+        if not self.n_steps:
+            return {}
+        history = self.history.views()
+        facts = {"loss": history["loss"][-1]}
+        if len(history["chi2"]):
+            facts["chi2"] = history["chi2"][-1]
+        facts["images/s"] = self.n_steps * self.batch_size / max(history["seconds"][-1], 1e-9)
+        return facts
+
+    def result(self) -> TrainingResult:
+        """What was reached."""
+        return TrainingResult(self.generator, self.loss, self.history.views(), self.status)
+
+    def problem(self) -> dict[str, Any]:
+        """What a checkpoint must agree on."""
+        parameters = {f"parameter {k}": p for k, p in enumerate(parameters_of(self.optimizer))}
+        return problem_of(self.loss) | {
+            "batch_size": self.batch_size,
+            "reuse": self.rounds.reuse,
+            "generator": shapes((state_of(self.module) or {}) | parameters),
+            "optimizer": describe_optimizer(self.optimizer) + (" that falls" if self.schedule else ""),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on, but for what a :class:`Checkpoint` adds."""
+        module, parameters = self.module, parameters_of(self.optimizer)
+        own, buffers = state_of(module) or {}, {}
+        if isinstance(module, torch.nn.Module):
+            buffers = {name: b for name, b in module.named_buffers() if name not in own}
+            inside = {id(p) for p in module.parameters()}
+            parameters = [p for p in parameters if id(p) not in inside]
+        return {
+            "n_steps": self.n_steps,
+            "generator": own,
+            "buffers": buffers,  # those that state_dict leaves out
+            "parameters": [p.detach() for p in parameters],  # those that are not the generator's
+            "loss": self.loss.state_dict(),
+            "reg": self.loss.reg,
+            "warned": self.warned,
+            "round": self.rounds.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history.state_dict(),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another trainer was."""
+        here = self.state_dict()
+        restore(self.module, state["generator"])
+        for name, buffer in here["buffers"].items():
+            buffer.copy_(state["buffers"][name])
+        for parameter, value in zip(here["parameters"], state["parameters"], strict=True):
+            parameter.copy_(value)
+        self.loss.load_state_dict(state["loss"])
+        self.loss.reg, self.warned = state["reg"], state["warned"]
+        self.rounds.load_state_dict(state["round"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.history.load_state_dict(state["history"])
+        self.begun = True
+        self.start = time.perf_counter() - float(state["history"]["seconds"][-1])
+
+
+def _check_finite(name: str, tensors: Sequence[torch.Tensor]) -> None:
+    # finite sums have finite terms, and are looked at all at once; one that is not finite may be large
+    sums = [t.sum().to(tensors[0].device) for t in tensors]
+    if tensors and not (torch.stack(sums).isfinite().all() or all(t.isfinite().all() for t in tensors)):
+        raise NotFiniteError(f"{name}: expected finite numbers, received NaN or inf.")
