@@ -71,7 +71,7 @@ def test_functions_say_what_is_owed(name):
         assert part in doc
     if not name.endswith(("mlp_generator", "dcgan_generator")):
         assert "Raises\n" in doc
-    if not name.endswith(("cost_scale", "mlp_generator", "dcgan_generator")):
+    if not name.endswith(("cost_scale", "register_law", "mlp_generator", "dcgan_generator")):
         assert "References\n" in doc
 
 

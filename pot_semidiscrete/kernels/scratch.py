@@ -1,4 +1,4 @@
-"""Memory for the blocks of a sweep on the host."""
+"""Memory for the blocks of a reduction on the host."""
 
 import math
 import threading

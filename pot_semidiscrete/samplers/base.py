@@ -31,7 +31,9 @@ class Law(Sampler):
     Parameters
     ----------
     dimension : int
+        Of the points, that of the atoms.
     random : Random
+        Draws ``uniform(*shape)``, ``normal(*shape)`` and ``integers(high, n)`` in the backend.
     """
 
     def __init__(self, dimension: int, random: Random) -> None:
@@ -55,6 +57,7 @@ def register_law(*names: str) -> Callable[[type[Law]], type[Law]]:
     Parameters
     ----------
     *names : str
+        What users give.
 
     Returns
     -------
