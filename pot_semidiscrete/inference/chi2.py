@@ -46,9 +46,11 @@ def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[flo
         nx.to_numpy(v).astype(float) for v in (weights, measured.marginal, measured.second_moment)
     )
     parts = ((n * m**2 - second) / (n - 1.0) - 2.0 * b * m + b**2) / b
-    means = np.stack([nx.to_numpy(v) for v in measured.groups])
+    chi2, groups = float(parts.sum()), [nx.to_numpy(v) for v in measured.groups]
+    if len(groups) < 4:
+        return chi2, math.nan
     least = math.sqrt(2.0 / max(len(b) - 1.0, 1.0)) * measured.n_eff / n  # Cauchy and Schwarz
-    return float(parts.sum()), max(_stderr(means, b), least) if len(means) >= 4 else math.nan
+    return chi2, max(_stderr(np.stack(groups), b), least)
 
 
 def _stderr(means: np.ndarray, b: np.ndarray) -> float:

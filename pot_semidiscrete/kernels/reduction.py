@@ -132,10 +132,11 @@ def _reduce(
         block = kernel(rows, bilinear, prepared)
         return tuple(_OUTPUTS[name](target, rows, block, values) for name in outputs)
 
-    prepared = kernel.prepare(x, block_rows(target, x)) if bilinear is None else None
+    step = block_rows(target, x)
+    prepared = kernel.prepare(x, step) if bilinear is None else None
     sums: dict[str, Array] = {}
     parts: dict[str, list[Array]] = {name: [] for name in outputs if name not in _SUMS}
-    for rows in row_blocks(target, x, bilinear, prepared):
+    for rows in row_blocks(target, x, bilinear, prepared, step=step):
         for name, piece in zip(outputs, block_outputs(*rows), strict=True):
             if name in parts:
                 parts[name].append(piece)
@@ -190,9 +191,11 @@ def expected_cost(target: Atoms, x: Array, law: Array) -> Array:
     return nx.concatenate(means, axis=0)
 
 
-def row_blocks(target: Atoms, x: Array, *others: Array | None) -> Iterator[tuple]:
+def row_blocks(
+    target: Atoms, x: Array, *others: Array | None, step: int | None = None
+) -> Iterator[tuple]:
     """Source points, and arrays of as many rows, a block at a time; None stays None."""
-    step = block_rows(target, x)
+    step = step or block_rows(target, x)
     for start in range(0, x.shape[0], step):
         yield tuple(None if array is None else array[start : start + step] for array in (x, *others))
 

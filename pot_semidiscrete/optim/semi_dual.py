@@ -5,6 +5,8 @@ gradients are divided by ``b``: with ``D = diag(b)``, the spectrum of ``-eps D^-
 [0, 1]. Samples are in units of the effective number of atoms, :attr:`Measurement.n_eff`.
 """
 
+import functools
+import operator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -36,7 +38,8 @@ class Measurement:
     transform : array, shape (n,)
         c-transform of the points.
     groups : list of array, shape (n_support,)
-        Mean of the weights of each group of the points, which are consecutive and as large as can be.
+        Mean of the weights of each group of the points, which are consecutive and as large as can be;
+        none if there is one group.
     """
 
     n: int
@@ -77,15 +80,19 @@ class SemiDual:
         """Average over the points `x`, shape (n, d), by one reduction of each of so many groups."""
         target, nx, n = self.target, self.target.nx, x.shape[0]
         self.count(x)
-        ends = np.linspace(0, n, groups + 1).astype(int)
+        ends = [n * k // groups for k in range(groups + 1)]
         outputs = ("c_transform", "colsum", "colsquare")
         outs = [reduce(target, x[a:b], psi, eps, outputs) for a, b in pairwise(ends)]
-        marginal, second = (sum(getattr(out, name) for out in outs) / n for name in outputs[1:])
+        marginal, second = (
+            functools.reduce(operator.add, (getattr(out, name) for out in outs)) / n
+            for name in outputs[1:]
+        )
         transform = joined([out.c_transform for out in outs], nx)
         mean = np.mean(nx.to_numpy(transform), dtype=float)
         n_eff = max(float(nx.sum(second / nx.maximum(target.weights, marginal))) - 1.0, 1.0)
         value = float(mean + np.sum(nx.to_numpy(target.weights * psi), dtype=float))
-        means = [out.colsum / size for out, size in zip(outs, np.diff(ends), strict=True)]
+        sizes = [b - a for a, b in pairwise(ends)]
+        means = [out.colsum / size for out, size in zip(outs, sizes, strict=True)] if groups > 1 else []
         return Measurement(n, value, marginal, second, n_eff, transform, means)
 
     def rounding(self, scale: float) -> float:
