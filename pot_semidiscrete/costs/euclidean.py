@@ -42,7 +42,7 @@ class Euclidean(Cost):
         return x * nx.sum(share, axis=1)[:, None] - nx.dot(share, y)
 
 
-register_cost(Euclidean, "euclidean", "minkowski")  # ot.dist's exponent is 2 unless told
+register_cost(Euclidean, "euclidean", "minkowski")  # the exponent of ot.dist is 2 by default
 
 
 @register_cost

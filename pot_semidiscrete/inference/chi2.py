@@ -8,7 +8,7 @@ import numpy as np
 from ..optim.semi_dual import Measurement
 
 NORMAL_95, NORMAL_975 = 1.644854, 1.959964
-GROUPS = 32  # of points, by which the error of chi2 is told: a variance to a quarter
+GROUPS = 32  # of points, by which the error of chi2 is estimated: its variance to a quarter
 
 
 def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[float, float]:

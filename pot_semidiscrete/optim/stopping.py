@@ -110,7 +110,7 @@ class FixedSamples(StoppingRule):
 
 
 class ChiSquareRule(StoppingRule):
-    """Stop when chi2 is at most a tolerance with confidence, as soon as it can be told.
+    """Stop when chi2 is at most a tolerance with confidence, as soon as that can be seen.
 
     Parameters
     ----------
