@@ -8,7 +8,7 @@ from benchmarks import references
 from pot_semidiscrete.inference.trace import trace_estimate
 from pot_semidiscrete.optim import hessian as hessians
 from pot_semidiscrete.optim import newton
-from pot_semidiscrete.optim.ascent import AscentState, cold_start, resolving_eps, step
+from pot_semidiscrete.optim.ascent import CLIP, AscentState, ascend, cold_start, resolving_eps, step
 from pot_semidiscrete.optim.semi_dual import SemiDual
 from tests.clouds import REG, build, cloud, dense, law, near
 
@@ -192,3 +192,16 @@ def test_a_dear_sampler_is_asked_for_less():
     )
     assert dear.converged
     assert dear.n_samples <= cheap.n_samples
+
+
+def test_rare_visits_weigh_as_much_as_their_absence(nx64):
+    """At the right masses the mean step is 0, however few points visit an atom."""
+    n_atoms, n = 1000, 10  # a visit gives 100 times the mass
+    target = build(nx64, np.arange(float(n_atoms))[:, None])
+    zero, visit = 0.0 * target.weights, nx64.array(np.full(n_atoms, 1.0 / n))
+    marginal = np.where(np.arange(n_atoms) < n, 1.0 / n, 0.0)  # of points in a cell each
+    moves = nx64.host(ascend(target, zero, nx64.array(marginal), 1.0, visit=visit))
+    assert abs(moves.mean()) < 1e-9
+    assert abs(moves).max() <= CLIP
+    cut_off = nx64.host(ascend(target, zero, nx64.array(marginal), 1.0))
+    assert cut_off.mean() > 0.5

@@ -1,7 +1,7 @@
 """Averaged stochastic ascent with eps-scaling.
 
 A step is ``psi += eps clip(STEP (b - m) / b)``: ``eps / b`` is the inverse of a bound on the diagonal
-curvature. The regularisation falls from the scale of the costs (eps-scaling: Schmitzer, 2019), and from
+curvature. It is shorter for atoms that few points visit (:func:`ascend`). The regularisation falls from the scale of the costs (eps-scaling: Schmitzer, 2019), and from
 then on the iterates are averaged (Polyak and Juditsky, 1992). Points are taken in batches that follow
 the noise of the gradient: few while `eps` is large, more as the average settles.
 """
@@ -47,6 +47,8 @@ class AscentState:
         ``(b - m) / b`` at the average, but for the noise of the points.
     n_eff : float
         Effective number of atoms, that of the last step.
+    mass, square : array, shape (n_support,)
+        Sums of the weights and of their squares over all points.
     """
 
     potential: Array
@@ -57,6 +59,8 @@ class AscentState:
     weight: float = 0.0
     drift: Array = 0.0
     n_eff: float = 1.0
+    mass: Array = 0.0
+    square: Array = 0.0
 
     @property
     def batch(self) -> int:
@@ -111,11 +115,27 @@ def warm_start(
 
 
 def ascend(
-    target: Target, psi: Array, marginal: Array, eps: float, step: float = STEP, clip: float = CLIP
+    target: Target,
+    psi: Array,
+    marginal: Array,
+    eps: float,
+    step: float = STEP,
+    clip: float = CLIP,
+    visit: Array | None = None,
 ) -> Array:
-    """One step from a potential, where the points have these masses."""
-    push = step * (target.weights - marginal) * target.inverse_weights
-    return psi + eps * target.nx.clip(push, -clip, clip)
+    """One step from a potential, where the points have these masses.
+
+    Parameters
+    ----------
+    visit : array, shape (n_support,), optional
+        Mass that a point gives to an atom if it visits it. The step of an atom is shortened until a
+        visit moves it by no more than `clip`. Otherwise the clip cuts visits off, but not the steps up
+        between them, and rare atoms settle at several times their mass.
+    """
+    nx, unit = target.nx, step * target.inverse_weights
+    if visit is not None:
+        unit = unit * clip / nx.maximum(unit * visit, clip + 0.0 * unit)
+    return psi + eps * nx.clip(unit * (target.weights - marginal), -clip, clip)
 
 
 def step(
@@ -141,10 +161,13 @@ def step(
     eps, n = state.eps, x.shape[0]
     eta = STEP * min(1.0, n / state.batch)  # the last batch may be short
     found = dual.measure(x, state.potential, eps)
-    psi = ascend(dual.target, state.potential, found.marginal, eps, eta)
+    mass, square = state.mass + n * found.marginal, state.square + n * found.second_moment
+    visit = square / (dual.target.nx.maximum(mass, 1e-30 + 0.0 * mass) * n)
+    psi = ascend(dual.target, state.potential, found.marginal, eps, eta, visit=visit)
+    state = replace(state, mass=mass, square=square)
     # by the weights alone: larger while masses are off, so that batches are
-    square = float(dual.target.nx.sum(found.second_moment / dual.target.weights))
-    n_eff = min(max(square - 1.0, 1.0), dual.n_atoms)
+    purity = float(dual.target.nx.sum(found.second_moment / dual.target.weights))
+    n_eff = min(max(purity - 1.0, 1.0), dual.n_atoms)
     if not state.annealed and eps > reg and not is_resolved(dual, found):
         rate = COOLING if reg == 0.0 else max(COOLING, math.log(eps / reg) * n / max(left, n))
         cooled = max(reg, eps * math.exp(-rate))
@@ -159,4 +182,4 @@ def step(
         drift = drift + share * ((psi - state.potential) / (eta * eps) - drift)
     # below what tells atoms apart, eps falls as the noise of the average (Genans et al., 2025)
     eps = max(reg, start / math.sqrt(1.0 + samples / n_eff))
-    return AscentState(psi, average, eps, start, samples, total, drift, n_eff), found
+    return AscentState(psi, average, eps, start, samples, total, drift, n_eff, mass, square), found
