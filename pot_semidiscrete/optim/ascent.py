@@ -1,9 +1,10 @@
 """Averaged stochastic ascent with eps-scaling.
 
 A step is ``psi += eps clip(STEP (b - m) / b)``: ``eps / b`` is the inverse of a bound on the diagonal
-curvature. It is shorter for atoms that few points visit (:func:`ascend`). The regularisation falls from the scale of the costs (eps-scaling: Schmitzer, 2019), and from
-then on the iterates are averaged (Polyak and Juditsky, 1992). Points are taken in batches that follow
-the noise of the gradient: few while `eps` is large, more as the average settles.
+curvature. It is shorter for atoms that few points visit (:func:`ascend`). The regularisation falls from
+the scale of the costs (eps-scaling: Schmitzer, 2019), and from then on the iterates are averaged (Polyak
+and Juditsky, 1992). Batches of points follow the noise of the gradient: few while `eps` is
+large, more as the average settles.
 """
 
 import math
