@@ -17,6 +17,7 @@ from .inference.estimates import Estimates, StoredEstimates
 from .inference.storage import FACTS, read, write
 from .kernels import draw_atoms
 from .optim.ascent import AscentState
+from .optim.stopping import StoppingRule
 from .problem import Target, check_points
 from .runs import SemiDiscreteWarning
 from .samplers.resolve import resolve_random
@@ -318,9 +319,13 @@ class SolverState:
         return self._target.scatter(self._target.zero_mean(self._ascent.average))
 
 
-def warn_shortfall(result: SemiDiscreteResult, tol: float) -> None:
+def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule) -> None:
     """Say how far a run ended from its tolerance, and what it would take to reach it."""
     if tol == 0 or result.status not in ("max_iter", "interrupted"):
+        return
+    if isinstance(tol, StoppingRule):
+        words = f"solve_semidiscrete ended ({result.status}) before {type(tol).__name__} was met."
+        warnings.warn(f"{words} Raise max_iter or batch_size.", SemiDiscreteWarning, stacklevel=3)
         return
     reached, needed = result._estimates.evaluation.bound, ""
     if math.isnan(reached):

@@ -24,7 +24,7 @@ from .optim.ascent import (
 from .optim.buffer import SampleStream
 from .optim.newton import can_correct, maximize
 from .optim.semi_dual import SemiDual
-from .optim.stopping import rule_of
+from .optim.stopping import StoppingRule, rule_of
 from .problem import Problem, check_callable, check_count, check_real
 from .result import SemiDiscreteResult, SolverState, warn_shortfall
 from .runs import Progress, guarded
@@ -37,7 +37,7 @@ from .samplers.resolve import resolve_source
 class Options:
     """How a run is made; see :func:`solve_semidiscrete`."""
 
-    tol: float = 0.1
+    tol: float | StoppingRule = 0.1
     max_iter: int = 10_000
     batch_size: int = 256
     max_memory: int = 2**28
@@ -49,7 +49,7 @@ class Options:
         """Options of the user."""
         max_memory = options.pop("max_memory", cls.max_memory)
         return cls(
-            check_real("tol", tol),
+            tol if isinstance(tol, StoppingRule) else check_real("tol", tol),
             check_count("max_iter", max_iter),
             check_count("batch_size", batch_size),
             check_count("max_memory", max_memory, minimum=0),
@@ -206,13 +206,13 @@ class Solver:
     def estimate(self) -> None:
         """Tell what was reached, by fresh points that are drawn now: as it is asked for, mostly.
 
-        At once where much would have to be kept until then, or a user's metric may have changed.
+        At once where a user's metric may have changed until then.
         """
         points = self.test_points
         if not self.evaluation.is_known or points is None:
             points = self.stream.independent(max(FEW_POINTS, self.n_used // 16), again=False)
         self.estimates = estimates = self.estimates_at(points)
-        if estimates.are_large or isinstance(self.target.cost, CallableMetric):
+        if isinstance(self.target.cost, CallableMetric):
             estimates.settle()
 
     def estimates_at(self, points: Array) -> Estimates:
@@ -264,7 +264,7 @@ def solve_semidiscrete(
     metric: Metric = None,
     reg: float = 0.0,
     *,
-    tol: float = 0.1,
+    tol: float | StoppingRule = 0.1,
     max_iter: int = 10_000,
     batch_size: int = 256,
     init_potential: Array | None = None,
@@ -299,16 +299,17 @@ def solve_semidiscrete(
     a_target : array, shape (n_atoms,), optional
         Weights :math:`b`, non-negative, of sum 1. Uniform by default. Atoms of weight 0 are left
         out: their potential is 0.
-    metric : str or callable, optional
+    metric : str, callable or Cost, optional
         Ground cost, as in :func:`semidiscrete_c_transform`. ``"sqeuclidean"`` by default.
     reg : float, default=0.0
         Regularisation :math:`\lambda \ge 0`, in units of the metric: see :func:`cost_scale`. Below
         the rounding of the costs it is taken as 0.
-    tol : float, default=0.1
+    tol : float or StoppingRule, default=0.1
         Stop when the relative error of the masses, :math:`(\sum_j (m_j - b_j)^2 / b_j)^{1/2}`, is
         below `tol` with 95% confidence on fresh samples. That takes about ``N_eff / tol**2`` points,
         with ``N_eff <= n_atoms``. The default is a `chi2` of 0.01; couplings for flow matching are
-        content with 0.05 (Mousavi-Hosseini et al.). 0 runs exactly `max_iter` batches.
+        content with 0.05 (Mousavi-Hosseini et al.). 0 runs exactly `max_iter` batches. For
+        another rule see :class:`optim.stopping.StoppingRule`.
     max_iter : int, default=10000
         Largest number of batches.
     batch_size : int, default=256

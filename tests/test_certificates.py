@@ -127,8 +127,8 @@ def test_estimates_are_made_when_asked(options, how, made, monkeypatch, tmp_path
         found = [getattr(result, name) for name in ESTIMATES]
     assert sorted(set(made)) == ["chi_square", "plan_cost"]
     once = list(made)
-    monkeypatch.setattr(estimates, "PENDING", 0)
     other = solve(tol=0, random_state=0, **options)
+    other._estimates.settle()
     assert made == 2 * once
     assert found == [getattr(other, name) for name in ESTIMATES]
     np.testing.assert_array_equal(result.marginal_b, other.marginal_b)
@@ -448,3 +448,17 @@ def test_a_moved_source_takes_half_of_the_points():
         assert warm.converged
         ratios.append(warm.n_samples / cold.n_samples)
     assert max(ratios) <= 0.5
+
+
+@pytest.mark.parametrize("max_memory", [0, 2**28])
+def test_result_holds_few_points_until_it_is_asked(max_memory, monkeypatch):
+    """Of many; what it then says is of those, and holds."""
+    monkeypatch.setattr(estimates, "PENDING", 2000)
+    result = solve(tol=0.05, random_state=0, max_iter=2000, max_memory=max_memory)
+    held = result._estimates
+    assert held.evaluation.measured.n > 2000
+    assert held._points.shape[0] == 2000
+    assert held._fit is None or held._fit.points.shape[0] <= 2000
+    low, high = result.value_interval
+    assert low < exact().value < high
+    assert result.suboptimality <= result.suboptimality_bound

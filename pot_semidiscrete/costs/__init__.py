@@ -10,6 +10,7 @@ from typing import TypeAlias
 from ..backend import Backend
 from .angular import Correlation, Cosine
 from .base import Cost, SeparableCost, Weights, cost_of, register_cost, registered_costs
+from .checks import check_cost
 from .custom import CallableMetric
 from .euclidean import Cityblock, Euclidean, SqEuclidean
 from .scipy_metrics import ScipyMetric
@@ -26,6 +27,7 @@ __all__ = [
     "SeparableCost",
     "SqEuclidean",
     "Weights",
+    "check_cost",
     "register_cost",
     "registered_costs",
     "resolve_metric",

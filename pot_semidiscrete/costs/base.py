@@ -8,7 +8,10 @@ from ..backend import Array, Backend, capabilities, describe
 
 
 class Weights(Protocol):
-    """Assignment weights ``chi`` of a block of points, however they are stored."""
+    """Assignment weights ``chi`` of a block of points, however they are stored.
+
+    Averages need no matrix at ``reg = 0``: prefer them.
+    """
 
     def average(self, values: Array) -> Array:
         """``sum_j chi_ij values_j``, for values of shape (n_atoms, k)."""
@@ -118,7 +121,7 @@ class Cost(ABC):
             raise TypeError(
                 f"metric {self.name!r}: its gradient in the source points is not known on the "
                 f"{able.name} backend; use 'sqeuclidean', 'euclidean', 'cityblock', 'cosine' or "
-                "'correlation', or give a differentiable callable with torch or jax."
+                "'correlation', give a differentiable callable with torch or jax, or your Cost a vjp."
             )
         return able.vjp(lambda points: self.matrix(points, y, nx), x, chi.dense())
 
@@ -165,7 +168,7 @@ def register_cost(cost: type[Cost], *names: str, make: Callable[[], Cost] | None
     Raises
     ------
     TypeError
-        If it is no subclass of :class:`Cost`.
+        If it is no subclass of :class:`Cost`, or has no name.
 
     Examples
     --------
@@ -185,6 +188,10 @@ def register_cost(cost: type[Cost], *names: str, make: Callable[[], Cost] | None
     if not (isinstance(cost, type) and issubclass(cost, Cost)):
         raise TypeError(f"cost: expected a subclass of Cost, received {describe(cost)}.")
     for name in names or (cost.name,):
+        if not (isinstance(name, str) and name):
+            raise TypeError(
+                f"name: expected a name for {cost.__name__}, received {name!r}; give it one."
+            )
         _NAMED[name], _CLASSES[name] = make or cost, cost
     return cost
 

@@ -10,7 +10,7 @@ is missing from rows and columns filled in: by a product, whose entropy is bound
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import ot
@@ -29,18 +29,30 @@ MAX_PIVOTS = 10**7  # ... with so many steps of the network simplex at most
 
 @dataclass(frozen=True)
 class FittedPoints:
-    """Points of a source, and a potential fitted to them.
+    """Points of a source, or some of them, and a potential fitted to all.
 
     Attributes
     ----------
     target : Target
-    points : array, shape (n, d)
+    points : array, shape (k, d)
     found : NewtonResult
     """
 
     target: Target
     points: Array
     found: NewtonResult
+
+    @property
+    def n(self) -> int:
+        """Points that the potential was fitted to."""
+        return self.found.measured.n
+
+    def some(self, most: int) -> "FittedPoints":
+        """With at most so many of the points."""
+        step = stride(self.points.shape[0], most)
+        if step == 1:
+            return self
+        return replace(self, points=self.target.nx.copy(self.points[::step]))
 
     @property
     def reg(self) -> float:
@@ -68,14 +80,13 @@ def plan_cost(fit: FittedPoints, most: int) -> tuple[float, float, np.ndarray]:
     rows : ndarray
         Cost of each of these points, up to a constant.
     """
-    measured, nx, n = fit.found.measured, fit.target.nx, fit.points.shape[0]
-    part = fit.points[:: stride(n, most)]
+    measured, nx, part = fit.found.measured, fit.target.nx, fit.some(most).points
     transform, added = (_filled if fit.reg > 0 else _sent)(fit, part)
     mass, scale = (nx.to_numpy(v).astype(float) for v in (measured.marginal, fit.scale))
     cost = measured.value + np.mean(added) + fit.reg * np.sum(scale * mass * np.log(scale))
     # the part is among the points, so that the two means vary together
     covariance = np.cov(transform, added)
-    variance = (covariance[0, 0] + 2.0 * covariance[0, 1]) / n + covariance[1, 1] / part.shape[0]
+    variance = (covariance[0, 0] + 2.0 * covariance[0, 1]) / fit.n + covariance[1, 1] / part.shape[0]
     return float(cost), math.sqrt(max(variance, 0.0)), transform + added
 
 

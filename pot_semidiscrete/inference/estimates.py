@@ -16,7 +16,7 @@ from .chi2 import GROUPS, NORMAL_95, NORMAL_975, chi_square, worst_atom
 from .trace import trace_estimate
 
 ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
-PENDING = 2**23  # numbers that a result may hold until it is asked for more
+PENDING = 2**23  # numbers of points that a result holds until it is asked for more, about
 EXCESS = 5.0  # standard errors, and times the gain by chance, beyond which an excess is none
 
 
@@ -135,7 +135,13 @@ class Estimates:
         n_samples: float = 0.0,
     ) -> None:
         self.target, self.potential, self.reg, self.n_samples = target, potential, reg, n_samples
-        self._points, self._evaluation, self._fit = points, evaluation, fit
+        self._evaluation = evaluation
+        # at the most as many numbers as that, or twice as many points as atoms
+        most = max(PENDING // target.atoms.shape[1], 2 * target.atoms.shape[0])
+        if points is not None and points.shape[0] > most:
+            points = target.nx.copy(points[:most])
+        self._points = points
+        self._fit = None if fit is None else fit.some(most)
 
     @functools.cached_property
     def evaluation(self) -> Evaluation:
@@ -158,21 +164,17 @@ class Estimates:
         if self._points is None:
             return Certificate()
         evaluation, _ = self.evaluation, self.value_linear
-        facts = (self.target, self.potential, self.reg, evaluation, self._points)
-        found = certify(*facts, self._fit, self.n_samples)
-        self.evaluation, self._points = replace(evaluation, measured=None), None  # no longer of use
-        self._evaluation, self._fit = UNKNOWN, None
+        self.evaluation = replace(evaluation, measured=None)
+        facts, points = (self.target, self.potential, self.reg), self._points
+        if evaluation.measured is None or evaluation.measured.n > points.shape[0]:
+            evaluation = evaluate(SemiDual(self.target), points, *facts[1:])  # of those that were held
+        found = certify(*facts, evaluation, points, self._fit, self.n_samples)
+        self._points, self._evaluation, self._fit = None, UNKNOWN, None  # no longer of use
         return found
 
     def settle(self) -> None:
         """Make all of them now."""
         _ = self.certificate
-
-    @property
-    def are_large(self) -> bool:
-        """Whether many numbers are held until the certificate is asked for."""
-        arrays = [self._points, self._fit.points if self._fit else None]
-        return sum(x.shape[0] * x.shape[1] for x in arrays if x is not None) > PENDING
 
 
 class StoredEstimates:
@@ -207,7 +209,7 @@ def certify(
     paired = rows - target.nx.to_numpy(measured.transform).astype(float)
     noise = float(paired.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
     gap = max(cost - value, 0.0) + NORMAL_95 * noise
-    if fit is not None and fit.points.shape[0] > n:
+    if fit is not None and fit.n > n:
         cost, deviation, _ = plan_cost(fit, n)
     low = value - NORMAL_975 * evaluation.value_stderr
     high = max(cost, value) + NORMAL_975 * deviation

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from ..backend import Array, Backend
+from ..backend import Array, Backend, describe
 from ..costs import Cost
 from .blocks import HardBlock, SoftBlock
 
@@ -114,8 +114,27 @@ class Kernel(ABC):
 _LOADERS: dict[str, Callable[[], type[Kernel]]] = {}
 
 
-def register_kernel(backend: str, load: Callable[[], type[Kernel]]) -> None:
-    """Say which kernel arrays of a backend, by POT's name, go to; `load` imports it when needed."""
+def register_kernel(backend: str, load: type[Kernel] | Callable[[], type[Kernel]]) -> None:
+    """Say which kernel the arrays of a backend go to.
+
+    Parameters
+    ----------
+    backend : str
+        POT's name of it: ``"numpy"``, ``"torch"``, ``"jax"``, ``"cupy"``; ``""`` for those that have no
+        kernel of their own.
+    load : subclass of Kernel, or callable
+        ``() -> class``, called when it is needed first.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if isinstance(load, type) and issubclass(load, Kernel):
+        kernel = load
+        load = lambda: kernel
+    elif isinstance(load, type) or not callable(load):
+        raise TypeError(f"load: expected a subclass of Kernel or a function, received {describe(load)}.")
     _LOADERS[backend] = load
     _load.cache_clear()
 

@@ -1,5 +1,6 @@
 """When to evaluate a run, whether it has converged, and whether to draw on or to correct."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,7 +12,11 @@ from .semi_dual import SemiDual
 
 
 class Look(Protocol):
-    """What was found of an estimate on fresh points."""
+    """What was found of an estimate on fresh points.
+
+    An estimate of chi2, its standard error and a bound of 97.5%; the largest relative error of a mass;
+    the effective number of atoms.
+    """
 
     @property
     def chi2(self) -> float: ...
@@ -21,10 +26,16 @@ class Look(Protocol):
     def n_eff(self) -> float: ...
     @property
     def look_bound(self) -> float: ...
+    @property
+    def marginal_error(self) -> float: ...
+    @property
+    def marginal_error_stderr(self) -> float: ...
 
 
 class StoppingRule(ABC):
-    """When a run looks at its estimate, and whether that is good enough. To write one, give it these.
+    """When a run looks at its estimate, and whether that is good enough, as the `tol` of a run.
+
+    To write one, give it the four abstract methods, and call ``super().__init__()``.
 
     Attributes
     ----------
@@ -89,8 +100,10 @@ def registered_rules() -> dict[str, Callable[[float, float], StoppingRule]]:
     return dict(_RULES)
 
 
-def rule_of(tol: float, sample_cost: float) -> StoppingRule:
-    """The rule of a tolerance: a fixed number of samples if it is 0."""
+def rule_of(tol: "float | StoppingRule", sample_cost: float) -> StoppingRule:
+    """The rule of a tolerance: a fixed number of samples if it is 0. A rule of the user is copied."""
+    if isinstance(tol, StoppingRule):
+        return copy.deepcopy(tol)
     return _RULES["chi2" if tol > 0.0 else "samples"](tol, sample_cost)
 
 

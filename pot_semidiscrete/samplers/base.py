@@ -10,11 +10,20 @@ from ..backend import Array, Random, describe
 class Sampler(ABC):
     """A source that can be asked for points. To write one, give it ``__call__``.
 
-    Points whose next ones depend on them are quasi-random: say so by :attr:`is_quasi_random`, and give
-    :meth:`independent`, which standard errors need.
+    Points on which the next ones depend, quasi-random ones say, need another method for standard errors,
+    :meth:`independent`. Who has it is quasi-random.
+
+    Attributes
+    ----------
+    is_quasi_random : bool
     """
 
     is_quasi_random = False
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Tell by the method."""
+        super().__init_subclass__(**options)
+        cls.is_quasi_random = cls.independent is not Sampler.independent
 
     @abstractmethod
     def __call__(self, n: int) -> Array:
@@ -67,7 +76,7 @@ def register_law(*names: str) -> Callable[[type[Law]], type[Law]]:
     Raises
     ------
     TypeError
-        If what is decorated is no subclass of :class:`Law`.
+        If what is decorated is no subclass of :class:`Law`, or it has no name.
 
     Examples
     --------
@@ -82,6 +91,9 @@ def register_law(*names: str) -> Callable[[type[Law]], type[Law]]:
     >>> solve_semidiscrete(atoms, "symmetric_cube", reg=0.5, random_state=0).converged
     True
     """
+
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise TypeError('names: expected names, as in @register_law("name"), received none.')
 
     def register(law: type[Law]) -> type[Law]:
         if not (isinstance(law, type) and issubclass(law, Law)):

@@ -70,8 +70,6 @@ class SobolSampler(Sampler):
     True
     """
 
-    is_quasi_random = True
-
     def __init__(
         self,
         dimension: int,
