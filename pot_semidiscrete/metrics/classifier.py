@@ -10,22 +10,20 @@ from .transport import BLOCK
 def class_shares(labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Share of each class among labels.
 
-        Parameters
-        ----------
-        labels : ndarray of int, shape (n,)
-        n_classes : int
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n,)
+    n_classes : int
 
-        Returns
-        -------
-        ndarray, shape (n_classes,)
+    Returns
+    -------
+    ndarray, shape (n_classes,)
 
-        Examples
-        --------
-        >>> import numpy as np
-
-    from .transport import BLOCK
-        >>> class_shares(np.array([0, 2, 2, 2]), 3)
-        array([0.25, 0.  , 0.75])
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class_shares(np.array([0, 2, 2, 2]), 3)
+    array([0.25, 0.  , 0.75])
     """
     return np.bincount(labels, minlength=n_classes) / len(labels)
 
@@ -33,21 +31,19 @@ def class_shares(labels: np.ndarray, n_classes: int) -> np.ndarray:
 def entropy(shares: np.ndarray) -> float:
     """Entropy of a vector of shares, in nats: at most the logarithm of its length.
 
-        Parameters
-        ----------
-        shares : ndarray, shape (n,)
+    Parameters
+    ----------
+    shares : ndarray, shape (n,)
 
-        Returns
-        -------
-        float
+    Returns
+    -------
+    float
 
-        Examples
-        --------
-        >>> import numpy as np
-
-    from .transport import BLOCK
-        >>> round(entropy(np.array([0.5, 0.5, 0.0])), 6)
-        0.693147
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(entropy(np.array([0.5, 0.5, 0.0])), 6)
+    0.693147
     """
     positive = shares[shares > 0]
     return float((positive * np.log(1.0 / positive)).sum())
