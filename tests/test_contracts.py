@@ -14,7 +14,13 @@ from pot_semidiscrete.costs import (
     register_cost,
     registered_costs,
 )
-from pot_semidiscrete.kernels import GenericKernel, SoftBlock, register_kernel, registered_kernels
+from pot_semidiscrete.kernels import (
+    GenericKernel,
+    SoftBlock,
+    check_kernel,
+    register_kernel,
+    registered_kernels,
+)
 from pot_semidiscrete.kernels.numpy_kernel import NumpyKernel
 from pot_semidiscrete.optim.ascent import AscentState
 from pot_semidiscrete.optim.semi_dual import SemiDual
@@ -130,6 +136,36 @@ def test_cost_of_a_user_is_checked_at_the_door(name, wrong, word, nx64, rng):
         ps.cost_scale(atoms, metric=type("Wrong", (Weighed,), {name: wrong})())
 
 
+@pytest.mark.parametrize("part", ["reg", "source_term", "shape", "dtype", "soft", "hard"])
+def test_kernel_of_a_user_is_checked_at_the_door(part, rng):
+    """What is wrong in one of its two blocks made a run that converged, to another value."""
+
+    class Wrong(GenericKernel):
+        def soft(self, scores, source_term):
+            block = super().soft(scores if part != "soft" else 2.0 * scores, source_term)
+            if part == "reg":
+                block.c_transform = source_term - (source_term - block.c_transform) / self.reg
+            if part == "source_term":
+                block.c_transform = block.c_transform - source_term
+            if part == "shape":
+                block.c_transform = block.c_transform[:, None]
+            if part == "dtype":
+                block.exp_scores = block.exp_scores.astype(np.float32)
+                block.inv_row_sums = block.inv_row_sums.astype(np.float32)
+            return block
+
+        def hard(self, scores, source_term):
+            return super().hard(scores if part != "hard" else 2.0 * scores, source_term)
+
+    usual = registered_kernels()["numpy"]
+    register_kernel("numpy", Wrong)
+    try:
+        with pytest.raises(ValueError, match="kernel Wrong: expected"):
+            ps.solve_semidiscrete(rng.normal(size=(20, 3)), "normal", reg=0.5, tol=0.5)
+    finally:
+        register_kernel("numpy", usual)
+
+
 def test_kernel_is_registered_as_a_class_or_what_makes_it():
     usual = registered_kernels()["numpy"]
     for load in (NumpyKernel, lambda: NumpyKernel):
@@ -175,21 +211,12 @@ def test_kernels_agree(metric, n, n_atoms, d, reg, nx, rng):
     assert target.kernel in [load() for load in known(registered_kernels())]
     x = target.center(nx.array(rng.random((n, d))))
     psi = nx.array(0.1 * rng.random(n_atoms))
-    kernel = target.kernel(target, psi, reg)
-    blocks = [kernel(x, None, kernel.prepare(x, n)), GenericKernel(target, psi, reg)(x)]
-    assert str(blocks[0].c_transform.dtype).endswith(nx.dtype)
-    for name in ("c_transform", "dense", "colsum", "colsquare"):
-        values = [getattr(block, name) for block in blocks]
-        found, expected = (nx.host(v() if callable(v) else v) for v in values)
-        assert found.shape == expected.shape
-        np.testing.assert_allclose(found, expected, atol=1e3 * nx.eps)
-        if name == "dense":
-            np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e3 * nx.eps)
-            np.testing.assert_allclose(
-                nx.host(blocks[0].average(target.atoms)),
-                found @ nx.host(target.atoms),
-                atol=1e3 * nx.eps,
-            )
+    check_kernel(target.kernel, target, x, psi, reg)
+    block = target.kernel(target, psi, reg)(x)
+    chi = nx.host(block.dense())
+    np.testing.assert_allclose(chi.sum(axis=1), 1.0, atol=1e3 * nx.eps)
+    mean = nx.host(block.average(target.atoms))
+    np.testing.assert_allclose(mean, chi @ nx.host(target.atoms), atol=1e3 * nx.eps)
 
 
 def known(loaders):

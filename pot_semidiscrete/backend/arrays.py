@@ -38,6 +38,11 @@ def describe(x: object) -> str:
     return f"{library} array of shape {tuple(shape)}, dtype {dtype}"
 
 
+def is_foreign(kind: type) -> bool:
+    """Whether a class is not the package's own, and is to be checked."""
+    return not kind.__module__.startswith(__name__.split(".")[0])
+
+
 def on_host(x: Array) -> bool:
     """Whether an array is in the memory of the processor."""
     return str(getattr(x, "device", "cpu")).startswith(("cpu", "TFRT_CPU"))

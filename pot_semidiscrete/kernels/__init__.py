@@ -2,6 +2,7 @@
 
 from .base import Atoms, Block, Kernel, kernel_for, register_kernel, registered_kernels
 from .blocks import HardBlock, SoftBlock
+from .checks import check_kernel
 from .generic import GenericKernel
 from .in_place import InPlaceKernel
 from .reduction import (
@@ -24,6 +25,7 @@ __all__ = [
     "Kernel",
     "Reduction",
     "SoftBlock",
+    "check_kernel",
     "draw_atoms",
     "expected_cost",
     "kernel_for",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backend import Array, Backend, capabilities, full_precision, is_traced
+from ..backend import Array, Backend, capabilities, full_precision, is_foreign, is_traced
 from ..costs import Metric, check_cost, resolve_metric
 from .target import Target
 from .validation import check_points, check_real, check_vector, check_weights
@@ -73,7 +73,7 @@ def build_target(
 
 def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: Metric) -> Target:
     cost = resolve_metric(metric, nx)
-    if not type(cost).__module__.startswith(__name__.split(".")[0]):
+    if is_foreign(type(cost)):
         check_cost(cost, nx.detach(X_target[:3]), nx.detach(X_target[:4]), nx)
     weights = check_weights(a_target, X_target, nx)
     atoms, support, place = X_target, None, None

@@ -11,13 +11,14 @@ from ..backend import (
     Backend,
     capabilities,
     full_precision,
+    is_foreign,
     is_traced,
     no_grad,
     rounding_unit,
     stride,
 )
 from ..costs import Cost
-from ..kernels import Kernel, kernel_for
+from ..kernels import Kernel, check_kernel, kernel_for
 from .places import Copies, places
 
 LANDMARKS, LEAST_STRIDE = 512, 9  # atoms that stand for all, about, and one of so many at least
@@ -62,7 +63,13 @@ class Target:
     @functools.cached_property
     def kernel(self) -> type[Kernel]:
         """What makes blocks of assignment weights, outside any graph."""
-        return kernel_for(self.nx)
+        kernel = kernel_for(self.nx)
+        if is_foreign(kernel):
+            few = self.detached.subset(slice(0, 4))
+            scale = float(self.nx.max(self.nx.abs(few.cost_matrix(few.atoms))))
+            for reg in (0.0, scale if scale > 0.0 else 1.0):
+                check_kernel(kernel, few, few.atoms[:3], 0.1 * scale * few.weights, reg)
+        return kernel
 
     @functools.cached_property
     def log_weights(self) -> Array:
