@@ -1,9 +1,15 @@
 """The semi-dual at a given potential: transform, weights, map, gradient, value."""
 
+import inspect
+from collections.abc import Callable
+from typing import TypeVar
+
 from .backend import Array
 from .costs import Metric
 from .differentiable import field, semi_dual
 from .problem import Problem, Target, build_target, scale_of
+
+Function = TypeVar("Function", bound=Callable)
 
 
 def _arguments(
@@ -46,9 +52,9 @@ def semidiscrete_c_transform(
         Potential :math:`\psi`, in units of the metric.
     a_target : array, shape (n_atoms,), optional
         Weights :math:`b`, non-negative, of sum 1. Uniform by default.
-    metric : str or callable, optional
-        Ground cost :math:`c`: a name of :func:`ot.dist`, or ``(x, y) -> matrix``.
-        ``"sqeuclidean"`` by default.
+    metric : str, callable or Cost, optional
+        Ground cost :math:`c`: a name of :func:`ot.dist`, ``(x, y) -> matrix``, or a
+        :class:`costs.Cost`. ``"sqeuclidean"`` by default.
     reg : float, default=0.0
         Regularisation :math:`\lambda \ge 0`, in units of the metric; taken as 0 below the rounding of
         the costs.
@@ -81,6 +87,20 @@ def semidiscrete_c_transform(
     return field("c_transform", *problem)
 
 
+def _with_arguments(function: Function) -> Function:
+    """Say in full what the docstring refers to: arguments, errors and source."""
+    if function.__doc__ is None:  # python -OO
+        return function
+    full, doc = (inspect.getdoc(f) or "" for f in (semidiscrete_c_transform, function))
+    part = lambda start, end: full[full.index(f"{start}\n---") : full.index(f"{end}\n---")]
+    doc = doc.replace("Returns\n---", part("Parameters", "Returns") + "Returns\n---")
+    if "Raises\n---" not in doc:
+        doc = doc.replace("Examples\n---", part("Raises", "Examples") + "Examples\n---")
+    function.__doc__ = doc + "\n"
+    return function
+
+
+@_with_arguments
 def semidiscrete_atom_weights(
     X_target: Array,
     X_source: Array,
@@ -97,35 +117,13 @@ def semidiscrete_atom_weights(
 
     the indicator of the Laguerre cell of :math:`y_j` at :math:`\lambda = 0`.
 
-    Parameters
-    ----------
-    X_target : array, shape (n_atoms, d)
-        Atoms :math:`y_j`.
-    X_source : array, shape (n, d)
-        Source points.
-    semi_dual_potential : array, shape (n_atoms,)
-        Potential :math:`\psi`, in units of the metric.
-    a_target : array, shape (n_atoms,), optional
-        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
-    metric : str or callable, optional
-        Ground cost, as in :func:`semidiscrete_c_transform`.
-    reg : float, default=0.0
-        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+    The arguments are those of :func:`semidiscrete_c_transform`.
 
     Returns
     -------
     array, shape (n, n_atoms)
         Weights, each row of sum 1; the columns of atoms of weight 0 are 0. The one function whose
         result grows as (samples x atoms).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has the wrong kind, shape, dtype or range.
-
-    References
-    ----------
-    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the semi-discrete setting).
 
     Examples
     --------
@@ -140,6 +138,7 @@ def semidiscrete_atom_weights(
     return field("weights", *problem)
 
 
+@_with_arguments
 def semidiscrete_ot_map(
     X_target: Array,
     X_source: Array,
@@ -152,34 +151,12 @@ def semidiscrete_ot_map(
 
     At ``reg = 0``, the optimal transport map: the atom of the Laguerre cell that holds ``x``.
 
-    Parameters
-    ----------
-    X_target : array, shape (n_atoms, d)
-        Atoms :math:`y_j`.
-    X_source : array, shape (n, d)
-        Source points.
-    semi_dual_potential : array, shape (n_atoms,)
-        Potential :math:`\psi`, in units of the metric.
-    a_target : array, shape (n_atoms,), optional
-        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
-    metric : str or callable, optional
-        Ground cost, as in :func:`semidiscrete_c_transform`.
-    reg : float, default=0.0
-        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+    The arguments are those of :func:`semidiscrete_c_transform`.
 
     Returns
     -------
     array, shape (n, d)
         Images of the source points, in units of the atoms.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has the wrong kind, shape, dtype or range.
-
-    References
-    ----------
-    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the semi-discrete setting).
 
     Examples
     --------
@@ -194,6 +171,7 @@ def semidiscrete_ot_map(
     return field("map", *problem)
 
 
+@_with_arguments
 def semidiscrete_gradient(
     X_target: Array,
     X_source: Array,
@@ -210,21 +188,7 @@ def semidiscrete_gradient(
     which is :math:`2 (x - T(x))` for ``"sqeuclidean"``. At ``reg = 0`` it exists only inside the
     Laguerre cells; on a boundary, that of one of the cells is returned.
 
-    Parameters
-    ----------
-    X_target : array, shape (n_atoms, d)
-        Atoms :math:`y_j`.
-    X_source : array, shape (n, d)
-        Source points.
-    semi_dual_potential : array, shape (n_atoms,)
-        Potential :math:`\psi`, in units of the metric.
-    a_target : array, shape (n_atoms,), optional
-        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
-    metric : str or callable, optional
-        Ground cost, as in :func:`semidiscrete_c_transform`. With NumPy, one of ``"sqeuclidean"``,
-        ``"euclidean"``, ``"minkowski"``, ``"cityblock"``, ``"cosine"``, ``"correlation"``.
-    reg : float, default=0.0
-        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+    The arguments are those of :func:`semidiscrete_c_transform`.
 
     Returns
     -------
@@ -254,6 +218,7 @@ def semidiscrete_gradient(
     return field("gradient", *problem)
 
 
+@_with_arguments
 def semidiscrete_loss(
     X_target: Array,
     X_source: Array,
@@ -272,20 +237,7 @@ def semidiscrete_loss(
     gradient of the transport cost there (formula (G) of the theory page); the gradient in the
     potential is :math:`b - \frac1n \sum_i \chi(x_i)`. Never more than a block of the cost is held.
 
-    Parameters
-    ----------
-    X_target : array, shape (n_atoms, d)
-        Atoms :math:`y_j`.
-    X_source : array, shape (n, d)
-        Source points :math:`x_i`.
-    semi_dual_potential : array, shape (n_atoms,)
-        Potential :math:`\psi`, in units of the metric.
-    a_target : array, shape (n_atoms,), optional
-        Weights :math:`b`, non-negative, of sum 1. Uniform by default.
-    metric : str or callable, optional
-        Ground cost, as in :func:`semidiscrete_gradient`.
-    reg : float, default=0.0
-        Regularisation :math:`\lambda \ge 0`, in units of the metric.
+    The arguments are those of :func:`semidiscrete_c_transform`.
 
     Returns
     -------
@@ -299,8 +251,7 @@ def semidiscrete_loss(
 
     References
     ----------
-    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the differentiation theorem for
-    the regularised cost).
+    Houdard et al., arXiv:2102.05542, the theorem on the gradient of the regularised cost.
 
     Examples
     --------

@@ -1,5 +1,7 @@
 """What a backend of POT can do beyond POT's own vocabulary, and what arrays tell of themselves."""
 
+from importlib import import_module
+
 from .arrays import (
     Array,
     Backend,
@@ -36,18 +38,5 @@ __all__ = [
     "stride",
 ]
 
-
-def _torch() -> type[Capabilities]:
-    from .torch_backend import TorchCapabilities
-
-    return TorchCapabilities
-
-
-def _jax() -> type[Capabilities]:
-    from .jax_backend import JaxCapabilities
-
-    return JaxCapabilities
-
-
-register("torch", _torch)
-register("jax", _jax)
+register("torch", lambda: import_module(".torch_backend", __name__).TorchCapabilities)
+register("jax", lambda: import_module(".jax_backend", __name__).JaxCapabilities)

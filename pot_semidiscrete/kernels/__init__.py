@@ -1,5 +1,7 @@
 """Reductions over (samples x atoms), and the kernels that make their blocks."""
 
+from importlib import import_module
+
 from .base import Atoms, Block, Kernel, kernel_for, register_kernel, registered_kernels
 from .blocks import HardBlock, SoftBlock
 from .checks import check_kernel
@@ -38,19 +40,6 @@ __all__ = [
     "weight_blocks",
 ]
 
-
-def _numpy() -> type[Kernel]:
-    from .numpy_kernel import NumpyKernel
-
-    return NumpyKernel
-
-
-def _torch() -> type[Kernel]:
-    from .torch_kernel import TorchKernel
-
-    return TorchKernel
-
-
-register_kernel("", lambda: GenericKernel)
-register_kernel("numpy", _numpy)
-register_kernel("torch", _torch)
+register_kernel("", GenericKernel)
+register_kernel("numpy", lambda: import_module(".numpy_kernel", __name__).NumpyKernel)
+register_kernel("torch", lambda: import_module(".torch_kernel", __name__).TorchKernel)

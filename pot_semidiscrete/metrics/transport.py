@@ -100,7 +100,9 @@ def covariance_ratio(x: np.ndarray, y: np.ndarray) -> float:
     Parameters
     ----------
     x : ndarray, shape (n, ...)
+        Points whose diversity is in doubt.
     y : ndarray, shape (m, ...)
+        Points to compare them with.
 
     Returns
     -------
@@ -150,8 +152,7 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
 
     Parameters
     ----------
-    x : ndarray, shape (n, ...)
-    y : ndarray, shape (m, ...)
+    x, y : ndarray, shapes (n, ...) and (m, ...)
 
     Returns
     -------
