@@ -24,8 +24,7 @@ chooses), and draw the same number of samples of the same law:
   arrays: they need the whole cost matrix, whose making is in their time and memory.
 
 OTT-JAX is compiled before the clock starts. Neither solver is timed for estimates of its error: this
-package makes them when they are asked for (at once, and that is in its time, where a result would hold
-more than 2**23 numbers until then).
+package makes them when they are asked for.
 """
 
 import dataclasses

@@ -65,8 +65,8 @@ class SemiDiscreteResult(OTResult):
     r"""What :func:`solve_semidiscrete` reached.
 
     Estimates are made on source points drawn after the potential was fixed, but for the upper end of
-    `value_interval`; those that the run did not need itself, when they are first asked for, unless many
-    points would be kept until then. Members of
+    `value_interval`; those that the run did not need itself, when they are first asked for. For these a
+    result holds points, of very many a part. Members of
     :class:`ot.utils.OTResult` that make no sense for a continuous source raise
     :class:`AttributeError`, so that ``hasattr`` is False.
 

@@ -17,11 +17,13 @@ from .arrays import (
 )
 from .capabilities import Capabilities, capabilities, full_precision, no_grad, register
 from .random import Random
+from .registry import LazyRegistry
 
 __all__ = [
     "Array",
     "Backend",
     "Capabilities",
+    "LazyRegistry",
     "Random",
     "all_finite",
     "capabilities",

@@ -6,7 +6,6 @@ each block when it is needed (:meth:`Capabilities.checkpoint`), so that memory s
 """
 
 import contextlib
-import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from .arrays import Array, Backend, describe, is_traced
 from .random import HostRandom, Random
+from .registry import LazyRegistry
 
 Evaluate = Callable[..., tuple[Array, tuple[Array | None, ...]]]
 
@@ -130,22 +130,19 @@ class NumpyCapabilities(Capabilities):
         return cdist(x, y).astype(x.dtype)
 
 
-_LOADERS: dict[str, Callable[[], type[Capabilities]]] = {"numpy": lambda: NumpyCapabilities}
+_REGISTRY: LazyRegistry[type[Capabilities]] = LazyRegistry()
+_REGISTRY.register("", lambda: Capabilities)
+_REGISTRY.register("numpy", lambda: NumpyCapabilities)
 
 
 def register(name: str, load: Callable[[], type[Capabilities]]) -> None:
     """Say who knows the backend that POT calls `name`; `load` imports it when it is first met."""
-    _LOADERS[name] = load
-
-
-@functools.cache
-def _load(name: str) -> type[Capabilities]:
-    return _LOADERS.get(name, lambda: Capabilities)()
+    _REGISTRY.register(name, load)
 
 
 def capabilities(nx: Backend) -> Capabilities:
     """Capabilities of a backend of POT."""
-    return _load(nx.__name__)(nx)
+    return _REGISTRY[nx.__name__](nx)
 
 
 def no_grad(nx: Backend) -> AbstractContextManager:

@@ -60,12 +60,15 @@ class Evaluation:
     @property
     def bound(self) -> float:
         """Upper bound of chi2, of 95%; an estimate below 0 counts as 0, lest noise make it small."""
-        return max(self.chi2, 0.0) + NORMAL_95 * self.chi2_stderr
+        return self._bound(NORMAL_95)
 
     @property
     def look_bound(self) -> float:
         """The same of 97.5%: a run has two looks as a rule, together at 95%."""
-        return max(self.chi2, 0.0) + NORMAL_975 * self.chi2_stderr
+        return self._bound(NORMAL_975)
+
+    def _bound(self, quantile: float) -> float:
+        return max(self.chi2, 0.0) + quantile * self.chi2_stderr
 
 
 UNKNOWN = Evaluation()

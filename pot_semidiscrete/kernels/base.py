@@ -3,12 +3,11 @@
 A kernel turns a block of source points into a block of assignment weights and their c-transform.
 """
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from ..backend import Array, Backend, describe
+from ..backend import Array, Backend, LazyRegistry, describe
 from ..costs import Cost
 from .blocks import HardBlock, SoftBlock
 
@@ -111,7 +110,7 @@ class Kernel(ABC):
         return self.scale * bilinear
 
 
-_LOADERS: dict[str, Callable[[], type[Kernel]]] = {}
+_REGISTRY: "LazyRegistry[type[Kernel]]" = LazyRegistry()
 
 
 def register_kernel(backend: str, load: type[Kernel] | Callable[[], type[Kernel]]) -> None:
@@ -135,20 +134,14 @@ def register_kernel(backend: str, load: type[Kernel] | Callable[[], type[Kernel]
         load = lambda: kernel
     elif isinstance(load, type) or not callable(load):
         raise TypeError(f"load: expected a subclass of Kernel or a function, received {describe(load)}.")
-    _LOADERS[backend] = load
-    _load.cache_clear()
+    _REGISTRY.register(backend, load)
 
 
 def registered_kernels() -> dict[str, Callable[[], type[Kernel]]]:
     """Loaders of the kernels of backends; ``""`` is that of all others."""
-    return dict(_LOADERS)
-
-
-@functools.cache
-def _load(backend: str) -> type[Kernel]:
-    return _LOADERS.get(backend, _LOADERS[""])()
+    return _REGISTRY.loaders()
 
 
 def kernel_for(nx: Backend) -> type[Kernel]:
     """The fastest kernel for a backend."""
-    return _load(nx.__name__)
+    return _REGISTRY[nx.__name__]
