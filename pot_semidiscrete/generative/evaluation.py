@@ -12,8 +12,8 @@ from ..runs import SemiDiscreteWarning
 from .loss import SemiDiscreteLoss
 
 
-def marginal_error(loss: SemiDiscreteLoss, x: torch.Tensor) -> float:
-    """The chi2 of the potential at the points `x`, in the coordinates of the atoms."""
+def squared_marginal_error(loss: SemiDiscreteLoss, x: torch.Tensor) -> float:
+    """chi2 of the potential, by the points `x` in the coordinates of the atoms."""
     target = loss.target
     measured = SemiDual(target).measure(x, target.gather(loss.potential), loss.reg)
     return chi_square(measured, target.weights, target.nx)[0]

@@ -11,7 +11,7 @@ import torch
 from ..problem import NotFiniteError
 from ..runs import Progress
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
-from .evaluation import marginal_error, warn_of_boundaries
+from .evaluation import squared_marginal_error, warn_of_boundaries
 from .history import History
 from .loss import SemiDiscreteLoss
 from .optimizers import describe_optimizer, load_optimizer, parameters_of, set_rate
@@ -147,7 +147,7 @@ class Trainer:
             x = torch.cat([self.loss.local(self.points()) for _ in range(n_batches)])
         history = self.history
         history.chi2_step.append(self.n_steps)
-        history.chi2.append(marginal_error(self.loss, x))
+        history.chi2.append(squared_marginal_error(self.loss, x))
         # a diagnosis takes longer than an evaluation: at the 1st, 2nd, 4th, 8th, ...
         is_power_of_two = history.chi2.n & (history.chi2.n - 1) == 0
         if self.loss.reg == 0 and not self.warned and is_power_of_two:
