@@ -3,6 +3,8 @@
 from numpydoc.docscrape_sphinx import SphinxDocString
 
 import pot_semidiscrete
+from pot_semidiscrete.generative.potential import TrackedPotential
+from pot_semidiscrete.plan import SemiDiscretePlan
 
 project = "pot_semidiscrete"
 author = copyright = "the pot_semidiscrete contributors"
@@ -21,6 +23,9 @@ exclude_patterns = ["_build"]
 default_role = "literal"  # what docstrings put between single backticks is a name in the code
 
 autosummary_generate = True
+# bases that are not pages of their own: their methods stand with those of the class
+_BASES = (SemiDiscretePlan, TrackedPotential)
+autosummary_context = {"bases": sorted({name for base in _BASES for name in vars(base)})}
 autodoc_typehints = "none"
 toc_object_entries = False
 numpydoc_show_class_members = False  # the template of classes lists their own methods

@@ -2,17 +2,18 @@
 
 import inspect
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .backend import Array
 from .costs import Metric
-from .differentiable import field, semi_dual
+from .plan import field, semi_dual
 from .problem import Problem, Target, build_target, scale_of
 
 Function = TypeVar("Function", bound=Callable)
+_AFTER = {"Parameters": "Returns", "Raises": "References", "References": "Examples"}  # of sections
 
 
-def _arguments(
+def _checked(
     X_target: Array,
     X_source: Array,
     semi_dual_potential: Array,
@@ -25,6 +26,11 @@ def _arguments(
     x = problem.points("X_source", X_source)
     potential = problem.potential("semi_dual_potential", semi_dual_potential)
     return problem.target, x, potential, problem.reg
+
+
+def _field(name: str, *arguments: Any) -> Array:
+    """One output of a reduction, by arguments as users give them."""
+    return field(name, *_checked(*arguments))
 
 
 def semidiscrete_c_transform(
@@ -83,24 +89,27 @@ def semidiscrete_c_transform(
     >>> semidiscrete_c_transform(atoms, np.array([[0.25], [2.0]]), np.zeros(2))
     array([0.0625, 1.    ])
     """
-    problem = _arguments(X_target, X_source, semi_dual_potential, a_target, metric, reg)
-    return field("c_transform", *problem)
+    return _field("c_transform", X_target, X_source, semi_dual_potential, a_target, metric, reg)
 
 
-def _with_arguments(function: Function) -> Function:
-    """Say in full what the docstring refers to: arguments, errors and source."""
-    if function.__doc__ is None:  # python -OO
+def _with(*sections: str) -> Callable[[Function], Function]:
+    """Fill in sections of the docstring of :func:`semidiscrete_c_transform`, which are the same."""
+
+    def decorate(function: Function) -> Function:
+        if function.__doc__ is None:  # python -OO
+            return function
+        full, doc = (inspect.getdoc(f) or "" for f in (semidiscrete_c_transform, function))
+        for name in sections:
+            start, place = full.index(f"{name}\n---"), "Returns" if name == "Parameters" else "Examples"
+            section = full[start : full.index(f"{_AFTER[name]}\n---")]
+            doc = doc.replace(f"{place}\n---", f"{section}{place}\n---")
+        function.__doc__ = doc + "\n"
         return function
-    full, doc = (inspect.getdoc(f) or "" for f in (semidiscrete_c_transform, function))
-    part = lambda start, end: full[full.index(f"{start}\n---") : full.index(f"{end}\n---")]
-    doc = doc.replace("Returns\n---", part("Parameters", "Returns") + "Returns\n---")
-    if "Raises\n---" not in doc:
-        doc = doc.replace("Examples\n---", part("Raises", "Examples") + "Examples\n---")
-    function.__doc__ = doc + "\n"
-    return function
+
+    return decorate
 
 
-@_with_arguments
+@_with("Parameters", "Raises", "References")
 def semidiscrete_atom_weights(
     X_target: Array,
     X_source: Array,
@@ -134,11 +143,10 @@ def semidiscrete_atom_weights(
     array([[0.5  , 0.5  ],
            [0.047, 0.953]])
     """
-    problem = _arguments(X_target, X_source, semi_dual_potential, a_target, metric, reg)
-    return field("weights", *problem)
+    return _field("weights", X_target, X_source, semi_dual_potential, a_target, metric, reg)
 
 
-@_with_arguments
+@_with("Parameters", "Raises", "References")
 def semidiscrete_ot_map(
     X_target: Array,
     X_source: Array,
@@ -167,11 +175,10 @@ def semidiscrete_ot_map(
     array([[0.],
            [1.]])
     """
-    problem = _arguments(X_target, X_source, semi_dual_potential, a_target, metric, reg)
-    return field("map", *problem)
+    return _field("map", X_target, X_source, semi_dual_potential, a_target, metric, reg)
 
 
-@_with_arguments
+@_with("Parameters")
 def semidiscrete_gradient(
     X_target: Array,
     X_source: Array,
@@ -214,11 +221,10 @@ def semidiscrete_gradient(
     array([[0.5],
            [2. ]])
     """
-    problem = _arguments(X_target, X_source, semi_dual_potential, a_target, metric, reg)
-    return field("gradient", *problem)
+    return _field("gradient", X_target, X_source, semi_dual_potential, a_target, metric, reg)
 
 
-@_with_arguments
+@_with("Parameters", "Raises")
 def semidiscrete_loss(
     X_target: Array,
     X_source: Array,
@@ -244,11 +250,6 @@ def semidiscrete_loss(
     scalar of the backend
         The value, in units of the metric.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has the wrong kind, shape, dtype or range.
-
     References
     ----------
     Houdard et al., arXiv:2102.05542, the theorem on the gradient of the regularised cost.
@@ -261,7 +262,7 @@ def semidiscrete_loss(
     >>> print(semidiscrete_loss(atoms, np.array([[0.25], [2.0]]), np.zeros(2)))
     0.53125
     """
-    return semi_dual(*_arguments(X_target, X_source, semi_dual_potential, a_target, metric, reg))
+    return semi_dual(*_checked(X_target, X_source, semi_dual_potential, a_target, metric, reg))
 
 
 def cost_scale(X_target: Array, a_target: Array | None = None, metric: Metric = None) -> float:

@@ -33,7 +33,7 @@ def generator_gradient(
     metric: Metric = None,
     reg: float = 0.0,
     *,
-    vjp: Callable | None = None,
+    vjp: Callable[[Any, Array, Array], Any] | None = None,
 ) -> tuple[Array, Any]:
     r"""Gradient of the transport cost in the parameters of a generator, at a potential.
 
@@ -111,7 +111,7 @@ def gradient_at(
     target: Target,
     potential: Array,
     reg: float,
-    vjp: Callable | None,
+    vjp: Callable[[Any, Array, Array], Any] | None,
 ) -> tuple[Array, Any]:
     """:func:`generator_gradient` of a built target."""
     nx = target.nx
@@ -170,7 +170,7 @@ def train_parameters(
     *,
     a_target: Array | None = None,
     metric: Metric = None,
-    vjp: Callable | None = None,
+    vjp: Callable[[Any, Array, Array], Any] | None = None,
     reg: float,
     n_steps: int,
     dual_steps: int = 5,
@@ -281,7 +281,7 @@ class ParameterRun:
         adam: "Adam",
         latent_sampler: Callable[[int], Array],
         target: Target,
-        vjp: Callable | None,
+        vjp: Callable[[Any, Array, Array], Any] | None,
         reg: float,
         dual_steps: int,
         batch_size: int,

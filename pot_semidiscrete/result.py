@@ -3,24 +3,21 @@
 import math
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
 from ot.utils import OTResult
 
-from .backend import Array
+from .backend import Array, converted, template
 from .costs import Metric
-from .diagnostics import GradientDiagnostics, diagnose
-from .differentiable import field
 from .inference.estimates import Estimates, StoredEstimates
 from .inference.storage import FACTS, read, write
-from .kernels import draw_atoms
 from .optim.ascent import AscentState
 from .optim.stopping import StoppingRule
-from .problem import Target, check_points
+from .plan import SemiDiscretePlan
+from .problem import Target, check_lengths
 from .runs import SemiDiscreteWarning
-from .samplers.resolve import resolve_random
 
 _ABSENT = {
     "potentials": "the source potential is a function: see c_transform(x)",
@@ -61,7 +58,7 @@ class _estimate:
         raise AttributeError(f"SemiDiscreteResult.{self.name} is computed, not set.")
 
 
-class SemiDiscreteResult(OTResult):
+class SemiDiscreteResult(SemiDiscretePlan, OTResult):
     r"""What :func:`solve_semidiscrete` reached.
 
     Estimates are made on source points drawn after the potential was fixed, but for the upper end of
@@ -132,15 +129,20 @@ class SemiDiscreteResult(OTResult):
         n_samples: int,
         work: float = math.nan,
     ) -> None:
-        super().__init__(log=log, backend=target.nx, status=status)
-        self._target = target
-        self._potential = potential
+        OTResult.__init__(self, log=log, backend=target.nx, status=status)
+        SemiDiscretePlan.__init__(self, target, potential, reg)
         self._estimates = estimates
-        self.reg = reg
         self.n_iter = n_iter
         self.n_samples = n_samples
         self.work = work
         self.converged = status == "converged"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the backend, which is found again from the arrays."""
+        return {name: value for name, value in vars(self).items() if name != "_backend"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _backend=state["_target"].nx)
 
     def __repr__(self) -> str:
         value = "None" if self.value is None else f"{float(self.value):.6g}"
@@ -148,16 +150,6 @@ class SemiDiscreteResult(OTResult):
             f"SemiDiscreteResult(value={value}, chi2={self.chi2:.3g}, reg={self.reg:.3g}, "
             f"n_atoms={self._target.n_atoms}, n_samples={self.n_samples}, status={self._status!r})"
         )
-
-    @property
-    def potential_b(self) -> Array:
-        """Semi-dual potential on the atoms, of weighted mean 0."""
-        return self._target.scatter(self._potential)
-
-    @property
-    def potential(self) -> Array:
-        """The same as `potential_b`."""
-        return self.potential_b
 
     value = _estimate("evaluation", "Estimate of the semi-dual value.")
     value_stderr = _estimate("evaluation", "Standard error of `value`.")
@@ -190,62 +182,40 @@ class SemiDiscreteResult(OTResult):
             "            Models, arXiv:2102.05542, 2021.\n        "
         )
 
-    def c_transform(self, x: Array) -> Array:
-        """Potential of the source at `x`: :func:`semidiscrete_c_transform`, shape (n,)."""
-        return self._field("c_transform", x)
-
-    def atom_weights(self, x: Array) -> Array:
-        """Assignment weights of `x`: :func:`semidiscrete_atom_weights`, shape (n, n_atoms)."""
-        return self._field("weights", x)
-
-    def ot_map(self, x: Array) -> Array:
-        """Barycentric image of `x`: :func:`semidiscrete_ot_map`, shape (n, d)."""
-        return self._field("map", x)
-
-    def _field(self, name: str, x: Array) -> Array:
-        x, _ = check_points("x", x, like=self._target.atoms)
-        return field(name, self._target, self._target.center(x), self._potential, self.reg)
-
-    def pair(self, x: Array, random_state: Any = None) -> Array:
-        """Draw an atom for each source point, so that the pairs follow the plan.
+    def to(self, where: Any) -> "SemiDiscreteResult":
+        """The same result in another backend or dtype, or on another device, estimates included.
 
         Parameters
         ----------
-        x : array, shape (n, d)
-            Source points.
-        random_state : None, int or generator
-            Randomness of the draw; at ``reg = 0`` the cell decides, and it only draws one of several
-            atoms at one place.
+        where : array, dtype or device
+            An array to be like; a NumPy dtype, for NumPy's arrays; a torch dtype or device (``"cuda"``),
+            for torch's tensors. What is not said stays.
 
         Returns
         -------
-        array of int, shape (n,)
-            Rows of `X_target`.
+        SemiDiscreteResult
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is none of these, or the dtype does not hold the atoms.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from pot_semidiscrete import solve_semidiscrete
+        >>> atoms = np.random.default_rng(0).normal(size=(20, 2))
+        >>> result = solve_semidiscrete(atoms, "normal", reg=0.5, random_state=0)
+        >>> result.to(np.float32).potential.dtype, result.to(np.float32).chi2 == result.chi2
+        (dtype('float32'), True)
         """
-        target, nx = self._target, self._target.nx
-        x, _ = check_points("x", x, like=target.atoms)
-        x = target.center(x)
-        random = resolve_random(random_state, nx, target.atoms)
-        uniform = lambda n: random.uniform(n, 1)
-        index = draw_atoms(target, x, self._potential, self.reg, uniform)
-        return target.rows(index, lambda n: nx.to_numpy(uniform(n))[:, 0])
-
-    def diagnose(self, x: Array) -> GradientDiagnostics:
-        """Tell whether the generator gradient exists: :func:`gradient_diagnostics`.
-
-        Parameters
-        ----------
-        x : array, shape (n, d)
-            Fresh source points, or the whole of a finite source.
-
-        Returns
-        -------
-        GradientDiagnostics
-            The verdict, and what it rests on.
-        """
-        x, nx = check_points("x", x, like=self._target.atoms)
-        x = self._target.center(nx.detach(x))
-        return diagnose(self._target, x, self._potential, self.reg)
+        like = template("where", where, self._target.atoms)
+        convert = lambda array: converted(array, like)
+        target = self._target.map(convert)
+        check_lengths("where", target.atoms, target.nx, "ask for float64")
+        estimates, log = self._estimates.stored().map(convert), self._log
+        facts = {name: getattr(self, name) for name in FACTS}
+        return type(self)(target, convert(self._potential), estimates=estimates, log=log, **facts)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the result to an ``.npz`` file that is read without pickle.
@@ -310,8 +280,8 @@ class SolverState:
     n_samples: int
     reg: float
     chi2: float
-    _ascent: AscentState
-    _target: Target
+    _ascent: AscentState = field(repr=False)
+    _target: Target = field(repr=False)
 
     @property
     def potential(self) -> Array:

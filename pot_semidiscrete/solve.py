@@ -10,7 +10,7 @@ import numpy as np
 from .backend import Array
 from .costs import CallableMetric, Metric
 from .inference.bounds import FittedPoints
-from .inference.estimates import UNKNOWN, Estimates, evaluate
+from .inference.estimates import UNKNOWN, Estimates, StoredEstimates, evaluate
 from .inference.trace import shrink
 from .optim.ascent import (
     ANNEALING,
@@ -72,7 +72,7 @@ class Solver:
         self.evaluation = UNKNOWN  # of the present estimate, at the points ...
         self.test_points: Array | None = None
         self.fit: FittedPoints | None = None
-        self.estimates: Estimates | None = None
+        self.estimates: Estimates | StoredEstimates | None = None
         self.status = "max_iter"
         self.values: list[float] = []
         self.levels: list[float] = []
@@ -213,7 +213,7 @@ class Solver:
             points = self.stream.independent(max(FEW_POINTS, self.n_used // 16), again=False)
         self.estimates = estimates = self.estimates_at(points)
         if isinstance(self.target.cost, CallableMetric):
-            estimates.settle()
+            self.estimates = estimates.stored()
 
     def estimates_at(self, points: Array) -> Estimates:
         """Estimates of the present potential, by points that it has not seen."""

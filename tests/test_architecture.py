@@ -19,8 +19,9 @@ FLOORS = [
     ("samplers",),
     ("optim",),
     ("inference",),
-    ("differentiable",),
-    ("functional", "diagnostics"),
+    ("diagnostics",),
+    ("plan",),
+    ("functional",),
     ("result",),
     ("solve",),
     ("generators", "metrics"),
@@ -92,7 +93,7 @@ def test_nothing_is_too_long(path):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             assert statements(node) <= 60, node.name
         if isinstance(node, ast.ClassDef):
-            assert statements(node) <= 200, node.name
+            assert node.end_lineno - node.lineno + 1 <= 200, node.name
 
 
 def test_there_are_few_constants():

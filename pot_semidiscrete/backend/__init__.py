@@ -16,6 +16,7 @@ from .arrays import (
     stride,
 )
 from .capabilities import Capabilities, capabilities, full_precision, no_grad, register
+from .conversion import converted, template
 from .random import Random
 from .registry import LazyRegistry
 
@@ -27,6 +28,7 @@ __all__ = [
     "Random",
     "all_finite",
     "capabilities",
+    "converted",
     "describe",
     "equal_rows",
     "full_precision",
@@ -38,6 +40,7 @@ __all__ = [
     "register",
     "rounding_unit",
     "stride",
+    "template",
 ]
 
 register("torch", lambda: import_module(".torch_backend", __name__).TorchCapabilities)

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
+from ot.backend import get_backend
 
 from .arrays import Array, Backend, describe, is_traced
 from .random import HostRandom, Random
@@ -99,9 +100,10 @@ class Capabilities:
         away, zero = squared > 0, 0.0 * squared
         return nx.where(away, nx.sqrt(nx.where(away, squared, zero + 1.0)), zero)
 
-    def index(self, rows: np.ndarray, like: Array) -> Array:
+    @staticmethod
+    def index(rows: np.ndarray, like: Array) -> Array:
         """Whole numbers of the host, on the device of `like`."""
-        return self.nx.from_numpy(rows)
+        return get_backend(like).from_numpy(rows)
 
     def seeded(self, seed: int | None, like: Array) -> Random:
         """Random numbers like `like`, from a seed, or from one of the operating system."""
@@ -112,7 +114,7 @@ class Capabilities:
         if isinstance(generator, np.random.RandomState):
             generator = np.random.Generator(generator._bit_generator)
         if isinstance(generator, np.random.Generator):
-            return HostRandom(generator, self.nx, like, self.index)
+            return HostRandom(generator, like, self.index)
         raise TypeError(
             "random_state: expected None, an int, a NumPy Generator or RandomState, or a torch "
             f"Generator with torch data, received {describe(generator)}."

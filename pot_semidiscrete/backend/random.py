@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+from ot.backend import get_backend
 
 from .arrays import Array, Backend
 
@@ -30,10 +31,13 @@ class Random(Protocol):
 class HostRandom:
     """Draws by a NumPy generator, moved to the backend and, by `index`, to the device of `like`."""
 
-    def __init__(
-        self, generator: np.random.Generator, nx: Backend, like: Array, index: Callable
-    ) -> None:
-        self.generator, self.nx, self.like, self.index = generator, nx, like, index
+    def __init__(self, generator: np.random.Generator, like: Array, index: Callable) -> None:
+        self.generator, self.like, self.index = generator, like, index
+
+    @property
+    def nx(self) -> Backend:
+        """Backend of POT."""
+        return get_backend(self.like)
 
     def uniform(self, *shape: int) -> Array:
         return self.nx.from_numpy(self.generator.random(shape), type_as=self.like)

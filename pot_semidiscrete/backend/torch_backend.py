@@ -123,8 +123,9 @@ class TorchCapabilities(Capabilities):
     def distances(self, x: Array, y: Array) -> Array:
         return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
-    def index(self, rows: np.ndarray, like: Array) -> Array:
-        return super().index(rows, like).to(like.device)
+    @staticmethod
+    def index(rows: np.ndarray, like: Array) -> Array:
+        return torch.from_numpy(rows).to(like.device)
 
     def seeded(self, seed: int | None, like: Array) -> Random:
         generator = torch.Generator(like.device)

@@ -4,8 +4,8 @@ import torch
 
 from ..backend import Array
 from ..costs import Metric
-from ..differentiable import semi_dual
 from ..kernels import reduce
+from ..plan import semi_dual
 from ..problem import Target, build_target
 
 

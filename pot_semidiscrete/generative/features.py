@@ -9,7 +9,7 @@ import torch
 from ot.backend import get_backend
 from torch import nn
 
-from ..backend import Backend, describe, full_precision
+from ..backend import describe, full_precision
 from ..problem import check_callable, check_count, check_real
 from ..samplers.resolve import resolve_random
 
@@ -48,14 +48,13 @@ class FeatureMap:
         As the user gave it; of a module, a frozen copy is kept.
     points : tensor, shape (n, ...)
         Data, whose shape it takes.
-    nx : ot.backend.Backend
     """
 
-    def __init__(self, function: Features, points: torch.Tensor, nx: Backend) -> None:
+    def __init__(self, function: Features, points: torch.Tensor) -> None:
         check_callable("features", function, "points -> features")
         self.function = frozen(function) if isinstance(function, nn.Module) else function
-        self.shape, self.nx = points.shape[1:], nx
-        with torch.no_grad(), full_precision(nx, points):
+        self.shape = points.shape[1:]
+        with torch.no_grad(), full_precision(get_backend(points), points):
             self.check(points[:PART])
 
     def check(self, points: torch.Tensor, rtol: float = 1e-3) -> None:
@@ -82,7 +81,7 @@ class FeatureMap:
         """Features of the points `x`, of any shape, in their dtype."""
         if x.shape[1:] != self.shape and x[0].numel() == math.prod(self.shape):
             x = x.reshape(-1, *self.shape)
-        with full_precision(self.nx, x):
+        with full_precision(get_backend(x), x):
             return self.function(x).flatten(1).to(x.dtype)
 
     def to(self, device: torch.device) -> None:

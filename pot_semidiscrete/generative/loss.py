@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from ..costs import Metric
-from ..differentiable import semi_dual
 from ..kernels import known_bilinear, reduce
 from ..optim import tracking
+from ..plan import semi_dual
 from ..problem import Problem, check_callable
 from ..result import SemiDiscreteResult
 from ..samplers.laws import CallableSampler
@@ -108,11 +108,6 @@ class SemiDiscreteLoss(TrackedPotential):
     >>> generator.weight.grad.shape
     torch.Size([2, 2])
     """
-
-    # the documentation lists what a class does not inherit
-    dual_step, follow = TrackedPotential.dual_step, TrackedPotential.follow
-    translate, warm_up = TrackedPotential.translate, TrackedPotential.warm_up
-    rows, local = TrackedPotential.rows, TrackedPotential.local
 
     def __init__(
         self,

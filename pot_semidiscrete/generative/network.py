@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import torch
+from ot.backend import get_backend
 from torch import nn
 
-from ..backend import Backend, describe, full_precision
+from ..backend import describe, full_precision
 from ..problem import NotFiniteError
 from .optimizers import MakeOptimizer, load_optimizer, resolve_optimizer
 
@@ -21,7 +22,6 @@ class NetworkPotential(nn.Module):
     optimizer : torch.optim.Optimizer, callable of parameters, or None
     points : tensor, shape (n_support, ...)
         Atoms as the user gave them.
-    nx : ot.backend.Backend
     """
 
     def __init__(
@@ -29,7 +29,6 @@ class NetworkPotential(nn.Module):
         module: nn.Module,
         optimizer: torch.optim.Optimizer | MakeOptimizer | None,
         points: torch.Tensor,
-        nx: Backend,
     ) -> None:
         super().__init__()
         if not isinstance(module, nn.Module):
@@ -37,14 +36,14 @@ class NetworkPotential(nn.Module):
                 f"potential: expected a torch.nn.Module of the atoms, received {describe(module)}; for "
                 "a vector leave it out, and start it with fit(..., init_potential=...)."
             )
-        self.module, self.points, self.nx = module, points.detach(), nx
+        self.module, self.points = module, points.detach()
         self.optimizer = resolve_optimizer(
             "potential_optimizer", optimizer, module, "potential", torch.optim.Adam
         )
 
     def forward(self) -> torch.Tensor:
         """Potential of each atom, shape (n_support,)."""
-        with full_precision(self.nx, self.points):
+        with full_precision(get_backend(self.points), self.points):
             psi = self.module(self.points)
         n = len(self.points)
         if not isinstance(psi, torch.Tensor) or psi.shape not in ((n,), (n, 1)):
@@ -74,7 +73,7 @@ class NetworkPotential(nn.Module):
             (-value).backward()
             return -value
 
-        with full_precision(self.nx, self.points):  # the derivatives too
+        with full_precision(get_backend(self.points), self.points):  # the derivatives too
             self.optimizer.step(closure)
         self.module.zero_grad()
 

@@ -9,10 +9,10 @@ from torch import nn
 
 from ..backend import describe, full_precision
 from ..costs import Metric, SqEuclidean
-from ..differentiable import semi_dual
 from ..optim import tracking
 from ..optim.ascent import cold_start
 from ..optim.semi_dual import SemiDual
+from ..plan import semi_dual
 from ..problem import Target, build_target, check_count, check_points, check_reg, flat_rows, scale_of
 from .features import FeatureMap, Features, in_parts
 from .network import NetworkPotential
@@ -47,9 +47,8 @@ class TrackedPotential(nn.Module):
         self.network: NetworkPotential | None = None
         self.moves = 0  # of the potential, in this process
         if potential is not None:
-            self.network = NetworkPotential(
-                potential, potential_optimizer, self.target.gather(X_target), self.target.nx
-            )
+            points = self.target.gather(X_target)
+            self.network = NetworkPotential(potential, potential_optimizer, points)
             with torch.no_grad():
                 self._store(self.network(), 0)
         elif potential_optimizer is not None:
@@ -215,8 +214,8 @@ def _compared(
     rows = X_target.flatten(1) if X_target.ndim > 2 else X_target
     if features is None:
         return build_target(rows, a_target, metric).detached, None
-    rows, nx = check_points("X_target", rows)
-    feature_map = FeatureMap(features, X_target, nx)
+    check_points("X_target", rows)
+    feature_map = FeatureMap(features, X_target)
     return build_target(in_parts(feature_map, X_target), a_target, metric).detached, feature_map
 
 

@@ -7,7 +7,6 @@ import numpy as np
 
 from ..optim.semi_dual import Measurement
 
-NORMAL_95, NORMAL_975 = 1.644854, 1.959964
 GROUPS = 32  # of points, by which the error of chi2 is estimated: its variance to a quarter
 
 

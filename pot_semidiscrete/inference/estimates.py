@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +11,10 @@ from ..kernels import reduce
 from ..optim.ascent import resolving_eps
 from ..optim.newton import NewtonResult, maximize
 from ..optim.semi_dual import Measurement, SemiDual
+from ..optim.stopping import NORMAL_95, NORMAL_975, Look
 from ..problem import Target
 from .bounds import FittedPoints, plan_cost
-from .chi2 import GROUPS, NORMAL_95, NORMAL_975, chi_square, worst_atom
+from .chi2 import GROUPS, chi_square, worst_atom
 from .trace import trace_estimate
 
 ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
@@ -21,7 +23,7 @@ EXCESS = 5.0  # standard errors, and times the gain by chance, beyond which an e
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Look):
     """Estimates on fresh samples; without any, nothing is known.
 
     Attributes
@@ -32,12 +34,6 @@ class Evaluation:
         Its Monte-Carlo standard error.
     marginal : array, shape (n_support,)
         Mean of the assignment weights, which is ``b`` at an optimal potential.
-    chi2, chi2_stderr : float
-        Unbiased estimate of ``sum_j (m_j - b_j)^2 / b_j`` (it may be negative), and its standard error.
-    marginal_error, marginal_error_stderr : float
-        Largest relative error of a mass, and the standard error of that mass.
-    n_eff : float
-        Effective number of atoms.
     measured : Measurement
         What the samples measured, as long as it is of use.
     """
@@ -45,30 +41,7 @@ class Evaluation:
     value: Any = None
     value_stderr: float = math.nan
     marginal: Any = None
-    chi2: float = math.nan
-    chi2_stderr: float = math.nan
-    marginal_error: float = math.nan
-    marginal_error_stderr: float = math.nan
-    n_eff: float = math.nan
     measured: Measurement | None = None
-
-    @property
-    def is_known(self) -> bool:
-        """Whether there were samples."""
-        return not math.isnan(self.n_eff)
-
-    @property
-    def bound(self) -> float:
-        """Upper bound of chi2, of 95%; an estimate below 0 counts as 0, lest noise make it small."""
-        return self._bound(NORMAL_95)
-
-    @property
-    def look_bound(self) -> float:
-        """The same of 97.5%: a run has two looks as a rule, together at 95%."""
-        return self._bound(NORMAL_975)
-
-    def _bound(self, quantile: float) -> float:
-        return max(self.chi2, 0.0) + quantile * self.chi2_stderr
 
 
 UNKNOWN = Evaluation()
@@ -79,16 +52,14 @@ def evaluate(dual: SemiDual, x: Array, psi: Array, reg: float) -> Evaluation:
     target, nx = dual.target, dual.target.nx
     measured = dual.measure(x, psi, reg, min(GROUPS, x.shape[0]))
     host = nx.to_numpy(measured.transform).astype(float)
-    chi2, stderr = chi_square(measured, target.weights, nx)
     return Evaluation(
-        target.semi_dual(measured.transform, psi),
-        float(host.std(ddof=1) / math.sqrt(len(host))) if len(host) > 1 else math.nan,
-        measured.marginal,
-        chi2,
-        stderr,
+        *chi_square(measured, target.weights, nx),
         *worst_atom(measured, target.weights, nx),
         measured.n_eff,
-        measured,
+        value=target.semi_dual(measured.transform, psi),
+        value_stderr=float(host.std(ddof=1) / math.sqrt(len(host))) if len(host) > 1 else math.nan,
+        marginal=measured.marginal,
+        measured=measured,
     )
 
 
@@ -175,16 +146,30 @@ class Estimates:
         self._points, self._evaluation, self._fit = None, UNKNOWN, None  # no longer of use
         return found
 
-    def settle(self) -> None:
-        """Make all of them now."""
-        _ = self.certificate
+    def stored(self) -> "StoredEstimates":
+        """All of them, made now, without the points."""
+        certificate = self.certificate
+        return StoredEstimates(self.evaluation, self.value_linear, certificate)
 
 
+@dataclass(frozen=True)
 class StoredEstimates:
-    """Estimates that were read from a file; attributes as those of :class:`Estimates`."""
+    """Estimates that are known, of a file, say; attributes as those of :class:`Estimates`."""
 
-    def __init__(self, evaluation: Evaluation, value_linear: Any, certificate: Certificate) -> None:
-        self.evaluation, self.value_linear, self.certificate = evaluation, value_linear, certificate
+    evaluation: Evaluation
+    value_linear: Any
+    certificate: Certificate
+
+    def stored(self) -> "StoredEstimates":
+        """The same."""
+        return self
+
+    def map(self, function: Callable[[Array], Array]) -> "StoredEstimates":
+        """Apply `function` to every array (a move to another device, say)."""
+        maybe = lambda array: None if array is None else function(array)
+        known = self.evaluation
+        known = replace(known, value=maybe(known.value), marginal=maybe(known.marginal), measured=None)
+        return replace(self, evaluation=known, value_linear=maybe(self.value_linear))
 
 
 def certify(

@@ -107,6 +107,7 @@ def covariance_ratio(x: np.ndarray, y: np.ndarray) -> float:
     Returns
     -------
     float
+        1 for points as diverse as `y`.
 
     Examples
     --------

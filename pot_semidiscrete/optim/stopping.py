@@ -4,32 +4,52 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
 
 from .ascent import AscentState
 from .newton import CORRECTION
 from .semi_dual import SemiDual
 
+NORMAL_95, NORMAL_975 = 1.644854, 1.959964  # quantiles
 
-class Look(Protocol):
+
+@dataclass(frozen=True)
+class Look:
     """What was found of an estimate on fresh points.
 
-    An estimate of chi2, its standard error and a bound of 97.5%; the largest relative error of a mass;
-    the effective number of atoms.
+    Attributes
+    ----------
+    chi2, chi2_stderr : float
+        Unbiased estimate of ``sum_j (m_j - b_j)^2 / b_j`` (it may be negative), and its standard error.
+    marginal_error, marginal_error_stderr : float
+        Largest relative error of a mass, and the standard error of that mass.
+    n_eff : float
+        Effective number of atoms.
     """
 
+    chi2: float = math.nan
+    chi2_stderr: float = math.nan
+    marginal_error: float = math.nan
+    marginal_error_stderr: float = math.nan
+    n_eff: float = math.nan
+
     @property
-    def chi2(self) -> float: ...
+    def is_known(self) -> bool:
+        """Whether there were points."""
+        return not math.isnan(self.n_eff)
+
     @property
-    def chi2_stderr(self) -> float: ...
+    def bound(self) -> float:
+        """Upper bound of chi2, of 95%; an estimate below 0 counts as 0, lest noise make it small."""
+        return self._bound(NORMAL_95)
+
     @property
-    def n_eff(self) -> float: ...
-    @property
-    def look_bound(self) -> float: ...
-    @property
-    def marginal_error(self) -> float: ...
-    @property
-    def marginal_error_stderr(self) -> float: ...
+    def look_bound(self) -> float:
+        """The same of 97.5%: a run has two looks as a rule, together at 95%."""
+        return self._bound(NORMAL_975)
+
+    def _bound(self, quantile: float) -> float:
+        return max(self.chi2, 0.0) + quantile * self.chi2_stderr
 
 
 class StoppingRule(ABC):

@@ -7,6 +7,7 @@ import numpy as np
 from ..backend import Array, Backend, capabilities, full_precision, is_foreign, is_traced
 from ..costs import Metric, check_cost, resolve_metric
 from .target import Target
+from .units import rounding_of
 from .validation import check_points, check_real, check_vector, check_weights
 
 
@@ -49,7 +50,8 @@ class Problem:
     def potential(self, name: str, potential: Array) -> Array:
         """A user's potential, checked, at the support."""
         target = self.target
-        return target.merge(check_vector(name, potential, target.template, target.nx), self.reg)
+        all_atoms = target.atoms if target.support is None else target.scatter(target.weights)[:, None]
+        return target.merge(check_vector(name, potential, all_atoms, target.nx), self.reg)
 
     def init_potential(self, potential: Array | None) -> Array | None:
         """A potential to start from, None included, cut from any graph."""
@@ -88,17 +90,17 @@ def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: Metric)
         # any constant will do: the cost does not see it, so it stays out of the graph
         origin = nx.detach(nx.dot(weights, atoms))
         atoms = atoms - origin
-    return Target(atoms, weights, origin, support, X_target.shape[0], cost, nx, place)
+    return Target(atoms, weights, origin, support, X_target.shape[0], cost, place)
 
 
 def check_reg(reg: object, target: Target) -> float:
     """Check a regularisation that costs can be divided by, and take 0 for what is as good as 0.
 
-    That is what is below the rounding of a cost (:attr:`Target.rounding`): the dtype does not have the
-    differences that it would tell apart. Results have the `reg` that was used.
+    That is what is below the rounding of a cost: the dtype does not have the differences that it would
+    tell apart. Results have the `reg` that was used.
     """
     reg = check_real("reg", reg)
-    if 0 < reg < target.rounding:
+    if 0 < reg < rounding_of(target):
         return 0.0
     least = 1e-19 if target.nx.bitsize(target.atoms) == 32 else 1e-150
     if 0 < reg < least:

@@ -2,9 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
+from ot.backend import get_backend
 
 from ..backend import (
     Array,
@@ -13,7 +15,6 @@ from ..backend import (
     full_precision,
     is_foreign,
     is_traced,
-    no_grad,
     rounding_unit,
     stride,
 )
@@ -43,7 +44,6 @@ class Target:
     n_atoms : int
         Number of atoms the user gave.
     cost : Cost
-    nx : ot.backend.Backend
     place : ndarray of int, shape (n_atoms,), or None
         Entry of `atoms` of each atom that the user gave, ``n_support`` if its weight is 0.
     copies : Copies or None
@@ -56,9 +56,17 @@ class Target:
     support: Array | None
     n_atoms: int
     cost: Cost
-    nx: Backend
     place: np.ndarray | None = None
     copies: Copies | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is not found again from the arrays: backend and kernel are."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @functools.cached_property
+    def nx(self) -> Backend:
+        """Backend of POT."""
+        return get_backend(self.atoms)
 
     @functools.cached_property
     def kernel(self) -> type[Kernel]:
@@ -101,15 +109,6 @@ class Target:
         others = self.atoms[every // 2 :: 8 * every]
         return float(nx.max(nx.min(landmarks.cost_matrix(others), axis=1)))
 
-    @functools.cached_property
-    def rounding(self) -> float:
-        """Of a cost: that of the median between some of the atoms, which outliers do not move."""
-        nx, n = self.nx, self.weights.shape[0]
-        some = self.detached.subset(slice(None, None, stride(n, LANDMARKS // 8)))
-        with no_grad(nx):
-            costs = some.cost_matrix(some.atoms)
-        return 0.0 if is_traced(costs) else self.unit * float(np.median(np.abs(nx.to_numpy(costs))))
-
     @property
     def unit(self) -> float:
         """Rounding unit of the dtype."""
@@ -141,11 +140,6 @@ class Target:
             origin=maybe(self.origin),
             support=maybe(self.support),
         )
-
-    @property
-    def template(self) -> Array:
-        """Something of the shape (in its first axis), dtype and device that the user gave."""
-        return self.atoms if self.support is None else self.scatter(self.weights)[:, None]
 
     def center(self, x: Array) -> Array:
         """Source points in the coordinates of `atoms`."""

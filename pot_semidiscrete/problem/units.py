@@ -2,7 +2,9 @@
 
 import math
 
-from ..backend import stride
+import numpy as np
+
+from ..backend import is_traced, no_grad, stride
 from ..costs import SqEuclidean
 from ..kernels import mean_cost
 from .target import Target
@@ -32,3 +34,12 @@ def unit_curvature(target: Target) -> float:
     """``2 E c(Y, Y') / E |Y - Y'|^2``, which is 2 for the squared distance; 1 if all atoms are one."""
     length = spread_of(target)
     return 2.0 * scale_of(target) / length**2 if length > 0 else 1.0
+
+
+def rounding_of(target: Target) -> float:
+    """Of a cost: that of the median between some of the atoms, which outliers do not move."""
+    nx, n = target.nx, target.weights.shape[0]
+    some = target.detached.subset(slice(None, None, stride(n, MOST_ROWS // 64)))
+    with no_grad(nx):
+        costs = some.cost_matrix(some.atoms)
+    return 0.0 if is_traced(costs) else target.unit * float(np.median(np.abs(nx.to_numpy(costs))))

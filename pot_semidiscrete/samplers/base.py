@@ -29,6 +29,9 @@ class Sampler(ABC):
     def __call__(self, n: int) -> Array:
         """Draw the next n points, shape (n, d)."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def independent(self, n: int) -> Array:
         """Draw n independent points of the same law, shape (n, d)."""
         return self(n)
@@ -47,6 +50,9 @@ class Law(Sampler):
 
     def __init__(self, dimension: int, random: Random) -> None:
         self.dimension, self.random = dimension, random
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.dimension})"
 
     def state_dict(self) -> dict[str, Any]:
         """Where the randomness is."""

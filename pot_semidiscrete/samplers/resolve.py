@@ -20,7 +20,7 @@ def resolve_random(random_state: object, nx: Backend, like: Array) -> Random:
     like : array
         What the draws should look like.
     """
-    able = capabilities(nx)
+    able, like = capabilities(nx), nx.zeros((1,), type_as=like)  # not what it is a part of
     if random_state is None:
         return able.seeded(None, like)
     if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):

@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from ot.backend import get_backend
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from ..backend import Array, Backend, describe, no_grad
+from ..backend import Array, describe, no_grad
 from ..problem import check_callable, check_count
 from .base import Sampler
 
@@ -90,8 +91,21 @@ class SobolSampler(Sampler):
         if generator is not None:
             check_callable("generator", generator, "of latent points")
         self.law, self.generator = law, generator
-        self._nx, self._type_as, self._largest = resolve_type(type_as)
+        self._type_as, self._largest = resolve_type(type_as)
         self._restart(resolve_seed(random_state))
+
+    def __repr__(self) -> str:
+        return f"SobolSampler({self.dimension}, {self.law!r}, position={self.position})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of the two streams, only where they are: a copy has streams of its own."""
+        kept = ("dimension", "law", "generator", "_type_as", "_largest")
+        return {name: getattr(self, name) for name in kept} | {"streams": self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        streams = state.pop("streams")
+        self.__dict__.update(state)
+        self.load_state_dict(streams)
 
     def __call__(self, n: int) -> Array:
         """Draw the next n points of the sequence."""
@@ -174,7 +188,7 @@ class SobolSampler(Sampler):
 
     def _points(self, uniform: np.ndarray) -> Array:
         """Image of points of the open cube."""
-        nx = self._nx
+        nx = get_backend(self._type_as)
         z = ndtri(uniform) if self.law == "normal" else np.minimum(uniform, self._largest)
         z = nx.from_numpy(z, type_as=self._type_as)
         if self.generator is None:
@@ -189,8 +203,8 @@ class SobolSampler(Sampler):
         return nx.detach(x)
 
 
-def resolve_type(type_as: Array | None) -> tuple[Backend, Array, float]:
-    """Backend, a number like those of `type_as`, and the largest one below 1."""
+def resolve_type(type_as: Array | None) -> tuple[Array, float]:
+    """A number like those of `type_as`, and the largest one below 1."""
     if type_as is None:
         type_as = np.zeros(1)
     try:
@@ -203,7 +217,7 @@ def resolve_type(type_as: Array | None) -> tuple[Backend, Array, float]:
             "type_as: expected an array, float32 or float64, of a backend POT knows, received "
             f"{describe(type_as)}; pass the atoms."
         )
-    return nx, nx.zeros((1,), type_as=type_as), 1.0 - float(np.finfo(dtype).epsneg)
+    return nx.zeros((1,), type_as=type_as), 1.0 - float(np.finfo(dtype).epsneg)
 
 
 def resolve_seed(random_state: object) -> int:

@@ -1,0 +1,148 @@
+"""The plan of a potential, at a built target: what users differentiate, and its pairs."""
+
+from typing import Any
+
+from .backend import Array, capabilities
+from .costs import CallableMetric
+from .diagnostics import GradientDiagnostics, diagnose
+from .kernels import draw_atoms, reduce
+from .problem import Target, check_points
+from .samplers.resolve import resolve_random
+
+
+def is_tracked(target: Target, *arrays: Array) -> bool:
+    """Tell whether a gradient may be asked for in the arrays or the target, its metric included."""
+    arrays += (target.atoms, target.weights)
+    if isinstance(target.cost, CallableMetric):
+        y = target.nx.detach(target.atoms[:1])
+        arrays += (target.cost.matrix(y, y, target.nx),)
+    return capabilities(target.nx).tracks_gradient(*arrays)
+
+
+def field(name: str, target: Target, x: Array, potential: Array, reg: float) -> Array:
+    """One output of a reduction over all atoms, differentiable if a gradient may be asked for.
+
+    Parameters
+    ----------
+    name : str
+        Of a field of :class:`pot_semidiscrete.kernels.Reduction`.
+    target : Target
+    x : array, shape (n, d)
+        In the target's coordinates, as everywhere here.
+    potential : array, shape (n_support,)
+    reg : float
+    """
+    tracked = is_tracked(target, x, potential)
+    values = getattr(reduce(target, x, potential, reg, (name,), differentiable=tracked), name)
+    if name == "weights":
+        return target.distribute(values, axis=1)
+    return values + target.origin if name == "map" and target.origin is not None else values
+
+
+def semi_dual(target: Target, x: Array, potential: Array, reg: float) -> Array:
+    r"""Monte-Carlo semi-dual ``mean_i psi^{c,reg}(x_i) + <b, psi>``.
+
+    By the envelope theorem, one reduction gives the value, ``chi d_x c`` (its gradient in x, times n)
+    and the column sums (``b - m`` is its gradient in psi): Houdard et al., and formula (G) of the theory
+    page. If the target itself is tracked, by differentiating each block.
+    """
+    if is_tracked(target):
+        out = reduce(target, x, potential, reg, differentiable=True)
+        return target.semi_dual(out.c_transform, potential)
+    target, n = target.detached, x.shape[0]
+
+    def evaluate(
+        arrays: tuple[Array, ...], needed: tuple[bool, ...]
+    ) -> tuple[Array, tuple[Array | None, ...]]:
+        x, potential = arrays
+        # the second product of a reduction is for the gradient in x: skip it if unasked
+        outputs = ("c_transform",) + ("colsum",) * any(needed) + ("gradient",) * needed[0]
+        out = reduce(target, x, potential, reg, outputs)
+        gradients = (
+            None if out.gradient is None else out.gradient / n,
+            None if out.colsum is None else target.weights - out.colsum / n,
+        )
+        return target.semi_dual(out.c_transform, potential), gradients
+
+    return capabilities(target.nx).with_gradients(evaluate, x, potential)
+
+
+class SemiDiscretePlan:
+    """The base of :class:`SemiDiscreteResult`: what a potential tells of source points.
+
+    Parameters
+    ----------
+    target : Target
+    potential : array, shape (n_support,)
+    reg : float
+    """
+
+    def __init__(self, target: Target, potential: Array, reg: float) -> None:
+        self._target, self._potential, self.reg = target, potential, reg
+
+    @property
+    def potential_b(self) -> Array:
+        """Semi-dual potential on the atoms, of weighted mean 0."""
+        return self._target.scatter(self._potential)
+
+    @property
+    def potential(self) -> Array:
+        """The same as `potential_b`."""
+        return self.potential_b
+
+    def c_transform(self, x: Array) -> Array:
+        """Potential of the source at `x`: :func:`semidiscrete_c_transform`, shape (n,)."""
+        return self._field("c_transform", x)
+
+    def atom_weights(self, x: Array) -> Array:
+        """Assignment weights of `x`: :func:`semidiscrete_atom_weights`, shape (n, n_atoms)."""
+        return self._field("weights", x)
+
+    def ot_map(self, x: Array) -> Array:
+        """Barycentric image of `x`: :func:`semidiscrete_ot_map`, shape (n, d)."""
+        return self._field("map", x)
+
+    def _field(self, name: str, x: Array) -> Array:
+        x, _ = check_points("x", x, like=self._target.atoms)
+        return field(name, self._target, self._target.center(x), self._potential, self.reg)
+
+    def pair(self, x: Array, random_state: Any = None) -> Array:
+        """Draw an atom for each source point, so that the pairs follow the plan.
+
+        Parameters
+        ----------
+        x : array, shape (n, d)
+            Source points.
+        random_state : None, int or generator
+            Randomness of the draw; at ``reg = 0`` the cell decides, and it only draws one of several
+            atoms at one place.
+
+        Returns
+        -------
+        array of int, shape (n,)
+            Rows of `X_target`.
+        """
+        target, nx = self._target, self._target.nx
+        x, _ = check_points("x", x, like=target.atoms)
+        x = target.center(x)
+        random = resolve_random(random_state, nx, target.atoms)
+        uniform = lambda n: random.uniform(n, 1)
+        index = draw_atoms(target, x, self._potential, self.reg, uniform)
+        return target.rows(index, lambda n: nx.to_numpy(uniform(n))[:, 0])
+
+    def diagnose(self, x: Array) -> GradientDiagnostics:
+        """Tell whether the generator gradient exists: :func:`gradient_diagnostics`.
+
+        Parameters
+        ----------
+        x : array, shape (n, d)
+            Fresh source points, or the whole of a finite source.
+
+        Returns
+        -------
+        GradientDiagnostics
+            The verdict, and what it rests on.
+        """
+        x, nx = check_points("x", x, like=self._target.atoms)
+        x = self._target.center(nx.detach(x))
+        return diagnose(self._target, x, self._potential, self.reg)
