@@ -161,6 +161,11 @@ class ParameterResult:
     history: dict = field(default_factory=dict)
     status: str = "finished"
 
+    def __repr__(self) -> str:
+        losses = self.history.get("loss", ())
+        last = f", loss={losses[-1]:.4g}" if len(losses) else ""
+        return f"ParameterResult(status={self.status!r}, n_steps={len(losses)}{last})"
+
 
 def train_parameters(
     generator: Callable,

@@ -8,7 +8,7 @@ from scipy import stats
 
 import pot_semidiscrete as sd
 from pot_semidiscrete.kernels import reduce
-from pot_semidiscrete.problem import build_target, fingerprint
+from pot_semidiscrete.problem import build_target, projection
 from pot_semidiscrete.problem.places import places
 
 PLACES = np.random.default_rng(5).random((20, 2))
@@ -169,10 +169,10 @@ def test_file_of_copies_that_were_not_merged_is_read(reg, nx, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=100 * nx.eps, atol=100 * nx.eps)
 
 
-def test_fingerprint_is_that_of_the_copies(nx):
+def test_projection_is_that_of_the_copies(nx):
     for law in LAWS:
         arrays = nx.array(PLACES[PLACE]), nx.array(LAWS[law])
-        found, expected = (fingerprint(build_target(*arrays, merge=merge)) for merge in (True, False))
+        found, expected = (projection(build_target(*arrays, merge=merge)) for merge in (True, False))
         np.testing.assert_array_equal(found, expected)
 
 

@@ -89,10 +89,10 @@ def assert_equal(one, other):
 
 def test_state_is_the_potential_and_not_the_data():
     loss = stepped()
-    assert loss.state_dict().keys() == {"potential", "n_steps"}
+    assert loss.state_dict().keys() == {"potential", "n_steps", "_extra_state"}
     assert {name for name, _ in loss.named_buffers()} == {"potential", "n_steps"}
     assert list(loss.parameters()) == []
-    assert [b.shape for b in loss.state_dict().values()] == [(20,), ()]
+    assert [b.shape for b in loss.state_dict().values()] == [(20,), (), (32,)]
     assert loss.n_steps == 7
 
 
@@ -119,6 +119,7 @@ def test_state_inside_a_larger_module():
     assert {name for name in state if name.startswith("loss.")} == {
         "loss.potential",
         "loss.n_steps",
+        "loss._extra_state",
     }
 
 
@@ -492,7 +493,12 @@ def test_network_is_in_the_state_with_its_optimizer(tmp_path):
     for _ in range(5):
         loss.dual_step(sampler(64))
     names = {f"network.module.{name}" for name in network().state_dict()}
-    assert loss.state_dict().keys() == names | {"potential", "n_steps", "network._extra_state"}
+    assert loss.state_dict().keys() == names | {
+        "potential",
+        "n_steps",
+        "_extra_state",
+        "network._extra_state",
+    }
     torch.save(loss.state_dict(), tmp_path / "loss.pt")
     again, x = with_network(potential=network(1)), sampler(64)
     assert again(x) != loss(x)

@@ -176,7 +176,7 @@ def torch_objects(atoms):
 
 
 def test_every_public_object_survives(way):
-    for kind, (thing, told) in made_objects().items():
+    for thing, told in made_objects().values():
         found = way(thing)
         assert type(found) is type(thing)
         assert_same(told(found), told(thing))
@@ -196,7 +196,8 @@ def test_no_public_class_is_left_out():
 
 def test_public_objects_are_told_in_a_few_lines():
     for thing, _ in made_objects().values():
-        assert len(repr(thing).splitlines()) <= 12
+        lines = 7 if hasattr(thing, "state_dict") and hasattr(thing, "modules") else 3
+        assert len(repr(thing).splitlines()) <= lines
         assert " at 0x" not in repr(thing)
 
 

@@ -538,7 +538,8 @@ def test_file_of_the_first_version_is_read(nx):
     """What it did not have is not known; weights of 0, and its interval, are there."""
     atoms = np.random.default_rng(0).normal(size=(30, 2))
     path = Path(__file__).with_name("result_0.1.0.npz")
-    result = SemiDiscreteResult.load(path, nx.array(atoms))
+    with pytest.warns(SemiDiscreteWarning, match=r"0\.1\.0, which kept too little"):
+        result = SemiDiscreteResult.load(path, nx.array(atoms))
     low, high = result.value_interval
     assert low < float(result.value) < high
     assert result.status == "converged"

@@ -1,20 +1,29 @@
 """What a training run was, in a file that is read without pickle."""
 
+import contextlib
 import math
 import os
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
 
 from ..backend import describe
-from ..problem import fingerprint, same_fingerprint
-from ..runs import SemiDiscreteWarning, replaced
+from ..problem import projection, same_projection
+from ..runs import SemiDiscreteWarning, check_input, replaced
+from ..runs.archive import check_archive
 from .loss import SemiDiscreteLoss
 
-FORMAT = "pot_semidiscrete training, 5"
+FORMATS = ["pot_semidiscrete training, 5", "pot_semidiscrete training, 6"]  # 5: of version 0.1.0
+ENTRIES = {
+    "problem": False,
+    "run": False,
+    "global_random": False,
+    "latent_sampler": True,
+    "callback": True,
+}  # states in a file, and whether one may be None
 
 
 class Run(Protocol):
@@ -28,17 +37,6 @@ class Run(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def check_path(path: object) -> str:
-    """Check that `path` can be written, before the run rather than in it."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"checkpoint: expected a path, received {describe(path)}.")
-    path = os.fsdecode(path)
-    folder = os.path.dirname(path) or "."
-    if os.path.isdir(path) or not os.path.isdir(folder):
-        raise ValueError(f"checkpoint: expected a file in a folder that exists, received {path!r}.")
-    return os.path.abspath(path)
-
-
 def write(path: str, state: dict[str, Any], check: bool = False) -> None:
     """Write a state of tensors, numbers, strings, lists and dicts, whole or not at all.
 
@@ -46,7 +44,7 @@ def write(path: str, state: dict[str, Any], check: bool = False) -> None:
     """
     with replaced(path) as file:
         try:
-            torch.save({"format": FORMAT} | state, file)
+            torch.save({"format": FORMATS[-1]} | state, file)
             if check:
                 file.flush()
                 torch.load(file.name, map_location="cpu", weights_only=True)
@@ -60,19 +58,41 @@ def write(path: str, state: dict[str, Any], check: bool = False) -> None:
 
 def read(path: str) -> dict[str, Any]:
     """State that :func:`write` wrote to `path`."""
+    path = check_input("checkpoint", path)
     try:
+        check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-        found = repr(state["format"] if isinstance(state, dict) else type(state).__name__)
+        found = _what_is_wrong(state)
     except OSError:
         raise
     except Exception as error:  # whatever torch says of a file that is none of its own
-        found = f"something else ({type(error).__name__})"
-    if found != repr(FORMAT):
+        found = f"something else ({type(error).__name__}: {error})"
+    if found is not None:
         raise ValueError(
-            f"checkpoint: expected a file of the format {FORMAT!r} at {path!r}, received "
+            f"checkpoint: expected a file of the format {FORMATS[-1]!r} at {path!r}, received "
             f"{found}; give another path."
         )
+    if state["format"] != FORMATS[-1]:
+        warnings.warn(
+            f"checkpoint: {path!r} was written by version 0.1.0, which kept too little of the data to "
+            "tell them from all others.",
+            SemiDiscreteWarning,
+            stacklevel=2,
+        )
     return state
+
+
+def _what_is_wrong(state: Any) -> str | None:
+    """What a file has that is not the state of a run; None if it is one."""
+    if not isinstance(state, dict):
+        return type(state).__name__
+    if state.get("format") not in FORMATS:
+        return repr(state.get("format"))
+    for name, is_optional in ENTRIES.items():
+        found = state.get(name, "not there")
+        if not isinstance(found, dict) and not (is_optional and found is None):
+            return f"{name} {describe(found)}"
+    return None
 
 
 def problem_of(loss: SemiDiscreteLoss) -> dict[str, Any]:
@@ -81,7 +101,8 @@ def problem_of(loss: SemiDiscreteLoss) -> dict[str, Any]:
     weights = target.distribute(target.weights)
     return {
         "a_target": weights[weights > 0].cpu().double(),
-        "target": torch.as_tensor(fingerprint(target)),
+        "target": torch.as_tensor(projection(target)),
+        "data": loss.data_digest,
         "metric": target.cost.name,
         "reg": loss.reg,
         "dual_steps": loss.dual_steps,
@@ -92,16 +113,22 @@ def problem_of(loss: SemiDiscreteLoss) -> dict[str, Any]:
 
 
 def shapes(state: dict[str, Any]) -> dict[str, str]:
-    """Shapes and dtypes of the tensors of a state_dict, in words."""
+    """Shapes and dtypes of the tensors of a state_dict, in words; extra states are of any kind."""
     return {
         name: f"shape {tuple(value.shape)}, {value.dtype}"
         for name, value in state.items()
-        if isinstance(value, torch.Tensor)
+        if isinstance(value, torch.Tensor) and not name.endswith("_extra_state")
     }
 
 
 def check_same(path: str, expected: dict[str, Any], received: dict[str, Any]) -> None:
     """Refuse the checkpoint of another problem."""
+    missing = sorted(received.keys() - expected.keys())
+    if missing:
+        raise ValueError(
+            f"checkpoint: expected {missing} in the problem of {path!r}, received none; give another "
+            "path."
+        )
     for name in received:
         one, other = expected[name], received[name]
         if _agree(name, one, other):
@@ -121,7 +148,7 @@ def check_same(path: str, expected: dict[str, Any], received: dict[str, Any]) ->
 
 def _agree(name: str, one: Any, other: Any) -> bool:
     if name == "target":
-        return same_fingerprint(one.numpy(), other.numpy())
+        return same_projection(one.numpy(), other.numpy())
     if name == "a_target":  # of other atoms, if there are more or fewer
         return one.shape != other.shape or torch.allclose(one, other, rtol=1e-4, atol=0.0)
     if isinstance(one, float):
@@ -169,12 +196,26 @@ class GlobalRandom:
 
     def load_state_dict(self, states: dict[str, torch.Tensor]) -> None:
         """Go on from there."""
+        if not all(name == "cpu" or name.startswith("cuda:") for name in states):
+            raise TypeError(f"expected states of generators, received {sorted(states)}")
         for name, state in states.items():
             self.start.pop(name, None)  # moved, before this process
             if name == "cpu":
                 torch.set_rng_state(state)
             elif torch.cuda.is_available() and int(name[5:]) < torch.cuda.device_count():
                 torch.cuda.set_rng_state(state, name)
+
+
+@contextlib.contextmanager
+def _sound(path: str) -> Iterator[None]:
+    """Say of a state that lacks something, or has something else, which file it is of."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"checkpoint: expected the states of a run in {path!r}, received others "
+            f"({type(error).__name__}: {error}); give another path."
+        ) from error
 
 
 class Checkpoint:
@@ -209,11 +250,20 @@ class Checkpoint:
         if not os.path.exists(self.path):
             return
         state = read(self.path)
-        check_same(self.path, state["problem"], self.problem)
-        run.load_state_dict(state["run"])
-        for name, thing in self.others.items():
-            restore(thing, state[name])
-        self.random.load_state_dict(state["global_random"])
+        known = self.problem
+        if state["format"] == FORMATS[0]:  # which has no digest of the data
+            known = {name: value for name, value in known.items() if name != "data"}
+        check_same(self.path, state["problem"], known)
+        if is_stateful(self.others["latent_sampler"]) and state["latent_sampler"] is None:
+            raise ValueError(
+                f"checkpoint: expected the state of latent_sampler in {self.path!r}, received none; "
+                "give another path."
+            )
+        with _sound(self.path):
+            run.load_state_dict(state["run"])
+            for name, thing in self.others.items():
+                restore(thing, state[name])
+            self.random.load_state_dict(state["global_random"])
         self.n_steps = run.n_steps
 
     def save(self, run: Run) -> None:

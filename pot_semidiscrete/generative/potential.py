@@ -13,13 +13,23 @@ from ..optim import tracking
 from ..optim.ascent import cold_start
 from ..optim.semi_dual import SemiDual
 from ..plan import semi_dual
-from ..problem import Target, build_target, check_count, check_points, check_reg, flat_rows, scale_of
+from ..problem import (
+    Target,
+    build_target,
+    check_count,
+    check_points,
+    check_reg,
+    digest,
+    flat_rows,
+    scale_of,
+)
 from .features import FeatureMap, Features, in_parts
 from .network import NetworkPotential
 from .optimizers import MakeOptimizer
+from .state import StateOfData
 
 
-class TrackedPotential(nn.Module):
+class TrackedPotential(StateOfData):
     """The base of :class:`SemiDiscreteLoss`: all but its values. The parameters are explained there."""
 
     potential: torch.Tensor
@@ -36,8 +46,9 @@ class TrackedPotential(nn.Module):
         potential_optimizer: torch.optim.Optimizer | MakeOptimizer | None,
         features: Features | None,
     ) -> None:
-        super().__init__()
-        self.target, self._feature_map = _compared(X_target, a_target, metric, features)
+        target, feature_map, data = _compared(X_target, a_target, metric, features)
+        super().__init__(data)
+        self.target, self._feature_map = target, feature_map
         self.dual_steps = check_count("dual_steps", dual_steps)
         self.reg = 0.01 * scale_of(self.target) if reg is None else reg
         atoms = self.target.atoms
@@ -204,8 +215,8 @@ def _compared(
     a_target: torch.Tensor | None,
     metric: Metric,
     features: Features | None,
-) -> tuple[Target, FeatureMap | None]:
-    """The data, or their features, as a target; and the map to these."""
+) -> tuple[Target, FeatureMap | None, str]:
+    """The data, or their features, as a target; the map to these; and a digest of the data."""
     if not isinstance(X_target, torch.Tensor):
         raise TypeError(
             f"X_target: expected a torch tensor, received {type(X_target).__name__}; use "
@@ -213,10 +224,12 @@ def _compared(
         )
     rows = X_target.flatten(1) if X_target.ndim > 2 else X_target
     if features is None:
-        return build_target(rows, a_target, metric).detached, None
-    check_points("X_target", rows)
+        target = build_target(rows, a_target, metric)
+        return target, None, target.digest
+    rows, nx = check_points("X_target", rows)
     feature_map = FeatureMap(features, X_target)
-    return build_target(in_parts(feature_map, X_target), a_target, metric).detached, feature_map
+    target = build_target(in_parts(feature_map, X_target), a_target, metric)
+    return target, feature_map, digest(rows, nx)
 
 
 def require_vector(loss: TrackedPotential, name: str) -> None:

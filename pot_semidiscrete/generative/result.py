@@ -36,6 +36,11 @@ class TrainingResult:
     history: dict[str, np.ndarray] = field(default_factory=dict)
     status: str = "finished"
 
+    def __repr__(self) -> str:
+        found = {name: self.history.get(name, np.zeros(0)) for name in ("loss", "chi2")}
+        last = [f", {name}={values[-1]:.4g}" for name, values in found.items() if len(values)]
+        return f"TrainingResult(status={self.status!r}, n_steps={self.n_steps}{''.join(last)})"
+
     @property
     def n_steps(self) -> int:
         """Steps of the generator taken."""

@@ -10,10 +10,10 @@ import torch
 
 from ..backend import on_host
 from ..problem import NotFiniteError, check_callable, check_count
-from ..runs import Progress, SemiDiscreteWarning, guarded
+from ..runs import Progress, SemiDiscreteWarning, check_output, guarded
 from ..samplers.laws import NormalSampler
 from ..samplers.resolve import resolve_random
-from .checkpoint import Checkpoint, check_path
+from .checkpoint import Checkpoint
 from .features import Features
 from .loss import SemiDiscreteLoss
 from .optimizers import LEARNING_RATE, MakeOptimizer, adam, fall, resolve_optimizer
@@ -155,7 +155,7 @@ def train_generator(
     file = None
     if checkpoint is not None:
         problem = trainer.problem() | _latent_problem(latent_sampler, random_state)
-        file = Checkpoint(check_path(checkpoint), every, problem, latent, callback)
+        file = Checkpoint(check_output("checkpoint", checkpoint), every, problem, latent, callback)
         trainer.latent_sampler = file.watched(latent)
         file.load(trainer)
         if trainer.n_steps > n_steps:

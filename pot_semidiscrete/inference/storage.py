@@ -1,24 +1,69 @@
-"""Results in files that are read without pickle."""
+"""Results in files that are read without pickle, and are not trusted."""
 
 import json
 import math
 import os
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, all_finite
 from ..costs import Metric
-from ..problem import Target, build_target, check_points, fingerprint, same_fingerprint
-from ..runs import replaced
+from ..problem import Target, build_target, check_points, projection, same_projection
+from ..runs import SemiDiscreteWarning, check_input, replaced
+from ..runs.archive import Archive
 from .estimates import Certificate, Estimates, Evaluation, StoredEstimates
 
-_FORMAT = 1
+_FORMATS = [1, 2]  # 1: of version 0.1.0, which knows its atoms by a projection
 FACTS = ("status", "reg", "n_iter", "n_samples", "work")
 _LATER = ("work", "marginal_error", "marginal_error_stderr", "suboptimality_bound")  # not in 0.1.0
 _FLOATS = ("value_stderr", "chi2", "chi2_stderr", "marginal_error", "marginal_error_stderr")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_known(value: Any) -> bool:
+    return value is None or (_is_number(value) and math.isfinite(value))
+
+
+def _is_error(value: Any) -> bool:
+    """At least 0, or not known."""
+    return _is_number(value) and not value < 0.0
+
+
+def _is_interval(value: Any) -> bool:
+    if value is None:
+        return True
+    ends = isinstance(value, list) and len(value) == 2 and all(_is_number(end) for end in value)
+    return ends and not value[0] > value[1]
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "format": _FORMATS.__contains__,
+    "status": ["converged", "max_iter", "stopped", "interrupted", "failed"].__contains__,
+    "metric": lambda value: isinstance(value, str),
+    "reg": lambda value: _is_number(value) and 0.0 <= value < math.inf,
+    "n_iter": _is_count,
+    "n_samples": _is_count,
+    "work": _is_error,
+    "value": _is_known,
+    "value_linear": _is_known,
+    "chi2": _is_number,
+    "value_interval": _is_interval,
+    "suboptimality": _is_number,
+    "entries": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+    **dict.fromkeys(("value_stderr", "chi2_stderr", "suboptimality_bound"), _is_error),
+    **dict.fromkeys(("marginal_error", "marginal_error_stderr"), _is_error),
+}
 
 
 def write(
@@ -38,46 +83,112 @@ def write(
     meta = facts | {name: getattr(evaluation, name) for name in _FLOATS}
     meta |= {"value": number(evaluation.value), "value_linear": number(estimates.value_linear)}
     meta |= asdict(estimates.certificate)
-    meta |= {"format": _FORMAT, "metric": target.cost.name, "converged": facts["status"] == "converged"}
+    meta |= {"format": _FORMATS[-1], "metric": target.cost.name, "digest": target.digest}
     arrays = {
-        "meta": np.array(json.dumps(meta)),
         "potential": host(potential),
         "weights": host(target.distribute(target.weights)),
-        "fingerprint": fingerprint(target),
     }
     if evaluation.marginal is not None:
         arrays["marginal"] = host(target.distribute(evaluation.marginal))
     arrays |= {f"log_{name}": np.asarray(values) for name, values in log.items()}
+    arrays["meta"] = np.array(json.dumps(meta | {"entries": sorted(arrays)}))
     with replaced(path) as file:
         np.savez_compressed(file, **arrays)
 
 
 def read(path: str | os.PathLike, X_target: Array, metric: Metric) -> dict[str, Any]:
     """Arguments of the result that :func:`write` wrote, for the atoms it was computed for."""
-    stored, meta = _read(path)
+    path = check_input("path", path)
     X_target, nx = check_points("X_target", X_target)
-    if len(stored["weights"]) != X_target.shape[0]:
+    try:
+        with open(path, "rb") as file:
+            archive = Archive(file)
+            meta = _facts(archive)
+            stored = _arrays(archive, meta)
+    except ValueError as error:
         raise ValueError(
-            f"X_target: expected the {len(stored['weights'])} atoms of the saved result, "
-            f"received {X_target.shape[0]}."
+            f"{path}: expected a file written by SemiDiscreteResult.save, format 1 or 2, received "
+            f"{error}; solve again, or read a copy of the file that is whole."
+        ) from error
+    n_atoms = len(stored["weights"])
+    if n_atoms != X_target.shape[0]:
+        raise ValueError(
+            f"X_target: expected the {n_atoms} atoms of the result in {path}, received "
+            f"{X_target.shape[0]}."
         )
-    weights = stored["weights"].astype(float)
-    weights = nx.from_numpy(weights / weights.sum(), type_as=X_target)
+    weights = nx.from_numpy(stored["weights"] / stored["weights"].sum(), type_as=X_target)
     target = build_target(X_target, weights, metric if metric is not None else meta["metric"])
     if target.cost.name != meta["metric"]:
         raise ValueError(
-            f"metric: expected {meta['metric']!r}, that of the saved result, received "
+            f"metric: expected {meta['metric']!r}, that of the result in {path}, received "
             f"{target.cost.name!r}."
         )
-    if not same_fingerprint(stored["fingerprint"], fingerprint(target)):
+    _check_atoms(path, target, meta, stored)
+    return _arguments(target, meta, stored)
+
+
+def _facts(archive: Archive) -> dict[str, Any]:
+    """Facts of a file, each of the kind and in the range that it should have."""
+    meta = json.loads(str(archive.array("meta", "U", ())))
+    if not isinstance(meta, dict) or not _CHECKS["format"](meta.get("format")):
+        raise ValueError(f"format {meta.get('format') if isinstance(meta, dict) else meta!r}")
+    meta = dict.fromkeys(_LATER, math.nan) | {"entries": []} | meta
+    for name, is_sound in _CHECKS.items():
+        if name not in meta or not is_sound(meta[name]):
+            raise ValueError(f"{name} {meta.get(name, 'not there')!r}")
+    return meta
+
+
+def _arrays(archive: Archive, meta: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays of a file, finite, of the shapes and in the range that they should have."""
+    stored = {"weights": archive.array("weights", "f", (None,)).astype(float)}
+    for name in ("potential",) + ("marginal",) * ("marginal" in archive):
+        stored[name] = archive.array(name, "f", stored["weights"].shape)
+    if meta["format"] > 1 and sorted(archive) != sorted([*meta["entries"], "meta"]):
+        raise ValueError(f"the entries {sorted(archive)}")
+    if meta["format"] == 1:
+        stored["fingerprint"] = archive.array("fingerprint", "f", (None,))
+    for name, values in stored.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"an entry {name!r} with NaN or inf")
+    weights = stored["weights"]
+    if weights.min(initial=0.0) < 0.0 or abs(weights.sum() - 1.0) > 1e-3:
+        raise ValueError(f"weights of sum {weights.sum():.6g}, the least of them {weights.min():.3g}")
+    for name in archive:
+        if name.startswith("log_"):
+            stored[name] = archive.array(name, "fiu", (None,))
+    return stored
+
+
+def _check_atoms(path: str, target: Target, meta: dict[str, Any], stored: dict[str, np.ndarray]) -> None:
+    """Refuse atoms that are not those of the file."""
+    if meta["format"] == 1:
+        same = same_projection(stored["fingerprint"], projection(target))
+        warnings.warn(
+            f"{path}: it was written by version 0.1.0, which kept too little of the atoms to tell them "
+            "from all others; save it again.",
+            SemiDiscreteWarning,
+            stacklevel=4,
+        )
+    else:
+        same = meta.get("digest") == target.digest
+    if not same:
         raise ValueError(
-            "X_target: expected the atoms of the saved result, in the same order, received others."
+            f"X_target: expected the atoms of the result in {path}, in the same order and of the same "
+            "values in single precision, received others."
         )
 
-    def like(a: Any) -> Array:
-        return None if a is None else nx.from_numpy(np.asarray(a), type_as=X_target)
 
-    marginal = like(stored.get("marginal"))
+def _arguments(target: Target, meta: dict[str, Any], stored: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Arguments of the result, in the backend and dtype of the target."""
+    nx = target.nx
+
+    def like(a: Any) -> Array:
+        return None if a is None else nx.from_numpy(np.asarray(a), type_as=target.atoms)
+
+    marginal, potential = like(stored.get("marginal")), like(stored["potential"])
+    if not all_finite(potential, nx):
+        raise ValueError("X_target: expected a dtype that holds the potential, received float32.")
     evaluation = Evaluation(
         marginal=None if marginal is None else target.collect(marginal),
         value=like(meta["value"]),
@@ -90,27 +201,8 @@ def read(path: str | os.PathLike, X_target: Array, metric: Metric) -> dict[str, 
     )
     return {
         "target": target,
-        "potential": target.merge(like(stored["potential"]), meta["reg"]),
+        "potential": target.merge(potential, meta["reg"]),
         "estimates": StoredEstimates(evaluation, like(meta["value_linear"]), certificate),
         "log": {name[4:]: v for name, v in stored.items() if name.startswith("log_")},
         **{name: meta[name] for name in FACTS},
     }
-
-
-def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and facts of a file that :meth:`SemiDiscreteResult.save` wrote."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
-        meta = json.loads(str(stored.pop("meta")))
-        received = f"format {meta['format']}"
-    except FileNotFoundError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, BadZipFile) as error:
-        meta, received = {}, f"something else ({type(error).__name__})"
-    if meta.get("format") != _FORMAT:
-        raise ValueError(
-            f"{path}: expected a file written by SemiDiscreteResult.save, format {_FORMAT}, received "
-            f"{received}."
-        )
-    return stored, dict.fromkeys(_LATER, math.nan) | meta

@@ -16,6 +16,7 @@ from ..problem import Target
 from .semi_dual import Measurement, SemiDual
 
 STEP = 0.7  # in units of eps / b; stable below 2 (Nesterov, 2004, 2.1.5); benchmarks.scaling: .5 to 1
+LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: what a step takes lighter ones for
 CLIP = 6.0  # largest move of an atom in a step, in units of eps; benchmarks.scaling: 6 to 10
 BATCH = 0.5  # points of a batch, in units of n_eff, where averaging begins; benchmarks.solver: .25 to 1
 COOLING = 0.1  # eps falls by exp(-COOLING) in a step, or faster ...
@@ -133,10 +134,11 @@ def ascend(
         visit moves it by no more than `clip`. Otherwise the clip cuts visits off, but not the steps up
         between them, and rare atoms settle at several times their mass.
     """
-    nx, unit = target.nx, step * target.inverse_weights
+    nx, b = target.nx, target.weights
+    unit = step / nx.maximum(b, LIGHTEST_ATOM / b.shape[0] + 0.0 * b)
     if visit is not None:
         unit = unit * clip / nx.maximum(unit * visit, clip + 0.0 * unit)
-    return psi + eps * nx.clip(unit * (target.weights - marginal), -clip, clip)
+    return psi + eps * nx.clip(unit * (b - marginal), -clip, clip)
 
 
 def step(

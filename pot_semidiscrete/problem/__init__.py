@@ -1,6 +1,6 @@
 """The problem: a target, its units, and the checks at the door."""
 
-from .fingerprints import fingerprint, same_fingerprint
+from .fingerprints import digest, projection, same_projection
 from .problem import Problem, build_target, check_reg
 from .target import Target
 from .units import scale_of, spread_of, unit_curvature
@@ -31,9 +31,10 @@ __all__ = [
     "check_same_kind",
     "check_vector",
     "check_weights",
-    "fingerprint",
+    "digest",
     "flat_rows",
-    "same_fingerprint",
+    "projection",
+    "same_projection",
     "scale_of",
     "spread_of",
     "unit_curvature",

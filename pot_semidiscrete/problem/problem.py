@@ -1,11 +1,12 @@
 """The door: arguments of users become a problem, once, and are trusted from then on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..backend import Array, Backend, capabilities, full_precision, is_foreign, is_traced
 from ..costs import Metric, check_cost, resolve_metric
+from .fingerprints import digest
 from .target import Target
 from .units import rounding_of
 from .validation import check_points, check_real, check_vector, check_weights
@@ -70,7 +71,7 @@ def build_target(
     X_target, nx = check_points("X_target", X_target)
     with full_precision(nx, X_target):
         target = _build(X_target, nx, a_target, metric)
-        return target.detached.merged if merge else target
+        return replace(target.detached.merged, digest=digest(X_target, nx)) if merge else target
 
 
 def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: Metric) -> Target:

@@ -23,7 +23,6 @@ from ..kernels import Kernel, check_kernel, kernel_for
 from .places import Copies, places
 
 LANDMARKS, LEAST_STRIDE = 512, 9  # atoms that stand for all, about, and one of so many at least
-LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: the floor of the weights in a step
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +47,8 @@ class Target:
         Entry of `atoms` of each atom that the user gave, ``n_support`` if its weight is 0.
     copies : Copies or None
         Atoms at one place; None if there are none.
+    digest : str
+        Of the atoms that the user gave.
     """
 
     atoms: Array
@@ -58,6 +59,7 @@ class Target:
     cost: Cost
     place: np.ndarray | None = None
     copies: Copies | None = None
+    digest: str = ""
 
     def __getstate__(self) -> dict[str, Any]:
         """What is not found again from the arrays: backend and kernel are."""
@@ -83,12 +85,6 @@ class Target:
     def log_weights(self) -> Array:
         """``log b``."""
         return self.nx.log(self.weights)
-
-    @functools.cached_property
-    def inverse_weights(self) -> Array:
-        """Those of light atoms as if they were heavier: what a step is in proportion to."""
-        floor = LIGHTEST_ATOM / self.weights.shape[0]
-        return 1.0 / self.nx.maximum(self.weights, floor + 0.0 * self.weights)
 
     @functools.cached_property
     def target_term(self) -> Array:

@@ -1,6 +1,6 @@
 """What every long run shares: interruption, progress, and files that are never half written."""
 
-from .files import replaced
+from .files import check_input, check_output, replaced
 from .progress import Progress, SemiDiscreteWarning, guarded
 
-__all__ = ["Progress", "SemiDiscreteWarning", "guarded", "replaced"]
+__all__ = ["Progress", "SemiDiscreteWarning", "check_input", "check_output", "guarded", "replaced"]

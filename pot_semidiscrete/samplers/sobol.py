@@ -105,7 +105,7 @@ class SobolSampler(Sampler):
     def __setstate__(self, state: dict[str, Any]) -> None:
         streams = state.pop("streams")
         self.__dict__.update(state)
-        self.load_state_dict(streams)
+        self._restart(streams["seed"], streams["position"], streams["n_independent"])
 
     def __call__(self, n: int) -> Array:
         """Draw the next n points of the sequence."""
