@@ -10,7 +10,7 @@ from .plan import field, semi_dual
 from .problem import Problem, Target, build_target, scale_of
 
 Function = TypeVar("Function", bound=Callable)
-_AFTER = {"Parameters": "Returns", "Raises": "References", "References": "Examples"}  # of sections
+_ORDER = ["Parameters", "Returns", "Raises", "References", "Examples"]  # of sections
 
 
 def _checked(
@@ -100,8 +100,9 @@ def _with(*sections: str) -> Callable[[Function], Function]:
             return function
         full, doc = (inspect.getdoc(f) or "" for f in (semidiscrete_c_transform, function))
         for name in sections:
-            start, place = full.index(f"{name}\n---"), "Returns" if name == "Parameters" else "Examples"
-            section = full[start : full.index(f"{_AFTER[name]}\n---")]
+            later = _ORDER[_ORDER.index(name) + 1 :]
+            section = full[full.index(f"{name}\n---") : full.index(f"{later[0]}\n---")]
+            place = next(place for place in later if f"{place}\n---" in doc)
             doc = doc.replace(f"{place}\n---", f"{section}{place}\n---")
         function.__doc__ = doc + "\n"
         return function
