@@ -21,6 +21,7 @@ files.
 import argparse
 import time
 import warnings
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,6 +39,7 @@ parser.add_argument("--generators", choices=("MLP", "DCGAN"), nargs="+", default
 parser.add_argument("--steps", type=int, default=1000, help="steps of each generator")
 parser.add_argument("--output", default="mnist_regularisation", help="start of the figures' names")
 args = parser.parse_args()
+Path(args.output).parent.mkdir(parents=True, exist_ok=True)  # before the training, not after it
 
 rng = np.random.default_rng(0)
 if args.mnist:

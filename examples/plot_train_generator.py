@@ -29,6 +29,7 @@ The data are the 1,797 handwritten digits of scikit-learn. For the 60,000 of MNI
 
 import argparse
 import time
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -47,6 +48,7 @@ parser.add_argument("--steps", type=int, default=6000, help="steps of the genera
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--output", default="train_generator.png", help="where to save the figure")
 args = parser.parse_args()
+Path(args.output).parent.mkdir(parents=True, exist_ok=True)  # before the training, not after it
 
 rng = np.random.default_rng(args.seed)
 if args.mnist:

@@ -24,6 +24,7 @@ MNIST run ``python plot_versus_wgan.py --mnist FOLDER --seconds 300``.
 
 import argparse
 import time
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,6 +44,7 @@ parser.add_argument("--seconds", type=float, default=15.0, help="processor time 
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--output", default="versus_wgan.png", help="where to save the figure")
 args = parser.parse_args()
+Path(args.output).parent.mkdir(parents=True, exist_ok=True)  # before the training, not after it
 
 torch.set_num_threads(1)
 rng = np.random.default_rng(args.seed)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import pot_semidiscrete as sd
-from pot_semidiscrete import SemiDiscreteResult, SemiDiscreteWarning
+from pot_semidiscrete import SemiDiscreteResult, SemiDiscreteWarning, costs
 from tests.backends import BACKENDS
 
 ROOT = Path(__file__).parent.parent
@@ -314,6 +314,26 @@ def test_atoms_of_any_size_are_told_apart():
         }
         assert len(digests) == 4
     assert build_target(0.0 * ATOMS[:2]).digest == build_target(-0.0 * ATOMS[:2]).digest
+
+
+class Scaled(costs.Cost):
+    """A cost with a constant, which its name does not tell."""
+
+    name = "scaled"
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def matrix(self, x, y, nx):
+        return self.scale * nx.sum((x[:, None, :] - y[None, :, :]) ** 2, axis=2)
+
+
+def test_cost_with_another_constant_is_refused(nx, tmp_path):
+    atoms = nx.array(ATOMS)
+    solve(atoms, a_target=nx.array(WEIGHTS), metric=Scaled(2.0)).save(tmp_path / "result")
+    assert SemiDiscreteResult.load(tmp_path / "result", atoms, Scaled(2.0)).n_iter == 3
+    with pytest.raises(ValueError, match=r"metric: .*another of the same name, 'scaled'"):
+        SemiDiscreteResult.load(tmp_path / "result", atoms, Scaled(3.0))
 
 
 # Checkpoints, and states of a loss.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from ..backend import describe
-from ..problem import projection, same_projection
+from ..problem import projection, same_costs, same_projection, sample_costs
 from ..runs import SemiDiscreteWarning, check_input, replaced
 from ..runs.archive import check_archive
 from .loss import SemiDiscreteLoss
@@ -104,6 +104,7 @@ def problem_of(loss: SemiDiscreteLoss) -> dict[str, Any]:
         "target": torch.as_tensor(projection(target)),
         "data": loss.data_digest,
         "metric": target.cost.name,
+        "costs": torch.as_tensor(sample_costs(target)),
         "reg": loss.reg,
         "dual_steps": loss.dual_steps,
         "debias": loss.debias,
@@ -149,6 +150,8 @@ def check_same(path: str, expected: dict[str, Any], received: dict[str, Any]) ->
 def _agree(name: str, one: Any, other: Any) -> bool:
     if name == "target":
         return same_projection(one.numpy(), other.numpy())
+    if name == "costs":
+        return same_costs(one.numpy(), other.numpy())
     if name == "a_target":  # of other atoms, if there are more or fewer
         return one.shape != other.shape or torch.allclose(one, other, rtol=1e-4, atol=0.0)
     if isinstance(one, float):
@@ -251,8 +254,8 @@ class Checkpoint:
             return
         state = read(self.path)
         known = self.problem
-        if state["format"] == FORMATS[0]:  # which has no digest of the data
-            known = {name: value for name, value in known.items() if name != "data"}
+        if state["format"] == FORMATS[0]:  # which has less
+            known = {name: known[name] for name in known if name not in ("data", "costs")}
         check_same(self.path, state["problem"], known)
         if is_stateful(self.others["latent_sampler"]) and state["latent_sampler"] is None:
             raise ValueError(

@@ -12,7 +12,15 @@ import numpy as np
 
 from ..backend import Array, all_finite
 from ..costs import Metric
-from ..problem import Target, build_target, check_points, projection, same_projection
+from ..problem import (
+    Target,
+    build_target,
+    check_points,
+    projection,
+    same_costs,
+    same_projection,
+    sample_costs,
+)
 from ..runs import SemiDiscreteWarning, check_input, replaced
 from ..runs.archive import Archive
 from .estimates import Certificate, Estimates, Evaluation, StoredEstimates
@@ -87,6 +95,7 @@ def write(
     arrays = {
         "potential": host(potential),
         "weights": host(target.distribute(target.weights)),
+        "costs": sample_costs(target),
     }
     if evaluation.marginal is not None:
         arrays["marginal"] = host(target.distribute(evaluation.marginal))
@@ -148,6 +157,8 @@ def _arrays(archive: Archive, meta: dict[str, Any]) -> dict[str, np.ndarray]:
         raise ValueError(f"the entries {sorted(archive)}")
     if meta["format"] == 1:
         stored["fingerprint"] = archive.array("fingerprint", "f", (None,))
+    else:
+        stored["costs"] = archive.array("costs", "f", (None, None))
     for name, values in stored.items():
         if not np.isfinite(values).all():
             raise ValueError(f"an entry {name!r} with NaN or inf")
@@ -176,6 +187,11 @@ def _check_atoms(path: str, target: Target, meta: dict[str, Any], stored: dict[s
         raise ValueError(
             f"X_target: expected the atoms of the result in {path}, in the same order and of the same "
             "values in single precision, received others."
+        )
+    if "costs" in stored and not same_costs(stored["costs"], sample_costs(target)):
+        raise ValueError(
+            f"metric: expected the one of the result in {path}, received another of the same name, "
+            f"{meta['metric']!r}; give it the constants that it had."
         )
 
 

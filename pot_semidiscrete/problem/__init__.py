@@ -1,6 +1,6 @@
 """The problem: a target, its units, and the checks at the door."""
 
-from .fingerprints import digest, projection, same_projection
+from .fingerprints import digest, projection, same_costs, same_projection, sample_costs
 from .problem import Problem, build_target, check_reg
 from .target import Target
 from .units import scale_of, spread_of, unit_curvature
@@ -34,7 +34,9 @@ __all__ = [
     "digest",
     "flat_rows",
     "projection",
+    "same_costs",
     "same_projection",
+    "sample_costs",
     "scale_of",
     "spread_of",
     "unit_curvature",
