@@ -95,7 +95,7 @@ def resolving_eps(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
     if reg > 0.0 and not is_resolved(dual, dual.measure(x, psi, reg)):
         return reg
     eps = max(cold_start(dual, x, reg).eps, reg)
-    last = max(reg, dual.rounding(eps))
+    last = max(reg, dual.least_eps)
     while eps > last and not is_resolved(dual, dual.measure(x, psi, eps)):
         eps = max(eps / 2.0, last)
     return eps
@@ -171,7 +171,7 @@ def step(
     # by the weights alone: larger while masses are off, so that batches are
     purity = float(dual.target.nx.sum(found.second_moment / dual.target.weights))
     n_eff = min(max(purity - 1.0, 1.0), dual.n_atoms)
-    if not state.annealed and eps > reg and not is_resolved(dual, found):
+    if not state.annealed and eps > max(reg, dual.least_eps) and not is_resolved(dual, found):
         rate = COOLING if reg == 0.0 else max(COOLING, math.log(eps / reg) * n / max(left, n))
         cooled = max(reg, eps * math.exp(-rate))
         return replace(state, potential=psi, average=psi, eps=cooled, n_eff=n_eff), found

@@ -78,13 +78,13 @@ def maximize(
 
 def _maximize(dual: SemiDual, x: Array, psi: Array, reg: float, rtol: float, eps: float) -> NewtonResult:
     target, nx, n = dual.target, dual.target.nx, x.shape[0]
-    work = max(CORRECTION * n * dual.n_atoms, QUICK)
+    quick, passes = dual.work + QUICK, CORRECTION * n * dual.n_atoms
     if eps <= reg:
-        return newton_cg(dual, x, psi, reg, dual.work + work, rtol)
+        return newton_cg(dual, x, psi, reg, max(quick, dual.work + passes), rtol)
     best = NewtonResult(target.zero_mean(psi), dual.measure(x, psi, reg), reg)
     chance, lacks = dual.n_atoms / n, math.inf
     for _ in range(MAX_ITERATIONS):
-        psi = newton_cg(dual, x, psi, eps, dual.work + work, rtol).potential
+        psi = newton_cg(dual, x, psi, eps, max(quick, dual.work + passes), rtol).potential
         found = dual.measure(x, psi, reg)
         if found.value > best.measured.value:
             best = NewtonResult(psi, found, reg)

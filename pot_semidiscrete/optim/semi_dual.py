@@ -14,7 +14,7 @@ import numpy as np
 
 from ..backend import Array, joined
 from ..kernels import reduce
-from ..problem import Target
+from ..problem import Target, rounding_of
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,11 @@ class SemiDual:
         sizes = [b - a for a, b in pairwise(ends)]
         means = [out.colsum / size for out, size in zip(outs, sizes, strict=True)] if groups > 1 else []
         return Measurement(n, value, marginal, second, n_eff, transform, means)
+
+    @functools.cached_property
+    def least_eps(self) -> float:
+        """Below it rounding decides which atom is nearer: no smaller eps tells more atoms apart."""
+        return rounding_of(self.target)
 
     def rounding(self, scale: float) -> float:
         """What rounding makes of values of a scale, about."""

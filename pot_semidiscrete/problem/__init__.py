@@ -3,7 +3,7 @@
 from .fingerprints import digest, projection, same_costs, same_projection, sample_costs
 from .problem import Problem, build_target, check_reg
 from .target import Target
-from .units import scale_of, spread_of, unit_curvature
+from .units import rounding_of, scale_of, spread_of, unit_curvature
 from .validation import (
     NotFiniteError,
     check_callable,
@@ -34,6 +34,7 @@ __all__ = [
     "digest",
     "flat_rows",
     "projection",
+    "rounding_of",
     "same_costs",
     "same_projection",
     "sample_costs",

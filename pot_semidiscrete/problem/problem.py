@@ -103,10 +103,11 @@ def check_reg(reg: object, target: Target) -> float:
     reg = check_real("reg", reg)
     if 0 < reg < rounding_of(target):
         return 0.0
-    least = 1e-19 if target.nx.bitsize(target.atoms) == 32 else 1e-150
-    if 0 < reg < least:
+    dtype = np.finfo("float32" if target.nx.bitsize(target.atoms) == 32 else "float64")
+    least, most = 1e2 * float(dtype.tiny), 1e-2 * float(dtype.max)  # so that 1 / reg is a number, too
+    if reg > most or 0 < reg < least:
         raise ValueError(
-            f"reg: expected 0, or at least {least:g} for costs of this dtype, received {reg:g}; use 0, "
-            "or rescale the data."
+            f"reg: expected 0, or {least:.0e} to {most:.0e} for costs of this dtype, received {reg:g}; "
+            "rescale the data, or cast them to float64."
         )
     return reg
