@@ -13,6 +13,7 @@ from .optim import tracking
 from .problem import (
     Problem,
     Target,
+    check_array,
     check_callable,
     check_count,
     check_points,
@@ -137,6 +138,7 @@ def gradient_at(
 
 def _rows(points: Array, target: Target) -> Array:
     """What a generator returned, checked, one row for each point."""
+    check_array("generator(theta, z)", points)
     return check_points("generator(theta, z)", flat_rows(points, target.nx), like=target.atoms)[0]
 
 

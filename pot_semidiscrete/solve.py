@@ -25,7 +25,7 @@ from .optim.buffer import SampleStream
 from .optim.newton import can_correct, maximize
 from .optim.semi_dual import SemiDual
 from .optim.stopping import StoppingRule, rule_of
-from .problem import Problem, check_callable, check_count, check_real
+from .problem import Problem, check_callable, check_count, check_real, named_options
 from .result import SemiDiscreteResult, SolverState, warn_shortfall
 from .runs import Progress, guarded
 from .samplers.base import Sampler
@@ -257,6 +257,7 @@ class Solver:
         )
 
 
+@named_options
 def solve_semidiscrete(
     X_target: Array,
     sampler_source: Callable | str | Array = "unif",

@@ -289,7 +289,7 @@ def test_generator_under_autocast_gets_gradients():
 
 def test_dual_steps_and_fit_leave_no_graph():
     generator, z = nn.Linear(2, 2), source()
-    loss = SemiDiscreteLoss(randn(20, 2, seed=1).requires_grad_())
+    loss = SemiDiscreteLoss(randn(20, 2, seed=1))
     loss.dual_step(generator(z(64)))
     result = loss.fit(lambda n: generator(z(n)), tol=0, max_iter=3)
     loss.warm_up(lambda: generator(z(64)), n_batches=3)

@@ -126,7 +126,8 @@ SOURCE_ONLY = [
     ("3-D", lambda array: array(draw(2, 2, 2)), ValueError),
     ("columns", lambda array: array(draw(N_POINTS, 3)), ValueError),
     ("float32", lambda array: cast(array(draw(N_POINTS, 2)), "float32"), TypeError),
-    ("list", lambda array: draw(N_POINTS, 2).tolist(), TypeError),
+    ("ragged", lambda array: [[0.0, 1.0], [2.0]], TypeError),
+    ("words", lambda array: ["a", "b"], (TypeError, ValueError)),
 ]
 VECTOR = [
     ("length", lambda array: array(np.full(N_ATOMS + 1, 1 / (N_ATOMS + 1))), ValueError),
@@ -683,7 +684,7 @@ def test_numbers_of_numpy_are_numbers(number):
 def test_options_are_taken_by_name_only():
     """After the problem, options are keyword-only: their order is not a promise."""
     atoms = draw(N_ATOMS, 2)
-    with pytest.raises(TypeError, match="positional"):
+    with pytest.raises(TypeError, match="at most 5 arguments without a name"):
         sd.solve_semidiscrete(atoms, "unif", None, None, 0.1, 0.05)
     with pytest.raises(TypeError, match="positional"):
         sd.train_parameters(shift, np.zeros(2), lambda n: draw(n, 2), atoms, None)
@@ -701,3 +702,109 @@ def test_arguments_are_left_alone(nx64):
         np.testing.assert_array_equal(
             nx64.host(weights), nx64.host(nx64.array([0.1, 0.2, 0.3, 0.4, 0.0]))
         )
+
+
+# What users of other packages bring.
+
+
+@pytest.mark.parametrize(
+    ("points", "word"),
+    [(np.ma.masked_array(draw(5, 2), mask=np.eye(5, 2)), "mask"), (np.matrix(draw(5, 2)), "matrix")],
+    ids=["masked", "matrix"],
+)
+@pytest.mark.parametrize("name", EVERYWHERE)
+def test_arrays_with_rules_of_their_own_are_refused(name, points, word):
+    function, kwargs = valid(name, np.array)
+    for argument in {"X_target", "X_source", "sampler_source", "z"} & kwargs.keys():
+        if hasattr(kwargs[argument], "shape"):
+            with refused(TypeError, argument, word):
+                function(**kwargs | {argument: points})
+    for argument in {"a_target", "semi_dual_potential"} & kwargs.keys():
+        with refused(TypeError, argument, word):
+            function(**kwargs | {argument: points[:, 0]})
+
+
+@pytest.mark.parametrize("name", ["transport_cost", "covariance_ratio", "nearest_cost"])
+def test_metrics_refuse_masked_points(name):
+    points = np.ma.masked_array(draw(5, 2), mask=np.eye(5, 2))
+    with refused(TypeError, "mask"):
+        getattr(importlib.import_module("pot_semidiscrete.metrics"), name)(points, draw(5, 2))
+
+
+def test_result_in_place_of_a_potential_is_told_what_to_give(nx64):
+    function, kwargs = valid("semidiscrete_loss", nx64.array)
+    solve, problem = valid("solve_semidiscrete", nx64.array)
+    result = solve(**problem)
+    with refused(TypeError, "semi_dual_potential", "SemiDiscreteResult", "give its potential"):
+        function(**kwargs | {"semi_dual_potential": result})
+    with refused(TypeError, "init_potential", "give its potential"):
+        solve(**problem | {"init_potential": result})
+
+
+@pytest.mark.parametrize("method", ["c_transform", "atom_weights", "ot_map", "pair", "diagnose"])
+def test_points_may_be_a_list_and_one_point_needs_a_row(method, nx):
+    result = sd.solve_semidiscrete(nx.array(draw(5, 2)), reg=0.1, tol=0, max_iter=2, random_state=0)
+    options = {"random_state": 0} if method == "pair" else {}
+    points = nx.array(draw(3, 2))
+    told = [getattr(result, method)(x, **options) for x in (points, nx.host(points).tolist())]
+    if method == "diagnose":
+        assert told[0].verdict == told[1].verdict
+    else:
+        np.testing.assert_array_equal(nx.host(told[0]), nx.host(told[1]))
+    with refused(ValueError, "x: ", "one row per point"):
+        getattr(result, method)(points[0], **options)
+
+
+def test_weights_of_single_precision_for_atoms_of_double(nx64):
+    """A softmax in float32 sums to 1 within 1e-7, and is no mistake in float64; what never was is."""
+    logits = draw(1000).astype(np.float32)
+    weights = np.exp(logits) / np.exp(logits).sum(dtype=np.float32)
+    weights *= np.float32(1.0 + 3e-7)
+    atoms = nx64.array(draw(1000, 2))
+    assert sd.cost_scale(atoms, nx64.array(weights.astype(float))) > 0
+    with refused(ValueError, "a_target", "sum 1"):
+        sd.cost_scale(atoms, nx64.array(weights.astype(float) + 1e-10 * np.arange(1000)))
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ({"lr0": 0.1}, "units of the problem"),
+        ({"log": True}, "attribute log"),
+        ({"decreasing_reg": True}, "falls"),
+        ({"numItermax": 3}, "max_iter"),
+        ({"stopThr": 0.1}, "tol"),
+        ({"warmstart": None}, "init_potential"),
+        ({"M": np.zeros((2, 2))}, "metric"),
+        ({"tolerance": 0.1}, "the options are tol"),
+    ],
+    ids=lambda case: str(case)[:20],
+)
+def test_options_of_pot_are_told_what_takes_their_place(option, instead):
+    with refused(TypeError, next(iter(option)), instead):
+        sd.solve_semidiscrete(draw(N_ATOMS, 2), **option)
+    with refused(TypeError, "by name", "max_iter"):
+        sd.solve_semidiscrete(draw(N_ATOMS, 2), "unif", None, None, 0.1, 10_000)
+
+
+# Images and arrays for a loss.
+
+
+@pytest.mark.parametrize("method", ["forward", "dual_step", "follow", "local", "rows"])
+def test_points_of_another_shape_are_refused_by_the_loss(method):
+    torch = pytest.importorskip("torch")
+    loss = build_loss(X_target=torch.rand(6, 1, 8, 8))
+    for bad in (torch.rand(6, 8, 8, 1), torch.rand(6, 64), torch.rand(6, 2, 8, 4)):
+        with refused(ValueError, "x: ", "(n, 1, 8, 8)", "permute"):
+            getattr(loss, method)(bad)
+    with refused(TypeError, "x: ", "numpy", "torch.as_tensor"):
+        getattr(loss, method)(np.zeros((6, 1, 8, 8), dtype=np.float32))
+
+
+@pytest.mark.parametrize("argument", ["X_target", "a_target"])
+def test_loss_of_data_that_ask_for_gradients_is_refused(argument):
+    torch = pytest.importorskip("torch")
+    kwargs = {"X_target": torch.rand(4, 2), "a_target": torch.full((4,), 0.25)}
+    kwargs[argument].requires_grad_()
+    with refused(ValueError, argument, "requires_grad", "semidiscrete_loss"):
+        build_loss(**kwargs)

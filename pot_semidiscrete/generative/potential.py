@@ -48,7 +48,7 @@ class TrackedPotential(StateOfData):
     ) -> None:
         target, feature_map, data = _compared(X_target, a_target, metric, features)
         super().__init__(data)
-        self.target, self._feature_map = target, feature_map
+        self.target, self._feature_map, self.shape = target, feature_map, X_target.shape[1:]
         self.dual_steps = check_count("dual_steps", dual_steps)
         self.reg = 0.01 * scale_of(self.target) if reg is None else reg
         atoms = self.target.atoms
@@ -191,7 +191,14 @@ class TrackedPotential(StateOfData):
 
     def rows(self, x: torch.Tensor) -> torch.Tensor:
         """Points of any shape, or their features, as one row each, in the dtype of the data."""
-        if isinstance(x, torch.Tensor) and x.is_floating_point() and x.ndim > 0:
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"x: expected a torch tensor, received {describe(x)}; use torch.as_tensor.")
+        if len(self.shape) > 1 and _one_channel(x.shape[1:]) != _one_channel(self.shape):
+            raise ValueError(
+                f"x: expected points of the shape of the data, (n, {', '.join(map(str, self.shape))}), "
+                f"received {describe(x)}; reshape or permute them."
+            )
+        if x.is_floating_point() and x.ndim > 0:
             x = x.to(self.target.atoms.dtype)
             x = x if self._feature_map is None or 0 in x.shape else self._feature_map(x)
         return flat_rows(x, self.target.nx)
@@ -210,6 +217,11 @@ class TrackedPotential(StateOfData):
         return super()._apply(lambda tensor: tensor.to(device), recurse)
 
 
+def _one_channel(shape: torch.Size) -> tuple[int, ...]:
+    """The shape of an image without a first axis of length 1."""
+    return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+
+
 def _compared(
     X_target: torch.Tensor,
     a_target: torch.Tensor | None,
@@ -222,6 +234,12 @@ def _compared(
             f"X_target: expected a torch tensor, received {type(X_target).__name__}; use "
             "torch.as_tensor."
         )
+    for name, array in {"X_target": X_target, "a_target": a_target}.items():
+        if getattr(array, "requires_grad", False):
+            raise ValueError(
+                f"{name}: expected data that stand still, received a tensor with requires_grad; detach "
+                "it, or use pot_semidiscrete.semidiscrete_loss, which is differentiable in it."
+            )
     rows = X_target.flatten(1) if X_target.ndim > 2 else X_target
     if features is None:
         target = build_target(rows, a_target, metric)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import ot
 
+from ..problem import check_plain
 from ..solve import solve_semidiscrete
 
 BLOCK = 500  # points at a time
@@ -12,6 +13,8 @@ BLOCK = 500  # points at a time
 
 def _samples(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points of any shape as rows of one length, in double precision."""
+    for name, points in {"x": x, "y": y}.items():
+        check_plain(name, points)
     x, y = (np.asarray(points, dtype=float) for points in (x, y))
     if x.ndim < 2 or y.ndim < 2 or x.shape[1:] != y.shape[1:] or 0 in x.shape + y.shape:
         raise ValueError(

@@ -1,14 +1,17 @@
 """The problem: a target, its units, and the checks at the door."""
 
 from .fingerprints import digest, projection, same_costs, same_projection, sample_costs
+from .names import named_options
 from .problem import Problem, build_target, check_reg
 from .target import Target
 from .units import rounding_of, scale_of, spread_of, unit_curvature
 from .validation import (
     NotFiniteError,
+    check_array,
     check_callable,
     check_count,
     check_lengths,
+    check_plain,
     check_points,
     check_real,
     check_same_kind,
@@ -22,9 +25,11 @@ __all__ = [
     "Problem",
     "Target",
     "build_target",
+    "check_array",
     "check_callable",
     "check_count",
     "check_lengths",
+    "check_plain",
     "check_points",
     "check_real",
     "check_reg",
@@ -33,6 +38,7 @@ __all__ = [
     "check_weights",
     "digest",
     "flat_rows",
+    "named_options",
     "projection",
     "rounding_of",
     "same_costs",

@@ -27,9 +27,11 @@ def check_points(name: str, X: Any, like: Array | None = None) -> tuple[Array, B
     X : array, shape (n, d)
     nx : ot.backend.Backend
     """
-    if isinstance(X, (list, tuple)) and like is None:
-        with contextlib.suppress(ValueError):  # ragged: reported below as what it is
-            X = np.asarray(X)
+    if isinstance(X, (list, tuple)):
+        with contextlib.suppress(ValueError, TypeError):  # ragged: reported below as what it is
+            rows = np.asarray(X)
+            X = rows if like is None else get_backend(like).from_numpy(rows, type_as=like)
+    check_plain(name, X)
     try:
         nx = get_backend(X)
     except ValueError:
@@ -55,6 +57,25 @@ def check_points(name: str, X: Any, like: Array | None = None) -> tuple[Array, B
         )
     check_lengths(name, X, nx, "clean the data first", least=like is None)
     return X, nx
+
+
+def check_array(name: str, X: Any) -> None:
+    """Refuse what is no array: users' functions return those of the backend, and no lists."""
+    if not hasattr(X, "shape") or not hasattr(X, "dtype"):
+        raise TypeError(f"{name}: expected {POSITIONS}, received {describe(X)}.")
+
+
+def check_plain(name: str, X: Any) -> None:
+    """Refuse arrays of NumPy with rules of their own: masks would be ignored, ``*`` be a product."""
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected a plain array, received a masked one, whose mask would be ignored; leave "
+            "its masked rows out, or fill them."
+        )
+    if isinstance(X, np.matrix):
+        raise TypeError(
+            f"{name}: expected a plain array, received a numpy.matrix; use np.asarray of it."
+        )
 
 
 def check_lengths(name: str, X: Array, nx: Backend, remedy: str, *, least: bool = False) -> None:
@@ -116,6 +137,12 @@ def check_vector(name: str, v: Any, X_target: Array, nx: Backend) -> Array:
             raise TypeError(
                 f"{name}: expected one number for each atom, received {describe(v)} of other things."
             ) from None
+    if hasattr(v, "potential_b"):
+        raise TypeError(
+            f"{name}: expected one number for each atom, received a {type(v).__name__}; give its "
+            "potential."
+        )
+    check_plain(name, v)
     if not hasattr(v, "shape") or tuple(v.shape) != (X_target.shape[0],):
         raise ValueError(
             f"{name}: expected shape ({X_target.shape[0]},), one entry for each row of X_target, "
@@ -135,10 +162,12 @@ def check_weights(a_target: Any, X_target: Array, nx: Backend) -> Array:
     a_target = check_vector("a_target", a_target, X_target, nx)
     if is_traced(a_target):
         return a_target
-    total = float(nx.sum(nx.detach(a_target)))
-    if float(nx.min(nx.detach(a_target))) < 0:
+    host = nx.to_numpy(nx.detach(a_target))
+    total = float(np.sum(host, dtype=float))
+    if host.min() < 0:
         raise ValueError("a_target: expected non-negative weights, received a negative one.")
-    if abs(total - 1.0) > (1e-4 if nx.bitsize(X_target) == 32 else 1e-8):
+    was_single = bool((host == host.astype(np.float32)).all())  # before they were cast
+    if abs(total - 1.0) > (1e-4 if was_single else 1e-8):
         raise ValueError(
             f"a_target: expected weights of sum 1, received sum {total:.10g}; divide them by their sum."
         )
