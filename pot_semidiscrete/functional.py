@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .backend import Array
+from .backend import Array, is_traced
 from .costs import Metric
 from .plan import field, semi_dual
 from .problem import Problem, Target, build_target, scale_of
@@ -301,4 +301,10 @@ def cost_scale(X_target: Array, a_target: Array | None = None, metric: Metric = 
     >>> cost_scale(np.array([[0.0], [1.0]]))
     0.5
     """
-    return scale_of(build_target(X_target, a_target, metric, merge=False).detached)
+    target = build_target(X_target, a_target, metric, merge=False).detached
+    if is_traced(target.atoms):
+        raise TypeError(
+            "X_target: expected atoms that are known, received those of a function that is traced; ask "
+            "for their scale outside of it."
+        )
+    return scale_of(target)

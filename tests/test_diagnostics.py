@@ -490,3 +490,18 @@ def test_training_without_reg_on_a_density_does_not_warn():
     data = torch.randn(100, 2)
     generator = torch.nn.Linear(2, 2)
     train_generator(generator, 2, SemiDiscreteLoss(data, reg=0.0), n_steps=50, random_state=0)
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock", "cosine"])
+@pytest.mark.parametrize("reg", [0.0, 0.1])
+def test_atoms_at_one_place_are_one_cell(reg, metric, nx):
+    """Also where the mean of the weights, or of the atoms, is rounded."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        n = rng.integers(1, 9)
+        atoms = nx.array(np.tile(rng.normal(size=(1, 3)), (n, 1)))
+        weights = nx.array(rng.dirichlet(np.ones(n)))
+        x, potential = nx.array(rng.normal(size=(100, 3))), nx.array(np.zeros(n))
+        found = gradient_diagnostics(atoms, x, potential, weights, metric, reg)
+        assert (found.verdict, found.reasons) == ("fine", ())
+        assert found.tied_mass == found.mean_jump == 0.0

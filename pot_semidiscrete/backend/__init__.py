@@ -15,7 +15,7 @@ from .arrays import (
     rounding_unit,
     stride,
 )
-from .capabilities import Capabilities, capabilities, full_precision, no_grad, register
+from .capabilities import Capabilities, capabilities, eager, full_precision, no_grad, register
 from .conversion import converted, template
 from .random import Random
 from .registry import LazyRegistry
@@ -30,6 +30,7 @@ __all__ = [
     "capabilities",
     "converted",
     "describe",
+    "eager",
     "equal_rows",
     "full_precision",
     "is_foreign",

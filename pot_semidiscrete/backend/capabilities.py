@@ -51,6 +51,10 @@ class Capabilities:
         """Context in which products of arrays like `x` are not made in a lower precision."""
         return contextlib.nullcontext()
 
+    def eager(self) -> AbstractContextManager:
+        """Context in which known arrays are computed with at once, though a function is traced."""
+        return contextlib.nullcontext()
+
     def checkpoint(self, function: Callable) -> Callable:
         """The function, recomputed when it is differentiated: only its inputs are kept."""
         return function
@@ -150,6 +154,11 @@ def capabilities(nx: Backend) -> Capabilities:
 def no_grad(nx: Backend) -> AbstractContextManager:
     """Context in which no graph is recorded."""
     return capabilities(nx).no_grad()
+
+
+def eager(nx: Backend) -> AbstractContextManager:
+    """Context in which what is known of a traced function is a number, and can be looked at."""
+    return capabilities(nx).eager()
 
 
 def full_precision(nx: Backend, x: Array) -> AbstractContextManager:

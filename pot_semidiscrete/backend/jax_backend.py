@@ -1,6 +1,7 @@
 """JAX: its transformations of functions."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -13,6 +14,9 @@ class JaxCapabilities(Capabilities):
     """Those of JAX."""
 
     differentiates = True
+
+    def eager(self) -> AbstractContextManager:
+        return jax.ensure_compile_time_eval()
 
     def checkpoint(self, function: Callable) -> Callable:
         return jax.checkpoint(function)

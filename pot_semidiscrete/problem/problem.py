@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..backend import Array, Backend, capabilities, full_precision, is_foreign, is_traced
+from ..backend import Array, Backend, capabilities, eager, full_precision, is_foreign, is_traced
 from ..costs import Metric, check_cost, resolve_metric
 from .fingerprints import digest
 from .target import Target
@@ -69,7 +69,7 @@ def build_target(
     graph of the user's arrays: what is asked for at a given potential is right for copies, too.
     """
     X_target, nx = check_points("X_target", X_target)
-    with full_precision(nx, X_target):
+    with full_precision(nx, X_target), eager(nx):
         target = _build(X_target, nx, a_target, metric)
         return replace(target.detached.merged, digest=digest(X_target, nx)) if merge else target
 
@@ -101,7 +101,9 @@ def check_reg(reg: object, target: Target) -> float:
     tell apart. Results have the `reg` that was used.
     """
     reg = check_real("reg", reg)
-    if 0 < reg < rounding_of(target):
+    with eager(target.nx):
+        rounding = rounding_of(target)
+    if 0 < reg < rounding:
         return 0.0
     dtype = np.finfo("float32" if target.nx.bitsize(target.atoms) == 32 else "float64")
     least, most = 1e2 * float(dtype.tiny), 1e-2 * float(dtype.max)  # so that 1 / reg is a number, too

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from ot.backend import get_backend
@@ -12,6 +12,7 @@ from ..backend import (
     Array,
     Backend,
     capabilities,
+    eager,
     full_precision,
     is_foreign,
     is_traced,
@@ -22,7 +23,19 @@ from ..costs import Cost
 from ..kernels import Kernel, check_kernel, kernel_for
 from .places import Copies, places
 
+Thing = TypeVar("Thing")
 LANDMARKS, LEAST_STRIDE = 512, 9  # atoms that stand for all, about, and one of so many at least
+
+
+def _known(method: Callable[["Target"], Thing]) -> functools.cached_property[Thing]:
+    """A cached property, made at once: what is kept must not belong to a function that is traced."""
+
+    @functools.wraps(method)
+    def made(self: "Target") -> Thing:
+        with eager(self.nx):
+            return method(self)
+
+    return functools.cached_property(made)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +83,7 @@ class Target:
         """Backend of POT."""
         return get_backend(self.atoms)
 
-    @functools.cached_property
+    @_known
     def kernel(self) -> type[Kernel]:
         """What makes blocks of assignment weights, outside any graph."""
         kernel = kernel_for(self.nx)
@@ -81,12 +94,12 @@ class Target:
                 check_kernel(kernel, few, few.atoms[:3], 0.1 * scale * few.weights, reg)
         return kernel
 
-    @functools.cached_property
+    @_known
     def log_weights(self) -> Array:
         """``log b``."""
         return self.nx.log(self.weights)
 
-    @functools.cached_property
+    @_known
     def target_term(self) -> Array:
         """Term of the cost that depends on the atom only."""
         with full_precision(self.nx, self.atoms):
@@ -97,7 +110,7 @@ class Target:
         """Every so-many-th atom is taken, where a few are to stand for all."""
         return max(LEAST_STRIDE, stride(self.weights.shape[0], LANDMARKS))
 
-    @functools.cached_property
+    @_known
     def landmark_radius(self) -> float:
         """Largest cost from some of the other atoms to the nearest landmark."""
         every, nx = self.landmark_stride, self.nx
@@ -110,7 +123,7 @@ class Target:
         """Rounding unit of the dtype."""
         return rounding_unit(self.atoms, self.nx)
 
-    @functools.cached_property
+    @_known
     def detached(self) -> "Target":
         """The same target, cut from any autograd graph."""
         return self.map(self.nx.detach)

@@ -32,8 +32,10 @@ def spread_of(target: Target) -> float:
 
 def unit_curvature(target: Target) -> float:
     """``2 E c(Y, Y') / E |Y - Y'|^2``, which is 2 for the squared distance; 1 if all atoms are one."""
-    length = spread_of(target)
-    return 2.0 * scale_of(target) / length**2 if length > 0 else 1.0
+    if target.weights.shape[0] == 1:  # whose distance to itself may be a rounding
+        return 1.0
+    length, scale = spread_of(target), scale_of(target)
+    return 2.0 * scale / length**2 if length > 0.0 and scale > 0.0 else 1.0
 
 
 def rounding_of(target: Target) -> float:

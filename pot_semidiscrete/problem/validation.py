@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, Backend, all_finite, describe, is_traced
+from ..backend import Array, Backend, all_finite, describe, eager, is_traced
 
 POSITIONS = "an array of shape (n, d), float32 or float64"
 _LONGEST = {32: 1e15, 64: 1e75}  # by bits: sums of squares are finite; in float64, of squares of these
@@ -91,7 +91,8 @@ def check_lengths(name: str, X: Array, nx: Backend, remedy: str, *, least: bool 
     if is_traced(X):
         return
     longest = _LONGEST[nx.bitsize(X)]
-    length = float(nx.max(nx.abs(nx.detach(X)))) * X.shape[1] ** 0.5
+    with eager(nx):
+        length = float(nx.max(nx.abs(nx.detach(X)))) * X.shape[1] ** 0.5
     if (length == 0 or not least or length >= 1.0 / longest) and length <= longest:
         return
     if not all_finite(X, nx):
@@ -149,7 +150,9 @@ def check_vector(name: str, v: Any, X_target: Array, nx: Backend) -> Array:
             f"received {describe(v)}."
         )
     check_same_kind(name, v, X_target)
-    if not all_finite(v, nx):
+    with eager(nx):
+        is_finite = all_finite(v, nx)
+    if not is_finite:
         raise ValueError(f"{name}: expected finite numbers, received NaN or inf.")
     return v
 
@@ -162,7 +165,8 @@ def check_weights(a_target: Any, X_target: Array, nx: Backend) -> Array:
     a_target = check_vector("a_target", a_target, X_target, nx)
     if is_traced(a_target):
         return a_target
-    host = nx.to_numpy(nx.detach(a_target))
+    with eager(nx):
+        host = nx.to_numpy(nx.detach(a_target))
     total = float(np.sum(host, dtype=float))
     if host.min() < 0:
         raise ValueError("a_target: expected non-negative weights, received a negative one.")
