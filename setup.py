@@ -17,7 +17,7 @@ DOC = EXAMPLES + [
     "numpydoc>=1.8",
     "sphinx-mathjax-offline>=0.0.2",
 ]
-TEST = EXAMPLES + ["pytest>=8", "ruff>=0.9", "numpydoc>=1.8", "mypy>=1.11"]
+TEST = EXAMPLES + ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "numpydoc>=1.8", "mypy>=1.11"]
 
 setup(
     name="pot_semidiscrete",
