@@ -1,9 +1,18 @@
 """One fixture runs a test on every backend and dtype that is installed."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from tests.backends import BACKENDS, Backend
+
+with contextlib.suppress(ImportError):  # tests/test_properties.py
+    from hypothesis import settings
+
+    settings.register_profile("suite", derandomize=True, deadline=None, database=None)
+    settings.register_profile("nightly", deadline=None, database=None, print_blob=True)
+    settings.load_profile("suite")
 
 
 @pytest.fixture(params=[f"{b}-{d}" for b in BACKENDS for d in ("float64", "float32")])
