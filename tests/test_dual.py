@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import ot
 import pytest
+from scipy.spatial import distance
 from scipy.stats import qmc
 
 import pot_semidiscrete as ps
@@ -13,9 +14,9 @@ from pot_semidiscrete import kernels
 from pot_semidiscrete.kernels import in_place as in_place_kernel
 from pot_semidiscrete.kernels import reduction
 from pot_semidiscrete.problem import build_target
-from tests.backends import counted
+from tests.backends import BACKENDS, Backend, counted
 
-METRICS = (None, "sqeuclidean", "euclidean", "minkowski", "cityblock", "cosine", "correlation")
+METRICS = (None, "sqeuclidean", "euclidean", "cityblock", "cosine", "correlation")
 OUTPUTS = (
     "c_transform",
     "colsum",
@@ -65,6 +66,62 @@ def test_equals_pot_for_metrics_of_scipy(metric, problem):
     expected = ot.semidiscrete.semidiscrete_c_transform(**problem, metric=metric, reg=0.1)
     actual = ps.semidiscrete_c_transform(**problem, metric=metric, reg=0.1)
     np.testing.assert_allclose(actual, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("w", [None, [1.0, 0.0, 2.0, 0.5, 1e-3]])
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 20])
+def test_minkowski_is_that_of_scipy(p, w, problem, nx):
+    """Its gradient is that of its values."""
+    metric, x, y = ("minkowski", p, w), problem["X_source"], problem["X_target"]
+    costs = distance.cdist(x, y, "minkowski", p=p, **({} if w is None else {"w": w}))
+    found = nx.host(call("semidiscrete_c_transform", nx, problem, metric=metric))
+    expected = (costs - problem["semi_dual_potential"]).min(axis=1)
+    np.testing.assert_allclose(found, expected, rtol=100 * nx.eps, atol=100 * nx.eps)
+    if nx.dtype == "float64":
+        at = lambda x: nx.host(
+            call("semidiscrete_c_transform", nx, problem | {"X_source": x}, **options)
+        )
+        options, h = {"metric": metric, "reg": 0.3}, 1e-6
+        steps = h * np.eye(5)
+        slopes = np.stack([(at(x + s) - at(x - s)) / (2.0 * h) for s in steps], axis=1)
+        found = nx.host(call("semidiscrete_gradient", nx, problem, **options))
+        np.testing.assert_allclose(found, slopes, atol=1e-7)
+
+
+def test_minkowski_of_any_scale_and_at_an_atom(nx):
+    for scale in (1e-14, 1.0, 1e14):
+        atoms = nx.array(scale * np.eye(3))
+        found = ps.semidiscrete_c_transform(atoms, atoms, nx.array(np.zeros(3)), metric=("minkowski", 7))
+        np.testing.assert_array_equal(nx.host(found), 0.0)
+        found = ps.semidiscrete_gradient(atoms, atoms, nx.array(np.zeros(3)), metric=("minkowski", 7))
+        np.testing.assert_array_equal(nx.host(found), 0.0)
+        assert ps.cost_scale(atoms, metric=("minkowski", 7)) == pytest.approx(
+            2 / 3 * scale * 2 ** (1 / 7)
+        )
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("minkowski", r'as in \("minkowski", 3\), received none'),
+        (("minkowski", 0.5), "at least 1"),
+        (("minkowski", np.nan), "at least 1"),
+        (("minkowski", np.inf), "chebyshev"),
+        (("minkowski", "3"), "at least 1"),
+        (("minkowski", 3, [1.0, -1.0]), "at least 0"),
+        (("minkowski", 3, [1.0]), "one for each coordinate"),
+    ],
+    ids=str,
+)
+def test_minkowski_says_what_it_takes(metric, words, problem):
+    with pytest.raises(ValueError, match=rf"metric: expected .*{words}"):
+        call("semidiscrete_c_transform", Backend("numpy", "float64"), problem, metric=metric)
+
+
+@pytest.mark.parametrize("metric", [("euclidean", 3), (), (3,), ("minkowski", 3, None, 4)], ids=str)
+def test_constants_that_a_metric_does_not_take_are_refused(metric, problem):
+    with pytest.raises(TypeError, match="metric: expected"):
+        call("semidiscrete_c_transform", Backend("numpy", "float64"), problem, metric=metric)
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.3])
@@ -501,9 +558,19 @@ def test_reg_above_the_rounding_of_the_costs_is_used(far, reg, nx):
     np.testing.assert_allclose(found, [[0.0, 0.5, 0.5, 0.0, 0.0]], atol=0.1)
 
 
-def test_reg_too_small_to_divide_by_is_refused(nx):
-    """Though small data could tell it from 0."""
-    small = 1e-10 if nx.dtype == "float32" else 1.1e-75
-    atoms, x = nx.array(small * np.eye(2)), nx.array(np.zeros((1, 2)))
-    with pytest.raises(ValueError, match="use 0"):
-        ps.semidiscrete_c_transform(atoms, x, nx.array(np.zeros(2)), reg=0.1 * small**2)
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_reg_that_a_dtype_does_not_divide_by_is_refused(kind):
+    """Though small data could tell it from 0, and large ones from infinity."""
+    nx = Backend(kind, "float32")
+    for atoms, reg in ((2e-15 * np.eye(2), 1e-36), (np.zeros((1, 2)), 1e37)):
+        x, psi = nx.array(np.zeros((1, 2))), nx.array(np.zeros(len(atoms)))
+        with pytest.raises(ValueError, match="reg: expected 0, or 1e-36 to 3e"):
+            ps.semidiscrete_c_transform(nx.array(atoms), x, psi, reg=reg)
+
+
+def test_reg_that_costs_are_lost_in_is_refused(nx):
+    atoms, x = nx.array(np.eye(3)), nx.array(np.zeros((1, 3)))
+    call = lambda reg: ps.semidiscrete_c_transform(atoms, x, nx.array(np.zeros(3)), reg=reg)
+    assert nx.host(call(0.01 / nx.eps)) == pytest.approx(1.0, rel=0.1)
+    with pytest.raises(ValueError, match=r"reg: expected at most .*use float64"):
+        call(10.0 / nx.eps)

@@ -13,6 +13,7 @@ from .base import Cost, SeparableCost, Weights, cost_of, register_cost, register
 from .checks import check_cost
 from .custom import CallableMetric
 from .euclidean import Cityblock, Euclidean, SqEuclidean
+from .minkowski import Minkowski
 from .scipy_metrics import ScipyMetric
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Cost",
     "Euclidean",
     "Metric",
+    "Minkowski",
     "ScipyMetric",
     "SeparableCost",
     "SqEuclidean",
@@ -34,8 +36,8 @@ __all__ = [
 ]
 
 
-Metric: TypeAlias = str | Callable | Cost | None
-"""What users give as a metric."""
+Metric: TypeAlias = str | tuple | Callable | Cost | None
+"""What users give as a metric; a tuple is a name and constants, ``("minkowski", 3)``."""
 
 
 def resolve_metric(metric: Metric, nx: Backend) -> Cost:
@@ -44,4 +46,6 @@ def resolve_metric(metric: Metric, nx: Backend) -> Cost:
         return SqEuclidean()
     if isinstance(metric, Cost):
         return metric
+    if isinstance(metric, tuple) and metric:
+        return cost_of(metric[0], nx, *metric[1:])
     return CallableMetric(metric) if callable(metric) else cost_of(metric, nx)

@@ -145,7 +145,7 @@ class SeparableCost(Cost):
         return terms - nx.dot(u, v.T)
 
 
-_NAMED: dict[str, Callable[[], Cost]] = {}
+_NAMED: dict[str, Callable[..., Cost]] = {}
 _CLASSES: dict[str, type[Cost]] = {}
 
 
@@ -201,8 +201,8 @@ def registered_costs(nx: Backend | None = None) -> dict[str, Callable[[], Cost]]
     return {name: make for name, make in _NAMED.items() if nx is None or _CLASSES[name].available(nx)}
 
 
-def cost_of(name: object, nx: Backend) -> Cost:
-    """The cost of a name."""
+def cost_of(name: object, nx: Backend, *constants: object) -> Cost:
+    """The cost of a name, which may take constants."""
     if not isinstance(name, str):
         raise TypeError(
             f"metric: expected None, a name or a callable (x, y) -> matrix, received {describe(name)}."
@@ -213,4 +213,11 @@ def cost_of(name: object, nx: Backend) -> Cost:
             f"metric: expected a callable or, on the {capabilities(nx).name} backend, one of "
             f"{', '.join(known)}, received {name!r}."
         )
-    return known[name]()
+    try:
+        return known[name](*constants)
+    except TypeError as error:
+        if not constants:
+            raise
+        raise TypeError(
+            f"metric: expected {name!r}, or constants that it takes, received {constants}: {error}."
+        ) from error

@@ -26,6 +26,7 @@ class SqEuclidean(SeparableCost):
         return 2.0 * (x - chi.average(y))
 
 
+@register_cost
 class Euclidean(Cost):
     """``|x - y|``; its gradient at an atom is taken as 0, one of its subgradients."""
 
@@ -40,9 +41,6 @@ class Euclidean(Cost):
         away, zero = distance > 0, 0.0 * distance
         share = nx.where(away, chi.dense() / nx.where(away, distance, zero + 1.0), zero)
         return x * nx.sum(share, axis=1)[:, None] - nx.dot(share, y)
-
-
-register_cost(Euclidean, "euclidean", "minkowski")  # the exponent of ot.dist is 2 by default
 
 
 @register_cost

@@ -105,12 +105,12 @@ def check_reg(reg: object, target: Target) -> float:
         rounding = rounding_of(target)
     if 0 < reg < rounding:
         return 0.0
-    largest = 1e-3 * rounding / target.unit**2  # of which a rounding is a thousandth of a cost
+    largest = rounding / target.unit**2  # a rounding of which is a cost
     if 0 < largest < reg:
         raise ValueError(
             f"reg: expected at most {largest:.2g} for these costs and this dtype, received {reg:g}, a "
-            "rounding of which, and so of the value, would be a thousandth of the costs or more; use "
-            "float64, or a smaller reg: at this one the plan is the product of the measures."
+            "rounding of which, and so of the value, is larger than they are; use float64, or a smaller "
+            "reg: at this one the plan is the product of the measures."
         )
     dtype = np.finfo("float32" if target.nx.bitsize(target.atoms) == 32 else "float64")
     least, most = 1e2 * float(dtype.tiny), 1e-2 * float(dtype.max)  # so that 1 / reg is a number, too
