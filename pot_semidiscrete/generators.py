@@ -21,7 +21,9 @@ from .problem import (
     flat_rows,
 )
 from .runs import Progress, guarded
+from .samplers.adapters import adapted
 from .samplers.draws import check_batch
+from .samplers.resolve import resolve_random
 
 
 def generator_gradient(
@@ -199,8 +201,9 @@ def train_parameters(
         ``generator(theta, z)`` returns points, shape (n, d).
     theta : array
         Parameters to start from; not changed.
-    latent_sampler : callable
-        ``n -> z``, n latent points.
+    latent_sampler : callable, law or loader
+        ``n -> z``, n latent points; or a frozen law of ``scipy.stats``, a distribution or a
+        ``DataLoader`` of torch.
     X_target : array, shape (n_atoms, d)
         Atoms :math:`y_j`.
     a_target : array, shape (n_atoms,), optional
@@ -259,6 +262,9 @@ def train_parameters(
     n_steps, dual_steps = check_count("n_steps", n_steps), check_count("dual_steps", dual_steps)
     batch_size = check_count("batch_size", batch_size)
     check_callable("generator", generator, "(theta, z) -> points")
+    X_target, nx = check_points("X_target", X_target)
+    random = resolve_random(None, nx, X_target)
+    latent_sampler = adapted(latent_sampler, X_target, random) or latent_sampler
     check_callable("latent_sampler", latent_sampler, "n -> latent points")
     if callback is not None:
         check_callable("callback", callback, "(step, theta, loss)")

@@ -294,7 +294,9 @@ def solve_semidiscrete(
     sampler_source : callable, str or array of shape (n, d), default="unif"
         Source :math:`\mu`: a callable ``n -> (n, d)`` array in the backend of `X_target` (a torch
         generator is called without gradient); a name, ``"unif"`` (``"unif_cube"``), ``"ball"``
-        (``"unif_ball"``) or ``"normal"``; or points, drawn uniformly with replacement. A
+        (``"unif_ball"``) or ``"normal"``; a frozen law of ``scipy.stats``, a
+        ``torch.distributions.Distribution`` or a ``DataLoader`` of points; or points themselves, drawn
+        uniformly with replacement. A
         :class:`samplers.SobolSampler` draws quasi-random points: far more accurate in dimension 1 or
         2, still more accurate in 10.
     a_target : array, shape (n_atoms,), optional

@@ -1,12 +1,15 @@
 """Quasi-random points: their law, their evenness, and where a run goes on."""
 
 import json
+import pickle
 import warnings
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import ndtr
 
+import pot_semidiscrete as ps
 from pot_semidiscrete import solve_semidiscrete
 from pot_semidiscrete.problem import build_target
 from pot_semidiscrete.samplers import SobolSampler
@@ -279,3 +282,149 @@ def test_solver_takes_it(nx, rng):
     assert result.converged
     exact = solve_semidiscrete(atoms, "unif", reg=0.05, tol=0.02, random_state=0)
     np.testing.assert_allclose(nx.host(result.potential), nx.host(exact.potential), atol=0.02)
+
+
+# Laws and loaders of other packages.
+
+
+def foreign(kind):
+    """A standard normal law, or standard normal points, of another package."""
+    if kind == "scipy":
+        return stats.multivariate_normal(np.zeros(2))
+    torch = pytest.importorskip("torch")
+    if kind == "torch":
+        return torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2))
+    points = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0))
+    data = torch.utils.data.TensorDataset(points, torch.arange(20_000))
+    return torch.utils.data.DataLoader(data, batch_size=300)
+
+
+FOREIGN = ["scipy", "torch", "loader"]
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_source_is_solved_for_as_our_own(kind, nx):
+    atoms = nx.array(np.random.default_rng(0).normal(size=(10, 2)))
+    options = {"reg": 0.3, "tol": 0, "max_iter": 300, "random_state": 0}
+    found = ps.solve_semidiscrete(atoms, foreign(kind), **options)
+    expected = ps.solve_semidiscrete(atoms, "normal", **options)
+    assert str(found.potential.dtype).endswith(nx.dtype)
+    np.testing.assert_allclose(nx.host(found.potential), nx.host(expected.potential), atol=0.1)
+    again = ps.solve_semidiscrete(atoms, foreign(kind), **options)
+    np.testing.assert_array_equal(nx.host(found.potential), nx.host(again.potential))
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_source_leaves_global_generators_alone(kind, nx64):
+    source, before = foreign(kind), global_states()
+    atoms = nx64.array(np.random.default_rng(0).normal(size=(10, 2)))
+    ps.solve_semidiscrete(atoms, source, reg=0.3, tol=0, max_iter=2)
+    if kind != "loader":  # which seeds its workers by torch's
+        assert global_states() == before
+
+
+@pytest.mark.parametrize("name", ["norm", "uniform", "t"])
+def test_laws_of_scipy_on_a_line(name, nx):
+    law = getattr(stats, name)(*([3] if name == "t" else []))
+    atoms = nx.array(law.ppf(np.linspace(0.05, 0.95, 10))[:, None])
+    result = ps.solve_semidiscrete(atoms, law, tol=0, max_iter=40, random_state=0)
+    borders = law.cdf(np.convolve(nx.host(atoms)[:, 0], [0.5, 0.5], "valid"))
+    assert abs(nx.host(result.marginal_b) - 0.1).max() < 0.03
+    assert 0.0 < borders[0] < 0.12
+
+
+def test_new_laws_of_scipy(nx64):
+    if not hasattr(stats, "Normal"):
+        pytest.skip("needs SciPy 1.15")
+    atoms = nx64.array(np.linspace(-1.0, 1.0, 5)[:, None])
+    result = ps.solve_semidiscrete(atoms, stats.Normal(), reg=0.1, tol=0, max_iter=20, random_state=0)
+    expected = ps.solve_semidiscrete(atoms, stats.norm(), reg=0.1, tol=0, max_iter=20, random_state=1)
+    np.testing.assert_allclose(nx64.host(result.potential), nx64.host(expected.potential), atol=0.1)
+
+
+@pytest.mark.parametrize("source", ["normal", *FOREIGN])
+def test_loss_is_fitted_to_whatever_the_solver_takes(source):
+    torch = pytest.importorskip("torch")
+    from pot_semidiscrete.generative import SemiDiscreteLoss
+
+    atoms = torch.randn(10, 2, generator=torch.Generator().manual_seed(1))
+    given = source if source == "normal" else foreign(source)
+    options = {"tol": 0, "max_iter": 60, "random_state": 0}
+    loss = SemiDiscreteLoss(atoms, reg=0.3)
+    result = loss.fit(given, **options)
+    expected = ps.solve_semidiscrete(
+        atoms, given if source != "loader" else foreign(source), reg=0.3, **options
+    )
+    torch.testing.assert_close(result.potential, expected.potential)
+    torch.testing.assert_close(loss.potential, result.potential)
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_latent_law_trains(kind, tmp_path):
+    """And goes on from a checkpoint bit for bit, where a law has a state."""
+    torch = pytest.importorskip("torch")
+    from pot_semidiscrete.generative import train_generator
+
+    data = torch.randn(30, 2, generator=torch.Generator().manual_seed(1))
+
+    def run(n_steps, path=None):
+        generator = torch.nn.Linear(2, 2)
+        torch.nn.init.eye_(generator.weight)
+        torch.nn.init.zeros_(generator.bias)
+        options = {"n_steps": n_steps, "random_state": 0, "batch_size": 16, "checkpoint": path}
+        train_generator(generator, foreign(kind), data, **options)
+        return generator.weight.detach()
+
+    whole = run(6)
+    if kind != "loader":
+        path = tmp_path / "run.pt"
+        run(3, path)
+        torch.testing.assert_close(run(6, path), run(6), rtol=0.0, atol=0.0)
+    torch.testing.assert_close(whole, run(6), rtol=0.0, atol=0.0)
+    found = ps.train_parameters(
+        lambda theta, z: theta + z,
+        np.zeros(2),
+        stats.multivariate_normal(np.zeros(2)),
+        data.double().numpy(),
+        vjp=lambda theta, z, cotangent: cotangent.sum(axis=0),
+        reg=0.3,
+        n_steps=3,
+    )
+    assert found.status == "finished"
+
+
+def test_loader_gives_each_point_once_in_an_epoch():
+    torch = pytest.importorskip("torch")
+    from pot_semidiscrete.samplers.adapters import LoaderOfTorch
+
+    points = torch.arange(20.0).reshape(10, 2)
+    loader = LoaderOfTorch(torch.utils.data.DataLoader(points, batch_size=4), np.zeros(1, np.float32))
+    rows = []
+    while sum(map(len, rows)) < 10:
+        rows.append(loader(3))
+        assert 0 < len(rows[-1]) <= 3
+    np.testing.assert_array_equal(np.concatenate(rows), points)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(loader))(3), points[:3])
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    [([], ValueError, "empty"), ([{"x": 1}] * 4, TypeError, "tuples that begin")],
+)
+def test_loader_of_no_points_is_refused(data, error, words):
+    torch = pytest.importorskip("torch")
+    loader = torch.utils.data.DataLoader(data, batch_size=2)
+    with pytest.raises(error, match=rf"sampler_source: expected a loader of points.*{words}"):
+        ps.solve_semidiscrete(np.eye(2), loader, reg=0.1)
+
+
+def test_data_sets_as_atoms_are_told_how():
+    torch = pytest.importorskip("torch")
+    from pot_semidiscrete.generative import SemiDiscreteLoss
+
+    data = torch.utils.data.TensorDataset(torch.rand(6, 2))
+    loader, subset = torch.utils.data.DataLoader(data), torch.utils.data.Subset(data, [0, 1])
+    for given, words in ((data, "dataset.tensors"), (loader, "torch.cat"), (subset, "give its points")):
+        for function in (ps.solve_semidiscrete, SemiDiscreteLoss):
+            with pytest.raises(TypeError, match=rf"X_target: expected .*{words}"):
+                function(given)

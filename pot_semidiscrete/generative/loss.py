@@ -13,6 +13,7 @@ from ..plan import semi_dual
 from ..problem import Problem, check_callable
 from ..result import SemiDiscreteResult
 from ..samplers.laws import CallableSampler
+from ..samplers.resolve import resolve_source
 from ..solve import Options, SolverState, solve_problem, warn_shortfall
 from .debias import self_cost, self_gradient
 from .features import Features
@@ -169,12 +170,13 @@ class SemiDiscreteLoss(TrackedPotential):
 
     def fit(
         self,
-        sampler: Callable[[int], torch.Tensor],
+        sampler: Callable[[int], torch.Tensor] | str | torch.Tensor | Any,
         *,
         tol: float = 0.1,
         max_iter: int = 10_000,
         batch_size: int = 256,
         init_potential: torch.Tensor | None = None,
+        random_state: Any = None,
         verbose: bool = False,
         callback: Callable[[SolverState], Any] | None = None,
     ) -> SemiDiscreteResult:
@@ -182,9 +184,10 @@ class SemiDiscreteLoss(TrackedPotential):
 
         Parameters
         ----------
-        sampler : callable
-            ``n -> x``, points of the generator, of any shape.
-        tol, max_iter, batch_size, init_potential, verbose, callback
+        sampler : callable, str, law, loader or tensor
+            ``n -> x``, points of the generator, of any shape; or a source of rows, or of features if
+            the loss has these, as :func:`pot_semidiscrete.solve_semidiscrete` takes it.
+        tol, max_iter, batch_size, init_potential, random_state, verbose, callback
             As in :func:`pot_semidiscrete.solve_semidiscrete`.
 
         Returns
@@ -193,13 +196,15 @@ class SemiDiscreteLoss(TrackedPotential):
             Potential, estimates on fresh samples, and why the run ended.
         """
         require_vector(self, "fit")
-        check_callable("sampler", sampler, "n -> points")
         if callback is not None:
             check_callable("callback", callback, "of the state")
         problem = Problem(self.target, self.reg)
         start = problem.init_potential(init_potential)
         options = Options.checked(tol, max_iter, batch_size)
-        source = CallableSampler(lambda n: self.rows(sampler(n)))
+        source = resolve_source(sampler, self.target, random_state)
+        if isinstance(source, CallableSampler):  # of points of any shape
+            function = source.function
+            source = CallableSampler(lambda n: self.rows(function(n)))
         result = solve_problem(problem, source, options, start, verbose, callback)
         self._store(self.target.gather(result.potential), int(tracking.SPAN * self.dual_steps))
         warn_shortfall(result, options.tol)

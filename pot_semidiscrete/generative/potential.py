@@ -21,6 +21,7 @@ from ..problem import (
     check_reg,
     digest,
     flat_rows,
+    remedy_for,
     scale_of,
 )
 from .features import FeatureMap, Features, in_parts
@@ -231,8 +232,8 @@ def _compared(
     """The data, or their features, as a target; the map to these; and a digest of the data."""
     if not isinstance(X_target, torch.Tensor):
         raise TypeError(
-            f"X_target: expected a torch tensor, received {type(X_target).__name__}; use "
-            "torch.as_tensor."
+            f"X_target: expected a torch tensor, received {type(X_target).__name__}; "
+            f"{'use torch.as_tensor' if hasattr(X_target, 'shape') else remedy_for(X_target)}."
         )
     for name, array in {"X_target": X_target, "a_target": a_target}.items():
         if getattr(array, "requires_grad", False):

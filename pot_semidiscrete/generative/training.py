@@ -11,6 +11,7 @@ import torch
 from ..backend import on_host
 from ..problem import NotFiniteError, check_callable, check_count
 from ..runs import Progress, SemiDiscreteWarning, check_output, guarded
+from ..samplers.adapters import adapted
 from ..samplers.laws import NormalSampler
 from ..samplers.resolve import resolve_random
 from .checkpoint import Checkpoint
@@ -58,8 +59,9 @@ def train_generator(
         ``z -> x``, points of any shape with d entries. Its train or eval mode is never changed, and
         potential and generator see batches of the same size: with batch normalisation both define
         the law, and points drawn for the potential update the running statistics too.
-    latent_sampler : callable or int
-        ``n -> z``; or the dimension of a standard normal law, drawn by `random_state`.
+    latent_sampler : callable, int, law or loader
+        ``n -> z``; the dimension of a standard normal law, or another law of SciPy or torch, drawn by
+        `random_state`; or a ``DataLoader`` of latent points.
     target : tensor of shape (n_atoms, ...) or SemiDiscreteLoss
         Data; or a loss, whose potential is continued if it has one.
     n_steps : int
@@ -192,6 +194,8 @@ def _latent_problem(latent_sampler: object, random_state: object) -> dict[str, A
     """What a checkpoint must agree on about a latent law of ours."""
     if callable(latent_sampler):
         return {"latent_sampler": "callable", "random_state": None}
+    if not isinstance(latent_sampler, (int, np.integer)):
+        latent_sampler = type(latent_sampler).__name__
     seed = int(random_state) if isinstance(random_state, (int, np.integer)) else None
     return {"latent_sampler": f"dimension {latent_sampler}", "random_state": seed}
 
@@ -201,6 +205,9 @@ def _latent(
 ) -> Callable[[int], Any]:
     """The latent law: the user's, or standard normal of a dimension."""
     random = resolve_random(random_state, loss.target.nx, loss.potential)
+    found = adapted(latent_sampler, loss.potential, random)
+    if found is not None:
+        return found
     if callable(latent_sampler):
         return latent_sampler
     return NormalSampler(check_count("latent_sampler", latent_sampler), random)

@@ -18,6 +18,7 @@ from .validation import (
     check_vector,
     check_weights,
     flat_rows,
+    remedy_for,
 )
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "flat_rows",
     "named_options",
     "projection",
+    "remedy_for",
     "rounding_of",
     "same_costs",
     "same_projection",

@@ -36,8 +36,7 @@ def check_points(name: str, X: Any, like: Array | None = None) -> tuple[Array, B
         nx = get_backend(X)
     except ValueError:
         raise TypeError(
-            f"{name}: expected {POSITIONS}, of a backend POT knows, received {describe(X)}; "
-            "convert it to a NumPy array or a torch tensor."
+            f"{name}: expected {POSITIONS}, of a backend POT knows, received {describe(X)}; {remedy_for(X)}."
         ) from None
     if like is not None:
         check_same_kind(name, X, like)
@@ -57,6 +56,17 @@ def check_points(name: str, X: Any, like: Array | None = None) -> tuple[Array, B
         )
     check_lengths(name, X, nx, "clean the data first", least=like is None)
     return X, nx
+
+
+def remedy_for(X: object) -> str:
+    """How what is no array becomes one."""
+    if hasattr(X, "tensors"):
+        return "give its points, dataset.tensors[0]"
+    if hasattr(X, "dataset"):
+        return "give its points, torch.cat([x for x, *_ in loader])"
+    if hasattr(X, "__getitem__") and hasattr(X, "__len__") and not isinstance(X, str):
+        return "give its points, torch.stack([x for x, *_ in dataset])"
+    return "convert it to a NumPy array or a torch tensor"
 
 
 def check_array(name: str, X: Any) -> None:

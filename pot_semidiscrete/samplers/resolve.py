@@ -4,6 +4,7 @@ import numpy as np
 
 from ..backend import Array, Backend, Random, capabilities, describe
 from ..problem import Target, check_points
+from .adapters import adapted
 from .base import Sampler, registered_laws
 from .laws import CallableSampler, RowSampler
 
@@ -35,7 +36,7 @@ def resolve_source(sampler_source: object, target: Target, random_state: object)
 
     Parameters
     ----------
-    sampler_source : callable, str, or array of shape (n, d)
+    sampler_source : callable, str, law, loader, or array of shape (n, d)
         A callable is taken as it is. The names are POT's: ``unif`` (``unif_cube``), the uniform
         law on the unit cube; ``ball`` (``unif_ball``), on the unit ball; ``normal``, the standard
         Gaussian. The rows of an array are drawn uniformly, with replacement.
@@ -44,6 +45,9 @@ def resolve_source(sampler_source: object, target: Target, random_state: object)
     random = resolve_random(random_state, nx, target.atoms)
     if isinstance(sampler_source, Sampler):
         return sampler_source
+    found = adapted(sampler_source, target.atoms, random)
+    if found is not None:
+        return found
     if callable(sampler_source):
         return CallableSampler(sampler_source)
     if isinstance(sampler_source, str) and sampler_source in laws:
