@@ -36,7 +36,8 @@ def check_points(name: str, X: Any, like: Array | None = None) -> tuple[Array, B
         nx = get_backend(X)
     except ValueError:
         raise TypeError(
-            f"{name}: expected {POSITIONS}, of a backend POT knows, received {describe(X)}; {remedy_for(X)}."
+            f"{name}: expected {POSITIONS}, of a backend POT knows, received {describe(X)}; "
+            f"{remedy_for(X)}."
         ) from None
     if like is not None:
         check_same_kind(name, X, like)
