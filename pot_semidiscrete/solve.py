@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array
+from .backend import Array, guest, ours
 from .costs import CallableMetric, Metric
 from .inference.bounds import FittedPoints
 from .inference.estimates import UNKNOWN, Estimates, StoredEstimates, evaluate
@@ -369,13 +369,14 @@ def solve_semidiscrete(
     more = {"max_memory": max_memory, "sample_cost": sample_cost, "tol_value": tol_value}
     options = Options.checked(tol, max_iter, batch_size, **more)
     if callback is not None:
-        check_callable("callback", callback, "of the state")
-    problem = Problem.of(X_target, a_target, metric, reg)
-    init_potential = problem.init_potential(init_potential)
-    problem = Problem(problem.target.copy(), problem.reg)
-    source = resolve_source(sampler_source, problem.target, random_state)
-    result = solve_problem(problem, source, options, init_potential, verbose, callback)
-    warn_shortfall(result, options.tol)
+        callback = guest(check_callable("callback", callback, "of the state"))
+    with ours():  # no decorator, whose frame the warning would point to
+        problem = Problem.of(X_target, a_target, metric, reg)
+        init_potential = problem.init_potential(init_potential)
+        problem = Problem(problem.target.copy(), problem.reg)
+        source = resolve_source(sampler_source, problem.target, random_state)
+        result = solve_problem(problem, source, options, init_potential, verbose, callback)
+        warn_shortfall(result, options.tol)
     return result
 
 

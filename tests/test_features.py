@@ -108,7 +108,7 @@ def test_features_may_be_a_function():
 def test_features_are_no_part_of_the_state_and_move_with_the_loss():
     data = images()
     loss = SemiDiscreteLoss(data, features=ImageFeatures(data))
-    assert set(loss.state_dict()) == {"potential", "n_steps"}
+    assert set(loss.state_dict()) == {"potential", "n_steps", "_extra_state"}
     assert list(loss.parameters()) == []
     moved = copy.deepcopy(loss).to("meta")
     assert {p.device.type for p in moved.features.parameters()} == {"meta"}

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+from .ambient import guest, ours, theirs
 from .arrays import (
     Array,
     Backend,
@@ -15,7 +16,7 @@ from .arrays import (
     rounding_unit,
     stride,
 )
-from .capabilities import Capabilities, capabilities, full_precision, no_grad, register
+from .capabilities import Capabilities, capabilities, no_grad, register
 from .conversion import converted, template
 from .random import Random
 from .registry import LazyRegistry
@@ -31,16 +32,18 @@ __all__ = [
     "converted",
     "describe",
     "equal_rows",
-    "full_precision",
+    "guest",
     "is_foreign",
     "is_traced",
     "joined",
     "no_grad",
     "on_host",
+    "ours",
     "register",
     "rounding_unit",
     "stride",
     "template",
+    "theirs",
 ]
 
 register("torch", lambda: import_module(".torch_backend", __name__).TorchCapabilities)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..backend import Array, capabilities, equal_rows, full_precision, joined, no_grad, on_host
+from ..backend import Array, capabilities, equal_rows, joined, no_grad, on_host
 from .base import Atoms, Block, Kernel
 from .generic import GenericKernel
 
@@ -108,10 +108,9 @@ def reduce(
     """
     nx = target.nx
     if differentiable:
-        with full_precision(nx, x):
-            generic = GenericKernel(target, potential, reg)
-            return _reduce(generic, x, outputs, values, bilinear, capabilities(nx).checkpoint)
-    with full_precision(nx, x), no_grad(nx):
+        generic = GenericKernel(target, potential, reg)
+        return _reduce(generic, x, outputs, values, bilinear, capabilities(nx).checkpoint)
+    with no_grad(nx):
         kernel = target.kernel(target.detached, nx.detach(potential), reg)
         return _reduce(kernel, nx.detach(x), outputs, values, bilinear)
 
@@ -154,7 +153,7 @@ def known_bilinear(target: Atoms, x: Array) -> Array | None:
     nx, atoms = target.nx, target.atoms
     if x.shape[0] * atoms.shape[0] > (LARGEST_BILINEAR if on_host(x) else DEVICE_BILINEAR):
         return None
-    with full_precision(nx, x), no_grad(nx):
+    with no_grad(nx):
         return target.cost.bilinear(x, atoms, 1.0, nx)
 
 
@@ -174,7 +173,7 @@ def mean_cost(target: Atoms, x: Array, share: Array | None = None) -> Array:
     nx, cost, total = target.nx, target.cost, 0.0
     if share is None:
         share = nx.full((x.shape[0],), 1.0 / x.shape[0], type_as=x)
-    with full_precision(nx, x), no_grad(nx):
+    with no_grad(nx):
         for rows, part in row_blocks(target, x, share):
             terms = nx.sum(part * cost.source_term(rows, nx)) + nx.sum(part) * target.target_term
             total = total + terms - cost.source_mean(rows, target.atoms, part, nx)
@@ -184,7 +183,7 @@ def mean_cost(target: Atoms, x: Array, share: Array | None = None) -> Array:
 def expected_cost(target: Atoms, x: Array, law: Array) -> Array:
     """Mean cost from each of the points `x` to the atoms, of weights `law`, ``(n,)``, in blocks."""
     nx, cost, means = target.nx, target.cost, []
-    with full_precision(nx, x), no_grad(nx):
+    with no_grad(nx):
         for (rows,) in row_blocks(target, x):
             terms = nx.sum(law) * cost.source_term(rows, nx) + nx.sum(law * target.target_term)
             means.append(terms - cost.target_mean(rows, target.atoms, law, nx))

@@ -9,7 +9,7 @@ model is poor, first take a Sinkhorn iteration, ``psi += eps log(b / m)``.
 import math
 from dataclasses import dataclass
 
-from ..backend import Array, full_precision, no_grad
+from ..backend import Array, no_grad
 from ..problem import Target
 from .ascent import cold_start, resolving_eps
 from .hessian import MAX_ITERATIONS, hessian, most_rows
@@ -72,7 +72,7 @@ def maximize(
     eps : float
         Where to begin, if known: see :func:`resolving_eps`.
     """
-    with full_precision(dual.target.nx, x), no_grad(dual.target.nx):
+    with no_grad(dual.target.nx):
         return _maximize(dual, x, psi, reg, rtol, eps or resolving_eps(dual, x, psi, reg))
 
 

@@ -12,7 +12,6 @@ from ..backend import (
     Array,
     Backend,
     capabilities,
-    full_precision,
     is_foreign,
     is_traced,
     rounding_unit,
@@ -21,6 +20,7 @@ from ..backend import (
 from ..costs import Cost
 from ..kernels import Kernel, check_kernel, kernel_for
 from .places import Copies, places
+from .validation import check_points
 
 LANDMARKS, LEAST_STRIDE = 512, 9  # atoms that stand for all, about, and one of so many at least
 
@@ -89,8 +89,7 @@ class Target:
     @functools.cached_property
     def target_term(self) -> Array:
         """Term of the cost that depends on the atom only."""
-        with full_precision(self.nx, self.atoms):
-            return self.cost.target_term(self.atoms, self.nx)
+        return self.cost.target_term(self.atoms, self.nx)
 
     @property
     def landmark_stride(self) -> int:
@@ -140,6 +139,11 @@ class Target:
     def center(self, x: Array) -> Array:
         """Source points in the coordinates of `atoms`."""
         return x if self.origin is None else x - self.origin
+
+    def local(self, name: str, x: Array) -> Array:
+        """A user's source points, checked, in the coordinates of `atoms`."""
+        x, nx = check_points(name, x, like=self.atoms)
+        return self.center(capabilities(nx).owned(x))
 
     def gather(self, v: Array) -> Array:
         """Entries of a user's vector at the support."""
@@ -216,9 +220,8 @@ class Target:
     def cost_matrix(self, x: Array) -> Array:
         """Cost of each atom from each of a few points, ``(n, n_support)``."""
         nx = self.nx
-        with full_precision(nx, x):
-            bilinear = self.cost.bilinear(x, self.atoms, 1.0, nx)
-            return self.cost.source_term(x, nx)[:, None] + self.target_term - bilinear
+        bilinear = self.cost.bilinear(x, self.atoms, 1.0, nx)
+        return self.cost.source_term(x, nx)[:, None] + self.target_term - bilinear
 
     def semi_dual(self, transform: Array, potential: Array) -> Array:
         """Semi-dual value ``mean(psi^c) + <b, psi>`` of points with that c-transform."""

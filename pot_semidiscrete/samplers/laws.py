@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..backend import Array, Random
+from ..backend import Array, Random, theirs
 from .base import Law, Sampler, register_law
 
 
@@ -50,7 +50,9 @@ class CallableSampler(Sampler):
         self.is_quasi_random = hasattr(function, "independent")
 
     def __call__(self, n: int) -> Array:
-        return self.function(n)
+        with theirs():
+            return self.function(n)
 
     def independent(self, n: int) -> Array:
-        return self.function.independent(n) if self.is_quasi_random else self(n)
+        with theirs():
+            return (self.function.independent if self.is_quasi_random else self.function)(n)
