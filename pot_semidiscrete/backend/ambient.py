@@ -1,9 +1,10 @@
 """States that all code of a thread shares: the package's in its own code, the user's in the user's.
 
-NumPy's error state and torch's inference mode, autocast and default device change no result, for each
-public function is :func:`ours`. What draws or watches (samplers, generators, callbacks) is called as a
-:func:`guest`, in the states of the user. What is a part of the computation is not: metrics, kernels,
-features, potentials that are networks, optimisers.
+NumPy's error state and torch's inference mode and autocast change no result, for each public function
+is :func:`ours`. What draws or watches (samplers, generators, callbacks) is called as a :func:`guest`, in
+the states of the user. What is a part of the computation is not: metrics, kernels, features, potentials
+that are networks, optimisers. torch's default dtype, which all threads share, and its default device, on
+which user's functions may rely, stay as they are: here all tensors are made with both.
 """
 
 import contextlib

@@ -77,9 +77,6 @@ class TorchCapabilities(Capabilities):
         if torch.is_inference_mode_enabled():  # which records no graph either
             detours.append((torch.inference_mode(False), torch.inference_mode))
             detours.append((torch.no_grad(), contextlib.nullcontext))
-        device = torch.empty(0).device  # torch.get_default_device() takes five times as long
-        if device.type != "cpu":
-            detours.append((torch.device("cpu"), lambda: device))
         for kind in filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu")):
             if torch.is_autocast_enabled(kind):
                 kept = kind, torch.get_autocast_dtype(kind), True, torch.is_autocast_cache_enabled()

@@ -252,9 +252,12 @@ class ImageFeatures(nn.Module):
         x = x.reshape(-1, *self.shape)
         return self.body(x[:, None] if x.ndim == 3 else x).flatten(1)
 
-    @ours()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pixels and features of images, one row each."""
+        """Pixels and features of images, one row each, in full precision."""
+        kind = x.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):  # and not ours(), which torch.compile cannot trace
+                return self.forward(x.to(self.scale.dtype))
         return torch.cat([x.flatten(1), self.scale * self.seen(x)], dim=1)
 
     def train(self, mode: bool = True) -> Self:

@@ -103,7 +103,7 @@ class Classifier:
 
         _, height, width = self.shape = images.shape
         self.n_classes = int(labels.max()) + 1
-        kind: Any = {"dtype": torch.float32}
+        kind: Any = {"dtype": torch.float32, "device": "cpu"}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(random_state)
             self.body = nn.Sequential(
@@ -112,12 +112,12 @@ class Classifier:
                 *(nn.Flatten(), nn.Linear(32 * (height // 4) * (width // 4), 64, **kind), nn.ReLU()),
             )
             self.head = nn.Linear(64, self.n_classes, **kind)
-        x, classes = self._tensor(images), torch.as_tensor(labels).long()
+        x, classes = self._tensor(images), torch.from_numpy(np.array(labels)).long()
         parameters = [*self.body.parameters(), *self.head.parameters()]
         optimizer = torch.optim.Adam(parameters, lr=1e-3)
         rng = torch.Generator().manual_seed(random_state)
         for _ in range(n_steps):
-            batch = torch.randint(len(x), (128,), generator=rng)
+            batch = torch.randint(len(x), (128,), generator=rng, device="cpu")
             optimizer.zero_grad()
             with torch.enable_grad():
                 logits = self.head(self.body(x[batch]))
@@ -143,10 +143,10 @@ class Classifier:
         import torch
 
         with torch.no_grad():
-            return self.head(torch.as_tensor(self.features(images))).argmax(dim=1).numpy()
+            return self.head(torch.from_numpy(self.features(images))).argmax(dim=1).numpy()
 
     @staticmethod
     def _tensor(images: np.ndarray) -> Any:
         import torch
 
-        return torch.as_tensor(np.asarray(images, dtype=np.float32))[:, None]
+        return torch.from_numpy(np.array(images, dtype=np.float32))[:, None]
