@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import functools
-import inspect
 import pickle
 import warnings
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..backend import ours
+from ..backend import brief, ours
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Majorant:
 
     goal: torch.Tensor
     constant: torch.Tensor
+
+    __repr__ = brief
 
     @ours()
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

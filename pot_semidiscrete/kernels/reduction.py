@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..backend import Array, capabilities, equal_rows, joined, no_grad, on_host
+from ..backend import Array, brief, capabilities, equal_rows, joined, no_grad, on_host
 from .base import Atoms, Block, Kernel
 from .generic import GenericKernel
 
@@ -50,6 +50,8 @@ class Reduction:
     average: Array = None
     linear: Array = None
     weights: Array = None
+
+    __repr__ = brief
 
 
 def _linear(target: Atoms, x: Array, block: Block, *_: Any) -> Array:

@@ -9,7 +9,7 @@ model is poor, first take a Sinkhorn iteration, ``psi += eps log(b / m)``.
 import math
 from dataclasses import dataclass
 
-from ..backend import Array, no_grad
+from ..backend import Array, brief, no_grad
 from ..problem import Target
 from .ascent import cold_start, resolving_eps
 from .hessian import MAX_ITERATIONS, hessian, most_rows
@@ -41,6 +41,8 @@ class NewtonResult:
     potential: Array
     measured: Measurement
     eps: float
+
+    __repr__ = brief
 
 
 def can_correct(dual: SemiDual, n: int, n_eff: float) -> bool:

@@ -8,15 +8,7 @@ from typing import Any
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import (
-    Array,
-    Backend,
-    capabilities,
-    is_foreign,
-    is_traced,
-    rounding_unit,
-    stride,
-)
+from ..backend import Array, Backend, brief, capabilities, is_foreign, is_traced, rounding_unit, stride
 from ..costs import Cost
 from ..kernels import Kernel, check_kernel, kernel_for
 from .places import Copies, places
@@ -60,6 +52,8 @@ class Target:
     place: np.ndarray | None = None
     copies: Copies | None = None
     digest: str = ""
+
+    __repr__ = brief
 
     def __getstate__(self) -> dict[str, Any]:
         """What is not found again from the arrays: backend and kernel are."""

@@ -38,6 +38,9 @@ class RowSampler(Sampler):
     def __init__(self, rows: Array, random: Random) -> None:
         self.rows, self.random = rows, random
 
+    def __repr__(self) -> str:
+        return f"RowSampler(n={self.rows.shape[0]})"
+
     def __call__(self, n: int) -> Array:
         return self.rows[self.random.integers(self.rows.shape[0], n)]
 
@@ -48,6 +51,9 @@ class CallableSampler(Sampler):
     def __init__(self, function: Any) -> None:
         self.function = function
         self.is_quasi_random = hasattr(function, "independent")
+
+    def __repr__(self) -> str:
+        return f"CallableSampler({getattr(self.function, '__name__', type(self.function).__name__)})"
 
     def __call__(self, n: int) -> Array:
         with theirs():
