@@ -80,6 +80,8 @@ def generator_gradient(
     ------
     TypeError, ValueError
         If an argument has the wrong kind, shape, dtype or range.
+    RuntimeError
+        If torch is to differentiate in inference mode.
 
     References
     ----------
@@ -245,6 +247,8 @@ def train_parameters(
     TypeError, ValueError
         If an argument has the wrong kind, shape, dtype or range. An exception of a callable passes
         through with what was reached as its attribute ``partial_result``.
+    RuntimeError
+        If torch is to differentiate in inference mode.
 
     References
     ----------

@@ -112,6 +112,10 @@ class Capabilities:
         away, zero = squared > 0, 0.0 * squared
         return nx.where(away, nx.sqrt(nx.where(away, squared, zero + 1.0)), zero)
 
+    def cumulative(self, weights: Array) -> Array:
+        """Cumulative sums of the rows of numbers of sum 1, up to a factor."""
+        return self.nx.cumsum(weights, axis=1)
+
     @staticmethod
     def index(rows: np.ndarray, like: Array) -> Array:
         """Whole numbers of the host, on the device of `like`."""

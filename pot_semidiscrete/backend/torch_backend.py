@@ -37,6 +37,14 @@ class KnownGradients(torch.autograd.Function):
         return None, *(None if g is None else cotangent * g for g in ctx.saved_tensors)
 
 
+def whole_cumsum(weights: torch.Tensor) -> torch.Tensor:
+    """Cumulative sums of rows, in units of 2^-61: exact, where those of floats depend on the order.
+
+    On a GPU, ``torch.use_deterministic_algorithms`` refuses those.
+    """
+    return (2.0**61 * weights).long().cumsum(dim=1).to(weights.dtype)
+
+
 class TorchRandom:
     """Draws by a torch generator, on its device, moved to that of `like`."""
 
@@ -144,6 +152,9 @@ class TorchCapabilities(Capabilities):
 
     def distances(self, x: Array, y: Array) -> Array:
         return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def cumulative(self, weights: Array) -> Array:
+        return super().cumulative(weights) if weights.is_cpu else whole_cumsum(weights)
 
     @staticmethod
     def index(rows: np.ndarray, like: Array) -> Array:

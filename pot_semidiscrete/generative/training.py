@@ -103,6 +103,8 @@ def train_generator(
         If an argument has the wrong kind, shape, dtype or range, or `checkpoint` is the file of another
         problem. An exception of a callable passes through with what was reached as its attribute
         ``partial_result``.
+    RuntimeError
+        In torch's inference mode.
 
     Warns
     -----

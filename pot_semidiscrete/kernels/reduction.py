@@ -235,7 +235,7 @@ def draw_atoms(
             # the first atom whose cumulative weight reaches the level; the level is in (0, 1],
             # not [0, 1), and above all traces that rounding leaves at atoms out of reach
             level = nx.clip(1.0 - uniform(rows.shape[0]), 1e-12, 1.0)
-            cumulative = nx.cumsum(chi, axis=1)
+            cumulative = capabilities(nx).cumulative(chi)
             above = cumulative >= level * cumulative[:, -1:]
             chi = nx.where(above, nx.ones(1, type_as=chi), nx.zeros(1, type_as=chi))
         parts.append(nx.argmax(chi, axis=1))
