@@ -6,7 +6,7 @@ from .backend import Array, capabilities, ours
 from .costs import CallableMetric
 from .diagnostics import GradientDiagnostics, diagnose
 from .kernels import draw_atoms, reduce
-from .problem import Target
+from .problem import Problem, Target
 from .samplers.resolve import resolve_random
 
 
@@ -109,7 +109,11 @@ class SemiDiscretePlan:
 
     @ours()
     def _field(self, name: str, x: Array) -> Array:
-        return field(name, self._target, self._target.local("x", x), self._potential, self.reg)
+        return field(name, self._target, self._points(x), self._potential, self.reg)
+
+    def _points(self, x: Array) -> Array:
+        """A user's points, checked, in the coordinates of the target."""
+        return Problem(self._target, self.reg).points("x", x)
 
     @ours()
     def pair(self, x: Array, random_state: Any = None) -> Array:
@@ -132,7 +136,7 @@ class SemiDiscretePlan:
             Rows of `X_target`.
         """
         target, nx = self._target, self._target.nx
-        x = target.local("x", x)
+        x = self._points(x)
         if random_state is None:
             random_state = capabilities(nx).shared_seed()
         random = resolve_random(random_state, nx, target.atoms)
@@ -154,5 +158,5 @@ class SemiDiscretePlan:
         GradientDiagnostics
             The verdict, and what it rests on.
         """
-        x = self._target.nx.detach(self._target.local("x", x))
+        x = self._target.nx.detach(self._points(x))
         return diagnose(self._target, x, self._potential, self.reg)

@@ -46,7 +46,8 @@ class Problem:
 
     def points(self, name: str, x: Array) -> Array:
         """A user's source points, checked, in the coordinates of the atoms."""
-        return self.target.local(name, x)
+        x, nx = check_points(name, x, like=self.target.atoms)
+        return self.target.center(capabilities(nx).owned(x))
 
     def potential(self, name: str, potential: Array) -> Array:
         """A user's potential, checked, at the support."""

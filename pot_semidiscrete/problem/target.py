@@ -12,7 +12,6 @@ from ..backend import Array, Backend, brief, capabilities, is_foreign, is_traced
 from ..costs import Cost
 from ..kernels import Kernel, check_kernel, kernel_for
 from .places import Copies, places
-from .validation import check_points
 
 LANDMARKS, LEAST_STRIDE = 512, 9  # atoms that stand for all, about, and one of so many at least
 
@@ -133,11 +132,6 @@ class Target:
     def center(self, x: Array) -> Array:
         """Source points in the coordinates of `atoms`."""
         return x if self.origin is None else x - self.origin
-
-    def local(self, name: str, x: Array) -> Array:
-        """A user's source points, checked, in the coordinates of `atoms`."""
-        x, nx = check_points(name, x, like=self.atoms)
-        return self.center(capabilities(nx).owned(x))
 
     def gather(self, v: Array) -> Array:
         """Entries of a user's vector at the support."""
