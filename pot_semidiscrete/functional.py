@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .backend import Array, is_traced
+from .backend import Array, is_traced, ours
 from .costs import Metric
 from .plan import field, semi_dual
 from .problem import Problem, Target, build_target, scale_of
@@ -33,6 +33,7 @@ def _field(name: str, *arguments: Any) -> Array:
     return field(name, *_checked(*arguments))
 
 
+@ours()
 def semidiscrete_c_transform(
     X_target: Array,
     X_source: Array,
@@ -111,6 +112,7 @@ def _with(*sections: str) -> Callable[[Function], Function]:
 
 
 @_with("Parameters", "Raises", "References")
+@ours()
 def semidiscrete_atom_weights(
     X_target: Array,
     X_source: Array,
@@ -148,6 +150,7 @@ def semidiscrete_atom_weights(
 
 
 @_with("Parameters", "Raises", "References")
+@ours()
 def semidiscrete_ot_map(
     X_target: Array,
     X_source: Array,
@@ -180,6 +183,7 @@ def semidiscrete_ot_map(
 
 
 @_with("Parameters")
+@ours()
 def semidiscrete_gradient(
     X_target: Array,
     X_source: Array,
@@ -226,6 +230,7 @@ def semidiscrete_gradient(
 
 
 @_with("Parameters", "Raises")
+@ours()
 def semidiscrete_loss(
     X_target: Array,
     X_source: Array,
@@ -266,6 +271,7 @@ def semidiscrete_loss(
     return semi_dual(*_checked(X_target, X_source, semi_dual_potential, a_target, metric, reg))
 
 
+@ours()
 def cost_scale(X_target: Array, a_target: Array | None = None, metric: Metric = None) -> float:
     r"""Mean cost between two atoms drawn independently: the unit in which to choose `reg`.
 

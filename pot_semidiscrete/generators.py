@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, Backend, all_finite, capabilities, describe, no_grad
+from .backend import Array, Backend, all_finite, capabilities, describe, guest, no_grad, ours
 from .costs import Metric
 from .kernels import reduce
 from .optim import tracking
@@ -26,6 +26,7 @@ from .samplers.draws import check_batch
 from .samplers.resolve import resolve_random
 
 
+@ours()
 def generator_gradient(
     generator: Callable,
     theta: Any,
@@ -82,6 +83,8 @@ def generator_gradient(
     ------
     TypeError, ValueError
         If an argument has the wrong kind, shape, dtype or range.
+    RuntimeError
+        If torch is to differentiate in inference mode.
 
     References
     ----------
@@ -103,8 +106,18 @@ def generator_gradient(
     """
     check_callable("generator", generator, "(theta, z) -> points")
     problem = Problem.of(X_target, a_target, metric, reg, merge=False)
+    vjp = _vjp("generator_gradient", vjp, problem.nx)
     potential = problem.nx.detach(problem.potential("semi_dual_potential", semi_dual_potential))
-    return gradient_at(generator, theta, z, problem.target.detached, potential, problem.reg, vjp)
+    target = problem.target.detached
+    return gradient_at(guest(generator), theta, z, target, potential, problem.reg, vjp)
+
+
+def _vjp(name: str, vjp: Callable | None, nx: Backend) -> Callable | None:
+    """What the user's function differentiates by, checked; None if the backend is to."""
+    if vjp is None:
+        capabilities(nx).require_autograd(name)
+        return None
+    return guest(check_callable("vjp", vjp, "(theta, z, cotangent) -> gradient"))
 
 
 def gradient_at(
@@ -126,7 +139,6 @@ def gradient_at(
         return value, nx.reshape(out.gradient / x.shape[0], tuple(points.shape))
 
     if vjp is not None:
-        check_callable("vjp", vjp, "(theta, z, cotangent) -> gradient")
         value, cotangent = cotangent_of(generator(theta, z))
         gradient = vjp(theta, z, cotangent)
         if getattr(gradient, "shape", None) != getattr(theta, "shape", None):
@@ -171,6 +183,7 @@ class ParameterResult:
         return f"ParameterResult(status={self.status!r}, n_steps={len(losses)}{last})"
 
 
+@ours()
 def train_parameters(
     generator: Callable,
     theta: Array,
@@ -239,6 +252,8 @@ def train_parameters(
     TypeError, ValueError
         If an argument has the wrong kind, shape, dtype or range. An exception of a callable passes
         through with what was reached as its attribute ``partial_result``.
+    RuntimeError
+        If torch is to differentiate in inference mode.
 
     References
     ----------
@@ -267,12 +282,13 @@ def train_parameters(
     latent_sampler = adapted(latent_sampler, X_target, random) or latent_sampler
     check_callable("latent_sampler", latent_sampler, "n -> latent points")
     if callback is not None:
-        check_callable("callback", callback, "(step, theta, loss)")
+        callback = guest(check_callable("callback", callback, "(step, theta, loss)"))
     problem = Problem.of(X_target, a_target, metric, reg)
-    target, reg = problem.target, problem.reg
+    target, reg, vjp = problem.target, problem.reg, _vjp("train_parameters", vjp, problem.nx)
     init_potential = problem.init_potential(init_potential)
     adam = Adam(theta, learning_rate, target.nx)
-    run = ParameterRun(generator, adam, latent_sampler, target, vjp, reg, dual_steps, batch_size)
+    calls = guest(generator), adam, guest(latent_sampler)
+    run = ParameterRun(*calls, target, vjp, reg, dual_steps, batch_size)
     bar = Progress(verbose, n_steps, "train_parameters")
     with guarded(run, bar):
         run.start(init_potential)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from .backend import Array, capabilities
+from .backend import Array, capabilities, ours
 from .costs import CallableMetric
 from .diagnostics import GradientDiagnostics, diagnose
 from .kernels import draw_atoms, reduce
-from .problem import Target, check_points
+from .problem import Problem, Target
 from .samplers.resolve import resolve_random
 
 
@@ -81,6 +81,7 @@ class SemiDiscretePlan:
         self._target, self._potential, self.reg = target, potential, reg
 
     @property
+    @ours()
     def potential_b(self) -> Array:
         """Semi-dual potential on the atoms, of weighted mean 0."""
         return self._target.scatter(self._potential)
@@ -102,10 +103,19 @@ class SemiDiscretePlan:
         """Barycentric image of `x`: :func:`semidiscrete_ot_map`, shape (n, d)."""
         return self._field("map", x)
 
-    def _field(self, name: str, x: Array) -> Array:
-        x, _ = check_points("x", x, like=self._target.atoms)
-        return field(name, self._target, self._target.center(x), self._potential, self.reg)
+    def _owned(self, value: Any) -> Any:
+        """An array as it is used outside of inference mode, whatever mode it was read in."""
+        return capabilities(self._target.nx).owned(value)
 
+    @ours()
+    def _field(self, name: str, x: Array) -> Array:
+        return field(name, self._target, self._points(x), self._potential, self.reg)
+
+    def _points(self, x: Array) -> Array:
+        """A user's points, checked, in the coordinates of the target."""
+        return Problem(self._target, self.reg).points("x", x)
+
+    @ours()
     def pair(self, x: Array, random_state: Any = None) -> Array:
         """Draw an atom for each source point, so that the pairs follow the plan.
 
@@ -115,7 +125,10 @@ class SemiDiscretePlan:
             Source points.
         random_state : None, int or generator
             Randomness of the draw; at ``reg = 0`` the cell decides, and it only draws one of several
-            atoms at one place.
+            atoms at one place. With None torch's own generator gives a seed if the data are torch's, as
+            nowhere else in the package: ``torch.manual_seed`` decides, and in a worker of a
+            ``DataLoader`` its seed, another in each worker and epoch. For other data it is the
+            operating system, another time in each call and process.
 
         Returns
         -------
@@ -123,13 +136,15 @@ class SemiDiscretePlan:
             Rows of `X_target`.
         """
         target, nx = self._target, self._target.nx
-        x, _ = check_points("x", x, like=target.atoms)
-        x = target.center(x)
+        x = self._points(x)
+        if random_state is None:
+            random_state = capabilities(nx).shared_seed()
         random = resolve_random(random_state, nx, target.atoms)
         uniform = lambda n: random.uniform(n, 1)
         index = draw_atoms(target, x, self._potential, self.reg, uniform)
         return target.rows(index, lambda n: nx.to_numpy(uniform(n))[:, 0])
 
+    @ours()
     def diagnose(self, x: Array) -> GradientDiagnostics:
         """Tell whether the generator gradient exists: :func:`gradient_diagnostics`.
 
@@ -143,6 +158,5 @@ class SemiDiscretePlan:
         GradientDiagnostics
             The verdict, and what it rests on.
         """
-        x, nx = check_points("x", x, like=self._target.atoms)
-        x = self._target.center(nx.detach(x))
+        x = self._target.nx.detach(self._points(x))
         return diagnose(self._target, x, self._potential, self.reg)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 from ot.utils import OTResult
 
-from .backend import Array, converted, template
+from .backend import Array, converted, ours, template
 from .costs import Metric
 from .inference.estimates import Estimates, StoredEstimates
 from .inference.storage import FACTS, read, write
@@ -43,16 +43,19 @@ def _absent(name: str, reason: str) -> property:
 class _estimate:
     """An attribute of the estimates, made when it is first asked for."""
 
-    def __init__(self, where: str, doc: str) -> None:
+    def __init__(self, where: str | None, doc: str) -> None:
         self.where, self.__doc__ = where, doc
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
+    @ours()
     def __get__(self, result: Any, owner: type | None = None) -> Any:
         if result is None:
             return self
-        return getattr(getattr(result._estimates, self.where), self.name)
+        estimates = result._estimates
+        found = estimates if self.where is None else getattr(estimates, self.where)
+        return result._owned(getattr(found, self.name))
 
     def __set__(self, result: Any, value: Any) -> NoReturn:
         raise AttributeError(f"SemiDiscreteResult.{self.name} is computed, not set.")
@@ -143,6 +146,8 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _backend=state["_target"].nx)
+        with ours():
+            self._target, self._potential = self._target.map(self._owned), self._owned(self._potential)
 
     def __repr__(self) -> str:
         value = "None" if self.value is None else f"{float(self.value):.6g}"
@@ -157,20 +162,17 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
     chi2_stderr = _estimate("evaluation", "Standard error of `chi2`.")
     marginal_error = _estimate("evaluation", "Largest relative error of a mass.")
     marginal_error_stderr = _estimate("evaluation", "Standard error of that mass, relative as well.")
+    value_linear = _estimate(None, "Mean cost under the plan of the potential.")
     value_interval = _estimate("certificate", "It holds the transport cost with 95% confidence.")
     suboptimality = _estimate("certificate", "Estimate of what the value at the potential lacks.")
     suboptimality_bound = _estimate("certificate", "It lacks less than that, with 95% confidence.")
 
     @property
-    def value_linear(self) -> Array:
-        """Mean cost under the plan of the potential."""
-        return self._estimates.value_linear
-
-    @property
+    @ours()
     def marginal_b(self) -> Array | None:
         """Mass that the plan of the potential gives to each atom."""
         marginal = self._estimates.evaluation.marginal
-        return None if marginal is None else self._target.distribute(marginal)
+        return None if marginal is None else self._target.distribute(self._owned(marginal))
 
     @property
     def citation(self) -> str:
@@ -182,6 +184,7 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
             "            Models, arXiv:2102.05542, 2021.\n        "
         )
 
+    @ours()
     def to(self, where: Any) -> "SemiDiscreteResult":
         """The same result in another backend or dtype, or on another device, estimates included.
 
@@ -217,6 +220,7 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
         facts = {name: getattr(self, name) for name in FACTS}
         return type(self)(target, convert(self._potential), estimates=estimates, log=log, **facts)
 
+    @ours()
     def save(self, path: str | os.PathLike) -> None:
         """Write the result to an ``.npz`` file that is read without pickle.
 
@@ -253,7 +257,8 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
         ValueError
             If the file is not one of ours, or the atoms or the metric are not those of the result.
         """
-        return cls(**read(path, X_target, metric))
+        with ours():  # no decorator, whose frame warnings would point to
+            return cls(**read(path, X_target, metric))
 
 
 for _name, _reason in _ABSENT.items():
@@ -284,6 +289,7 @@ class SolverState:
     _target: Target = field(repr=False)
 
     @property
+    @ours()
     def potential(self) -> Array:
         """Present estimate, as in the result."""
         return self._target.scatter(self._target.zero_mean(self._ascent.average))

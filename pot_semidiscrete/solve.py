@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array
+from .backend import Array, guest, ours
 from .costs import CallableMetric, Metric
 from .inference.bounds import FittedPoints
 from .inference.estimates import UNKNOWN, Estimates, StoredEstimates, evaluate
@@ -284,19 +284,18 @@ def solve_semidiscrete(
         \qquad \nu = \sum_j b_j \delta_{y_j} .
 
     The regularisation falls from a cost measured on the first points; from then on iterates are
-    averaged. Where that is cheaper than drawing on, Newton's method on the points drawn corrects the
-    average. No default depends on the scale of the data (see :doc:`/algorithm`).
+    averaged. Where that is cheaper, Newton's method on the points drawn corrects the average. No
+    default depends on the scale of the data (see :doc:`/algorithm`).
 
     Parameters
     ----------
     X_target : array, shape (n_atoms, d)
         Atoms :math:`y_j`; their backend, dtype and device are those of the computation.
-    sampler_source : callable, str or array of shape (n, d), default="unif"
+    sampler_source : callable, str, law, loader or array of shape (n, d), default="unif"
         Source :math:`\mu`: a callable ``n -> (n, d)`` array in the backend of `X_target` (a torch
         generator is called without gradient); a name, ``"unif"`` (``"unif_cube"``), ``"ball"``
-        (``"unif_ball"``) or ``"normal"``; a frozen law of ``scipy.stats``, a
-        ``torch.distributions.Distribution`` or a ``DataLoader`` of points; or points themselves, drawn
-        uniformly with replacement. A
+        (``"unif_ball"``) or ``"normal"``; a frozen law of ``scipy.stats``, a distribution or a
+        ``DataLoader`` of torch; or points themselves, drawn uniformly with replacement. A
         :class:`samplers.SobolSampler` draws quasi-random points: far more accurate in dimension 1 or
         2, still more accurate in 10.
     a_target : array, shape (n_atoms,), optional
@@ -372,13 +371,14 @@ def solve_semidiscrete(
     more = {"max_memory": max_memory, "sample_cost": sample_cost, "tol_value": tol_value}
     options = Options.checked(tol, max_iter, batch_size, **more)
     if callback is not None:
-        check_callable("callback", callback, "of the state")
-    problem = Problem.of(X_target, a_target, metric, reg)
-    init_potential = problem.init_potential(init_potential)
-    problem = Problem(problem.target.copy(), problem.reg)
-    source = resolve_source(sampler_source, problem.target, random_state)
-    result = solve_problem(problem, source, options, init_potential, verbose, callback)
-    warn_shortfall(result, options.tol)
+        callback = guest(check_callable("callback", callback, "of the state"))
+    with ours():  # no decorator, whose frame the warning would point to
+        problem = Problem.of(X_target, a_target, metric, reg)
+        init_potential = problem.init_potential(init_potential)
+        problem = Problem(problem.target.copy(), problem.reg)
+        source = resolve_source(sampler_source, problem.target, random_state)
+        result = solve_problem(problem, source, options, init_potential, verbose, callback)
+        warn_shortfall(result, options.tol)
     return result
 
 

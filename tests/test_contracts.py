@@ -50,7 +50,7 @@ def arrays(name, nx64, rng):
 def test_cost_is_one_cost_however_it_is_asked_for(name, nx64, backend, rng):
     if name not in registered_costs(backend):
         pytest.skip("not on this backend")
-    (x, y), cost, nx, close = arrays(name, nx64, rng), registered_costs()[name](), backend, 1e-10
+    (x, y), cost, nx, close = arrays(name, nx64, rng), cost_of(name), backend, 1e-10
     matrix = nx64.host(cost.matrix(x, y, nx))
     check_cost(cost, x, y, nx)
     if type(cost).__module__.startswith("pot_semidiscrete"):  # a user's has a name of its own
@@ -76,7 +76,7 @@ def test_cost_is_one_cost_however_it_is_asked_for(name, nx64, backend, rng):
 def test_gradient_of_a_cost_is_right_or_refused(name, nx64, backend, rng):
     if name not in registered_costs(backend):
         pytest.skip("not on this backend")
-    (x, y), cost, nx = arrays(name, nx64, rng), registered_costs()[name](), backend
+    (x, y), cost, nx = arrays(name, nx64, rng), cost_of(name), backend
     chi, steps = rng.dirichlet(np.ones(N_ATOMS), N), 1e-6 * np.eye(D)
     block = SoftBlock(nx64.array(chi), nx64.array(np.ones(N)), None, nx)
     if type(cost).vjp is Cost.vjp and not nx64.differentiates:

@@ -156,7 +156,8 @@ def test_global_generators_are_left_alone(random_state, nx64):
         nx64.array(ATOMS), "ball", reg=0.2, tol=0, max_iter=3, random_state=random_state
     )
     seeded(nx64, random_state, nx64.array(normal(40)))
-    result.pair(nx64.array(normal(9)), random_state=random_state)
+    if random_state is not None or nx64.name != "torch":  # see test_pairs_follow_torch
+        result.pair(nx64.array(normal(9)), random_state=random_state)
     assert global_states() == before
 
 

@@ -430,7 +430,7 @@ def test_module_free_generator_needs_an_optimizer():
         ("max_iter", 0, ValueError),
         ("batch_size", 2.5, TypeError),
         ("callback", 3, TypeError),
-        ("sampler", "normal", TypeError),
+        ("sampler", "gauss", ValueError),
         ("init_potential", np.zeros(N_ATOMS + 1), ValueError),
         ("init_potential", with_entry(np.zeros(N_ATOMS), np.nan), ValueError),
     ],

@@ -2,10 +2,12 @@
 
 from importlib import import_module
 
+from .ambient import guest, ours, theirs
 from .arrays import (
     Array,
     Backend,
     all_finite,
+    brief,
     describe,
     equal_rows,
     is_foreign,
@@ -15,7 +17,7 @@ from .arrays import (
     rounding_unit,
     stride,
 )
-from .capabilities import Capabilities, capabilities, eager, full_precision, no_grad, register
+from .capabilities import Capabilities, capabilities, eager, no_grad, register
 from .conversion import converted, template
 from .random import Random
 from .registry import LazyRegistry
@@ -27,21 +29,24 @@ __all__ = [
     "LazyRegistry",
     "Random",
     "all_finite",
+    "brief",
     "capabilities",
     "converted",
     "describe",
     "eager",
     "equal_rows",
-    "full_precision",
+    "guest",
     "is_foreign",
     "is_traced",
     "joined",
     "no_grad",
     "on_host",
+    "ours",
     "register",
     "rounding_unit",
     "stride",
     "template",
+    "theirs",
 ]
 
 register("torch", lambda: import_module(".torch_backend", __name__).TorchCapabilities)

@@ -38,6 +38,24 @@ def describe(x: object) -> str:
     return f"{library} array of shape {tuple(shape)}, dtype {dtype}"
 
 
+def brief(thing: Any) -> str:
+    """A ``repr`` for what holds arrays: what is public in it and not None, arrays by their shapes."""
+    values = {name: getattr(thing, name) for name in getattr(thing, "__dataclass_fields__", vars(thing))}
+    facts = [f"{k}={_shown(v)}" for k, v in values.items() if v is not None and not k.startswith("_")]
+    return f"{type(thing).__name__}({', '.join(facts)})"
+
+
+def _shown(value: Any) -> str:
+    """A value in a few words."""
+    shape = getattr(value, "shape", ())
+    if shape:
+        return f"{str(value.dtype).rsplit('.', 1)[-1]}{tuple(shape)}"
+    if isinstance(value, (list, dict)) and value:
+        return f"{len(value)} entries"
+    text = f"{value:.6g}" if isinstance(value, float) else repr(value)
+    return text if len(text) <= 80 and " at 0x" not in text else type(value).__name__
+
+
 def is_foreign(kind: type) -> bool:
     """Whether a class is not the package's own, and is to be checked."""
     return not kind.__module__.startswith(__name__.split(".")[0])

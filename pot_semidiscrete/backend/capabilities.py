@@ -6,6 +6,8 @@ each block when it is needed (:meth:`Capabilities.checkpoint`), so that memory s
 """
 
 import contextlib
+import functools
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -18,6 +20,8 @@ from .random import HostRandom, Random
 from .registry import LazyRegistry
 
 Evaluate = Callable[..., tuple[Array, tuple[Array | None, ...]]]
+Detour = tuple[AbstractContextManager, Callable[[], AbstractContextManager]]
+"""A context without some state, and what makes the context that leads back to it."""
 
 
 class Capabilities:
@@ -47,9 +51,17 @@ class Capabilities:
         """Context in which no graph is recorded."""
         return contextlib.nullcontext()
 
-    def full_precision(self, x: Array) -> AbstractContextManager:
-        """Context in which products of arrays like `x` are not made in a lower precision."""
-        return contextlib.nullcontext()
+    @staticmethod
+    def detours() -> list[Detour]:
+        """Around those states that all code of a thread shares and that would change results."""
+        return []
+
+    def require_autograd(self, name: str) -> None:
+        """Refuse to differentiate in a state of the user in which the library never does."""
+
+    def owned(self, x: Array) -> Array:
+        """An array that can take part in whatever is differentiated: `x`, or a copy; no array stays."""
+        return x
 
     def eager(self) -> AbstractContextManager:
         """Context in which known arrays are computed with at once, though a function is traced."""
@@ -104,10 +116,18 @@ class Capabilities:
         away, zero = squared > 0, 0.0 * squared
         return nx.where(away, nx.sqrt(nx.where(away, squared, zero + 1.0)), zero)
 
+    def cumulative(self, weights: Array) -> Array:
+        """Cumulative sums of the rows of numbers of sum 1, up to a factor."""
+        return self.nx.cumsum(weights, axis=1)
+
     @staticmethod
     def index(rows: np.ndarray, like: Array) -> Array:
         """Whole numbers of the host, on the device of `like`."""
         return get_backend(like).from_numpy(rows)
+
+    def shared_seed(self) -> int | None:
+        """Seed drawn by the generator that all code of the library shares; None if there is none."""
+        return None
 
     def seeded(self, seed: int | None, like: Array) -> Random:
         """Random numbers like `like`, from a seed, or from one of the operating system."""
@@ -130,6 +150,13 @@ class NumpyCapabilities(Capabilities):
 
     takes_scipy = True
 
+    @staticmethod
+    def detours() -> list[Detour]:
+        states = np.geterr()
+        calm: Any = {k: state if state == "ignore" else "warn" for k, state in states.items()}
+        calm["under"] = "ignore"  # exponentials fall to 0
+        return [(np.errstate(**calm), functools.partial(np.errstate, **states))]
+
     def distances(self, x: Array, y: Array) -> Array:
         from scipy.spatial.distance import cdist
 
@@ -151,6 +178,11 @@ def capabilities(nx: Backend) -> Capabilities:
     return _REGISTRY[nx.__name__](nx)
 
 
+def imported() -> list[type[Capabilities]]:
+    """Those of the libraries that this process has imported."""
+    return [_REGISTRY[name] for name in _REGISTRY.loaders() if sys.modules.get(name) is not None]
+
+
 def no_grad(nx: Backend) -> AbstractContextManager:
     """Context in which no graph is recorded."""
     return capabilities(nx).no_grad()
@@ -159,8 +191,3 @@ def no_grad(nx: Backend) -> AbstractContextManager:
 def eager(nx: Backend) -> AbstractContextManager:
     """Context in which what is known of a traced function is a number, and can be looked at."""
     return capabilities(nx).eager()
-
-
-def full_precision(nx: Backend, x: Array) -> AbstractContextManager:
-    """Context in which autocast does not lower the precision."""
-    return capabilities(nx).full_precision(x)

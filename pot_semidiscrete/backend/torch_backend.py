@@ -1,6 +1,7 @@
 """torch: devices, autograd, autocast."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 from torch.utils import _pytree
 from torch.utils.checkpoint import checkpoint
 
+from .ambient import theirs
 from .arrays import Array, describe
-from .capabilities import Capabilities, Evaluate
+from .capabilities import Capabilities, Detour, Evaluate
 from .random import Random
 
 
@@ -33,6 +35,14 @@ class KnownGradients(torch.autograd.Function):
                 "or semidiscrete_gradient once."
             )
         return None, *(None if g is None else cotangent * g for g in ctx.saved_tensors)
+
+
+def whole_cumsum(weights: torch.Tensor) -> torch.Tensor:
+    """Cumulative sums of rows, in units of 2^-61: exact, where those of floats depend on the order.
+
+    On a GPU, ``torch.use_deterministic_algorithms`` refuses those.
+    """
+    return (2.0**61 * weights).long().cumsum(dim=1).to(weights.dtype)
 
 
 class TorchRandom:
@@ -69,10 +79,30 @@ class TorchCapabilities(Capabilities):
     def no_grad(self) -> AbstractContextManager:
         return torch.no_grad()
 
-    def full_precision(self, x: Array) -> AbstractContextManager:
-        if torch.is_autocast_enabled(x.device.type):
-            return torch.autocast(x.device.type, enabled=False)
-        return contextlib.nullcontext()
+    @staticmethod
+    def detours() -> list[Detour]:
+        detours: list[Detour] = []
+        if torch.is_inference_mode_enabled():  # which records no graph either
+            detours.append((torch.inference_mode(False), torch.inference_mode))
+            detours.append((torch.no_grad(), contextlib.nullcontext))
+        for kind in filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu")):
+            if torch.is_autocast_enabled(kind):
+                kept = kind, torch.get_autocast_dtype(kind), True, torch.is_autocast_cache_enabled()
+                detours.append(
+                    (torch.autocast(kind, enabled=False), functools.partial(torch.autocast, *kept))
+                )
+        return detours
+
+    def require_autograd(self, name: str) -> None:
+        with theirs():
+            if torch.is_inference_mode_enabled():
+                raise RuntimeError(
+                    f"{name}: expected a call outside of torch.inference_mode, in which torch "
+                    "differentiates nothing, received one inside; leave it, or use torch.no_grad."
+                )
+
+    def owned(self, x: Array) -> Array:
+        return x.clone() if isinstance(x, torch.Tensor) and x.is_inference() else x
 
     def checkpoint(self, function: Callable) -> Callable:
         return lambda *arrays: checkpoint(
@@ -105,7 +135,7 @@ class TorchCapabilities(Capabilities):
                 "theta: expected a tensor, or a list, tuple or dict of tensors, received "
                 f"{', '.join(sorted({describe(leaf) for leaf in leaves}))}; use torch.as_tensor."
             )
-        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+        leaves = [self.owned(leaf.detach()).requires_grad_() for leaf in leaves]
         with torch.enable_grad():
             points = generator(_pytree.tree_unflatten(leaves, structure), z)
         value, cotangent = cotangent_of(points.detach())
@@ -123,9 +153,15 @@ class TorchCapabilities(Capabilities):
     def distances(self, x: Array, y: Array) -> Array:
         return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
+    def cumulative(self, weights: Array) -> Array:
+        return super().cumulative(weights) if weights.is_cpu else whole_cumsum(weights)
+
     @staticmethod
     def index(rows: np.ndarray, like: Array) -> Array:
         return torch.from_numpy(rows).to(like.device)
+
+    def shared_seed(self) -> int:
+        return int(torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu"))
 
     def seeded(self, seed: int | None, like: Array) -> Random:
         generator = torch.Generator(like.device)

@@ -53,6 +53,9 @@ class Cost(ABC):
                 f"{', '.join(twice)}, too; leave them out, or be the other kind."
             )
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
     @classmethod
     def available(cls, nx: Backend) -> bool:
         """Whether the cost can be computed on a backend."""

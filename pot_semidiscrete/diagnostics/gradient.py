@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, full_precision, no_grad
+from ..backend import Array, no_grad, ours
 from ..costs import Metric
 from ..inference.estimates import evaluate
 from ..optim.semi_dual import SemiDual
@@ -121,6 +121,7 @@ class GradientDiagnostics:
         return "\n".join(facts)
 
 
+@ours()
 def gradient_diagnostics(
     X_target: Array,
     X_source: Array,
@@ -204,7 +205,7 @@ def gradient_diagnostics(
 
 def diagnose(target: Target, x: Array, potential: Array, reg: float) -> GradientDiagnostics:
     """:func:`gradient_diagnostics` of a built target, of which no two atoms are at one place."""
-    with full_precision(target.nx, x), no_grad(target.nx):
+    with no_grad(target.nx):
         return _diagnose(target, potential, x, reg)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import ot
 
-from ..backend import Array, describe, full_precision, no_grad
+from ..backend import Array, describe, guest, no_grad, ours
 from ..costs import Metric
 from ..optim.newton import eps_scaling
 from ..optim.semi_dual import SemiDual
@@ -58,6 +58,7 @@ class OneSidedDerivatives:
         return abs(self.jump) > SIGMAS * self.jump_error
 
 
+@ours()
 def one_sided_derivatives(
     generator: Callable,
     theta: Any,
@@ -143,7 +144,7 @@ def one_sided_derivatives(
 
     def points(t: float) -> Array:
         with no_grad(target.nx):
-            made = flat_rows(generator(_moved(theta, direction, t), z), target.nx)
+            made = flat_rows(guest(generator)(_moved(theta, direction, t), z), target.nx)
             return target.nx.detach(problem.points("generator(theta, z)", made))
 
     here = points(0.0)
@@ -230,7 +231,7 @@ def _exact(target: Target, x: Array) -> tuple[float, float]:
 
 def _maximum(target: Target, x: Array, reg: float) -> tuple[float, float]:
     """Transport cost at ``reg > 0``, by Newton's method to rounding, and its error."""
-    with full_precision(target.nx, x), no_grad(target.nx):
+    with no_grad(target.nx):
         value = eps_scaling(SemiDual(target), x, reg).measured.value
     return value, target.unit * (abs(value) + reg)
 

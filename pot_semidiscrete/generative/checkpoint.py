@@ -101,10 +101,10 @@ def problem_of(loss: SemiDiscreteLoss) -> dict[str, Any]:
     weights = target.distribute(target.weights)
     return {
         "a_target": weights[weights > 0].cpu().double(),
-        "target": torch.as_tensor(projection(target)),
+        "target": torch.from_numpy(projection(target)),
         "data": loss.data_digest,
         "metric": target.cost.name,
-        "costs": torch.as_tensor(sample_costs(target)),
+        "costs": torch.from_numpy(sample_costs(target)),
         "reg": loss.reg,
         "dual_steps": loss.dual_steps,
         "debias": loss.debias,

@@ -9,7 +9,7 @@ import torch
 from ot.backend import get_backend
 from torch import nn
 
-from ..backend import describe, full_precision
+from ..backend import describe, ours
 from ..problem import check_callable, check_count, check_real
 from ..samplers.resolve import resolve_random
 
@@ -54,7 +54,7 @@ class FeatureMap:
         check_callable("features", function, "points -> features")
         self.function = frozen(function) if isinstance(function, nn.Module) else function
         self.shape = points.shape[1:]
-        with torch.no_grad(), full_precision(get_backend(points), points):
+        with torch.no_grad():
             self.check(points[:PART])
 
     def check(self, points: torch.Tensor, rtol: float = 1e-3) -> None:
@@ -81,8 +81,7 @@ class FeatureMap:
         """Features of the points `x`, of any shape, in their dtype."""
         if x.shape[1:] != self.shape and x[0].numel() == math.prod(self.shape):
             x = x.reshape(-1, *self.shape)
-        with full_precision(get_backend(x), x):
-            return self.function(x).flatten(1).to(x.dtype)
+        return self.function(x).flatten(1).to(x.dtype)
 
     def to(self, device: torch.device) -> None:
         """Move a module."""
@@ -98,13 +97,14 @@ class Modulus(nn.Module):
 
     def __init__(self, unit: float) -> None:
         super().__init__()
-        self.register_buffer("unit", torch.as_tensor(unit))
+        self.register_buffer("unit", torch.tensor(unit, dtype=torch.float32, device="cpu"))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Of each number."""
         return (x.square() + self.smoothing * self.unit**2).sqrt()
 
 
+@ours()
 def random_filters(
     n_filters: int = 16,
     size: int = 5,
@@ -135,7 +135,8 @@ def random_filters(
     Returns
     -------
     torch.nn.Sequential
-        ``(n, channels, height, width) -> (n, n_filters, height / 4, width / 4)``.
+        ``(n, channels, height, width) -> (n, n_filters, height / 4, width / 4)``; in float32 and on the
+        processor, whatever torch's defaults.
 
     Raises
     ------
@@ -158,7 +159,7 @@ def random_filters(
     check_count("size", size, minimum=2)
     unit = check_real("unit", unit)
     # its own initialisation would take random numbers of torch's global generator
-    options = {"stride": 2, "padding": size // 2, "bias": False}
+    options = {"stride": 2, "padding": size // 2, "bias": False, "dtype": torch.float32}
     filters = nn.utils.skip_init(nn.Conv2d, channels, n_filters, size, **options)
     random = resolve_random(random_state, get_backend(filters.weight), filters.weight)
     with torch.no_grad():
@@ -213,6 +214,7 @@ class ImageFeatures(nn.Module):
 
     scale: torch.Tensor
 
+    @ours()
     def __init__(self, images: torch.Tensor, body: nn.Module | None = None, share: float = 0.6) -> None:
         super().__init__()
         shaped = isinstance(images, torch.Tensor) and images.is_floating_point()
@@ -237,8 +239,7 @@ class ImageFeatures(nn.Module):
         if not isinstance(body, nn.Module):
             raise TypeError(f"body: expected a torch.nn.Module, received {describe(body)}.")
         self.body = frozen(body).to(images)
-        with full_precision(get_backend(images), images):
-            seen = spread(in_parts(self.seen, images))
+        seen = spread(in_parts(self.seen, images))
         if not (0.0 < float(seen) < math.inf or share == 0.0):
             raise ValueError(
                 f"body: expected features that differ between images, received a variance of {seen:g}."
@@ -252,7 +253,11 @@ class ImageFeatures(nn.Module):
         return self.body(x[:, None] if x.ndim == 3 else x).flatten(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pixels and features of images, one row each."""
+        """Pixels and features of images, one row each, in full precision."""
+        kind = x.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):  # and not ours(), which torch.compile cannot trace
+                return self.forward(x.to(self.scale.dtype))
         return torch.cat([x.flatten(1), self.scale * self.seen(x)], dim=1)
 
     def train(self, mode: bool = True) -> Self:

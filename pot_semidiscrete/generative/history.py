@@ -46,7 +46,7 @@ class History:
 
     def state_dict(self) -> dict[str, Any]:
         """The same as tensors, for a file."""
-        return {name: torch.as_tensor(values) for name, values in self.views().items()}
+        return {name: torch.from_numpy(values) for name, values in self.views().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..backend import guest, ours
 from ..costs import Metric
 from ..kernels import known_bilinear, reduce
 from ..optim import tracking
@@ -127,6 +128,7 @@ class SemiDiscreteLoss(TrackedPotential):
         super().__init__(X_target, a_target, metric, reg, dual_steps, *network, features)
         self.debias, self._metric = bool(debias), metric
 
+    @ours()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Semi-dual value of the points `x`, shape (n, ...): a scalar in units of the metric."""
         x = self.rows(x)
@@ -138,6 +140,7 @@ class SemiDiscreteLoss(TrackedPotential):
         within = self_cost(x, self._metric, self.reg)
         return value - within + within.detach() / 2.0
 
+    @ours()
     @torch.no_grad()
     def majorants(self, batches: Sequence[torch.Tensor], follow: bool = False) -> list[Majorant]:
         """Bounds of the loss that touch it at each of the batches (squared distance only).
@@ -197,17 +200,18 @@ class SemiDiscreteLoss(TrackedPotential):
         """
         require_vector(self, "fit")
         if callback is not None:
-            check_callable("callback", callback, "of the state")
-        problem = Problem(self.target, self.reg)
-        start = problem.init_potential(init_potential)
+            callback = guest(check_callable("callback", callback, "of the state"))
         options = Options.checked(tol, max_iter, batch_size)
-        source = resolve_source(sampler, self.target, random_state)
-        if isinstance(source, CallableSampler):  # of points of any shape
-            function = source.function
-            source = CallableSampler(lambda n: self.rows(function(n)))
-        result = solve_problem(problem, source, options, start, verbose, callback)
-        self._store(self.target.gather(result.potential), int(tracking.SPAN * self.dual_steps))
-        warn_shortfall(result, options.tol)
+        with ours():  # no decorator, whose frame the warning would point to
+            problem = Problem(self.target, self.reg)
+            start = problem.init_potential(init_potential)
+            source = resolve_source(sampler, self.target, random_state)
+            if isinstance(source, CallableSampler):  # of points of any shape
+                function = source.function
+                source = CallableSampler(lambda n: self.rows(function(n)))
+            result = solve_problem(problem, source, options, start, verbose, callback)
+            self._store(self.target.gather(result.potential), int(tracking.SPAN * self.dual_steps))
+            warn_shortfall(result, options.tol)
         return result
 
     def extra_repr(self) -> str:

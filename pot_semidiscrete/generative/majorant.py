@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..backend import brief, ours
+
 
 @dataclass(frozen=True)
 class Majorant:
@@ -24,6 +26,9 @@ class Majorant:
     goal: torch.Tensor
     constant: torch.Tensor
 
+    __repr__ = brief
+
+    @ours()
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Bound of the mean over the points `x`, shape (n, d), moved from where it touches."""
         return (self.constant + (x - self.goal).square().sum(dim=1)).mean()

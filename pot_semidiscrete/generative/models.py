@@ -28,7 +28,8 @@ def mlp_generator(
     Returns
     -------
     torch.nn.Sequential
-        ``(n, latent_dim) -> (n, *shape)``.
+        ``(n, latent_dim) -> (n, *shape)``; made as torch's own modules are, by its global generator and
+        in its default dtype and device.
 
     Examples
     --------
@@ -67,8 +68,8 @@ def dcgan_generator(
     Returns
     -------
     torch.nn.Sequential
-        ``(n, latent_dim) -> (n, height, width)``. In train mode its law depends on n: draw all points
-        in one mode, and in batches of one size.
+        ``(n, latent_dim) -> (n, height, width)``; made as :func:`mlp_generator` is. In train mode its
+        law depends on n: draw all points in one mode, and in batches of one size.
 
     Examples
     --------

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import torch
-from ot.backend import get_backend
 from torch import nn
 
-from ..backend import describe, full_precision
+from ..backend import describe
 from ..problem import NotFiniteError
 from .optimizers import MakeOptimizer, load_optimizer, resolve_optimizer
 
@@ -43,8 +42,7 @@ class NetworkPotential(nn.Module):
 
     def forward(self) -> torch.Tensor:
         """Potential of each atom, shape (n_support,)."""
-        with full_precision(get_backend(self.points), self.points):
-            psi = self.module(self.points)
+        psi = self.module(self.points)
         n = len(self.points)
         if not isinstance(psi, torch.Tensor) or psi.shape not in ((n,), (n, 1)):
             raise ValueError(
@@ -73,8 +71,7 @@ class NetworkPotential(nn.Module):
             (-value).backward()
             return -value
 
-        with full_precision(get_backend(self.points), self.points):  # the derivatives too
-            self.optimizer.step(closure)
+        self.optimizer.step(closure)
         self.module.zero_grad()
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 import functools
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
 
-from ..backend import describe, full_precision
+from ..backend import capabilities, describe, guest, ours
 from ..costs import Metric, SqEuclidean
 from ..optim import tracking
 from ..optim.ascent import cold_start
@@ -36,6 +36,7 @@ class TrackedPotential(StateOfData):
     potential: torch.Tensor
     n_steps: torch.Tensor
 
+    @ours()
     def __init__(
         self,
         X_target: torch.Tensor,
@@ -55,11 +56,11 @@ class TrackedPotential(StateOfData):
         atoms = self.target.atoms
         zeros = torch.zeros(self.target.n_atoms, dtype=atoms.dtype, device=atoms.device)
         self.register_buffer("potential", zeros)
-        self.register_buffer("n_steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("n_steps", torch.zeros((), dtype=torch.long, device="cpu"))
         self.network: NetworkPotential | None = None
         self.moves = 0  # of the potential, in this process
         if potential is not None:
-            points = self.target.gather(X_target)
+            points = self.target.gather(capabilities(self.target.nx).owned(X_target))
             self.network = NetworkPotential(potential, potential_optimizer, points)
             with torch.no_grad():
                 self._store(self.network(), 0)
@@ -69,12 +70,20 @@ class TrackedPotential(StateOfData):
                 "module."
             )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        with ours():  # what was read in inference mode is of no use outside
+            owned = capabilities(self.target.nx).owned
+            self.target = self.target.map(owned)
+            self._buffers |= {name: owned(buffer) for name, buffer in self._buffers.items()}
+
     @property
     def reg(self) -> float:
         """Regularisation; the potential follows at the one that it is set to."""
         return self._reg
 
     @reg.setter
+    @ours()
     def reg(self, reg: float) -> None:
         self._reg = check_reg(reg, self.target)
         self._tracking_reg = tracking.tracking_reg(self.target, self._reg)
@@ -95,6 +104,7 @@ class TrackedPotential(StateOfData):
         """Whether :meth:`translate` is known: for the squared distance and a vector."""
         return self.has_majorants and self.network is None
 
+    @ours()
     @torch.no_grad()
     def dual_step(self, x: torch.Tensor) -> None:
         """Move the potential by one batch of points, for a loop of your own.
@@ -109,6 +119,7 @@ class TrackedPotential(StateOfData):
         """
         self._dual_ascent(self.local(x), 1)
 
+    @ours()
     @torch.no_grad()
     def follow(self, x: torch.Tensor) -> None:
         """Move the potential by a round of many small steps with the points `x`.
@@ -140,6 +151,7 @@ class TrackedPotential(StateOfData):
         )
         self._store(potential, int(self.n_steps) + n_steps)
 
+    @ours()
     @torch.no_grad()
     def translate(self, shift: torch.Tensor) -> None:
         r"""Let the potential go along with points that all move by one vector (squared distance only).
@@ -156,14 +168,14 @@ class TrackedPotential(StateOfData):
         """
         require_vector(self, "translate")
         require_squared_distance(self, "translate", "where the move is known; leave it to follow")
-        nx, atoms = self.target.nx, self.target.atoms
+        atoms = self.target.atoms
         if not isinstance(shift, torch.Tensor):
             raise TypeError(f"shift: expected a torch tensor, received {describe(shift)}.")
         shift, _ = check_points("shift", shift.reshape(1, -1), like=atoms)
-        with full_precision(nx, atoms):
-            moved = self.target.gather(self.potential) - 2.0 * (atoms @ shift[0])
+        moved = self.target.gather(self.potential) - 2.0 * (atoms @ shift[0])
         self._store(moved, int(self.n_steps))
 
+    @ours()
     @torch.no_grad()
     def warm_up(self, draw: Callable[[], torch.Tensor], n_batches: int = 50) -> None:
         """Start the potential from a short annealing, enough to follow a generator from.
@@ -175,6 +187,7 @@ class TrackedPotential(StateOfData):
         n_batches : int
             Batches to draw; a network takes a dual step with each.
         """
+        draw = guest(draw)
         if self.network is None:
             start = tracking.warm_up(
                 self.target, lambda: self.local(draw()), self._tracking_reg, n_batches
@@ -190,25 +203,22 @@ class TrackedPotential(StateOfData):
         self.n_steps.fill_(n_steps)
         self.moves += 1
 
+    @ours()
     def rows(self, x: torch.Tensor) -> torch.Tensor:
         """Points of any shape, or their features, as one row each, in the dtype of the data."""
-        if not isinstance(x, torch.Tensor):
-            raise TypeError(f"x: expected a torch tensor, received {describe(x)}; use torch.as_tensor.")
-        if len(self.shape) > 1 and _one_channel(x.shape[1:]) != _one_channel(self.shape):
-            raise ValueError(
-                f"x: expected points of the shape of the data, (n, {', '.join(map(str, self.shape))}), "
-                f"received {describe(x)}; reshape or permute them."
-            )
+        _check_shape(x, self.shape)
         if x.is_floating_point() and x.ndim > 0:
             x = x.to(self.target.atoms.dtype)
             x = x if self._feature_map is None or 0 in x.shape else self._feature_map(x)
         return flat_rows(x, self.target.nx)
 
+    @ours()
     def local(self, x: torch.Tensor) -> torch.Tensor:
         """Points in the coordinates of the atoms, checked, and cut from their graph."""
         x, _ = check_points("x", self.rows(x), like=self.target.atoms)
         return self.target.center(x.detach())
 
+    @ours()
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         # follow the device that fn moves to, and only that: the potential needs its precision
         device = fn(torch.empty(0, dtype=self.potential.dtype, device=self.potential.device)).device
@@ -216,6 +226,17 @@ class TrackedPotential(StateOfData):
         if self._feature_map is not None:
             self._feature_map.to(device)
         return super()._apply(lambda tensor: tensor.to(device), recurse)
+
+
+def _check_shape(x: object, shape: torch.Size) -> None:
+    """Refuse what is no tensor, or is images of another shape than the data, channels last, say."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"x: expected a torch tensor, received {describe(x)}; use torch.as_tensor.")
+    if len(shape) > 1 and _one_channel(x.shape[1:]) != _one_channel(shape):
+        raise ValueError(
+            f"x: expected points of the shape of the data, (n, {', '.join(map(str, shape))}), received "
+            f"{describe(x)}; reshape or permute them."
+        )
 
 
 def _one_channel(shape: torch.Size) -> tuple[int, ...]:

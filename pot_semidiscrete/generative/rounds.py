@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.utils import _pytree
 
+from ..backend import guest
 from ..problem import check_count
 from .loss import SemiDiscreteLoss
 from .majorant import Majorant
@@ -57,7 +58,7 @@ class Rounds:
         loss: SemiDiscreteLoss,
         reuse: int,
     ) -> None:
-        self.generator, self.latent, self.loss, self.reuse = generator, latent, loss, reuse
+        self.generator, self.latent, self.loss, self.reuse = guest(generator), latent, loss, reuse
         self.latents: list[Any] = []
         self.bounds: list[Majorant] = []
         self.mean_before: torch.Tensor | None = None

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..backend import ours
 from ..runs import SemiDiscreteWarning
 
 
@@ -22,6 +23,7 @@ class StateOfData(nn.Module):
         super().__init__()
         self.data_digest = data_digest
 
+    @ours()
     def get_extra_state(self) -> torch.Tensor:
         """Digest of the data, as bytes: a tensor, as all that is in a ``state_dict`` mostly is."""
         return torch.tensor(list(bytes.fromhex(self.data_digest)), dtype=torch.uint8, device="cpu")

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from ..backend import guest
 from ..problem import NotFiniteError
 from ..runs import Progress
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
@@ -50,11 +51,11 @@ class Trainer:
 
     def latent(self) -> Any:
         """Fresh latent points."""
-        return self.latent_sampler(self.batch_size)
+        return guest(self.latent_sampler)(self.batch_size)
 
     def points(self) -> torch.Tensor:
         """Fresh points, in the generator's present mode."""
-        return self.generator(self.latent())
+        return guest(self.generator)(self.latent())
 
     def run(
         self,
@@ -74,7 +75,7 @@ class Trainer:
             if k % evaluate_every == 0 or k == n_steps:
                 self.evaluate()
             bar.update(self.progress)
-            stop = callback is not None and bool(callback(self.result()))
+            stop = callback is not None and bool(guest(callback)(self.result()))
             # after the callback: what it changes, a learning rate say, is part of the step
             if checkpoint is not None and (k % checkpoint.every == 0 or k == n_steps or stop):
                 checkpoint.save(self)

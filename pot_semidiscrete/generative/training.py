@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..backend import on_host
+from ..backend import capabilities, on_host, ours
 from ..problem import NotFiniteError, check_callable, check_count
 from ..runs import Progress, SemiDiscreteWarning, check_output, guarded
 from ..samplers.adapters import adapted
@@ -105,6 +105,8 @@ def train_generator(
         If an argument has the wrong kind, shape, dtype or range, or `checkpoint` is the file of another
         problem. An exception of a callable passes through with what was reached as its attribute
         ``partial_result``.
+    RuntimeError
+        In torch's inference mode.
 
     Warns
     -----
@@ -148,32 +150,34 @@ def train_generator(
     check_callable("generator", generator, "z -> points")
     if callback is not None:
         check_callable("callback", callback, "of the result so far")
-    loss = _resolve_loss(target, reg, dual_steps, features, batch_size)
-    latent = _latent(latent_sampler, loss, random_state)
-    schedule = None if optimizer is not None else lambda k: LEARNING_RATE * fall(k / n_steps)
-    optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", adam)
-    reuse = resolve_reuse(reuse, loss)
-    trainer = Trainer(generator, latent, loss, optimizer, schedule, batch_size, reuse)
-    file = None
-    if checkpoint is not None:
-        problem = trainer.problem() | _latent_problem(latent_sampler, random_state)
-        file = Checkpoint(check_output("checkpoint", checkpoint), every, problem, latent, callback)
-        trainer.latent_sampler = file.watched(latent)
-        file.load(trainer)
-        if trainer.n_steps > n_steps:
-            raise ValueError(
-                f"n_steps: expected at least {trainer.n_steps}, the steps in the checkpoint "
-                f"{file.path!r}, received {n_steps}; give more, or another path."
-            )
-    bar = Progress(verbose, n_steps, "train_generator", trainer.n_steps)
-    with guarded(trainer, bar):
-        try:
-            trainer.run(n_steps, callback, bar, file)
-        except NotFiniteError as error:
-            if not trainer.begun:  # the input is at fault, not the training
-                raise
-            trainer.status = "diverged"
-            _warn_of_divergence(error, trainer.n_steps, file)
+    with ours():  # no decorator, whose frame warnings would point to
+        loss = _resolve_loss(target, reg, dual_steps, features, batch_size)
+        capabilities(loss.target.nx).require_autograd("train_generator")
+        latent = _latent(latent_sampler, loss, random_state)
+        schedule = None if optimizer is not None else lambda k: LEARNING_RATE * fall(k / n_steps)
+        optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", adam)
+        reuse = resolve_reuse(reuse, loss)
+        trainer = Trainer(generator, latent, loss, optimizer, schedule, batch_size, reuse)
+        file = None
+        if checkpoint is not None:
+            problem = trainer.problem() | _latent_problem(latent_sampler, random_state)
+            file = Checkpoint(check_output("checkpoint", checkpoint), every, problem, latent, callback)
+            trainer.latent_sampler = file.watched(latent)
+            file.load(trainer)
+            if trainer.n_steps > n_steps:
+                raise ValueError(
+                    f"n_steps: expected at least {trainer.n_steps}, the steps in the checkpoint "
+                    f"{file.path!r}, received {n_steps}; give more, or another path."
+                )
+        bar = Progress(verbose, n_steps, "train_generator", trainer.n_steps)
+        with guarded(trainer, bar):
+            try:
+                trainer.run(n_steps, callback, bar, file)
+            except NotFiniteError as error:
+                if not trainer.begun:  # the input is at fault, not the training
+                    raise
+                trainer.status = "diverged"
+                _warn_of_divergence(error, trainer.n_steps, file)
     return trainer.result()
 
 

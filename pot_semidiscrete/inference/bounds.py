@@ -17,7 +17,7 @@ import ot
 from scipy import sparse
 from scipy.special import xlogy
 
-from ..backend import Array, stride
+from ..backend import Array, brief, stride
 from ..kernels import expected_cost, reduce, weight_blocks
 from ..optim.newton import NewtonResult
 from ..problem import Target
@@ -41,6 +41,8 @@ class FittedPoints:
     target: Target
     points: Array
     found: NewtonResult
+
+    __repr__ = brief
 
     @property
     def n(self) -> int:

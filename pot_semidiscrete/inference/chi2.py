@@ -49,7 +49,9 @@ def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[flo
     if len(groups) < 4:
         return chi2, math.nan
     least = math.sqrt(2.0 / max(len(b) - 1.0, 1.0)) * measured.n_eff / n  # Cauchy and Schwarz
-    return chi2, max(_stderr(np.stack(groups), b), least)
+    with np.errstate(over="ignore", invalid="ignore"):  # of weights whose squares are 0
+        stderr = _stderr(np.stack(groups), b)
+    return chi2, max(stderr, least) if math.isfinite(stderr) else math.inf
 
 
 def _stderr(means: np.ndarray, b: np.ndarray) -> float:

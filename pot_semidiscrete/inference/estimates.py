@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..backend import Array
+from ..backend import Array, brief
 from ..kernels import reduce
 from ..optim.ascent import resolving_eps
 from ..optim.newton import NewtonResult, maximize
@@ -42,6 +42,8 @@ class Evaluation(Look):
     value_stderr: float = math.nan
     marginal: Any = None
     measured: Measurement | None = None
+
+    __repr__ = brief
 
 
 UNKNOWN = Evaluation()
@@ -159,6 +161,8 @@ class StoredEstimates:
     evaluation: Evaluation
     value_linear: Any
     certificate: Certificate
+
+    __repr__ = brief
 
     def stored(self) -> "StoredEstimates":
         """The same."""

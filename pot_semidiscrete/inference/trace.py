@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..backend import Array, full_precision, no_grad
+from ..backend import Array, no_grad
 from ..optim.hessian import DENSE, DenseHessian, hessian
 from ..optim.newton import ROWS, NewtonResult
 from ..optim.semi_dual import SemiDual
@@ -17,7 +17,7 @@ def trace_estimate(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
     Exact for the points where the Hessian is a matrix; else by random signs of the points, whose
     weights then have the covariance Sigma, with the Hessian of a part of them.
     """
-    with full_precision(dual.target.nx, x), no_grad(dual.target.nx):
+    with no_grad(dual.target.nx):
         return _trace(dual, x, psi, eps)
 
 

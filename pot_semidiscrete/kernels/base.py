@@ -64,6 +64,9 @@ class Kernel(ABC):
         if reg > 0:
             self.bias = self.bias + target.log_weights / self.unit
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(n_atoms={len(self.target.weights)}, reg={self.reg:.4g})"
+
     @abstractmethod
     def soft(self, scores: Array, source_term: Array) -> SoftBlock:
         """Block of the scores less :attr:`bias`, ``(n, n_support)``, which may be overwritten."""

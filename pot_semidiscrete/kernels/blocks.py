@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..backend import Array, Backend
+from ..backend import Array, Backend, brief
 
 LEAST_WEIGHT = 1e-17  # added to all: products of smaller ones would be denormal numbers, and slow
 
@@ -23,6 +23,8 @@ class SoftBlock:
     inv_row_sums: Array
     c_transform: Array
     nx: Backend
+
+    __repr__ = brief
 
     def colsum(self) -> Array:
         """``sum_i chi_ij``."""
@@ -52,6 +54,8 @@ class HardBlock:
     n_atoms: int
     c_transform: Array
     nx: Backend
+
+    __repr__ = brief
 
     def colsum(self) -> Array:
         """``sum_i chi_ij``."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..backend import Array, capabilities, equal_rows, full_precision, joined, no_grad, on_host
+from ..backend import Array, brief, capabilities, equal_rows, joined, no_grad, on_host
 from .base import Atoms, Block, Kernel
 from .generic import GenericKernel
 
@@ -50,6 +50,8 @@ class Reduction:
     average: Array = None
     linear: Array = None
     weights: Array = None
+
+    __repr__ = brief
 
 
 def _linear(target: Atoms, x: Array, block: Block, *_: Any) -> Array:
@@ -108,10 +110,9 @@ def reduce(
     """
     nx = target.nx
     if differentiable:
-        with full_precision(nx, x):
-            generic = GenericKernel(target, potential, reg)
-            return _reduce(generic, x, outputs, values, bilinear, capabilities(nx).checkpoint)
-    with full_precision(nx, x), no_grad(nx):
+        generic = GenericKernel(target, potential, reg)
+        return _reduce(generic, x, outputs, values, bilinear, capabilities(nx).checkpoint)
+    with no_grad(nx):
         kernel = target.kernel(target.detached, nx.detach(potential), reg)
         return _reduce(kernel, nx.detach(x), outputs, values, bilinear)
 
@@ -154,7 +155,7 @@ def known_bilinear(target: Atoms, x: Array) -> Array | None:
     nx, atoms = target.nx, target.atoms
     if x.shape[0] * atoms.shape[0] > (LARGEST_BILINEAR if on_host(x) else DEVICE_BILINEAR):
         return None
-    with full_precision(nx, x), no_grad(nx):
+    with no_grad(nx):
         return target.cost.bilinear(x, atoms, 1.0, nx)
 
 
@@ -174,7 +175,7 @@ def mean_cost(target: Atoms, x: Array, share: Array | None = None) -> Array:
     nx, cost, total = target.nx, target.cost, 0.0
     if share is None:
         share = nx.full((x.shape[0],), 1.0 / x.shape[0], type_as=x)
-    with full_precision(nx, x), no_grad(nx):
+    with no_grad(nx):
         for rows, part in row_blocks(target, x, share):
             terms = nx.sum(part * cost.source_term(rows, nx)) + nx.sum(part) * target.target_term
             total = total + terms - cost.source_mean(rows, target.atoms, part, nx)
@@ -184,7 +185,7 @@ def mean_cost(target: Atoms, x: Array, share: Array | None = None) -> Array:
 def expected_cost(target: Atoms, x: Array, law: Array) -> Array:
     """Mean cost from each of the points `x` to the atoms, of weights `law`, ``(n,)``, in blocks."""
     nx, cost, means = target.nx, target.cost, []
-    with full_precision(nx, x), no_grad(nx):
+    with no_grad(nx):
         for (rows,) in row_blocks(target, x):
             terms = nx.sum(law) * cost.source_term(rows, nx) + nx.sum(law * target.target_term)
             means.append(terms - cost.target_mean(rows, target.atoms, law, nx))
@@ -234,7 +235,7 @@ def draw_atoms(
             # the first atom whose cumulative weight reaches the level; the level is in (0, 1],
             # not [0, 1), and above all traces that rounding leaves at atoms out of reach
             level = nx.clip(1.0 - uniform(rows.shape[0]), 1e-12, 1.0)
-            cumulative = nx.cumsum(chi, axis=1)
+            cumulative = capabilities(nx).cumulative(chi)
             above = cumulative >= level * cumulative[:, -1:]
             chi = nx.where(above, nx.ones(1, type_as=chi), nx.zeros(1, type_as=chi))
         parts.append(nx.argmax(chi, axis=1))

@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import ours
 from .transport import BLOCK
 
 
+@ours()
 def class_shares(labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Share of each class among labels.
 
@@ -28,6 +30,7 @@ def class_shares(labels: np.ndarray, n_classes: int) -> np.ndarray:
     return np.bincount(labels, minlength=n_classes) / len(labels)
 
 
+@ours()
 def entropy(shares: np.ndarray) -> float:
     """Entropy of a vector of shares, in nats: at most the logarithm of its length.
 
@@ -46,7 +49,7 @@ def entropy(shares: np.ndarray) -> float:
     0.693147
     """
     positive = shares[shares > 0]
-    return float((positive * np.log(1.0 / positive)).sum())
+    return float(0.0 - (positive * np.log(positive)).sum())
 
 
 class Classifier:
@@ -65,6 +68,11 @@ class Classifier:
         Steps of training, on 128 images each.
     random_state : int
 
+    Raises
+    ------
+    ImportError
+        Without torch.
+
     Examples
     --------
     >>> from sklearn.datasets import load_digits
@@ -76,6 +84,7 @@ class Classifier:
     (1797, 64)
     """
 
+    @ours()
     def __init__(
         self,
         images: np.ndarray,
@@ -84,30 +93,42 @@ class Classifier:
         n_steps: int = 1500,
         random_state: int = 0,
     ) -> None:
-        import torch
-        from torch import nn
+        try:
+            import torch
+            from torch import nn
+        except ImportError as error:
+            raise ImportError(
+                "metrics.Classifier needs torch: install it, or pot_semidiscrete[torch]."
+            ) from error
 
-        _, height, width = images.shape
+        _, height, width = self.shape = images.shape
         self.n_classes = int(labels.max()) + 1
+        kind: Any = {"dtype": torch.float32, "device": "cpu"}
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_state)
+            torch.default_generator.manual_seed(random_state)
             self.body = nn.Sequential(
-                *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-                *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-                *(nn.Flatten(), nn.Linear(32 * (height // 4) * (width // 4), 64), nn.ReLU()),
+                *(nn.Conv2d(1, 16, 3, padding=1, **kind), nn.ReLU(), nn.MaxPool2d(2)),
+                *(nn.Conv2d(16, 32, 3, padding=1, **kind), nn.ReLU(), nn.MaxPool2d(2)),
+                *(nn.Flatten(), nn.Linear(32 * (height // 4) * (width // 4), 64, **kind), nn.ReLU()),
             )
-            self.head = nn.Linear(64, self.n_classes)
-        x, classes = self._tensor(images), torch.as_tensor(labels).long()
+            self.head = nn.Linear(64, self.n_classes, **kind)
+        x, classes = self._tensor(images), torch.from_numpy(np.array(labels)).long()
         parameters = [*self.body.parameters(), *self.head.parameters()]
         optimizer = torch.optim.Adam(parameters, lr=1e-3)
         rng = torch.Generator().manual_seed(random_state)
         for _ in range(n_steps):
-            batch = torch.randint(len(x), (128,), generator=rng)
+            batch = torch.randint(len(x), (128,), generator=rng, device="cpu")
             optimizer.zero_grad()
-            logits = self.head(self.body(x[batch]))
-            nn.functional.cross_entropy(logits, classes[batch]).backward()
+            with torch.enable_grad():
+                logits = self.head(self.body(x[batch]))
+                nn.functional.cross_entropy(logits, classes[batch]).backward()
             optimizer.step()
 
+    def __repr__(self) -> str:
+        n, height, width = self.shape
+        return f"Classifier(n={n}, height={height}, width={width}, n_classes={self.n_classes})"
+
+    @ours()
     def features(self, images: np.ndarray) -> np.ndarray:
         """Values of the hidden layer, ndarray of shape (n, 64)."""
         import torch
@@ -116,15 +137,16 @@ class Classifier:
             parts = [self.body(part) for part in self._tensor(images).split(BLOCK)]
         return torch.cat(parts).numpy()
 
+    @ours()
     def labels(self, images: np.ndarray) -> np.ndarray:
         """Classes, ndarray of int of shape (n,)."""
         import torch
 
         with torch.no_grad():
-            return self.head(torch.as_tensor(self.features(images))).argmax(dim=1).numpy()
+            return self.head(torch.from_numpy(self.features(images))).argmax(dim=1).numpy()
 
     @staticmethod
     def _tensor(images: np.ndarray) -> Any:
         import torch
 
-        return torch.as_tensor(np.asarray(images, dtype=np.float32))[:, None]
+        return torch.from_numpy(np.array(images, dtype=np.float32))[:, None]

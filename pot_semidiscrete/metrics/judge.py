@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..backend import ours
 from .classifier import Classifier, class_shares, entropy
 from .transport import covariance_ratio, flat, frechet_distance, nearest_cost, transport_cost
 
@@ -52,6 +53,7 @@ class Judge:
     True
     """
 
+    @ours()
     def __init__(
         self,
         images: np.ndarray,
@@ -68,6 +70,10 @@ class Judge:
         some, rest = np.split(order, [min(len(held_out), len(images) // 2)])
         self.floor = self._measure(images[some], self.train[rest])
 
+    def __repr__(self) -> str:
+        return f"Judge(n={len(self.train)}, n_held_out={len(self.held_out)}, {self.classifier})"
+
+    @ours()
     def __call__(self, images: np.ndarray) -> dict[str, float]:
         """Measures of generated images, ndarray of shape (k, height, width): a dict of float."""
         return self._measure(images, self.train)

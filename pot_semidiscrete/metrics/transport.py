@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import ot
 
+from ..backend import ours
 from ..problem import check_plain
 from ..solve import solve_semidiscrete
 
@@ -24,6 +25,7 @@ def _samples(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return flat(x), flat(y)
 
 
+@ours()
 def transport_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     """Exact squared Euclidean transport cost between two samples, by :func:`ot.emd2`.
 
@@ -51,6 +53,7 @@ def transport_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     return float(ot.emd2([], [], ot.dist(x, y), numItermax=10_000_000)) / unit
 
 
+@ours()
 def semi_dual_value(
     sampler: Callable,
     y: np.ndarray,
@@ -97,6 +100,7 @@ def semi_dual_value(
     return float(result.value) / unit, (low / unit, high / unit)
 
 
+@ours()
 def covariance_ratio(x: np.ndarray, y: np.ndarray) -> float:
     """Trace of the covariance of `x` over that of `y`: below 1, `x` lacks diversity.
 
@@ -122,6 +126,7 @@ def covariance_ratio(x: np.ndarray, y: np.ndarray) -> float:
     return float(x.var(axis=0, ddof=1).sum() / y.var(axis=0, ddof=1).sum())
 
 
+@ours()
 def nearest_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     """Mean squared distance from the points `x` to the nearest of `y`: near 0, they are copies.
 
@@ -147,6 +152,7 @@ def nearest_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     return float(np.concatenate(nearest).mean()) / unit
 
 
+@ours()
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     r"""Squared Wasserstein distance between the Gaussian laws fitted to two samples.
 

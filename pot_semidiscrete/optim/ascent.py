@@ -10,7 +10,7 @@ large, more as the average settles.
 import math
 from dataclasses import dataclass, replace
 
-from ..backend import Array, stride
+from ..backend import Array, brief, stride
 from ..kernels import mean_cost, reduce
 from ..problem import Target
 from .semi_dual import Measurement, SemiDual
@@ -63,6 +63,8 @@ class AscentState:
     n_eff: float = 1.0
     mass: Array = 0.0
     square: Array = 0.0
+
+    __repr__ = brief
 
     @property
     def batch(self) -> int:

@@ -9,7 +9,7 @@ model is poor, first take a Sinkhorn iteration, ``psi += eps log(b / m)``.
 import math
 from dataclasses import dataclass
 
-from ..backend import Array, full_precision, no_grad
+from ..backend import Array, brief, no_grad
 from ..problem import Target
 from .ascent import cold_start, resolving_eps
 from .hessian import MAX_ITERATIONS, hessian, most_rows
@@ -42,6 +42,8 @@ class NewtonResult:
     measured: Measurement
     eps: float
 
+    __repr__ = brief
+
 
 def can_correct(dual: SemiDual, n: int, n_eff: float) -> bool:
     """Whether n points have anything to correct by: they are no fewer than effective atoms.
@@ -72,7 +74,7 @@ def maximize(
     eps : float
         Where to begin, if known: see :func:`resolving_eps`.
     """
-    with full_precision(dual.target.nx, x), no_grad(dual.target.nx):
+    with no_grad(dual.target.nx):
         return _maximize(dual, x, psi, reg, rtol, eps or resolving_eps(dual, x, psi, reg))
 
 

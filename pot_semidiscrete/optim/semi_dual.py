@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..backend import Array, joined
+from ..backend import Array, brief, joined
 from ..kernels import reduce
 from ..problem import Target, rounding_of
 
@@ -49,6 +49,8 @@ class Measurement:
     n_eff: float
     transform: Array
     groups: list[Array]
+
+    __repr__ = brief
 
 
 class SemiDual:

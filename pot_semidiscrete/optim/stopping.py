@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..backend import brief
 from .ascent import AscentState
 from .newton import CORRECTION
 from .semi_dual import SemiDual
@@ -68,6 +69,8 @@ class StoppingRule(ABC):
     def __init__(self) -> None:
         self.n_eff = 1.0
         self.history: list[tuple[int, float, float]] = []
+
+    __repr__ = brief
 
     @property
     @abstractmethod

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..backend import brief
+
 
 def places(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Index of the first of the points at each place, and the place of each point."""
@@ -35,6 +37,8 @@ class Copies:
     place: np.ndarray
     share: np.ndarray
     n_places: int
+
+    __repr__ = brief
 
     @classmethod
     def of(cls, place: np.ndarray, weights: np.ndarray, user: np.ndarray) -> tuple["Copies", np.ndarray]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..backend import Array, Backend, capabilities, eager, full_precision, is_foreign, is_traced
+from ..backend import Array, Backend, capabilities, eager, is_foreign, is_traced
 from ..costs import Metric, check_cost, resolve_metric
 from .fingerprints import digest
 from .target import Target
@@ -46,13 +46,15 @@ class Problem:
 
     def points(self, name: str, x: Array) -> Array:
         """A user's source points, checked, in the coordinates of the atoms."""
-        return self.target.center(check_points(name, x, like=self.target.atoms)[0])
+        x, nx = check_points(name, x, like=self.target.atoms)
+        return self.target.center(capabilities(nx).owned(x))
 
     def potential(self, name: str, potential: Array) -> Array:
         """A user's potential, checked, at the support."""
         target = self.target
         all_atoms = target.atoms if target.support is None else target.scatter(target.weights)[:, None]
-        return target.merge(check_vector(name, potential, all_atoms, target.nx), self.reg)
+        potential = capabilities(target.nx).owned(check_vector(name, potential, all_atoms, target.nx))
+        return target.merge(potential, self.reg)
 
     def init_potential(self, potential: Array | None) -> Array | None:
         """A potential to start from, None included, cut from any graph."""
@@ -69,8 +71,8 @@ def build_target(
     graph of the user's arrays: what is asked for at a given potential is right for copies, too.
     """
     X_target, nx = check_points("X_target", X_target)
-    with full_precision(nx, X_target), eager(nx):
-        target = _build(X_target, nx, a_target, metric)
+    with eager(nx):
+        target = _build(capabilities(nx).owned(X_target), nx, a_target, metric)
         return replace(target.detached.merged, digest=digest(X_target, nx)) if merge else target
 
 
@@ -78,7 +80,7 @@ def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: Metric)
     cost = resolve_metric(metric, nx)
     if is_foreign(type(cost)):
         check_cost(cost, nx.detach(X_target[:3]), nx.detach(X_target[:4]), nx)
-    weights = check_weights(a_target, X_target, nx)
+    weights = capabilities(nx).owned(check_weights(a_target, X_target, nx))
     atoms, support, place = X_target, None, None
     if not is_traced(weights):
         positive = nx.to_numpy(nx.detach(weights)) > 0

@@ -11,9 +11,9 @@ from ot.backend import get_backend
 from ..backend import (
     Array,
     Backend,
+    brief,
     capabilities,
     eager,
-    full_precision,
     is_foreign,
     is_traced,
     rounding_unit,
@@ -74,6 +74,8 @@ class Target:
     copies: Copies | None = None
     digest: str = ""
 
+    __repr__ = brief
+
     def __getstate__(self) -> dict[str, Any]:
         """What is not found again from the arrays: backend and kernel are."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -102,8 +104,7 @@ class Target:
     @_known
     def target_term(self) -> Array:
         """Term of the cost that depends on the atom only."""
-        with full_precision(self.nx, self.atoms):
-            return self.cost.target_term(self.atoms, self.nx)
+        return self.cost.target_term(self.atoms, self.nx)
 
     @property
     def landmark_stride(self) -> int:
@@ -229,9 +230,8 @@ class Target:
     def cost_matrix(self, x: Array) -> Array:
         """Cost of each atom from each of a few points, ``(n, n_support)``."""
         nx = self.nx
-        with full_precision(nx, x):
-            bilinear = self.cost.bilinear(x, self.atoms, 1.0, nx)
-            return self.cost.source_term(x, nx)[:, None] + self.target_term - bilinear
+        bilinear = self.cost.bilinear(x, self.atoms, 1.0, nx)
+        return self.cost.source_term(x, nx)[:, None] + self.target_term - bilinear
 
     def semi_dual(self, transform: Array, potential: Array) -> Array:
         """Semi-dual value ``mean(psi^c) + <b, psi>`` of points with that c-transform."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..backend import Array, describe, no_grad
+from ..backend import Array, describe, guest, is_foreign, no_grad
 from ..problem import Target, check_lengths, check_same_kind
 from .base import Sampler
 
@@ -41,6 +41,7 @@ class Draws:
         return self._draw("sampler_source.independent", self.sampler.independent, n)
 
     def _draw(self, name: str, draw: Callable[[int], Array], n: int) -> Array:
+        draw = guest(draw) if is_foreign(type(self.sampler)) else draw
         with no_grad(self.target.nx):
             x = check_batch(f"{name}({n})", draw(n), n, self.target)
             # a sampler may return the same memory each time

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..backend import Array, Random
+from ..backend import Array, Random, theirs
 from .base import Law, Sampler, register_law
 
 
@@ -38,6 +38,9 @@ class RowSampler(Sampler):
     def __init__(self, rows: Array, random: Random) -> None:
         self.rows, self.random = rows, random
 
+    def __repr__(self) -> str:
+        return f"RowSampler(n={self.rows.shape[0]})"
+
     def __call__(self, n: int) -> Array:
         return self.rows[self.random.integers(self.rows.shape[0], n)]
 
@@ -49,8 +52,13 @@ class CallableSampler(Sampler):
         self.function = function
         self.is_quasi_random = hasattr(function, "independent")
 
+    def __repr__(self) -> str:
+        return f"CallableSampler({getattr(self.function, '__name__', type(self.function).__name__)})"
+
     def __call__(self, n: int) -> Array:
-        return self.function(n)
+        with theirs():
+            return self.function(n)
 
     def independent(self, n: int) -> Array:
-        return self.function.independent(n) if self.is_quasi_random else self(n)
+        with theirs():
+            return (self.function.independent if self.is_quasi_random else self.function)(n)

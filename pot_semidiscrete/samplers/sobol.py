@@ -9,7 +9,7 @@ from ot.backend import get_backend
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from ..backend import Array, describe, no_grad
+from ..backend import Array, capabilities, describe, no_grad, ours, theirs
 from ..problem import check_callable, check_count
 from .base import Sampler
 
@@ -107,6 +107,7 @@ class SobolSampler(Sampler):
         self.__dict__.update(state)
         self._restart(streams["seed"], streams["position"], streams["n_independent"])
 
+    @ours()
     def __call__(self, n: int) -> Array:
         """Draw the next n points of the sequence."""
         n = check_count("n", n)
@@ -121,6 +122,7 @@ class SobolSampler(Sampler):
         # the middles of the sequence's cells: never 0, nor 1
         return self._points(np.concatenate(parts) + 0.5**SOBOL_BITS / 2.0)
 
+    @ours()
     def independent(self, n: int) -> Array:
         """Draw n independent points of the same law, from a pseudo-random stream of its own.
 
@@ -193,14 +195,14 @@ class SobolSampler(Sampler):
         z = nx.from_numpy(z, type_as=self._type_as)
         if self.generator is None:
             return z
-        with no_grad(nx):
+        with no_grad(nx), theirs():
             x = self.generator(z)
         if tuple(getattr(x, "shape", ()))[:1] != (len(uniform),):
             raise ValueError(
                 f"generator: expected one point for each of {len(uniform)} latent points, received "
                 f"{describe(x)}."
             )
-        return nx.detach(x)
+        return capabilities(nx).owned(nx.detach(x))
 
 
 def resolve_type(type_as: Array | None) -> tuple[Array, float]:
