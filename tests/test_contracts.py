@@ -30,6 +30,7 @@ from pot_semidiscrete.samplers import Sampler, register_law
 from pot_semidiscrete.samplers.base import registered_laws
 from pot_semidiscrete.samplers.laws import NormalSampler
 from pot_semidiscrete.samplers.resolve import resolve_random, resolve_source
+from tests.backends import cost_of
 
 BINARY = {"dice", "jaccard", "rogerstanimoto", "russellrao", "sokalsneath", "yule"}
 N, N_ATOMS, D = 7, 5, 4
