@@ -111,4 +111,4 @@ def cost_of(name):
     """The registered cost of a name, with constants if it needs some."""
     from pot_semidiscrete.costs import registered_costs
 
-    return registered_costs()[name](*{"minkowski": (3.0,)}.get(name, ()))
+    return registered_costs()[name](*{"minkowski": (2.0,)}.get(name, ()))
