@@ -233,15 +233,18 @@ def test_squares_that_float32_has_not_are_refused(scale, nx):
             sd.solve_semidiscrete(nx.array(draw(N_ATOMS, 2)), sampler, **options)
 
 
+@pytest.mark.parametrize("reg", [0.0, 0.05])
 @pytest.mark.parametrize("power", [-1, 1])
-def test_squares_that_the_dtype_has_are_exact(power, nx):
+def test_squares_that_the_dtype_has_are_exact(power, reg, nx):
     """To the ends of what is let in: the same times a power of 2."""
     s, found = 2.0 ** (power * (46 if nx.dtype == "float32" else 246)), []
     for unit in (1.0, s):
         random = np.random.default_rng(1)
         sampler = lambda n, unit=unit, random=random: unit * nx.array(random.normal(size=(n, 2)))
-        result = sd.solve_semidiscrete(unit * nx.array(draw(N_ATOMS, 2)), sampler, tol=0, max_iter=20)
+        options = {"reg": reg * unit**2, "tol": 0, "max_iter": 20}
+        result = sd.solve_semidiscrete(unit * nx.array(draw(N_ATOMS, 2)), sampler, **options)
         numbers = (result.potential, result.value, result.value_stderr, result.suboptimality)
+        numbers += (result.value_linear, *result.value_interval)
         found.append([nx.host(v) / unit**2 for v in numbers])
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
