@@ -14,6 +14,7 @@ from pot_semidiscrete.costs import (
     register_cost,
     registered_costs,
 )
+from pot_semidiscrete.costs import base as costs
 from pot_semidiscrete.kernels import (
     GenericKernel,
     SoftBlock,
@@ -26,7 +27,8 @@ from pot_semidiscrete.optim.ascent import AscentState
 from pot_semidiscrete.optim.semi_dual import SemiDual
 from pot_semidiscrete.optim.stopping import ChiSquareRule, registered_rules
 from pot_semidiscrete.problem import build_target
-from pot_semidiscrete.samplers import Sampler, register_law
+from pot_semidiscrete.samplers import Law, Sampler, register_law
+from pot_semidiscrete.samplers import base as laws
 from pot_semidiscrete.samplers.base import registered_laws
 from pot_semidiscrete.samplers.laws import NormalSampler
 from pot_semidiscrete.samplers.resolve import resolve_random, resolve_source
@@ -104,6 +106,157 @@ def test_cost_that_is_said_twice_is_refused():
         register_cost(type("Nameless", (Cost,), {"matrix": matrix}))
 
 
+class Huber(Cost):
+    """That of doc/extending.rst, with an argument, and no name of its own."""
+
+    translation_invariant = True
+
+    def __init__(self, name, sign=1.0):
+        self.name, self.sign = name, sign
+
+    def matrix(self, x, y, nx):
+        squares = nx.sum(x * x, axis=1)[:, None] + nx.sum(y * y, axis=1)[None, :]
+        squares = nx.maximum(squares - 2.0 * nx.dot(x, y.T), 0.0 * squares)
+        return nx.sqrt(1.0 + squares) - 1.0
+
+    def vjp(self, x, y, chi, nx):
+        share = self.sign * chi.dense() / (1.0 + self.matrix(x, y, nx))
+        return x * nx.sum(share, axis=1)[:, None] - nx.dot(share, y)
+
+
+def test_cost_that_cannot_be_made_is_refused():
+    """Its error came from inside the package, when the name was used."""
+    with pytest.raises(TypeError, match=r"received Huber \(missing .*'name'\); give make="):
+        register_cost(Huber, "huber of a test")
+    with pytest.raises(TypeError, match=r"received Partial, which lacks factors; .*make="):
+        register_cost(type("Partial", (SeparableCost,), {"name": "partial"}))
+    with pytest.raises(TypeError, match="received the class Huber; give Huber"):
+        ps.cost_scale(np.eye(2), metric=Huber)
+    register_cost(Huber, "huber of a test", make=lambda: Huber("huber of a test"))
+    assert ps.cost_scale(np.eye(2), metric="huber of a test") == pytest.approx((3.0**0.5 - 1.0) / 2.0)
+    register_cost(Huber, "huber of a test", make=lambda: 3)
+    with pytest.raises(TypeError, match=r"'huber of a test': expected a Cost of its make, received int"):
+        ps.cost_scale(np.eye(2), metric="huber of a test")
+
+
+@pytest.fixture(autouse=True)
+def same_registries(monkeypatch):
+    """What a test registers is forgotten after it."""
+    for module, name in ((costs, "_NAMED"), (costs, "_CLASSES"), (laws, "_LAWS")):
+        monkeypatch.setattr(module, name, dict(getattr(module, name)))
+
+
+def test_names_that_are_taken_are_refused():
+    """They replaced the package's own; what is defined again, in a notebook, does replace itself."""
+    made = lambda kind, **members: type(f"Mine{kind.__name__}", (kind,), members)
+    matrix = lambda self, x, y, nx: 3.0 * ot.dist(x, y)
+    with pytest.raises(
+        ValueError, match=r"received 'sqeuclidean', that of pot_semidiscrete\..*SqEuclidean"
+    ):
+        register_cost(made(Cost, name="sqeuclidean", matrix=matrix))
+    with pytest.raises(
+        ValueError, match=r"received 'normal', that of pot_semidiscrete\..*NormalSampler"
+    ):
+        register_law("mine", "normal")(made(NormalSampler))
+    assert "mine" not in registered_laws()
+    for scale in (1.0, 2.0):
+        again = lambda self, x, y, nx, scale=scale: scale * ot.dist(x, y)
+        register_cost(made(Cost, name="mine", matrix=again))
+        assert float(ps.cost_scale(np.eye(2), metric="mine")) == scale
+    for _ in range(2):
+        register_law("mine")(made(NormalSampler))
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "mean", "scale"), [(50, 3072, 128, 64), (50, 2, 300, 1), (9, 2, 1e4, 1)]
+)
+def test_cost_is_as_right_far_from_the_origin(n, d, mean, scale, nx, rng):
+    """Points were not centred for the check, and moved by more than they differ by."""
+    atoms = (mean + scale * rng.normal(size=(n, d))).astype("float32")
+    x = (mean + scale * rng.normal(size=(20, d))).astype("float32")
+    found = ps.semidiscrete_c_transform(
+        nx.array(atoms), nx.array(x), nx.array(np.zeros(n)), None, Huber("h")
+    )
+    exact = np.sqrt(1.0 + ot.dist(x.astype(float), atoms.astype(float))) - 1.0
+    np.testing.assert_allclose(nx.host(found), exact.min(axis=1), rtol=1e3 * nx.eps, atol=1e3 * nx.eps)
+    wrong = lambda self, x, y, nx: Huber.matrix(self, x, 1.5 * y, nx)
+    with pytest.raises(ValueError, match="stay as all points move"):
+        ps.cost_scale(nx.array(atoms), metric=type("Wrong", (Huber,), {"matrix": wrong})("w"))
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_cost_without_a_name_is_refused(name):
+    with pytest.raises(ValueError, match="metric: expected a cost with a name"):
+        ps.cost_scale(np.eye(2), metric=Huber(name))
+
+
+@pytest.mark.parametrize("factor", [-1.0, 0.0, 0.5, 2.0])
+@pytest.mark.parametrize("mean", [0.0, 300.0])
+def test_gradient_of_wrong_sign_or_size_is_refused(mean, factor, nx, rng):
+    atoms = nx.array(mean + rng.normal(size=(10, 3)))
+    assert ps.cost_scale(atoms, metric=Huber("h")) > 0.0
+    with pytest.raises(ValueError, match=r"metric 'h': expected vjp.* as the differences of matrix"):
+        ps.cost_scale(atoms, metric=Huber("h", factor))
+
+
+class Bilinear(SeparableCost):
+    """``-<x, y>``, its vjp as a test has it."""
+
+    name = "bilinear"
+
+    def factors(self, x, y, scale, nx):
+        return scale * x, y
+
+
+@pytest.mark.parametrize(
+    ("vjp", "word"),
+    [
+        (lambda self, x, y, chi, nx: -chi.average(y)[:, 0], r"of shape \(3, 2\), received"),
+        (lambda self, x, y, chi, nx: None, r"of shape \(3, 2\), received NoneType"),
+        (lambda self, x, y, chi, nx: nx.dot(chi.dense() > 1.0, y > 0), "of dtype"),
+        (lambda self, x, y, chi, nx: -nx.dot(1.0 + 0.0 * chi.dense(), y), "differences of matrix"),
+        (lambda self, x, y, chi, nx: -chi.average(y), None),
+        (lambda self, x, y, chi, nx: -nx.dot(chi.dense(), y), None),
+    ],
+)
+def test_gradient_is_checked_at_the_door(vjp, word, rng):
+    atoms = rng.normal(size=(10, 2))
+    made = type("Made", (Bilinear,), {"vjp": vjp})()
+    if word is None:
+        assert ps.cost_scale(atoms, metric=made) >= 0.0
+        return
+    with pytest.raises(ValueError, match=rf"metric 'bilinear': expected vjp.*{word}"):
+        ps.cost_scale(atoms, metric=made)
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock", "cosine", "correlation"])
+@pytest.mark.parametrize("law", ["normal", "cauchy", "binary", "sparse", "far", "tiny", "copies"])
+def test_gradient_that_is_right_is_not_refused(law, metric, nx):
+    """Kinks, jumps and rounding are no mistakes."""
+    for d in (1, 2, 50):
+        for n in (2, 10):
+            rng = np.random.default_rng([d, n])
+            points = {
+                "normal": rng.normal(size=(n, d)),
+                "cauchy": rng.standard_cauchy(size=(n, d)),
+                "binary": rng.integers(2, size=(n, d)),
+                "sparse": rng.random((n, d)) * (rng.random((n, d)) < 0.2),
+                "far": 1000.0 + rng.normal(size=(n, d)),
+                "tiny": 1e-6 * rng.normal(size=(n, d)),
+                "copies": np.repeat(rng.normal(size=(1, d)), n, axis=0),
+            }[law]
+            x, cost = nx.array(points), registered_costs()[metric]()
+            check_cost(cost, x[-3:], x[:4], ot.backend.get_backend(x))
+
+
+def test_gradient_that_a_backend_has_not_is_not_asked_for(nx64, rng):
+    def vjp(self, x, y, chi, nx):
+        return Cost.vjp(self, x, y, chi, nx)
+
+    made = type("Made", (Bilinear,), {"vjp": vjp})()
+    assert ps.cost_scale(nx64.array(rng.normal(size=(10, 2))), metric=made) >= 0.0
+
+
 class Weighed(SeparableCost):
     """Right, but for what a test changes."""
 
@@ -123,7 +276,11 @@ class Weighed(SeparableCost):
     ("name", "wrong", "word"),
     [
         ("factors", lambda self, x, y, scale, nx: (4.0 * x, y), "in proportion to scale"),
-        ("source_term", lambda self, x, nx: nx.sum(x**2, axis=1)[:, None], "source_term"),
+        ("factors", lambda self, x, y, scale, nx: nx.dot(x, y.T), "factors.* two arrays u, v"),
+        ("factors", lambda self, x, y, scale, nx: (x[1:], y), r"u of factors.* of shape \(3, 3\)"),
+        ("factors", lambda self, x, y, scale, nx: (x, y.T), r"v of factors.* of shape \(4, 3\)"),
+        ("factors", lambda self, x, y, scale, nx: (x, None), "v of factors.*received NoneType"),
+        ("source_term", lambda self, x, nx: nx.sum(x**2, axis=1)[:, None], r"source_term.*shape \(3,\)"),
         ("target_term", lambda self, y, nx: np.zeros(len(y), np.float32), "dtype"),
         ("target_term", lambda self, y, nx: nx.sum(y**2, axis=1) + np.inf, "finite"),
         ("translation_invariant", True, "stay as all points move"),
@@ -134,6 +291,22 @@ def test_cost_of_a_user_is_checked_at_the_door(name, wrong, word, nx64, rng):
     assert ps.cost_scale(atoms, metric=Weighed()) > 0.0
     with pytest.raises(ValueError, match=word):
         ps.cost_scale(atoms, metric=type("Wrong", (Weighed,), {name: wrong})())
+
+
+@pytest.mark.parametrize(
+    ("matrix", "word"),
+    [
+        (lambda x, y: ot.dist(y, x), r"shape \(3, 4\), received .*\(4, 3\).*; here x has 3 rows, y 4.$"),
+        (lambda x, y: ot.dist(x, y)[:, 0], r"shape \(3, 4\), received .*; here x has 3 rows, y 4.$"),
+        (lambda x, y: None, r"shape \(3, 4\), received NoneType; here x has"),
+        (lambda x, y: ot.dist(x, y) > 1.0, r"dtype .*float64, received .*bool.*; make constants with"),
+    ],
+)
+def test_matrix_is_what_errors_name(matrix, word, nx64, rng):
+    """They spoke of bilinear, which is made of it, and advised on dtypes whatever was wrong."""
+    made = type("Made", (Cost,), {"name": "made", "matrix": lambda self, x, y, nx: matrix(x, y)})
+    with pytest.raises(ValueError, match=rf"metric 'made': expected matrix\(x, y, nx\) of {word}"):
+        ps.cost_scale(nx64.array(rng.normal(size=(10, 3))), metric=made())
 
 
 @pytest.mark.parametrize("part", ["reg", "source_term", "shape", "dtype", "soft", "hard"])
@@ -285,6 +458,49 @@ def test_sampler_of_a_user_is_taken_as_it_is(rng):
         register_law("dict")(dict)
     with pytest.raises(TypeError, match="expected names"):
         register_law(Shifted)
+
+
+class Scaled(NormalSampler):
+    """With an argument of its own."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+
+class Rootless(NormalSampler):
+    """It leaves out what its base does."""
+
+    def __init__(self, dimension, random):
+        self.scale = dimension
+
+
+def test_law_that_cannot_be_drawn_is_refused(nx64, rng):
+    """Its errors came from inside the package."""
+    atoms = nx64.array(rng.normal(size=(10, 2)))
+    with pytest.raises(TypeError, match=r"made by Scaled\(dimension, random\), received another"):
+        register_law("scaled")(Scaled)
+    with pytest.raises(TypeError, match="received Silent without"):
+        register_law("silent")(type("Silent", (Law,), {}))
+    register_law("rootless")(Rootless)
+    for source, word in (
+        (NormalSampler, "received the class NormalSampler; give an instance"),
+        (Sampler, "received the class Sampler"),
+        (Scaled(2.0), "received one with random NoneType; give its name"),
+        (NormalSampler(2, rng), "received one with random Generator; give its name"),
+        ("rootless", r"received one with random NoneType.*super\(\).__init__"),
+    ):
+        with pytest.raises(TypeError, match=rf"^sampler_source: expected .*{word}"):
+            ps.solve_semidiscrete(atoms, source, reg=0.5)
+
+
+def test_law_with_a_parameter_is_a_class_for_each_value(nx64):
+    target = build_target(nx64.array(np.eye(2)))
+    for scale in (1.0, 3.0):
+        draw = lambda self, n: self.scale * NormalSampler.__call__(self, n)
+        law = type(f"Normal{scale}", (NormalSampler,), {"scale": scale, "__call__": draw})
+        register_law(f"normal {scale}")(law)
+        points = nx64.host(resolve_source(f"normal {scale}", target, 0)(4000))
+        assert points.std() == pytest.approx(scale, rel=0.05)
 
 
 @pytest.mark.parametrize("name", registered_rules())

@@ -18,7 +18,7 @@ from .arrays import (
 from .capabilities import Capabilities, capabilities, full_precision, no_grad, register
 from .conversion import converted, template
 from .random import Random
-from .registry import LazyRegistry
+from .registry import LazyRegistry, check_free
 
 __all__ = [
     "Array",
@@ -28,6 +28,7 @@ __all__ = [
     "Random",
     "all_finite",
     "capabilities",
+    "check_free",
     "converted",
     "describe",
     "equal_rows",

@@ -31,6 +31,8 @@ def all_finite(x: Array, nx: Backend) -> bool:
 
 def describe(x: object) -> str:
     """Name the type, shape and dtype of `x` for an error message."""
+    if isinstance(x, type):
+        return f"the class {x.__name__}"
     shape = getattr(x, "shape", None)
     if shape is None:
         return f"{type(x).__name__} ({x!r})" if np.isscalar(x) else type(x).__name__
