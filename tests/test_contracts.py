@@ -199,6 +199,27 @@ def test_gradient_of_wrong_sign_or_size_is_refused(mean, factor, nx, rng):
         ps.cost_scale(atoms, metric=Huber("h", factor))
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("start", [False, True])
+def test_costs_that_are_not_finite_at_the_source_are_refused(start, wrong, nx64):
+    """NaN could not be converted to an integer, deep inside."""
+
+    class Holed(Huber):
+        def matrix(self, x, y, nx):
+            zero = 0.0 * x[:, :1] + 0.0 * y[:, 0]
+            return nx.where(x[:, :1] + zero > 2.0, zero + wrong, super().matrix(x, y, nx))
+
+    atoms, psi = nx64.array(np.eye(3)), nx64.array(np.zeros(3)) if start else None
+    points = nx64.array(np.random.default_rng(0).normal(size=(1000, 3)))
+    with pytest.raises(
+        ValueError, match=r"metric 'holed': expected finite costs at the source points"
+    ) as e:
+        ps.solve_semidiscrete(
+            atoms, points, None, Holed("holed"), 0.1, init_potential=psi, random_state=0
+        )
+    assert e.value.partial_result.status == "failed"
+
+
 class Bilinear(SeparableCost):
     """``-<x, y>``, its vjp as a test has it."""
 
