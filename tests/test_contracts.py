@@ -17,6 +17,7 @@ from pot_semidiscrete.costs import (
 from pot_semidiscrete.costs import base as costs
 from pot_semidiscrete.kernels import (
     GenericKernel,
+    Kernel,
     SoftBlock,
     check_kernel,
     register_kernel,
@@ -24,8 +25,9 @@ from pot_semidiscrete.kernels import (
 )
 from pot_semidiscrete.kernels.numpy_kernel import NumpyKernel
 from pot_semidiscrete.optim.ascent import AscentState
+from pot_semidiscrete.optim.buffer import SampleStream
 from pot_semidiscrete.optim.semi_dual import SemiDual
-from pot_semidiscrete.optim.stopping import ChiSquareRule, registered_rules
+from pot_semidiscrete.optim.stopping import RULES, ChiSquareRule, FixedSamples, StoppingRule
 from pot_semidiscrete.problem import build_target
 from pot_semidiscrete.samplers import Law, Sampler, register_law
 from pot_semidiscrete.samplers import base as laws
@@ -330,12 +332,44 @@ def test_matrix_is_what_errors_name(matrix, word, nx64, rng):
         ps.cost_scale(nx64.array(rng.normal(size=(10, 3))), metric=made())
 
 
-@pytest.mark.parametrize("part", ["reg", "source_term", "shape", "dtype", "soft", "hard"])
-def test_kernel_of_a_user_is_checked_at_the_door(part, rng):
-    """What is wrong in one of its two blocks made a run that converged, to another value."""
+@pytest.fixture
+def numpy_kernel():
+    """Registers a kernel for NumPy, for the time of a test."""
+    usual = registered_kernels()["numpy"]
+    yield lambda kernel: register_kernel("numpy", kernel)
+    register_kernel("numpy", usual)
+
+
+WRONG_BLOCKS = {
+    "reg": "soft.* c_transform = source_term - reg",
+    "source_term": "soft.* c_transform = source_term - reg",
+    "shape": r"soft.* c_transform of shape \(3,\) .*, received .*\(3, 1\)",
+    "inverse": r"soft.* inv_row_sums of shape \(3,\) .*, received .*\(3, 1\)",
+    "transposed": r"soft.* exp_scores of shape \(3, 4\) .*, received .*\(4, 3\)",
+    "dtype": "soft.* exp_scores of shape .* dtype float64, received .* float32",
+    "tuple": r"soft.* a SoftBlock, received tuple; return SoftBlock\(exp_scores, inv_row_sums",
+    "soft": "soft.* received one that differs",
+    "max": "soft.* received NaN or inf .*; .*subtract the maximum of each row",
+    "hard": "hard.* received one that differs",
+    "None": r"hard.* a HardBlock, received NoneType; return HardBlock\(index, n_atoms",
+    "float": r"hard.* index of shape \(3,\) and whole numbers, received .*float64",
+    "swapped": "hard.* n_atoms = 4, .*, received numpy array",
+}
+
+
+@pytest.mark.parametrize("part", WRONG_BLOCKS)
+def test_kernel_of_a_user_is_checked_at_the_door(part, numpy_kernel, rng):
+    """What is wrong in one of its two blocks made a run that converged, to another value.
+
+    Errors speak of what its author wrote, and come in one way.
+    """
 
     class Wrong(GenericKernel):
         def soft(self, scores, source_term):
+            if part == "max":
+                powers = np.exp(scores + self.bias)
+                total = powers.sum(axis=1)
+                return SoftBlock(powers, 1.0 / total, source_term - self.reg * np.log(total), self.nx)
             block = super().soft(scores if part != "soft" else 2.0 * scores, source_term)
             if part == "reg":
                 block.c_transform = source_term - (source_term - block.c_transform) / self.reg
@@ -346,28 +380,88 @@ def test_kernel_of_a_user_is_checked_at_the_door(part, rng):
             if part == "dtype":
                 block.exp_scores = block.exp_scores.astype(np.float32)
                 block.inv_row_sums = block.inv_row_sums.astype(np.float32)
-            return block
+            if part == "inverse":
+                block.inv_row_sums = block.inv_row_sums[:, None]
+            if part == "transposed":
+                block.exp_scores = block.exp_scores.T
+            return block if part != "tuple" else (block.exp_scores, block.inv_row_sums)
 
         def hard(self, scores, source_term):
-            return super().hard(scores if part != "hard" else 2.0 * scores, source_term)
+            block = super().hard(scores if part != "hard" else 2.0 * scores, source_term)
+            if part == "float":
+                block.index = block.index.astype(float)
+            if part == "swapped":
+                block.n_atoms, block.c_transform = block.c_transform, block.n_atoms
+            return block if part != "None" else None
 
-    usual = registered_kernels()["numpy"]
-    register_kernel("numpy", Wrong)
+    numpy_kernel(Wrong)
+    with pytest.raises(ValueError, match=f"kernel Wrong: expected {WRONG_BLOCKS[part]}"):
+        ps.solve_semidiscrete(rng.normal(size=(20, 3)), "normal", reg=0.5, tol=0.5)
+
+
+def test_kernel_that_leaves_out_what_its_base_does_is_refused(numpy_kernel):
+    class Rootless(GenericKernel):
+        def __init__(self, target, potential, reg):
+            self.target, self.nx, self.reg, self.scale = target, target.nx, reg, 1.0
+
+    numpy_kernel(Rootless)
+    with pytest.raises(ValueError, match=r"kernel Rootless: expected an __init__.*call super"):
+        ps.semidiscrete_c_transform(np.eye(3), np.eye(3), np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "metric", [None, "euclidean", "cosine", Weighed()], ids=["square", "euclidean", "cosine", "weighed"]
+)
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+def test_kernel_that_is_right_is_not_refused(mean, scale, metric, nx):
+    """At the smallest of the regularisations scores are rounded the most."""
+    usual = registered_kernels()
+    load = usual.get(nx.name, usual[""])
+    foreign = type("Foreign", (load(),), {"__module__": "elsewhere"})
+    register_kernel(nx.name, foreign)
     try:
-        with pytest.raises(ValueError, match="kernel Wrong: expected"):
-            ps.solve_semidiscrete(rng.normal(size=(20, 3)), "normal", reg=0.5, tol=0.5)
+        for n in (1, 2, 20):
+            points = scale * (mean + np.random.default_rng(n).normal(size=(n, 3)))
+            assert build_target(nx.array(points), metric=metric).kernel is foreign
     finally:
-        register_kernel("numpy", usual)
+        register_kernel(nx.name, load)
 
 
-def test_kernel_is_registered_as_a_class_or_what_makes_it():
-    usual = registered_kernels()["numpy"]
+def test_kernel_is_registered_as_a_class_or_what_makes_it(numpy_kernel):
     for load in (NumpyKernel, lambda: NumpyKernel):
-        register_kernel("numpy", load)
+        numpy_kernel(load)
         assert build_target(np.eye(2)).kernel is NumpyKernel
-    register_kernel("numpy", usual)
-    with pytest.raises(TypeError, match="expected a subclass of Kernel"):
-        register_kernel("numpy", dict)
+    with pytest.raises(
+        TypeError, match="expected a subclass of Kernel or a function, received the class"
+    ):
+        numpy_kernel(dict)
+    with pytest.raises(
+        TypeError, match=r"kernel of 'numpy': .*, received Kernel, which lacks hard, soft"
+    ):
+        numpy_kernel(Kernel)
+    with pytest.raises(ValueError, match=r"backend: expected one of .*'numpy'.*, received 'NumPy'"):
+        register_kernel("NumPy", NumpyKernel)
+    for wrong, words in ((3, r"int \(3\)"), (None, "NoneType")):
+        numpy_kernel(lambda wrong=wrong: wrong)
+        with pytest.raises(TypeError, match=f"kernel of 'numpy': expected .*, received {words}"):
+            build_target(np.eye(2)).kernel.cache()
+
+
+def test_kernel_that_overflows_is_named(numpy_kernel, rng):
+    """What is not finite was said of the costs, or could not be converted to an integer."""
+
+    class Late(GenericKernel):
+        def soft(self, scores, source_term):
+            block = super().soft(scores, source_term)
+            block.c_transform = block.c_transform + np.where(len(scores) > 20, np.inf, 0.0)
+            return block
+
+    numpy_kernel(Late)
+    with pytest.raises(
+        ValueError, match="kernel Late: expected finite c-transforms at the source points"
+    ):
+        ps.solve_semidiscrete(rng.normal(size=(20, 3)), "normal", reg=0.5, random_state=0)
 
 
 def test_rule_of_a_user_is_a_tolerance(rng):
@@ -389,6 +483,142 @@ def test_rule_of_a_user_is_a_tolerance(rng):
     np.testing.assert_array_equal(*[result.potential for result in results])
     with pytest.warns(ps.SemiDiscreteWarning, match="before Often was met"):
         ps.solve_semidiscrete(atoms, "normal", reg=0.5, tol=Often(1e-9), max_iter=3)
+
+
+class Doubling(StoppingRule):
+    """Looks whenever the samples have doubled, until its standard error is small."""
+
+    n_points = 20_000
+
+    def __init__(self, stderr=0.0, corrects=False):
+        super().__init__()
+        self.stderr, self.corrects, self.next = stderr, corrects, 1000
+
+    def budget(self, most, n_atoms):
+        return most
+
+    def is_due(self, dual, ascent, n_samples, is_last):
+        return is_last or (ascent.samples > 0 and n_samples >= self.next)
+
+    def is_met(self, found):
+        return found.look_bound < 0.1 and found.chi2_stderr <= self.stderr
+
+    def wait(self, found, n_samples):
+        self.next = 2 * n_samples
+
+    def prefers_correction(self, n_samples):
+        return self.corrects
+
+
+def drawn(draws):
+    """A normal source that notes how much it is asked for."""
+    rng = np.random.default_rng(0)
+    return lambda n: draws.append(n) or rng.normal(size=(n, 2))
+
+
+def test_look_takes_no_more_points_than_there_were_samples(rng, monkeypatch):
+    """And 1024 at least, whatever the rule wants; they serve the ascent from then on."""
+    atoms, sizes, draws = rng.normal(size=(10, 2)), [], []
+    independent = SampleStream.independent
+
+    def watched(self, n, again=True):
+        sizes.append(n)
+        return independent(self, n, again)
+
+    monkeypatch.setattr(SampleStream, "independent", watched)
+    with pytest.warns(ps.SemiDiscreteWarning, match="before Doubling was met"):
+        result = ps.solve_semidiscrete(atoms, drawn(draws), reg=0.5, tol=Doubling(), max_iter=200)
+    looks = result.log["check_n_iter"]
+    assert len(looks) >= 4
+    for n, n_iter in zip(sizes, looks, strict=False):
+        least, most = (max(min(20_000, share * 256 * n_iter), 1024) for share in (0.9, 1.0))
+        assert least <= n <= most
+    # 200 batches are drawn, and points of the last look and estimate: those of others serve steps, too
+    assert sum(draws) == result.n_samples < 256 * 200 + 20_000 + 5000 < 256 * 200 + sum(sizes)
+
+
+def test_rule_on_a_standard_error(rng):
+    """Its points by a property that follows the effective number of atoms."""
+
+    class Precise(Doubling):
+        @property
+        def n_points(self):
+            chi2 = 0.1
+            a, b = 4.0 * chi2 / self.stderr**2, (2.0 * self.n_eff) ** 0.5 / self.stderr
+            return a + b
+
+    atoms, rule = rng.normal(size=(10, 2)), Precise(0.005)
+    result = ps.solve_semidiscrete(atoms, "normal", reg=0.5, tol=rule, random_state=0)
+    assert result.converged
+    assert result.chi2_stderr <= 0.005
+    assert rule.history == []
+    log = result.log
+    assert len(log["check_chi2"]) == len(log["check_n_iter"]) == len(log["check_chi2_stderr"]) > 0
+    assert log["check_chi2_stderr"][-1] == result.chi2_stderr
+
+
+def test_rule_may_prefer_a_correction(rng, monkeypatch):
+    """By default it draws on: Newton's method runs at the end only."""
+    atoms, passes = rng.normal(size=(30, 2)), []
+    monkeypatch.setattr(StoppingRule, "corrected", lambda self, n: passes.append(n))
+    counts = []
+    for corrects in (False, True):
+        passes.clear()
+        with pytest.warns(ps.SemiDiscreteWarning):
+            ps.solve_semidiscrete(
+                atoms, "normal", reg=0.1, tol=Doubling(0.0, corrects), max_iter=100, random_state=0
+            )
+        counts.append(len(passes))
+    assert counts[0] <= 1
+    assert counts[1] >= 4
+
+
+@pytest.mark.parametrize(
+    ("member", "wrong", "error", "words"),
+    [
+        ("is_met", lambda self, found: None, TypeError, "expected True or False, received NoneType"),
+        ("is_met", lambda self, found: found.chi2, TypeError, "expected True or False, received float"),
+        ("is_due", lambda self, *facts: None, TypeError, "expected True or False, received NoneType"),
+        ("n_points", "many", TypeError, "expected a real number, received str"),
+        ("n_points", lambda self: 20, TypeError, "expected a real number, received function|method"),
+        ("n_points", -5, ValueError, "expected a finite number above 0, received -5"),
+        ("n_points", np.nan, ValueError, "expected a finite number above 0, received nan"),
+        (
+            "budget",
+            lambda self, most, n_atoms: None,
+            TypeError,
+            "expected a real number, received NoneType",
+        ),
+        (
+            "budget",
+            lambda self, most, n_atoms: 0,
+            ValueError,
+            "expected a finite number above 0, received 0",
+        ),
+    ],
+)
+def test_answers_of_a_rule_are_checked(member, wrong, error, words, rng):
+    """What `is_met` returned was taken for True or False, and other errors came from inside."""
+    rule = type("Wrong", (Doubling,), {member: wrong})()
+    with pytest.raises(error, match=rf"^tol: {member} of Wrong: {words}"):
+        ps.solve_semidiscrete(rng.normal(size=(10, 2)), "normal", reg=0.5, tol=rule, random_state=0)
+
+
+@pytest.mark.parametrize(("tol", "words"), [("chi2", "str"), (Doubling, "the class Doubling")])
+def test_what_is_no_tolerance_is_refused(tol, words):
+    with pytest.raises(
+        TypeError, match=f"a real number or an instance of StoppingRule, received {words}"
+    ):
+        ps.solve_semidiscrete(np.eye(2), "normal", tol=tol)
+
+
+def test_rule_that_leaves_out_what_its_base_does_is_refused():
+    class Rootless(FixedSamples):
+        def __init__(self):
+            self.next = 0
+
+    with pytest.raises(TypeError, match=r"received Rootless without; call super\(\).__init__"):
+        ps.solve_semidiscrete(np.eye(2), "normal", tol=Rootless())
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.3])
@@ -524,9 +754,9 @@ def test_law_with_a_parameter_is_a_class_for_each_value(nx64):
         assert points.std() == pytest.approx(scale, rel=0.05)
 
 
-@pytest.mark.parametrize("name", registered_rules())
+@pytest.mark.parametrize("name", RULES)
 def test_stopping_rule(name, rng):
-    rule = registered_rules()[name](0.1, 0.0)
+    rule = RULES[name](0.1, 0.0)
     dual = SemiDual(build_target(rng.normal(size=(20, 2))))
     zero = 0.0 * dual.target.weights
     assert 0.0 < rule.budget(1000.0, 20) <= 1000.0

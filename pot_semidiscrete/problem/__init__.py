@@ -6,6 +6,7 @@ from .target import Target
 from .units import scale_of, spread_of, unit_curvature
 from .validation import (
     NotFiniteError,
+    check_bool,
     check_callable,
     check_count,
     check_lengths,
@@ -22,6 +23,7 @@ __all__ = [
     "Problem",
     "Target",
     "build_target",
+    "check_bool",
     "check_callable",
     "check_count",
     "check_lengths",
