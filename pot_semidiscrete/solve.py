@@ -24,8 +24,8 @@ from .optim.ascent import (
 from .optim.buffer import SampleStream
 from .optim.newton import can_correct, maximize
 from .optim.semi_dual import SemiDual
-from .optim.stopping import StoppingRule, rule_of
-from .problem import Problem, check_callable, check_count, check_real, named_options
+from .optim.stopping import StoppingRule, check_tol, rule_of
+from .problem import Problem, check_bool, check_callable, check_count, check_real, named_options
 from .result import SemiDiscreteResult, SolverState, warn_shortfall
 from .runs import Progress, guarded
 from .samplers.base import Sampler
@@ -49,7 +49,7 @@ class Options:
         """Options of the user."""
         max_memory = options.pop("max_memory", cls.max_memory)
         return cls(
-            tol if isinstance(tol, StoppingRule) else check_real("tol", tol),
+            check_tol(tol),
             check_count("max_iter", max_iter),
             check_count("batch_size", batch_size),
             check_count("max_memory", max_memory, minimum=0),
@@ -124,7 +124,7 @@ class Solver:
         self.stream.advance()
         self.n_iter += 1
         value, most = math.nan, self.options.max_iter * self.options.batch_size
-        budget = ANNEALING * self.rule.budget(most, self.dual.n_atoms)
+        budget = ANNEALING * self.rule.samples(most, self.dual.n_atoms)
         while self.stream.n_unused >= (1 if self.is_last else self.ascent.batch):
             x = self.stream.take(self.ascent.batch)
             self.ascent, found = step(self.dual, self.ascent, x, self.reg, budget - self.n_used)
@@ -145,7 +145,8 @@ class Solver:
 
     def is_look_due(self) -> bool:
         """Whether to evaluate: when the samples can be enough, and at the end."""
-        return self.rule.is_due(self.dual, self.ascent, self.n_samples, self.is_last)
+        due = self.rule.is_due(self.dual, self.ascent, self.n_samples, self.is_last)
+        return check_bool(f"tol: is_due of {type(self.rule).__name__}", due)
 
     def look(self) -> bool:
         """Evaluate the present estimate on fresh points; tell whether it is good enough.
@@ -153,8 +154,7 @@ class Solver:
         The points serve the ascent from then on.
         """
         if not self.evaluation.is_known:
-            n = max(int(min(self.rule.n_points, self.n_samples)), FEW_POINTS)
-            self.evaluate(self.stream.independent(n))
+            self.evaluate(self.stream.independent(self.rule.look_size(self.n_samples)))
         return self.rule.note(self.n_iter, self.evaluation)
 
     def evaluate(self, x: Array) -> None:

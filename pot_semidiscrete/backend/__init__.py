@@ -13,6 +13,7 @@ from .arrays import (
     is_foreign,
     is_traced,
     joined,
+    largest_exponent,
     on_host,
     rounding_unit,
     stride,
@@ -20,7 +21,7 @@ from .arrays import (
 from .capabilities import Capabilities, capabilities, eager, no_grad, register
 from .conversion import converted, template
 from .random import Random
-from .registry import LazyRegistry
+from .registry import LazyRegistry, check_free
 
 __all__ = [
     "Array",
@@ -31,6 +32,7 @@ __all__ = [
     "all_finite",
     "brief",
     "capabilities",
+    "check_free",
     "converted",
     "describe",
     "eager",
@@ -39,6 +41,7 @@ __all__ = [
     "is_foreign",
     "is_traced",
     "joined",
+    "largest_exponent",
     "no_grad",
     "on_host",
     "ours",

@@ -31,6 +31,8 @@ def all_finite(x: Array, nx: Backend) -> bool:
 
 def describe(x: object) -> str:
     """Name the type, shape and dtype of `x` for an error message."""
+    if isinstance(x, type):
+        return f"the class {x.__name__}"
     shape = getattr(x, "shape", None)
     if shape is None:
         return f"{type(x).__name__} ({x!r})" if np.isscalar(x) else type(x).__name__
@@ -68,7 +70,16 @@ def on_host(x: Array) -> bool:
 
 def rounding_unit(x: Array, nx: Backend) -> float:
     """Distance from 1 to the next number of the dtype of `x`."""
-    return float(np.finfo("float32" if nx.bitsize(x) == 32 else "float64").eps)
+    return float(_facts(x, nx).eps)
+
+
+def largest_exponent(x: Array, nx: Backend) -> float:
+    """Logarithm of the largest number of the dtype of `x`."""
+    return math.log(float(_facts(x, nx).max))
+
+
+def _facts(x: Array, nx: Backend) -> np.finfo:
+    return np.finfo("float32" if nx.bitsize(x) == 32 else "float64")
 
 
 def stride(n: int, most: int) -> int:

@@ -1,9 +1,21 @@
-"""Things looked up by POT's name of a backend, and imported when they are first needed."""
+"""Names: whose they are, and things looked up by POT's name of a backend, imported when first needed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
+from ot.backend import Backend
+
 Thing = TypeVar("Thing")
+
+
+def check_free(name: str, known: Mapping[str, type], new: type) -> None:
+    """Refuse a name that another class has; the same one, defined again, may have it again."""
+    old = known.get(name, new)
+    if (old.__module__, old.__qualname__) != (new.__module__, new.__qualname__):
+        raise ValueError(
+            f"name: expected one that is not taken, received {name!r}, that of "
+            f"{old.__module__}.{old.__qualname__}; take another."
+        )
 
 
 class LazyRegistry(Generic[Thing]):
@@ -15,6 +27,9 @@ class LazyRegistry(Generic[Thing]):
 
     def register(self, name: str, load: Callable[[], Thing]) -> None:
         """Say what loads the thing of a name, from now on."""
+        known = ["", *(vars(kind).get("__name__") for kind in Backend.__subclasses__())]
+        if name not in known:
+            raise ValueError(f"backend: expected one of {known}, as POT calls it, received {name!r}.")
         self._loaders[name] = load
         self._loaded.clear()
 

@@ -7,7 +7,7 @@ matrix product is one, and the parts that depend on one point only never make a 
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ..backend import Backend
+from ..backend import Backend, describe
 from .angular import Correlation, Cosine
 from .base import Cost, SeparableCost, Weights, cost_of, register_cost, registered_costs
 from .checks import check_cost
@@ -48,4 +48,9 @@ def resolve_metric(metric: Metric, nx: Backend) -> Cost:
         return metric
     if isinstance(metric, tuple) and metric:
         return cost_of(metric[0], nx, *metric[1:])
+    if isinstance(metric, type) and issubclass(metric, Cost):
+        raise TypeError(
+            f"metric: expected an instance of Cost, received {describe(metric)}; give "
+            f"{metric.__name__}(...)."
+        )
     return CallableMetric(metric) if callable(metric) else cost_of(metric, nx)

@@ -1,10 +1,15 @@
 """The contract of a ground cost, and the registry of those with a name."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
-from ..backend import Array, Backend, capabilities, describe
+from ..backend import Array, Backend, capabilities, check_free, describe
+
+
+class UnknownGradientError(TypeError):
+    """The gradient of a cost is not known on a backend."""
 
 
 class Weights(Protocol):
@@ -30,7 +35,7 @@ class Cost(ABC):
     Attributes
     ----------
     name : str
-        As users give it, and as errors and files name it.
+        As users give it, and as errors and files name it: it tells the constants, if there are any.
     translation_invariant : bool
         Whether moving both points by one vector leaves the cost alone: the data are then centred.
     """
@@ -121,7 +126,7 @@ class Cost(ABC):
         """``sum_j chi_ij d_x c(x_i, y_j)``, ``(n, d)``."""
         able = capabilities(nx)
         if not able.differentiates:
-            raise TypeError(
+            raise UnknownGradientError(
                 f"metric {self.name!r}: its gradient in the source points is not known on the "
                 f"{able.name} backend; use 'sqeuclidean', 'euclidean', 'cityblock', 'cosine' or "
                 "'correlation', give a differentiable callable with torch or jax, or your Cost a vjp."
@@ -161,7 +166,7 @@ def register_cost(cost: type[Cost], *names: str, make: Callable[[], Cost] | None
     *names : str
         Its own name if left out.
     make : callable, optional
-        ``() -> Cost``; the class itself if left out.
+        ``() -> Cost``; the class itself if left out, which then takes no arguments.
 
     Returns
     -------
@@ -171,7 +176,9 @@ def register_cost(cost: type[Cost], *names: str, make: Callable[[], Cost] | None
     Raises
     ------
     TypeError
-        If it is no subclass of :class:`Cost`, or has no name.
+        If it is no subclass of :class:`Cost`, has no name, or cannot be made.
+    ValueError
+        If a name is that of another class.
 
     Examples
     --------
@@ -190,13 +197,35 @@ def register_cost(cost: type[Cost], *names: str, make: Callable[[], Cost] | None
     """
     if not (isinstance(cost, type) and issubclass(cost, Cost)):
         raise TypeError(f"cost: expected a subclass of Cost, received {describe(cost)}.")
-    for name in names or (cost.name,):
+    if make is None:
+        _check_made_of_nothing(cost)
+    names = names or (cost.name,)
+    for name in names:
         if not (isinstance(name, str) and name):
             raise TypeError(
                 f"name: expected a name for {cost.__name__}, received {name!r}; give it one."
             )
+        check_free(name, _CLASSES, cost)
+    for name in names:
         _NAMED[name], _CLASSES[name] = make or cost, cost
     return cost
+
+
+def _check_made_of_nothing(cost: type[Cost]) -> None:
+    """Check that a class can be called without arguments."""
+    if inspect.isabstract(cost):
+        missing = ", ".join(sorted(cost.__abstractmethods__))
+        raise TypeError(
+            f"cost: expected a class that can be made, received {cost.__name__}, which lacks {missing}; "
+            "define it, or give make=, a function that returns a Cost."
+        )
+    try:
+        inspect.signature(cost).bind()
+    except TypeError as error:
+        raise TypeError(
+            f"cost: expected a class that takes no arguments, received {cost.__name__} ({error}); give "
+            f"make=, as in make=lambda: {cost.__name__}(...)."
+        ) from None
 
 
 def registered_costs(nx: Backend | None = None) -> dict[str, Callable[[], Cost]]:
@@ -217,10 +246,13 @@ def cost_of(name: object, nx: Backend, *constants: object) -> Cost:
             f"{', '.join(known)}, received {name!r}."
         )
     try:
-        return known[name](*constants)
+        cost = known[name](*constants)
     except TypeError as error:
         if not constants:
             raise
         raise TypeError(
             f"metric: expected {name!r}, or constants that it takes, received {constants}: {error}."
         ) from error
+    if not isinstance(cost, Cost):
+        raise TypeError(f"metric {name!r}: expected a Cost of its make, received {describe(cost)}.")
+    return cost

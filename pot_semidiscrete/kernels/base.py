@@ -3,6 +3,7 @@
 A kernel turns a block of source points into a block of assignment weights and their c-transform.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
@@ -46,16 +47,31 @@ class Kernel(ABC):
     With ``s_ij = (psi_j - c(x_i, y_j)) / reg + log b_j`` up to a term of the row, the weights are
     the softmax of ``s`` and the c-transform is ``source_term - reg logsumexp(s)``; at ``reg = 0``,
     the argmax and ``source_term - max(s)`` with ``s = psi - c``. To write one, give it :meth:`soft`
-    and :meth:`hard`. It may hold ``s`` in units of ``log 2``, where powers of 2 are the faster ones.
+    and :meth:`hard`.
 
     Parameters
     ----------
     target : Target
     potential : array, shape (n_support,)
     reg : float
+
+    Attributes
+    ----------
+    target : Target
+        Its `cost`, `atoms` and `weights` are those of the support.
+    nx : ot.backend.Backend
+        POT's backend.
+    reg : float
+    unit : float
+        Of the scores at ``reg > 0``. A subclass that has ``unit = math.log(2.0)`` gets ``s / log 2``: it
+        takes powers of 2, and the c-transform is ``source_term - reg * unit * log2(sum)``.
+    scale : float
+        ``1 / (reg * unit)``, or 1 at ``reg = 0``: what costs are multiplied by to be scores.
+    bias : array, shape (n_support,)
+        Part of the scores that depends on the atom only, in their unit.
     """
 
-    unit = 1.0  # of the scores at reg > 0
+    unit = 1.0
 
     def __init__(self, target: Atoms, potential: Array, reg: float) -> None:
         self.target, self.nx, self.reg = target, target.nx, reg
@@ -69,11 +85,14 @@ class Kernel(ABC):
 
     @abstractmethod
     def soft(self, scores: Array, source_term: Array) -> SoftBlock:
-        """Block of the scores less :attr:`bias`, ``(n, n_support)``, which may be overwritten."""
+        """Block of the scores less :attr:`bias`, ``(n, n_support)``, which may be overwritten.
+
+        Scores have no bound: subtract the maximum of each row before powers are taken.
+        """
 
     @abstractmethod
     def hard(self, scores: Array, source_term: Array) -> HardBlock:
-        """The same at ``reg = 0``."""
+        """The same at ``reg = 0``, where ``scores + bias`` is ``psi - c`` up to a term of the row."""
 
     def prepare(self, x: Array, rows: int) -> Array | None:
         """What can be made of all points at once, before they are taken in blocks of so many rows."""
@@ -105,7 +124,7 @@ class Kernel(ABC):
         return 2 * CACHE  # cores, how many is not known, share a pass
 
     def matmul(self, u: Array, v: Array) -> Array:
-        """``u v^T``."""
+        """``u v^T``: scores of a cost that has factors, in the dtype of the data unless overridden."""
         return self.nx.dot(u, v.T)
 
     def scaled(self, bilinear: Array) -> Array:
@@ -130,10 +149,12 @@ def register_kernel(backend: str, load: type[Kernel] | Callable[[], type[Kernel]
     Raises
     ------
     TypeError
-        If it is neither.
+        If it is neither, or an abstract class.
+    ValueError
+        If POT has no backend of that name.
     """
     if isinstance(load, type) and issubclass(load, Kernel):
-        kernel = load
+        kernel = _checked(load, backend)
         load = lambda: kernel
     elif isinstance(load, type) or not callable(load):
         raise TypeError(f"load: expected a subclass of Kernel or a function, received {describe(load)}.")
@@ -147,4 +168,15 @@ def registered_kernels() -> dict[str, Callable[[], type[Kernel]]]:
 
 def kernel_for(nx: Backend) -> type[Kernel]:
     """The fastest kernel for a backend."""
-    return _REGISTRY[nx.__name__]
+    return _checked(_REGISTRY[nx.__name__], nx.__name__)
+
+
+def _checked(kernel: object, backend: str) -> type[Kernel]:
+    """Check that what a loader returned is a kernel that can be made."""
+    words = f"kernel of {backend!r}: expected a subclass of Kernel"
+    if not (isinstance(kernel, type) and issubclass(kernel, Kernel)):
+        raise TypeError(f"{words}, received {describe(kernel)}; return the class from what loads it.")
+    if inspect.isabstract(kernel):
+        missing = ", ".join(sorted(kernel.__abstractmethods__))
+        raise TypeError(f"{words} that can be made, received {kernel.__name__}, which lacks {missing}.")
+    return kernel

@@ -1,16 +1,35 @@
 """Whether a kernel keeps its contract, by the generic one."""
 
-from ..backend import Array, rounding_unit
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, describe, rounding_unit
 from .base import Atoms, Kernel
+from .blocks import HardBlock, SoftBlock
 from .generic import GenericKernel
 
-OUTPUTS = ("c_transform", "dense", "colsum", "colsquare")  # the last spends the block
+PARTS = {  # what authors write, and what it means
+    "soft": {
+        "c_transform": "c_transform = source_term - reg * logsumexp(scores + bias)",
+        "dense": "exp_scores * inv_row_sums[:, None] = softmax(scores + bias)",
+        "colsum": "colsum() of its block, the sum of exp_scores * inv_row_sums[:, None] over rows",
+        "colsquare": "colsquare() of its block, the same of squares",  # the last: it spends the block
+    },
+    "hard": {
+        "c_transform": "c_transform = source_term - max(scores + bias)",
+        "dense": "index = argmax(scores + bias)",
+        "colsum": "colsum() of its block, how often each atom is chosen",
+        "colsquare": "colsquare() of its block, how often each atom is chosen",
+    },
+}
 
 
 def check_kernel(kernel: type[Kernel], target: Atoms, x: Array, potential: Array, reg: float) -> None:
     """Compare the blocks of a kernel with those of :class:`GenericKernel`, at a few points.
 
-    Targets do so with each kernel that is not the package's own.
+    Targets do so with each kernel that is not the package's own, at ``reg = 0``, at a large `reg`, and
+    at one so small that powers of scores overflow.
 
     Parameters
     ----------
@@ -28,7 +47,7 @@ def check_kernel(kernel: type[Kernel], target: Atoms, x: Array, potential: Array
     Raises
     ------
     ValueError
-        If a shape, a dtype or a number is another.
+        If a kind, a shape, a dtype or a number is another.
 
     Examples
     --------
@@ -39,20 +58,61 @@ def check_kernel(kernel: type[Kernel], target: Atoms, x: Array, potential: Array
     >>> check_kernel(target.kernel, target, np.zeros((2, 3)), np.zeros(3), 0.1)
     """
     nx, built = target.nx, kernel(target, potential, reg)
-    block = built(x, None, built.prepare(x, x.shape[0]))
-    generic = GenericKernel(target, potential, reg)(x)
-    for name in OUTPUTS:
+    method = "soft" if reg > 0 else "hard"
+    words = f"kernel {kernel.__name__}: expected {method}(scores, source_term) to return"
+    if not hasattr(built, "bias"):
+        raise ValueError(
+            f"kernel {kernel.__name__}: expected an __init__(target, potential, reg) that calls that of "
+            "Kernel, received one that leaves no bias; call super().__init__(target, potential, reg)."
+        )
+    with np.errstate(all="ignore"):
+        block = built(x, None, built.prepare(x, x.shape[0]))
+    known = GenericKernel(target, potential, reg)
+    generic, largest = known(x), float(nx.max(nx.abs(known.bias)))  # of the scores, about
+    _check_fields(words, block, generic)
+    for name, meaning in PARTS[method].items():
         found, expected = (getattr(b, name) for b in (block, generic))
         found, expected = (v() if callable(v) else v for v in (found, expected))
-        facts = [(tuple(getattr(v, "shape", ())), getattr(v, "dtype", None)) for v in (found, expected)]
-        if facts[0] != facts[1]:
-            raise ValueError(
-                f"kernel {kernel.__name__}: expected {name} of shape {facts[1][0]} and dtype "
-                f"{facts[1][1]}, received shape {facts[0][0]}, dtype {facts[0][1]}."
-            )
+        _check_kind(f"{words} {name}", found, tuple(expected.shape), expected)
         error, size = (float(nx.max(nx.abs(nx.detach(v)))) for v in (found - expected, expected + 1.0))
-        if not error <= 1e4 * rounding_unit(x, nx) * max(size, 1.0):
+        if not np.isfinite(error):
             raise ValueError(
-                f"kernel {kernel.__name__}: expected {name} as that of GenericKernel, received one that "
-                f"differs by {error:.2g} at reg = {reg:.2g}; see doc/extending.rst."
+                f"{words} {meaning}, received NaN or inf at reg = {reg:.2g}; scores have no bound: "
+                "subtract the maximum of each row before powers are taken."
             )
+        if not error <= rounding_unit(x, nx) * (1e4 * max(size, 1.0) + 100.0 * largest):
+            raise ValueError(
+                f"{words} {meaning}, received one that differs by {error:.2g} from that of "
+                f"GenericKernel at reg = {reg:.2g}; see doc/extending.rst."
+            )
+
+
+def _check_fields(words: str, block: object, generic: SoftBlock | HardBlock) -> None:
+    """Check the kinds of what a block was made of."""
+    kind = SoftBlock if isinstance(generic, SoftBlock) else HardBlock
+    n, transform = generic.c_transform.shape[0], generic.c_transform
+    if not isinstance(block, kind):
+        fields = "exp_scores, inv_row_sums" if kind is SoftBlock else "index, n_atoms"
+        raise ValueError(
+            f"{words} a {kind.__name__}, received {describe(block)}; return "
+            f"{kind.__name__}({fields}, c_transform, self.nx)."
+        )
+    if isinstance(block, SoftBlock) and isinstance(generic, SoftBlock):
+        _check_kind(f"{words} exp_scores", block.exp_scores, tuple(generic.exp_scores.shape), transform)
+        _check_kind(f"{words} inv_row_sums", block.inv_row_sums, (n,), transform)
+    if isinstance(block, HardBlock) and isinstance(generic, HardBlock):
+        if "int" not in str(getattr(block.index, "dtype", None)) or tuple(block.index.shape) != (n,):
+            raise ValueError(
+                f"{words} index of shape ({n},) and whole numbers, received {describe(block.index)}."
+            )
+        if not isinstance(block.n_atoms, int) or block.n_atoms != generic.n_atoms:
+            raise ValueError(
+                f"{words} n_atoms = {generic.n_atoms}, the columns of the scores, received "
+                f"{describe(block.n_atoms)}."
+            )
+    _check_kind(f"{words} c_transform", block.c_transform, (n,), transform)
+
+
+def _check_kind(words: str, value: Any, shape: tuple[int, ...], like: Array) -> None:
+    if tuple(getattr(value, "shape", (None,))) != shape or value.dtype != like.dtype:
+        raise ValueError(f"{words} of shape {shape} and dtype {like.dtype}, received {describe(value)}.")

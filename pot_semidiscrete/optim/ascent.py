@@ -88,6 +88,8 @@ def cold_start(dual: SemiDual, x: Array, reg: float) -> AscentState:
     lowest = reduce(target, x, potential, 0.0).c_transform
     dual.count(x)
     scale = float(nx.sum(target.weights * (cost - potential)) - nx.mean(lowest))
+    if not math.isfinite(scale):
+        raise dual.not_finite(x)
     return AscentState(potential, potential, max(scale, reg, 0.0))
 
 

@@ -6,14 +6,15 @@ gradients are divided by ``b``: with ``D = diag(b)``, the spectrum of ``-eps D^-
 """
 
 import functools
+import math
 import operator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from ..backend import Array, brief, joined
-from ..kernels import reduce
+from ..backend import Array, all_finite, brief, joined
+from ..kernels import reduce, row_blocks
 from ..problem import Target, rounding_of
 
 
@@ -93,6 +94,8 @@ class SemiDual:
         mean = np.mean(nx.to_numpy(transform), dtype=float)
         n_eff = max(float(nx.sum(second / nx.maximum(target.weights, marginal))) - 1.0, 1.0)
         value = float(mean + np.sum(nx.to_numpy(target.weights * psi), dtype=float))
+        if not math.isfinite(value):
+            raise self.not_finite(x)
         sizes = [b - a for a, b in pairwise(ends)]
         means = [out.colsum / size for out, size in zip(outs, sizes, strict=True)] if groups > 1 else []
         return Measurement(n, value, marginal, second, n_eff, transform, means)
@@ -101,6 +104,19 @@ class SemiDual:
     def least_eps(self) -> float:
         """Below it rounding decides which atom is nearer: no smaller eps tells more atoms apart."""
         return rounding_of(self.target)
+
+    def not_finite(self, x: Array) -> ValueError:
+        """The error to raise where what is measured at the points is not finite: who is to blame."""
+        target = self.target
+        if all(all_finite(target.cost_matrix(rows), target.nx) for (rows,) in row_blocks(target, x)):
+            return ValueError(
+                f"kernel {target.kernel.__name__}: expected finite c-transforms at the source points, "
+                "received NaN or inf; subtract the maximum of each row of the scores before its powers."
+            )
+        return ValueError(
+            f"metric {target.cost.name!r}: expected finite costs at the source points, received NaN or "
+            "inf; define the cost wherever the source has points, or draw none where it is not defined."
+        )
 
     def rounding(self, scale: float) -> float:
         """What rounding makes of values of a scale, about."""

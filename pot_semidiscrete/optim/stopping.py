@@ -5,9 +5,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from ..backend import brief
-from .ascent import AscentState
+from ..backend import brief, describe
+from ..problem import check_bool, check_real
+from .ascent import FEW_POINTS, AscentState
 from .newton import CORRECTION
 from .semi_dual import SemiDual
 
@@ -21,7 +23,8 @@ class Look:
     Attributes
     ----------
     chi2, chi2_stderr : float
-        Unbiased estimate of ``sum_j (m_j - b_j)^2 / b_j`` (it may be negative), and its standard error.
+        Unbiased estimate of ``sum_j (m_j - b_j)^2 / b_j`` (it may be negative), and its standard error:
+        of n points, the square root of at most about ``2 n_eff / n^2 + 4 chi2 / n``.
     marginal_error, marginal_error_stderr : float
         Largest relative error of a mass, and the standard error of that mass.
     n_eff : float
@@ -56,12 +59,14 @@ class Look:
 class StoppingRule(ABC):
     """When a run looks at its estimate, and whether that is good enough, as the `tol` of a run.
 
-    To write one, give it the four abstract methods, and call ``super().__init__()``.
+    To write one, give it the four abstract members, and call ``super().__init__()``. A run works on a
+    copy: the object given stays as it is, and what the copy saw is in the `log` of the result, as
+    ``check_n_iter``, ``check_chi2`` and ``check_chi2_stderr``.
 
     Attributes
     ----------
     n_eff : float
-        Effective number of atoms, as it was measured last.
+        Effective number of atoms, as it was measured last; 1 at first.
     history : list of (int, float, float)
         Batches, chi2 and its standard error at each look.
     """
@@ -75,7 +80,11 @@ class StoppingRule(ABC):
     @property
     @abstractmethod
     def n_points(self) -> float:
-        """Fresh points that a look takes."""
+        """Fresh points that a look takes: no more than the samples so far, but 1024 at least.
+
+        An attribute, or a property that follows :attr:`n_eff`. They come in whole batches, and serve the
+        ascent from then on, unless the source is quasi-random.
+        """
 
     @abstractmethod
     def budget(self, most: float, n_atoms: int) -> float:
@@ -87,7 +96,7 @@ class StoppingRule(ABC):
 
     @abstractmethod
     def is_met(self, found: Look) -> bool:
-        """Whether what a look found is good enough."""
+        """Whether what a look found is good enough, noise allowed for: see :attr:`Look.look_bound`."""
 
     def may_be_met(self, found: Look) -> bool:
         """Whether a look at a few points leaves it possible."""
@@ -97,37 +106,30 @@ class StoppingRule(ABC):
         """Remember a look; tell whether the rule is met."""
         self.history.append((n_iter, found.chi2, found.chi2_stderr))
         self.n_eff = found.n_eff
-        return self.is_met(found)
+        return check_bool(f"tol: is_met of {type(self).__name__}", self.is_met(found))
 
     def wait(self, found: Look, n_samples: float) -> None:  # noqa: B027
         """Note that a look failed, at so many samples."""
 
     def prefers_correction(self, n_samples: int) -> bool:
-        """Whether a correction costs less than to draw on, after a look that failed."""
+        """Whether Newton's method is to correct the estimate after a look that failed.
+
+        If not, the run draws on; at its end it corrects whatever is said here.
+        """
         return False
 
     def corrected(self, passes: float) -> None:  # noqa: B027
         """Note a correction, which took so many passes over its points."""
 
+    def look_size(self, n_samples: float) -> int:
+        """Points of a look after so many samples."""
+        n_points = check_real(f"tol: n_points of {type(self).__name__}", self.n_points, positive=True)
+        return max(int(min(n_points, n_samples)), FEW_POINTS)
 
-_RULES: dict[str, Callable[[float, float], StoppingRule]] = {}
-
-
-def register_rule(name: str, make: Callable[[float, float], StoppingRule]) -> None:
-    """Make a rule known; `make` takes the tolerance and what a sample costs, in rows of a reduction."""
-    _RULES[name] = make
-
-
-def registered_rules() -> dict[str, Callable[[float, float], StoppingRule]]:
-    """Makers of the rules that have a name."""
-    return dict(_RULES)
-
-
-def rule_of(tol: "float | StoppingRule", sample_cost: float) -> StoppingRule:
-    """The rule of a tolerance: a fixed number of samples if it is 0. A rule of the user is copied."""
-    if isinstance(tol, StoppingRule):
-        return copy.deepcopy(tol)
-    return _RULES["chi2" if tol > 0.0 else "samples"](tol, sample_cost)
+    def samples(self, most: float, n_atoms: int) -> float:
+        """The budget, checked."""
+        budget = self.budget(most, n_atoms)
+        return check_real(f"tol: budget of {type(self).__name__}", budget, positive=True)
 
 
 class FixedSamples(StoppingRule):
@@ -227,5 +229,32 @@ class ChiSquareRule(StoppingRule):
         self.passes, self.before = max(passes, CORRECTION), None
 
 
-register_rule("samples", lambda tol, sample_cost: FixedSamples())
-register_rule("chi2", ChiSquareRule)
+RULES: dict[str, Callable[[float, float], StoppingRule]] = {
+    "samples": lambda tol, sample_cost: FixedSamples(),
+    "chi2": ChiSquareRule,
+}
+"""Makers of the package's own, from a tolerance and what a sample costs, in rows of a reduction."""
+
+
+def rule_of(tol: float | StoppingRule, sample_cost: float) -> StoppingRule:
+    """The rule of a tolerance: a fixed number of samples if it is 0. A rule of the user is copied."""
+    if isinstance(tol, StoppingRule):
+        return copy.deepcopy(tol)
+    return RULES["chi2" if tol > 0.0 else "samples"](tol, sample_cost)
+
+
+def check_tol(tol: Any) -> float | StoppingRule:
+    """Check a tolerance of the user: a number of at least 0, or a rule."""
+    if isinstance(tol, StoppingRule):
+        if not hasattr(tol, "history"):
+            raise TypeError(
+                f"tol: expected a rule with a history, received {describe(tol)} without; call "
+                "super().__init__() in its __init__."
+            )
+        return tol
+    try:
+        return check_real("tol", tol)
+    except TypeError:
+        raise TypeError(
+            f"tol: expected a real number or an instance of StoppingRule, received {describe(tol)}."
+        ) from None

@@ -8,6 +8,7 @@ from .units import rounding_of, scale_of, spread_of, unit_curvature
 from .validation import (
     NotFiniteError,
     check_array,
+    check_bool,
     check_callable,
     check_count,
     check_lengths,
@@ -27,6 +28,7 @@ __all__ = [
     "Target",
     "build_target",
     "check_array",
+    "check_bool",
     "check_callable",
     "check_count",
     "check_lengths",

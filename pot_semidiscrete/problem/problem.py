@@ -79,7 +79,7 @@ def build_target(
 def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: Metric) -> Target:
     cost = resolve_metric(metric, nx)
     if is_foreign(type(cost)):
-        check_cost(cost, nx.detach(X_target[:3]), nx.detach(X_target[:4]), nx)
+        check_cost(cost, X_target[-3:], X_target[:4], nx)  # no atom twice, if there are enough
     weights = capabilities(nx).owned(check_weights(a_target, X_target, nx))
     atoms, support, place = X_target, None, None
     if not is_traced(weights):

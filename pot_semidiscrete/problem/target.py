@@ -16,6 +16,7 @@ from ..backend import (
     eager,
     is_foreign,
     is_traced,
+    largest_exponent,
     rounding_unit,
     stride,
 )
@@ -91,9 +92,11 @@ class Target:
         kernel = kernel_for(self.nx)
         if is_foreign(kernel):
             few = self.detached.subset(slice(0, 4))
-            scale = float(self.nx.max(self.nx.abs(few.cost_matrix(few.atoms))))
-            for reg in (0.0, scale if scale > 0.0 else 1.0):
-                check_kernel(kernel, few, few.atoms[:3], 0.1 * scale * few.weights, reg)
+            scale = float(self.nx.max(self.nx.abs(few.cost_matrix(few.atoms)))) or 1.0
+            potential = scale * (1.0 + 0.1 * few.weights)
+            # at the last, powers of the scores overflow, unless the maxima are subtracted
+            for reg in (0.0, scale, 0.5 * scale / largest_exponent(self.atoms, self.nx)):
+                check_kernel(kernel, few, few.atoms[:3], potential, reg)
         return kernel
 
     @_known

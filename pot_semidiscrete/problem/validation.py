@@ -205,6 +205,13 @@ def check_real(name: str, value: Any, *, positive: bool = False) -> float:
     return number
 
 
+def check_bool(name: str, value: Any) -> bool:
+    """Check a truth value."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, received {describe(value)}.")
+    return bool(value)
+
+
 def check_count(name: str, value: Any, minimum: int = 1) -> int:
     """Check a whole number of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

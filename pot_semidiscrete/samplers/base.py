@@ -1,10 +1,11 @@
 """The contract of a sampler, and the registry of those with a name."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from ..backend import Array, Random, describe
+from ..backend import Array, Random, check_free, describe
 
 
 class Sampler(ABC):
@@ -27,7 +28,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def __call__(self, n: int) -> Array:
-        """Draw the next n points, shape (n, d)."""
+        """Draw the next n points, shape (n, d); fewer are taken as they come."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -39,6 +40,8 @@ class Sampler(ABC):
 
 class Law(Sampler):
     """A law of a dimension, drawn by a source of randomness of our own, whose state can be stored.
+
+    A law with a parameter is a class for each value.
 
     Parameters
     ----------
@@ -82,7 +85,10 @@ def register_law(*names: str) -> Callable[[type[Law]], type[Law]]:
     Raises
     ------
     TypeError
-        If what is decorated is no subclass of :class:`Law`, or it has no name.
+        If what is decorated is no subclass of :class:`Law`, is not made of a dimension and randomness,
+        or has no name.
+    ValueError
+        If a name is that of another class.
 
     Examples
     --------
@@ -104,10 +110,26 @@ def register_law(*names: str) -> Callable[[type[Law]], type[Law]]:
     def register(law: type[Law]) -> type[Law]:
         if not (isinstance(law, type) and issubclass(law, Law)):
             raise TypeError(f"law: expected a subclass of Law, received {describe(law)}.")
+        _check_makes(law)
+        for name in names:
+            check_free(name, _LAWS, law)
         _LAWS.update(dict.fromkeys(names, law))
         return law
 
     return register
+
+
+def _check_makes(law: type[Law]) -> None:
+    """Check that the solver can make a law."""
+    if inspect.isabstract(law):
+        raise TypeError(f"law: expected a class with a __call__(n), received {law.__name__} without.")
+    try:
+        inspect.signature(law).bind(1, None)
+    except TypeError as error:
+        raise TypeError(
+            f"law: expected a class made by {law.__name__}(dimension, random), received another "
+            f"({error}); leave __init__ out, and make a subclass for each value of a parameter."
+        ) from None
 
 
 def registered_laws() -> dict[str, type[Law]]:

@@ -5,7 +5,7 @@ import numpy as np
 from ..backend import Array, Backend, Random, capabilities, describe
 from ..problem import Target, check_points
 from .adapters import adapted
-from .base import Sampler, registered_laws
+from .base import Law, Sampler, registered_laws
 from .laws import CallableSampler, RowSampler
 
 
@@ -44,14 +44,19 @@ def resolve_source(sampler_source: object, target: Target, random_state: object)
     nx, laws = target.nx, registered_laws()
     random = resolve_random(random_state, nx, target.atoms)
     if isinstance(sampler_source, Sampler):
-        return sampler_source
+        return _able(sampler_source)
+    if isinstance(sampler_source, type) and issubclass(sampler_source, Sampler):
+        raise TypeError(
+            f"sampler_source: expected a sampler, received {describe(sampler_source)}; give an instance "
+            "of it, or the name by which @register_law made it known."
+        )
     found = adapted(sampler_source, target.atoms, random)
     if found is not None:
         return found
     if callable(sampler_source):
         return CallableSampler(sampler_source)
     if isinstance(sampler_source, str) and sampler_source in laws:
-        return laws[sampler_source](target.atoms.shape[1], random)
+        return _able(laws[sampler_source](target.atoms.shape[1], random))
     if hasattr(sampler_source, "shape"):
         rows, _ = check_points("sampler_source", sampler_source, like=target.atoms)
         return RowSampler(nx.detach(rows), random)
@@ -59,3 +64,16 @@ def resolve_source(sampler_source: object, target: Target, random_state: object)
         "sampler_source: expected a callable n -> (n, d), an (n, d) array, or one of "
         f"{', '.join(laws)}, received {describe(sampler_source)}."
     )
+
+
+def _able(sampler: Sampler) -> Sampler:
+    """Check that a law has what it draws by."""
+    source, name = getattr(sampler, "random", None), type(sampler).__name__
+    is_made = hasattr(sampler, "dimension") and hasattr(source, "state_dict")
+    if isinstance(sampler, Law) and not is_made:
+        raise TypeError(
+            f"sampler_source: expected a law made by {name}(dimension, random), as the solver does, "
+            f"received one with random {describe(source)}; give its name, made known by @register_law, "
+            "and let its __init__, if it has one, call super().__init__."
+        )
+    return sampler
