@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import ot
 
-from ..backend import Array, describe, full_precision, no_grad
+from ..backend import Array, Backend, all_finite, describe, full_precision, no_grad
 from ..costs import Metric
 from ..optim.newton import eps_scaling
 from ..optim.semi_dual import SemiDual
@@ -18,6 +18,8 @@ from ..problem import (
     Target,
     check_callable,
     check_count,
+    check_parameters,
+    check_plain,
     check_real,
     flat_rows,
     spread_of,
@@ -138,8 +140,12 @@ def one_sided_derivatives(
     """
     check_callable("generator", generator, "(theta, z) -> points")
     n_batches = check_count("n_batches", n_batches)
+    for name, value in {"theta": theta, "direction": direction}.items():
+        check_parameters(name, value)
+    check_plain("z", z)
     problem = Problem.of(X_target, a_target, metric, reg)
     target, reg = problem.target, problem.reg
+    _check_direction(theta, direction, problem.nx)
 
     def points(t: float) -> Array:
         with no_grad(target.nx):
@@ -235,15 +241,26 @@ def _maximum(target: Target, x: Array, reg: float) -> tuple[float, float]:
     return value, target.unit * (abs(value) + reg)
 
 
+def _check_direction(theta: Any, direction: Any, nx: Backend) -> None:
+    """Check that a direction is finite, and has the structure and the shapes of `theta`."""
+    kinds = [kind for kind in (dict, list, tuple) if isinstance(theta, kind)]
+    keys = lambda parts: set(parts if isinstance(parts, dict) else range(len(parts)))
+    if kinds and isinstance(direction, kinds[0]) and keys(theta) == keys(direction):
+        for key in keys(theta):
+            _check_direction(theta[key], direction[key], nx)
+    elif kinds or getattr(theta, "shape", None) != getattr(direction, "shape", ()):
+        raise ValueError(
+            f"direction: expected the shape of theta ({describe(theta)}), received "
+            f"{describe(direction)}; give one number for each parameter."
+        )
+    elif not all_finite(direction, nx):
+        raise ValueError("direction: expected finite numbers, received NaN or inf.")
+
+
 def _moved(theta: Any, direction: Any, t: float) -> Any:
     """``theta + t direction``, part by part."""
     if isinstance(theta, dict):
         return {key: _moved(part, direction[key], t) for key, part in theta.items()}
     if isinstance(theta, (list, tuple)):
         return type(theta)(_moved(p, v, t) for p, v in zip(theta, direction, strict=True))
-    if getattr(theta, "shape", None) != getattr(direction, "shape", ()):
-        raise ValueError(
-            f"direction: expected the shape of theta ({describe(theta)}), received "
-            f"{describe(direction)}; give one number for each parameter."
-        )
     return theta + t * direction

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from ..problem import check_count, check_images, check_labels, check_numbers
+from ..samplers.sobol import resolve_seed
 from .transport import BLOCK
 
 
@@ -25,6 +27,12 @@ def class_shares(labels: np.ndarray, n_classes: int) -> np.ndarray:
     >>> class_shares(np.array([0, 2, 2, 2]), 3)
     array([0.25, 0.  , 0.75])
     """
+    labels, n_classes = check_labels("labels", labels), check_count("n_classes", n_classes)
+    if labels.max() >= n_classes:
+        raise ValueError(
+            f"labels: expected classes below n_classes, {n_classes}, received {labels.max()}; count "
+            "them from 0, or give a larger n_classes."
+        )
     return np.bincount(labels, minlength=n_classes) / len(labels)
 
 
@@ -45,6 +53,14 @@ def entropy(shares: np.ndarray) -> float:
     >>> round(entropy(np.array([0.5, 0.5, 0.0])), 6)
     0.693147
     """
+    shares = check_numbers("shares", shares)
+    if shares.ndim != 1 or len(shares) == 0:
+        raise ValueError(f"shares: expected shape (n,), n at least 1, received shape {shares.shape}.")
+    if shares.min() < 0 or abs(float(shares.sum()) - 1.0) > 1e-4:
+        raise ValueError(
+            f"shares: expected non-negative numbers of sum 1, received sum {float(shares.sum()):.6g}, "
+            f"the least of them {float(shares.min()):.3g}; divide counts by their sum."
+        )
     positive = shares[shares > 0]
     return float((positive * np.log(1.0 / positive)).sum())
 
@@ -63,7 +79,7 @@ class Classifier:
         Classes, from 0.
     n_steps : int
         Steps of training, on 128 images each.
-    random_state : int
+    random_state : None, int or numpy.random.Generator
 
     Examples
     --------
@@ -82,15 +98,23 @@ class Classifier:
         labels: np.ndarray,
         *,
         n_steps: int = 1500,
-        random_state: int = 0,
+        random_state: int | np.random.Generator | None = 0,
     ) -> None:
+        images, labels = check_images("images", images), check_labels("labels", labels)
+        n_steps, seed = check_count("n_steps", n_steps), resolve_seed(random_state)
+        if len(labels) != len(images):
+            raise ValueError(
+                f"labels: expected one for each of {len(images)} images, received {len(labels)}."
+            )
+        self.shape = height, width = images.shape[1:]
+        if min(self.shape) < 4:
+            raise ValueError(f"images: expected at least 4 by 4 pixels, received {height} by {width}.")
         import torch
         from torch import nn
 
-        _, height, width = images.shape
         self.n_classes = int(labels.max()) + 1
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_state)
+            torch.manual_seed(seed)
             self.body = nn.Sequential(
                 *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
                 *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
@@ -100,7 +124,7 @@ class Classifier:
         x, classes = self._tensor(images), torch.as_tensor(labels).long()
         parameters = [*self.body.parameters(), *self.head.parameters()]
         optimizer = torch.optim.Adam(parameters, lr=1e-3)
-        rng = torch.Generator().manual_seed(random_state)
+        rng = torch.Generator().manual_seed(seed)
         for _ in range(n_steps):
             batch = torch.randint(len(x), (128,), generator=rng)
             optimizer.zero_grad()
@@ -112,6 +136,7 @@ class Classifier:
         """Values of the hidden layer, ndarray of shape (n, 64)."""
         import torch
 
+        images = check_images("images", images, self.shape)
         with torch.no_grad():
             parts = [self.body(part) for part in self._tensor(images).split(BLOCK)]
         return torch.cat(parts).numpy()
