@@ -32,6 +32,13 @@ MATRIX = np.ones((4, 2)).view(np.matrix)
 MASKED = np.ma.masked_array(np.ones((4, 2)), mask=np.eye(4, 2))
 
 
+def linear(n=1, frozen=False):
+    """A torch module, where torch is installed."""
+    if HAS_TORCH:
+        return importlib.import_module("torch").nn.Linear(2, n).double().requires_grad_(not frozen)
+    return None
+
+
 # Rows: a bad value, the type of the error, words of it. Arrays are converted to the backend first.
 NO_COUNT = [
     (0, ValueError, "at least 1"),
@@ -83,11 +90,6 @@ NO_SOURCE = [
 NO_TENSOR = [(bad, error, words) for bad, error, words in NO_POINTS if type(bad) is np.ndarray]
 NO_TENSOR = [row for row in NO_TENSOR if row[0].dtype != np.float16]  # which a loss casts
 NO_ROWS = [
-    (np.zeros(3), ValueError, "columns"),
-    *NO_TENSOR[1:],
-    (POINTS.tolist(), TypeError, "as_tensor"),
-    (None, TypeError, "as_tensor"),
-]
     (np.zeros(3), ValueError, "columns"),
     *NO_TENSOR[1:],
     (POINTS.tolist(), TypeError, "as_tensor"),
@@ -352,7 +354,13 @@ ROWS = {
         (np.ones((4, 3)), ValueError, "columns"),
         (lambda n: None, TypeError, "tensor"),
     ],
-    "potential": [(3, TypeError, "Module"), (np.zeros(6), TypeError, "init_potential")],
+    "potential": [
+        (3, TypeError, "Module"),
+        (np.zeros(6), TypeError, "init_potential"),
+        (linear(2, frozen=True), ValueError, "parameters"),
+        (linear(2), ValueError, "one number for each atom"),
+    ],
+    "train_generator.generator": [*NO_CALLABLE, (linear(2, frozen=True), ValueError, "parameters")],
     "potential_optimizer": [
         *NO_CALLABLE,
         (lambda p: 3, TypeError, "optimizer"),
@@ -511,11 +519,6 @@ def judged():
     return FUNCTIONS["Judge"](IMAGES, IMAGES[:4], trained())
 
 
-def linear():
-    torch = importlib.import_module("torch")
-    return torch.nn.Linear(2, 2).double()
-
-
 def mean(x):
     return x.flatten(1).mean(1)
 
@@ -612,7 +615,7 @@ CALLS = {
     "SemiDiscreteLoss.majorants": lambda given: {"batches": [given.array(POINTS)]},
     "SemiDiscreteLoss.fit": lambda given: given(*RUN, sampler=given("latent_sampler")["latent_sampler"]),
     "train_generator": lambda given: given(
-        "batch_size", "n_steps", generator=linear(), latent_sampler=2, target=given.array(ATOMS)
+        "batch_size", "n_steps", generator=linear(2), latent_sampler=2, target=given.array(ATOMS)
     ),
 }
 NEEDS = {  # beside what a call has

@@ -168,7 +168,8 @@ class SobolSampler(Sampler):
             raise TypeError(f"state: expected a dict of state_dict(), received {describe(state)}.")
         if set(state) != set(names):
             raise ValueError(f"state: expected the entries {names}, received {list(state)}.")
-        found = [check_count(f"state[{name!r}]", state[name], 0) for name in names]
+        plain = lambda value: np.asarray(value)[()]  # of a file, they are arrays
+        found = [check_count(f"state[{name!r}]", plain(state[name]), 0) for name in names]
         if found[2] > 2**SOBOL_BITS:
             raise ValueError(
                 f"state['position']: expected at most {2**SOBOL_BITS}, the length of the sequence, "
