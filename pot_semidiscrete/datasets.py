@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .backend import describe
+from .runs import check_input
+
 PARTS = "train", "t10k"
 _IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
@@ -25,10 +28,14 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
 
     Raises
     ------
+    TypeError
+        If it is no path.
+    FileNotFoundError
+        If there is no such file.
     ValueError
         If the file is not in that format, or is cut short.
     """
-    data = Path(path).read_bytes()
+    data = Path(check_input("path", path)).read_bytes()
     if data[:2] == b"\x1f\x8b":
         try:
             data = gzip.decompress(data)
@@ -89,7 +96,12 @@ def load_mnist_labels(folder: str | os.PathLike) -> tuple[np.ndarray, np.ndarray
 
 
 def _read_part(folder: str | os.PathLike, name: str) -> np.ndarray:
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"folder: expected a path, received {describe(folder)}.")
     found = [p for p in (Path(folder) / name, Path(folder) / f"{name}.gz") if p.exists()]
     if not found:
-        raise FileNotFoundError(f"{folder}: expected {name} or {name}.gz, found neither.")
+        raise FileNotFoundError(
+            f"folder: expected one that has {name} or {name}.gz, received {str(folder)!r}, which has "
+            "neither."
+        )
     return read_idx(found[0])

@@ -16,6 +16,8 @@ from .problem import (
     check_array,
     check_callable,
     check_count,
+    check_parameters,
+    check_plain,
     check_points,
     check_real,
     flat_rows,
@@ -105,6 +107,8 @@ def generator_gradient(
     array([2.])
     """
     check_callable("generator", generator, "(theta, z) -> points")
+    check_parameters("theta", theta)
+    check_plain("z", z)
     problem = Problem.of(X_target, a_target, metric, reg, merge=False)
     vjp = _vjp("generator_gradient", vjp, problem.nx)
     potential = problem.nx.detach(problem.potential("semi_dual_potential", semi_dual_potential))
@@ -277,6 +281,7 @@ def train_parameters(
     n_steps, dual_steps = check_count("n_steps", n_steps), check_count("dual_steps", dual_steps)
     batch_size = check_count("batch_size", batch_size)
     check_callable("generator", generator, "(theta, z) -> points")
+    check_parameters("theta", theta)
     X_target, nx = check_points("X_target", X_target)
     random = resolve_random(None, nx, X_target)
     latent_sampler = adapted(latent_sampler, X_target, random) or latent_sampler

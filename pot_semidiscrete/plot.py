@@ -4,6 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from .backend import describe
+from .problem import check_count, check_images, check_numbers
+
 
 def plot_history(history: dict[str, Any], axes: Any = None) -> Any:
     """Draw the loss and the marginal error of a training run.
@@ -18,10 +21,25 @@ def plot_history(history: dict[str, Any], axes: Any = None) -> Any:
     -------
     pair of matplotlib axes
     """
+    names = ("loss", "chi2", "chi2_step")
+    if not isinstance(history, dict):
+        raise TypeError(f"history: expected a dict, received {describe(history)}; give result.history.")
+    if not history.keys() >= set(names):
+        raise ValueError(
+            f"history: expected the entries {', '.join(names)}, received {list(history)}; give "
+            "result.history."
+        )
+    history = {key: check_numbers(f"history[{key!r}]", history[key], finite=False) for key in names}
     import matplotlib.pyplot as plt
 
     if axes is None:
         _, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    pair = [ax for ax in axes if hasattr(ax, "set_yscale")] if hasattr(axes, "__len__") else []
+    if len(pair) != 2:
+        raise TypeError(
+            f"axes: expected a pair of matplotlib axes, received {describe(axes)}; make them with "
+            "plt.subplots(1, 2)."
+        )
     steps = np.arange(1, len(history["loss"]) + 1)
     axes[0].plot(steps, history["loss"], lw=0.5, color="0.7")
     if len(steps):
@@ -47,7 +65,11 @@ def plot_images(images: np.ndarray, ax: Any, columns: int = 12, title: str | Non
     columns : int
     title : str, optional
     """
-    images = np.asarray(images)
+    images, columns = check_images("images", images), check_count("columns", columns)
+    if not hasattr(ax, "imshow"):
+        raise TypeError(
+            f"ax: expected matplotlib axes, received {describe(ax)}; make them with plt.subplots()."
+        )
     rows = -(-len(images) // columns)
     height, width = images.shape[1:]
     frame = np.full((rows * columns, height + 1, width + 1), 1.0)

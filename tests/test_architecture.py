@@ -12,7 +12,7 @@ PACKAGE = ROOT / "pot_semidiscrete"
 # a module imports those of floors below, and of its own folder
 FLOORS = [
     ("backend",),
-    ("runs", "datasets", "plot"),
+    ("runs",),
     ("costs",),
     ("kernels",),
     ("problem",),
@@ -24,7 +24,7 @@ FLOORS = [
     ("functional",),
     ("result",),
     ("solve",),
-    ("generators", "metrics"),
+    ("generators", "metrics", "datasets", "plot"),
     ("generative",),
     ("__init__",),
 ]

@@ -122,13 +122,6 @@ POINTS = [
     ("None", lambda array: None, TypeError),
 ]
 ATOMS_ONLY = [("short", lambda array: array(1e-76 * draw(N_ATOMS, 2)), ValueError)]
-SOURCE_ONLY = [
-    ("3-D", lambda array: array(draw(2, 2, 2)), ValueError),
-    ("columns", lambda array: array(draw(N_POINTS, 3)), ValueError),
-    ("float32", lambda array: cast(array(draw(N_POINTS, 2)), "float32"), TypeError),
-    ("ragged", lambda array: [[0.0, 1.0], [2.0]], TypeError),
-    ("words", lambda array: ["a", "b"], (TypeError, ValueError)),
-]
 VECTOR = [
     ("length", lambda array: array(np.full(N_ATOMS + 1, 1 / (N_ATOMS + 1))), ValueError),
     ("2-D", lambda array: array(np.full((N_ATOMS, 1), 1 / N_ATOMS)), ValueError),
@@ -202,23 +195,6 @@ def table(names, argument, cases, drop=()):
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "argument", "bad", "error"),
-    [
-        *table(EVERYWHERE, "X_target", POINTS + ATOMS_ONLY),
-        *table(EVERYWHERE, "a_target", WEIGHTS),
-        *table(EVERYWHERE, "metric", METRIC),
-        *table(POINTWISE, "X_source", POINTS + SOURCE_ONLY),
-        *table((*POINTWISE, "generator_gradient"), "semi_dual_potential", VECTOR),
-        *table(("solve_semidiscrete", "train_parameters"), "init_potential", VECTOR),
-    ],
-)
-def test_bad_array_or_metric_is_refused(name, argument, bad, error, nx64):
-    function, kwargs = valid(name, nx64.array)
-    with refused(error, argument):
-        function(**kwargs | {argument: bad(nx64.array)})
-
-
 @pytest.mark.parametrize("scale", [1e18, 1e19, 1e-20])
 def test_squares_that_float32_has_not_are_refused(scale, nx):
     atoms, options = nx.array(scale * draw(N_ATOMS, 2)), {"tol": 0, "max_iter": 2}
@@ -248,29 +224,6 @@ def test_squares_that_the_dtype_has_are_exact(power, reg, nx):
         found.append([nx.host(v) / unit**2 for v in numbers])
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-@pytest.mark.parametrize(
-    ("name", "argument", "bad", "error"),
-    [
-        *table((*POINTWISE, "solve_semidiscrete", *GENERATOR), "reg", REAL),
-        *table(("solve_semidiscrete",), "tol", REAL),
-        *table(("solve_semidiscrete",), "max_iter", COUNT),
-        *table(("solve_semidiscrete", "train_parameters"), "batch_size", COUNT),
-        *table(("solve_semidiscrete", "train_parameters"), "callback", NOT_CALLABLE),
-        *table(("solve_semidiscrete",), "random_state", RANDOM),
-        *table(("train_parameters",), "n_steps", COUNT),
-        *table(("train_parameters",), "dual_steps", COUNT),
-        *table(("train_parameters",), "learning_rate", [*REAL, ("0", 0.0, ValueError)]),
-        *table(("train_parameters",), "latent_sampler", NOT_CALLABLE),
-        *table(GENERATOR, "generator", NOT_CALLABLE),
-        *table(GENERATOR, "vjp", NOT_CALLABLE),
-    ],
-)
-def test_bad_option_is_refused(name, argument, bad, error):
-    function, kwargs = valid(name, np.array)
-    with refused(error, argument):
-        function(**kwargs | {argument: bad})
 
 
 @pytest.mark.parametrize(
@@ -452,25 +405,6 @@ def test_fit_wants_a_potential_of_its_backend():
         loss.fit(lambda n: torch_array(draw(n, 2)), init_potential=np.zeros(N_ATOMS), max_iter=1)
 
 
-@pytest.mark.parametrize(
-    ("bad", "error"),
-    [
-        pytest.param(lambda array: "uniform", ValueError, id="unknown-name"),
-        pytest.param(lambda array: None, (TypeError, ValueError), id="None"),
-        pytest.param(lambda array: 3, (TypeError, ValueError), id="number"),
-        pytest.param(lambda array: array(draw(N_POINTS)), ValueError, id="1-D"),
-        pytest.param(lambda array: array(draw(N_POINTS, 3)), ValueError, id="columns"),
-        pytest.param(lambda array: array(np.zeros((0, 2))), ValueError, id="no-rows"),
-        pytest.param(lambda array: array(np.full((4, 2), np.nan)), ValueError, id="NaN"),
-        pytest.param(lambda array: cast(array(draw(4, 2)), "float32"), TypeError, id="float32"),
-    ],
-)
-def test_bad_source_is_refused(bad, error, nx64):
-    function, kwargs = valid("solve_semidiscrete", nx64.array)
-    with refused(error, "sampler_source"):
-        function(**kwargs | {"sampler_source": bad(nx64.array)})
-
-
 def test_unknown_names_are_answered_with_the_known_ones():
     function, kwargs = valid("solve_semidiscrete", np.array)
     with pytest.raises(ValueError, match=r"unif.*ball.*normal.*gaussian"):
@@ -547,30 +481,10 @@ def test_numpy_needs_a_vjp(name):
         function(**kwargs | {"vjp": None})
 
 
-@pytest.mark.parametrize("name", GENERATOR)
-@pytest.mark.parametrize(
-    "vjp",
-    [lambda theta, z, cotangent: cotangent, lambda theta, z, cotangent: None],
-    ids=["not-summed", "None"],
-)
-def test_vjp_of_wrong_shape_is_refused(name, vjp, nx64):
-    """Broadcasting it would change the shape of the parameters without a word."""
-    function, kwargs = valid(name, nx64.array)
-    with refused((TypeError, ValueError), "vjp"):
-        function(**kwargs | {"vjp": vjp})
-
-
 def test_gradient_that_is_not_finite_stops_the_training(nx64):
     function, kwargs = valid("train_parameters", nx64.array)
     with refused(ValueError, "gradient"):
         function(**kwargs | {"vjp": lambda theta, z, cotangent: np.nan * cotangent.sum(axis=0)})
-
-
-@pytest.mark.parametrize("theta", ["theta", None, ["a", "b"]], ids=["string", "None", "strings"])
-def test_bad_parameters_are_refused(theta, nx64):
-    function, kwargs = valid("train_parameters", nx64.array)
-    with refused(TypeError, "theta"):
-        function(**kwargs | {"theta": theta})
 
 
 @pytest.mark.parametrize("theta", [np.zeros(2), "theta"], ids=["numpy", "string"])
@@ -579,24 +493,6 @@ def test_torch_differentiates_in_tensors(theta):
     del kwargs["vjp"]
     with refused(TypeError, "theta"):
         function(**kwargs | {"theta": theta, "generator": lambda theta, z: z})
-
-
-@pytest.mark.parametrize("method", ["c_transform", "atom_weights", "ot_map", "pair"])
-@pytest.mark.parametrize(
-    ("bad", "error"),
-    [pytest.param(bad, error, id=case) for case, bad, error in POINTS + SOURCE_ONLY],
-)
-def test_bad_points_are_refused_by_the_result(method, bad, error, nx64):
-    function, kwargs = valid("solve_semidiscrete", nx64.array)
-    with refused(error, "x: "):
-        getattr(function(**kwargs), method)(bad(nx64.array))
-
-
-@pytest.mark.parametrize(("case", "bad", "error"), RANDOM, ids=[case for case, *_ in RANDOM])
-def test_bad_random_state_is_refused_by_pair(case, bad, error):
-    function, kwargs = valid("solve_semidiscrete", np.array)
-    with refused(error, "random_state"):
-        function(**kwargs).pair(draw(3, 2), random_state=bad)
 
 
 # Odd input that is right.
@@ -708,30 +604,6 @@ def test_arguments_are_left_alone(nx64):
 
 
 # What users of other packages bring.
-
-
-@pytest.mark.parametrize(
-    ("points", "word"),
-    [(np.ma.masked_array(draw(5, 2), mask=np.eye(5, 2)), "mask"), (np.matrix(draw(5, 2)), "matrix")],
-    ids=["masked", "matrix"],
-)
-@pytest.mark.parametrize("name", EVERYWHERE)
-def test_arrays_with_rules_of_their_own_are_refused(name, points, word):
-    function, kwargs = valid(name, np.array)
-    for argument in {"X_target", "X_source", "sampler_source", "z"} & kwargs.keys():
-        if hasattr(kwargs[argument], "shape"):
-            with refused(TypeError, argument, word):
-                function(**kwargs | {argument: points})
-    for argument in {"a_target", "semi_dual_potential"} & kwargs.keys():
-        with refused(TypeError, argument, word):
-            function(**kwargs | {argument: points[:, 0]})
-
-
-@pytest.mark.parametrize("name", ["transport_cost", "covariance_ratio", "nearest_cost"])
-def test_metrics_refuse_masked_points(name):
-    points = np.ma.masked_array(draw(5, 2), mask=np.eye(5, 2))
-    with refused(TypeError, "mask"):
-        getattr(importlib.import_module("pot_semidiscrete.metrics"), name)(points, draw(5, 2))
 
 
 def test_result_in_place_of_a_potential_is_told_what_to_give(nx64):

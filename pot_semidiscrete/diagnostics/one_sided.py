@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import ot
+from ot.backend import get_backend
 
-from ..backend import Array, describe, guest, no_grad, ours
+from ..backend import Array, all_finite, describe, guest, no_grad, ours
 from ..costs import Metric
 from ..optim.newton import eps_scaling
 from ..optim.semi_dual import SemiDual
@@ -18,6 +19,8 @@ from ..problem import (
     Target,
     check_callable,
     check_count,
+    check_parameters,
+    check_plain,
     check_real,
     flat_rows,
     spread_of,
@@ -139,8 +142,12 @@ def one_sided_derivatives(
     """
     check_callable("generator", generator, "(theta, z) -> points")
     n_batches = check_count("n_batches", n_batches)
+    for name, value in {"theta": theta, "direction": direction}.items():
+        check_parameters(name, value)
+    check_plain("z", z)
     problem = Problem.of(X_target, a_target, metric, reg)
     target, reg = problem.target, problem.reg
+    _check_direction(theta, direction)
 
     def points(t: float) -> Array:
         with no_grad(target.nx):
@@ -236,15 +243,39 @@ def _maximum(target: Target, x: Array, reg: float) -> tuple[float, float]:
     return value, target.unit * (abs(value) + reg)
 
 
+def _check_direction(theta: Any, direction: Any) -> None:
+    """Check that a direction is finite, and has the structure, shapes and backend of `theta`."""
+    kinds = [kind for kind in (dict, list, tuple) if isinstance(theta, kind)]
+    keys = lambda parts: set(parts if isinstance(parts, dict) else range(len(parts)))
+    if kinds and isinstance(direction, kinds[0]) and keys(theta) == keys(direction):
+        for key in keys(theta):
+            _check_direction(theta[key], direction[key])
+        return
+    if not kinds and not hasattr(theta, "shape"):
+        raise TypeError(
+            "theta: expected an array, or a list, tuple or dict of arrays, received "
+            f"{describe(theta)}; make it an array."
+        )
+    if kinds or tuple(theta.shape) != tuple(getattr(direction, "shape", (None,))):
+        raise ValueError(
+            f"direction: expected the shape of theta ({describe(theta)}), received "
+            f"{describe(direction)}; give one number for each parameter."
+        )
+    try:
+        nx = get_backend(theta, direction)
+    except ValueError:
+        raise TypeError(
+            f"direction: expected the backend of theta ({describe(theta)}), received "
+            f"{describe(direction)}; convert one of them."
+        ) from None
+    if not all_finite(direction, nx):
+        raise ValueError("direction: expected finite numbers, received NaN or inf.")
+
+
 def _moved(theta: Any, direction: Any, t: float) -> Any:
     """``theta + t direction``, part by part."""
     if isinstance(theta, dict):
         return {key: _moved(part, direction[key], t) for key, part in theta.items()}
     if isinstance(theta, (list, tuple)):
         return type(theta)(_moved(p, v, t) for p, v in zip(theta, direction, strict=True))
-    if getattr(theta, "shape", None) != getattr(direction, "shape", ()):
-        raise ValueError(
-            f"direction: expected the shape of theta ({describe(theta)}), received "
-            f"{describe(direction)}; give one number for each parameter."
-        )
     return theta + t * direction

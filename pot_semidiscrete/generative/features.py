@@ -249,16 +249,24 @@ class ImageFeatures(nn.Module):
 
     def seen(self, x: torch.Tensor) -> torch.Tensor:
         """Features of images, one row each."""
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"x: expected a torch tensor, received {describe(x)}; use torch.as_tensor.")
+        if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(self.shape):
+            raise ValueError(
+                f"x: expected images of shape (n, {', '.join(map(str, self.shape))}), received "
+                f"{describe(x)}."
+            )
         x = x.reshape(-1, *self.shape)
         return self.body(x[:, None] if x.ndim == 3 else x).flatten(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pixels and features of images, one row each, in full precision."""
-        kind = x.device.type
+        kind = x.device.type if isinstance(x, torch.Tensor) else "cpu"
         if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):  # and not ours(), which torch.compile cannot trace
                 return self.forward(x.to(self.scale.dtype))
-        return torch.cat([x.flatten(1), self.scale * self.seen(x)], dim=1)
+        seen = self.seen(x)
+        return torch.cat([x.flatten(1), self.scale * seen], dim=1)
 
     def train(self, mode: bool = True) -> Self:
         """Leave the body in eval mode: its features must not change."""

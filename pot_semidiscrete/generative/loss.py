@@ -18,7 +18,7 @@ from ..samplers.resolve import resolve_source
 from ..solve import Options, SolverState, solve_problem, warn_shortfall
 from .debias import self_cost, self_gradient
 from .features import Features
-from .majorant import Majorant, majorants_of
+from .majorant import Majorant, check_batches, majorants_of
 from .optimizers import MakeOptimizer
 from .potential import TrackedPotential, require_squared_distance, require_vector
 
@@ -159,7 +159,7 @@ class SemiDiscreteLoss(TrackedPotential):
         list of Majorant
         """
         require_squared_distance(self, "majorants", "whose bound is known; go down the loss itself")
-        x, bilinear = self.local(torch.cat(list(batches))), None
+        x, bilinear = self.local(torch.cat(check_batches(batches))), None
         if follow:
             bilinear = known_bilinear(self.target, x) if self.network is None else None
             self._dual_ascent(x, self.dual_steps, bilinear)

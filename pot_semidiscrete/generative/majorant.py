@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..backend import brief, ours
+from ..backend import brief, describe, ours
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,20 @@ class Majorant:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Bound of the mean over the points `x`, shape (n, d), moved from where it touches."""
         return (self.constant + (x - self.goal).square().sum(dim=1)).mean()
+
+
+def check_batches(batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Check a list of one or more batches of points of one shape."""
+    if not isinstance(batches, (list, tuple)) or not all(isinstance(x, torch.Tensor) for x in batches):
+        raise TypeError(
+            f"batches: expected a list of tensors, received {describe(batches)}; give [x] for one batch."
+        )
+    if len({x.shape[1:] for x in batches}) != 1 or not all(x.ndim for x in batches):
+        raise ValueError(
+            "batches: expected a list of tensors, points of one shape, received "
+            f"{', '.join(map(describe, batches)) or 'none'}."
+        )
+    return list(batches)
 
 
 def majorants_of(

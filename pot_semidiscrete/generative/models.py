@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from ..problem import check_count, check_counts
+
 
 def mlp_generator(
     latent_dim: int, shape: Sequence[int], widths: Sequence[int] = (256, 512, 1024)
@@ -38,7 +40,8 @@ def mlp_generator(
     >>> mlp_generator(16, (8, 8), widths=(32,))(torch.zeros(5, 16)).shape
     torch.Size([5, 8, 8])
     """
-    sizes = [latent_dim, *widths, math.prod(shape)]
+    shape = check_counts("shape", shape, least=1)
+    sizes = [check_count("latent_dim", latent_dim), *check_counts("widths", widths), math.prod(shape)]
     layers: list[nn.Module] = []
     for rows, columns in itertools.pairwise(sizes):
         linear = nn.Linear(rows, columns)
@@ -80,6 +83,10 @@ def dcgan_generator(
     >>> dcgan_generator(16, (8, 8), channels=(64, 32))(torch.zeros(5, 16)).shape
     torch.Size([5, 8, 8])
     """
+    latent_dim, shape = check_count("latent_dim", latent_dim), check_counts("shape", shape)
+    channels = check_counts("channels", channels, least=1)
+    if len(shape) != 2:
+        raise ValueError(f"shape: expected (height, width), received {len(shape)} numbers.")
     height, width = shape
     sizes = [(height, width)]
     for _ in channels:

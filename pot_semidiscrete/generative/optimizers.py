@@ -47,6 +47,11 @@ def resolve_optimizer(
             "parameters could be asked for."
         )
     parameters = [p for p in module.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError(
+            f"{owner}: expected a module with parameters to train, received {describe(module)}, which "
+            f"has none; give {name}, or let them require gradients."
+        )
     make = default if optimizer is None else check_callable(name, optimizer, "of parameters")
     built = make(parameters)
     if not isinstance(built, torch.optim.Optimizer):

@@ -16,7 +16,9 @@ from ..plan import semi_dual
 from ..problem import (
     Target,
     build_target,
+    check_callable,
     check_count,
+    check_plain,
     check_points,
     check_reg,
     digest,
@@ -187,7 +189,8 @@ class TrackedPotential(StateOfData):
         n_batches : int
             Batches to draw; a network takes a dual step with each.
         """
-        draw = guest(draw)
+        draw = guest(check_callable("draw", draw, "() -> points"))
+        n_batches = check_count("n_batches", n_batches)
         if self.network is None:
             start = tracking.warm_up(
                 self.target, lambda: self.local(draw()), self._tracking_reg, n_batches
@@ -251,6 +254,7 @@ def _compared(
     features: Features | None,
 ) -> tuple[Target, FeatureMap | None, str]:
     """The data, or their features, as a target; the map to these; and a digest of the data."""
+    check_plain("X_target", X_target)
     if not isinstance(X_target, torch.Tensor):
         raise TypeError(
             f"X_target: expected a torch tensor, received {type(X_target).__name__}; "

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 
 from ..backend import ours
+from ..problem import check_count, check_images, check_labels, check_numbers
+from ..samplers.sobol import resolve_seed
 from .transport import BLOCK
 
 
@@ -27,6 +29,12 @@ def class_shares(labels: np.ndarray, n_classes: int) -> np.ndarray:
     >>> class_shares(np.array([0, 2, 2, 2]), 3)
     array([0.25, 0.  , 0.75])
     """
+    labels, n_classes = check_labels("labels", labels), check_count("n_classes", n_classes)
+    if labels.max() >= n_classes:
+        raise ValueError(
+            f"labels: expected classes below n_classes, {n_classes}, received {labels.max()}; count "
+            "them from 0, or give a larger n_classes."
+        )
     return np.bincount(labels, minlength=n_classes) / len(labels)
 
 
@@ -48,6 +56,14 @@ def entropy(shares: np.ndarray) -> float:
     >>> round(entropy(np.array([0.5, 0.5, 0.0])), 6)
     0.693147
     """
+    shares = check_numbers("shares", shares)
+    if shares.ndim != 1 or len(shares) == 0:
+        raise ValueError(f"shares: expected shape (n,), n at least 1, received shape {shares.shape}.")
+    if shares.min() < 0 or abs(float(shares.sum()) - 1.0) > 1e-4:
+        raise ValueError(
+            f"shares: expected non-negative numbers of sum 1, received sum {float(shares.sum()):.6g}, "
+            f"the least of them {float(shares.min()):.3g}; divide counts by their sum."
+        )
     positive = shares[shares > 0]
     return float(0.0 - (positive * np.log(positive)).sum())
 
@@ -66,7 +82,7 @@ class Classifier:
         Classes, from 0.
     n_steps : int
         Steps of training, on 128 images each.
-    random_state : int
+    random_state : None, int or numpy.random.Generator
 
     Raises
     ------
@@ -91,7 +107,7 @@ class Classifier:
         labels: np.ndarray,
         *,
         n_steps: int = 1500,
-        random_state: int = 0,
+        random_state: int | np.random.Generator | None = 0,
     ) -> None:
         try:
             import torch
@@ -101,11 +117,19 @@ class Classifier:
                 "metrics.Classifier needs torch: install it, or pot_semidiscrete[torch]."
             ) from error
 
-        _, height, width = self.shape = images.shape
+        images, labels = check_images("images", images), check_labels("labels", labels)
+        n_steps, seed = check_count("n_steps", n_steps), resolve_seed(random_state)
+        if len(labels) != len(images):
+            raise ValueError(
+                f"labels: expected one for each of {len(images)} images, received {len(labels)}."
+            )
+        self.shape = height, width = images.shape[1:]
+        if min(self.shape) < 4:
+            raise ValueError(f"images: expected at least 4 by 4 pixels, received {height} by {width}.")
         self.n_classes = int(labels.max()) + 1
         kind: Any = {"dtype": torch.float32, "device": "cpu"}
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(random_state)
+            torch.default_generator.manual_seed(seed)
             self.body = nn.Sequential(
                 *(nn.Conv2d(1, 16, 3, padding=1, **kind), nn.ReLU(), nn.MaxPool2d(2)),
                 *(nn.Conv2d(16, 32, 3, padding=1, **kind), nn.ReLU(), nn.MaxPool2d(2)),
@@ -115,7 +139,7 @@ class Classifier:
         x, classes = self._tensor(images), torch.from_numpy(np.array(labels)).long()
         parameters = [*self.body.parameters(), *self.head.parameters()]
         optimizer = torch.optim.Adam(parameters, lr=1e-3)
-        rng = torch.Generator().manual_seed(random_state)
+        rng = torch.Generator().manual_seed(seed)
         for _ in range(n_steps):
             batch = torch.randint(len(x), (128,), generator=rng, device="cpu")
             optimizer.zero_grad()
@@ -125,14 +149,15 @@ class Classifier:
             optimizer.step()
 
     def __repr__(self) -> str:
-        n, height, width = self.shape
-        return f"Classifier(n={n}, height={height}, width={width}, n_classes={self.n_classes})"
+        height, width = self.shape
+        return f"Classifier(height={height}, width={width}, n_classes={self.n_classes})"
 
     @ours()
     def features(self, images: np.ndarray) -> np.ndarray:
         """Values of the hidden layer, ndarray of shape (n, 64)."""
         import torch
 
+        images = check_images("images", images, self.shape)
         with torch.no_grad():
             parts = [self.body(part) for part in self._tensor(images).split(BLOCK)]
         return torch.cat(parts).numpy()

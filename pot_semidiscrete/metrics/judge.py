@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from ..backend import ours
+from ..backend import describe, ours
+from ..problem import check_images
+from ..samplers.sobol import resolve_seed
 from .classifier import Classifier, class_shares, entropy
 from .transport import covariance_ratio, flat, frechet_distance, nearest_cost, transport_cost
 
@@ -31,7 +33,7 @@ class Judge:
         Images that the generator has not seen; 2,000 take seconds, the time grows as the square.
     classifier : Classifier
         Trained on them, or on more of the kind.
-    random_state : int
+    random_state : None, int or numpy.random.Generator
 
     Attributes
     ----------
@@ -60,13 +62,24 @@ class Judge:
         held_out: np.ndarray,
         classifier: Classifier,
         *,
-        random_state: int = 0,
+        random_state: int | np.random.Generator | None = 0,
     ) -> None:
-        self.train, self.held_out = images, held_out
+        seed = resolve_seed(random_state)
+        self.train = images = check_images("images", images, least=4)
+        self.held_out = held_out = check_images("held_out", held_out, images.shape[1:], least=2)
+        if not all(hasattr(classifier, name) for name in ("features", "labels", "n_classes")):
+            raise TypeError(
+                f"classifier: expected a Classifier, received {describe(classifier)}; train one on the "
+                "images and their classes."
+            )
         self.unit = float((flat(images).astype(float) ** 2).sum(axis=1).mean())
+        if self.unit == 0.0:
+            raise ValueError("images: expected images that are not all blank, received such.")
+        if (held_out == held_out[:1]).all():
+            raise ValueError("held_out: expected images that differ, received copies of one.")
         self.classifier = classifier
         self._features = classifier.features(held_out)
-        order = np.random.default_rng(random_state).permutation(len(images))
+        order = np.random.default_rng(seed).permutation(len(images))
         some, rest = np.split(order, [min(len(held_out), len(images) // 2)])
         self.floor = self._measure(images[some], self.train[rest])
 
@@ -76,7 +89,7 @@ class Judge:
     @ours()
     def __call__(self, images: np.ndarray) -> dict[str, float]:
         """Measures of generated images, ndarray of shape (k, height, width): a dict of float."""
-        return self._measure(images, self.train)
+        return self._measure(check_images("images", images, self.train.shape[1:], least=2), self.train)
 
     def _measure(self, images: np.ndarray, train: np.ndarray) -> dict[str, float]:
         shares = class_shares(self.classifier.labels(images), self.classifier.n_classes)

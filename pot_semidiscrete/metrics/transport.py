@@ -4,24 +4,28 @@ from collections.abc import Callable
 
 import numpy as np
 import ot
+from ot.backend import NumpyBackend
 
 from ..backend import ours
-from ..problem import check_plain
+from ..problem import check_count, check_lengths, check_numbers, check_points, check_real
 from ..solve import solve_semidiscrete
 
 BLOCK = 500  # points at a time
 
 
-def _samples(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points of any shape as rows of one length, in double precision."""
-    for name, points in {"x": x, "y": y}.items():
-        check_plain(name, points)
-    x, y = (np.asarray(points, dtype=float) for points in (x, y))
+def _samples(x: np.ndarray, y: np.ndarray, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Points of any shape as rows of one length, at least so many, in double precision."""
+    given = {"x": x, "y": y}
+    x, y = (check_numbers(name, v, finite=False).astype(float) for name, v in given.items())
     if x.ndim < 2 or y.ndim < 2 or x.shape[1:] != y.shape[1:] or 0 in x.shape + y.shape:
         raise ValueError(
             "x, y: expected points of one shape, arrays of shape (n, ...) and (m, ...), received shapes "
             f"{x.shape} and {y.shape}."
         )
+    for name, points in {"x": flat(x), "y": flat(y)}.items():
+        check_lengths(name, points, NumpyBackend(), "clean the data first")
+        if len(points) < least:
+            raise ValueError(f"{name}: expected {least} points or more, received {len(points)}.")
     return flat(x), flat(y)
 
 
@@ -49,6 +53,7 @@ def transport_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     1.0
     """
     x, y = _samples(x, y)
+    unit = check_real("unit", unit, positive=True)
     # 10 million iterations: ot.emd2's own limit is met at 2,000 points
     return float(ot.emd2([], [], ot.dist(x, y), numItermax=10_000_000)) / unit
 
@@ -95,6 +100,9 @@ def semi_dual_value(
     >>> low < 5.0 < high  # the squared distance to the only point is 1 + 2**2
     True
     """
+    y, _ = check_points("y", y)
+    unit = check_real("unit", unit, positive=True)
+    n_batches = check_count("n_batches", n_batches)
     result = solve_semidiscrete(y, sampler, reg=reg, tol=0, max_iter=n_batches, batch_size=batch_size)
     low, high = result.value_interval
     return float(result.value) / unit, (low / unit, high / unit)
@@ -122,8 +130,11 @@ def covariance_ratio(x: np.ndarray, y: np.ndarray) -> float:
     >>> covariance_ratio(np.array([[0.0], [1.0]]), np.array([[0.0], [2.0]]))
     0.25
     """
-    x, y = _samples(x, y)
-    return float(x.var(axis=0, ddof=1).sum() / y.var(axis=0, ddof=1).sum())
+    x, y = _samples(x, y, least=2)
+    spread = float(y.var(axis=0, ddof=1).sum())
+    if spread == 0.0:
+        raise ValueError("y: expected points that differ, received copies of one point.")
+    return float(x.var(axis=0, ddof=1).sum()) / spread
 
 
 @ours()
@@ -148,6 +159,7 @@ def nearest_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     0.5
     """
     x, y = _samples(x, y)
+    unit = check_real("unit", unit, positive=True)
     nearest = [ot.dist(part, y).min(axis=1) for part in np.array_split(x, -(-len(x) // BLOCK))]
     return float(np.concatenate(nearest).mean()) / unit
 
@@ -174,7 +186,7 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     >>> frechet_distance(np.array([[-1.0], [1.0]]), np.array([[0.0], [4.0]]))  # sd sqrt(2), sqrt(8)
     6.0
     """
-    x, y = _samples(x, y)
+    x, y = _samples(x, y, least=2)
     cx, cy = (np.atleast_2d(np.cov(points.T)) for points in (x, y))
     values, vectors = np.linalg.eigh(cx)
     root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T

@@ -1,6 +1,13 @@
 """The problem: a target, its units, and the checks at the door."""
 
 from .fingerprints import digest, projection, same_costs, same_projection, sample_costs
+from .host import (
+    check_counts,
+    check_images,
+    check_labels,
+    check_numbers,
+    check_parameters,
+)
 from .names import named_options
 from .problem import Problem, build_target, check_reg
 from .target import Target
@@ -31,7 +38,12 @@ __all__ = [
     "check_bool",
     "check_callable",
     "check_count",
+    "check_counts",
+    "check_images",
+    "check_labels",
     "check_lengths",
+    "check_numbers",
+    "check_parameters",
     "check_plain",
     "check_points",
     "check_real",

@@ -162,13 +162,21 @@ class SobolSampler(Sampler):
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If it is not such a dictionary, or of another dimension.
         """
         names = list(self.state_dict())
-        if sorted(state) != sorted(names):
+        if not isinstance(state, dict):
+            raise TypeError(f"state: expected a dict of state_dict(), received {describe(state)}.")
+        if set(state) != set(names):
             raise ValueError(f"state: expected the entries {names}, received {list(state)}.")
-        found = [check_count(f"state[{name!r}]", int(state[name]), 0) for name in names]
+        plain = lambda value: np.asarray(value)[()]  # of a file, they are arrays
+        found = [check_count(f"state[{name!r}]", plain(state[name]), 0) for name in names]
+        if found[2] > 2**SOBOL_BITS:
+            raise ValueError(
+                f"state['position']: expected at most {2**SOBOL_BITS}, the length of the sequence, "
+                f"received {found[2]}."
+            )
         if found[0] != self.dimension:
             raise ValueError(f"state: expected one of dimension {self.dimension}, received {found[0]}.")
         self._restart(*found[1:])

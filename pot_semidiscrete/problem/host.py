@@ -1,0 +1,89 @@
+"""Checks of what stays on the host: samples, images, labels, sizes, and parameters of any kind."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backend import describe
+from .validation import check_count, check_plain
+
+
+def check_numbers(name: str, values: Any, *, finite: bool = True) -> np.ndarray:
+    """Check numbers that NumPy takes as an array, in their own dtype."""
+    check_plain(name, values)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # ragged, on another device, or in a graph
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name}: expected an array of real numbers, received {describe(values)}; convert it to a "
+            "NumPy array (of a tensor, detach().cpu().numpy())."
+        )
+    if finite and not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite numbers, received NaN or inf.")
+    return array
+
+
+def check_images(
+    name: str, images: Any, shape: tuple[int, ...] | None = None, *, least: int = 1
+) -> np.ndarray:
+    """Check at least so many grey images, of a given shape if there is one."""
+    array = check_numbers(name, images)
+    if array.ndim != 3 or array.size == 0 or len(array) < least:
+        raise ValueError(
+            f"{name}: expected an array of shape (n, height, width), n at least {least}, received "
+            f"{describe(array)}; give one grey image in each row."
+        )
+    if shape is not None and array.shape[1:] != shape:
+        raise ValueError(
+            f"{name}: expected images of shape {shape}, as the others are, received {describe(array)}."
+        )
+    return array
+
+
+def check_labels(name: str, labels: Any) -> np.ndarray:
+    """Check classes, whole numbers from 0."""
+    try:
+        array = check_numbers(name, labels, finite=False)
+    except TypeError:
+        array = np.zeros(1)
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name}: expected whole numbers, one class for each image, received {describe(labels)}; "
+            "number the classes from 0, and cast them to int."
+        )
+    if array.ndim != 1 or len(array) == 0:
+        raise ValueError(
+            f"{name}: expected shape (n,), n at least 1, received {describe(labels)}; flatten it."
+        )
+    if array.min() < 0:
+        raise ValueError(f"{name}: expected classes of at least 0, received {array.min()}.")
+    return array
+
+
+def check_counts(name: str, values: Any, *, least: int = 0) -> list[int]:
+    """Check a sequence of whole numbers of at least 1, at least so many."""
+    if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, (str, bytes)):
+        raise TypeError(
+            f"{name}: expected a sequence of whole numbers, received {describe(values)}; give a tuple."
+        )
+    if len(values) < least:
+        raise ValueError(f"{name}: expected at least {least} numbers, received {len(values)}.")
+    return [check_count(f"{name}[{k}]", value) for k, value in enumerate(values)]
+
+
+def check_parameters(name: str, theta: Any) -> None:
+    """Refuse parameters that hold no numbers; users' generators know the kinds they take."""
+    if isinstance(theta, (dict, list, tuple)):
+        for part in theta.values() if isinstance(theta, dict) else theta:
+            check_parameters(name, part)
+        return
+    check_plain(name, theta)
+    kind = getattr(getattr(theta, "dtype", None), "kind", "f")  # torch's have none
+    if theta is None or isinstance(theta, (str, bytes)) or kind in "OSU":
+        raise TypeError(
+            f"{name}: expected an array of numbers, or a list, tuple or dict of arrays, received "
+            f"{describe(theta)}; give what generator(theta, z) takes."
+        )

@@ -1,0 +1,708 @@
+"""Every argument of every public function, method and class: a bad value is refused by name.
+
+The rows of an argument are those of its name, or of ``function.name`` where a function differs. What has
+no rows fails: a new argument needs them, or a reason in `FREE`; a new function needs a call in `CALLS`.
+"""
+
+import functools
+import importlib
+import inspect
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import pot_semidiscrete as sd
+from tests.backends import BACKENDS, Backend
+
+HAS_TORCH = "torch" in BACKENDS
+MODULES = ["", ".samplers", ".plot", ".datasets", ".metrics", *[".generative"] * HAS_TORCH]
+DERIVED = "Law", "Sampler"  # users derive from these, ...
+RECEIVED = (  # receive these, and never build them
+    *("GradientDiagnostics", "OneSidedDerivatives", "ParameterResult", "SemiDiscreteResult"),
+    *("SemiDiscreteWarning", "SolverState", "TrainingResult"),
+)
+HOOKS = "get_extra_state", "set_extra_state"  # torch calls these
+ATOMS, POINTS = (np.random.default_rng(k).normal(size=(6 - 2 * k, 2)) for k in range(2))
+IMAGES = np.random.default_rng(2).random((8, 4, 4))
+LABELS = np.arange(8) % 3
+ANY = (TypeError, ValueError)
+MATRIX = np.ones((4, 2)).view(np.matrix)
+MASKED = np.ma.masked_array(np.ones((4, 2)), mask=np.eye(4, 2))
+
+
+def linear(n=1, frozen=False):
+    """A torch module, where torch is installed."""
+    if HAS_TORCH:
+        return importlib.import_module("torch").nn.Linear(2, n).double().requires_grad_(not frozen)
+    return None
+
+
+def with_entry(a, value):
+    """A copy, its first entry replaced."""
+    a = a.copy()
+    a.flat[0] = value
+    return a
+
+
+# Rows: a bad value, the type of the error, words of it. Arrays are converted to the backend first.
+NO_COUNT = [
+    (0, ValueError, "at least 1"),
+    (-3, ValueError, "at least 1"),
+    (2.5, TypeError, "whole number"),
+    (2.0, TypeError, "whole number"),
+    ("3", TypeError, "whole number"),
+    (True, TypeError, "whole number"),
+    (None, TypeError, "whole number"),
+]
+COUNT_FROM_0 = [(-1, ValueError, "at least 0"), *NO_COUNT[2:]]
+NO_REAL = [
+    (-0.1, ValueError, "at least 0"),
+    (-np.inf, ValueError, "finite"),
+    (np.nan, ValueError, "finite"),
+    (np.inf, ValueError, "finite"),
+    (10**400, ValueError, "finite"),
+    ("0.1", TypeError, "real number"),
+    (True, TypeError, "real number"),
+    (np.True_, TypeError, "real number"),
+    (1j, TypeError, "real number"),
+    (np.array([0.1, 0.2]), TypeError, "real number"),
+    (None, TypeError, "real number"),
+]
+NO_UNIT = [*[(bad, error, "") for bad, error, _ in NO_REAL], (0.0, ValueError, "above 0")]
+NO_POINTS = [
+    (np.zeros(3), ValueError, "one row per point"),
+    (np.zeros((0, 2)), ValueError, "one row per point"),
+    (np.zeros((6, 0)), ValueError, "one row per point"),
+    (with_entry(ATOMS, np.nan), ValueError, "finite"),
+    (with_entry(ATOMS, np.inf), ValueError, "finite"),
+    (with_entry(ATOMS, -1e76), ValueError, "divide"),
+    (np.ones((6, 2), dtype=np.int32), TypeError, "cast"),
+    (np.ones((6, 2), dtype=np.float16), TypeError, "cast"),
+    (MASKED, TypeError, "mask"),
+    (MATRIX, TypeError, "matrix"),
+    ("points", TypeError, "convert"),
+    (None, TypeError, "convert"),
+]
+SHORT = (1e-76 * ATOMS, ValueError, "divide")
+NO_SOURCE = [
+    *NO_POINTS,
+    (np.ones((2, 2, 2)), ValueError, "one row per point"),
+    (np.ones((4, 3)), ValueError, "columns"),
+    (np.float32(POINTS), TypeError, "cast"),
+    ([[0.0, 1.0], [2.0]], TypeError, ""),
+    (["a", "b"], ANY, ""),
+]
+NO_TENSOR = [(bad, error, words) for bad, error, words in NO_POINTS if type(bad) is np.ndarray]
+NO_TENSOR = [row for row in NO_TENSOR if row[0].dtype != np.float16]  # which a loss casts
+NO_ROWS = [
+    (np.zeros(3), ValueError, "columns"),
+    *NO_TENSOR[1:],
+    (POINTS.tolist(), TypeError, "as_tensor"),
+    (None, TypeError, "as_tensor"),
+]
+NO_VECTOR = [
+    (np.full(4, 0.25), ValueError, "one entry for each"),
+    (np.full((6, 1), 1 / 6), ValueError, "one entry for each"),
+    (with_entry(np.full(6, 1 / 6), np.nan), ValueError, "finite"),
+    (with_entry(np.full(6, 1 / 6), np.inf), ValueError, "finite"),
+    (np.eye(6, dtype=np.int32)[0], TypeError, "cast"),
+    (np.full(6, 1 / 6, dtype=np.float32), TypeError, "cast"),
+    (0.3, ValueError, "one entry"),
+    ("uniform", ValueError, "one entry"),
+    (["a"] * 6, TypeError, "one number"),
+    (MASKED[:, 0], TypeError, "mask"),
+    (MATRIX[:, 0], TypeError, "matrix"),
+    (SimpleNamespace(potential_b=0), TypeError, "give its potential"),
+]
+NO_WEIGHTS = [
+    *NO_VECTOR,
+    (np.full(6, 0.5), ValueError, "divide"),
+    (np.zeros(6), ValueError, "divide"),
+    (np.full(6, (1 + 1e-6) / 6), ValueError, "divide"),
+    (np.array([-0.5, 1.5, 0, 0, 0, 0.0]), ValueError, "non-negative"),
+]
+NO_METRIC = [
+    ("sqeuclid", ValueError, "one of"),
+    (3, TypeError, "callable"),
+    (["sqeuclidean"], TypeError, "callable"),
+    (("minkowski", 0.3), ValueError, "at least 1"),
+    (lambda x, y: x @ y[:-1].T, ValueError, "shape"),
+    (lambda x, y: (x @ y.T)[:, 0], ValueError, "shape"),
+    (lambda x, y: (x[:1] @ y.T).T, ValueError, "shape"),
+    (lambda x, y: cast(x @ y.T, "float32"), ValueError, "dtype"),
+    (lambda x, y: np.nan * (x @ y.T), ValueError, "finite"),
+    (lambda x, y: np.inf + x @ y.T, ValueError, "finite"),
+    (lambda x, y: None, ANY, ""),
+    (lambda x, y: [[0.0]], ANY, ""),
+]
+NO_CALLABLE = [(3, TypeError, "callable"), ("f", TypeError, "callable")]
+NO_SEED = [
+    (-1, ValueError, "at least 0"),
+    (0.5, TypeError, "int"),
+    (True, TypeError, "int"),
+    ("0", TypeError, "int"),
+    ([1, 2], TypeError, "int"),
+]
+NO_BATCH = [  # of a sampler
+    (lambda n: None, TypeError, "an array"),
+    (lambda n: "points", TypeError, "an array"),
+    (lambda n: [[0.0, 0.0]] * n, TypeError, "an array"),
+]
+NO_PATH = [
+    (3, TypeError, "path"),
+    (None, TypeError, "path"),
+    ("no/such/folder/file", ValueError, "make the folder"),
+    (".", ValueError, "folder"),
+]
+NO_FILE = [(3, TypeError, "path"), (None, TypeError, "path"), (".", ValueError, "folder")]
+NO_FILE += [("no/such/file", FileNotFoundError, "exists")]
+NO_FOLDER = [*NO_FILE[:2], ("no/such/folder", FileNotFoundError, "neither")]
+NO_PARAMETERS = [
+    (None, TypeError, ""),
+    ("theta", TypeError, ""),
+    (["a", "b"], TypeError, ""),
+    (np.full(2, np.nan), ValueError, "finite"),
+]
+NO_SAMPLE = [
+    (np.zeros(3), ValueError, "shape"),
+    (np.zeros((0, 2)), ValueError, "shape"),
+    (np.ones((4, 3)), ValueError, "one shape"),
+    (np.full((4, 2), np.nan), ValueError, "finite"),
+    (np.full((4, 2), 1e200), ValueError, "divide"),
+    (MASKED, TypeError, "mask"),
+    (["a", "b"], TypeError, "numbers"),
+    ([[0.0, 1.0], [2.0]], TypeError, "numbers"),
+    (np.ones((4, 2)) * 1j, TypeError, "numbers"),
+    ("points", TypeError, "numbers"),
+    (None, TypeError, "numbers"),
+]
+NO_IMAGES = [
+    (np.zeros(3), ValueError, "(n, height, width)"),
+    (np.zeros((0, 4, 4)), ValueError, "(n, height, width)"),
+    (np.zeros((2, 4, 0)), ValueError, "(n, height, width)"),
+    (np.zeros((8, 1, 4, 4)), ValueError, "(n, height, width)"),
+    (np.full((8, 4, 4), np.nan), ValueError, "finite"),
+    (np.ma.masked_array(IMAGES, mask=IMAGES > 0.5), TypeError, "mask"),
+    (["a"] * 8, TypeError, "numbers"),
+    ("images", TypeError, "numbers"),
+    (None, TypeError, "numbers"),
+]
+OTHER_IMAGES = (np.ones((3, 9, 9)), ValueError, "shape")
+NO_LABELS = [
+    (LABELS - 1, ValueError, "at least 0"),
+    (LABELS + 0.5, TypeError, "whole number"),
+    (np.full(8, np.nan), TypeError, "whole number"),
+    (["a"] * 8, TypeError, "whole number"),
+    (np.zeros((8, 1), dtype=int), ValueError, "(n,)"),
+    (np.zeros(0, dtype=int), ValueError, "(n,)"),
+    ("0", TypeError, "whole number"),
+    (None, TypeError, "whole number"),
+]
+NO_COUNTS = [
+    (3, TypeError, "sequence"),
+    ("88", TypeError, "sequence"),
+    (None, TypeError, "sequence"),
+    ((8, 0), ValueError, "at least 1"),
+    ((8, -1), ValueError, "at least 1"),
+    ((8, 2.5), TypeError, "whole number"),
+]
+NO_AXES = [(3, TypeError, "axes"), ("axes", TypeError, "axes")]
+
+ROWS = {
+    "X_target": [*NO_POINTS, SHORT],
+    "X_source": NO_SOURCE,
+    "x": NO_SOURCE,
+    "semi_dual_potential": [*NO_VECTOR, (None, ValueError, "one entry")],
+    "init_potential": NO_VECTOR,
+    "a_target": NO_WEIGHTS,
+    "metric": NO_METRIC,
+    **dict.fromkeys(("reg", "tol", "tol_value", "sample_cost"), NO_REAL),
+    **dict.fromkeys(("learning_rate", "step"), NO_UNIT),
+    **dict.fromkeys(("max_iter", "batch_size", "n_steps", "dual_steps", "n_batches"), NO_COUNT),
+    **dict.fromkeys(("n", "dimension", "n_classes", "columns", "latent_dim", "channels"), NO_COUNT),
+    **dict.fromkeys(("n_filters", "reuse", "checkpoint_every"), NO_COUNT),
+    "one_sided_derivatives.n_batches": [*NO_COUNT, (3, ValueError, "2 points or more")],
+    "max_memory": COUNT_FROM_0,
+    **dict.fromkeys(("callback", "generator", "latent_sampler"), NO_CALLABLE),
+    "random_state": NO_SEED,
+    "sampler_source": [
+        (3, ANY, "callable"),
+        (None, ANY, "callable"),
+        ("gauss", ValueError, "normal"),
+        *[row for row in NO_SOURCE if type(row[0]) is np.ndarray],
+        (MASKED, TypeError, "mask"),
+        *NO_BATCH,
+    ],
+    "theta": NO_PARAMETERS,
+    "z": [
+        (with_entry(POINTS, np.nan), ValueError, "finite"),
+        (MASKED, TypeError, "mask"),
+        (MATRIX, TypeError, "matrix"),
+    ],
+    "one_sided_derivatives.direction": [
+        *NO_PARAMETERS,
+        (np.zeros(5), ValueError, "shape"),
+        ([np.ones(2)], ValueError, "shape"),
+        ({"a": np.ones(2)}, ValueError, "shape"),
+    ],
+    "vjp": [
+        *NO_CALLABLE,
+        (lambda theta, z, cotangent: cotangent, ValueError, "sum"),
+        (lambda theta, z, cotangent: None, ValueError, "sum"),
+    ],
+    # results, and files
+    "where": [(3, TypeError, "dtype"), (None, TypeError, "dtype"), (int, TypeError, "float32")],
+    "SemiDiscreteResult.save.path": NO_PATH,
+    "SemiDiscreteResult.load.path": [*NO_FILE, (__file__, ValueError, "SemiDiscreteResult.save")],
+    "SemiDiscreteResult.load.X_target": [*NO_POINTS, (np.ones((3, 2)), ValueError, "atoms")],
+    "SemiDiscreteResult.load.metric": [
+        ("sqeuclid", ValueError, "one of"),
+        ("euclidean", ValueError, "sqeuclidean"),
+        (3, TypeError, "callable"),
+    ],
+    "read_idx.path": [*NO_FILE, (__file__, ValueError, "IDX")],
+    "folder": NO_FOLDER,
+    # samplers
+    "SobolSampler.dimension": [*NO_COUNT, (30_000, ValueError, "at most")],
+    "law": [("gauss", ValueError, "normal"), (3, ValueError, "normal"), (None, ValueError, "normal")],
+    "type_as": [
+        ("float32", TypeError, "array"),
+        (np.zeros(2, dtype=int), TypeError, "float32"),
+        ([0.0], TypeError, "array"),
+    ],
+    "SobolSampler.load_state_dict.state": [
+        ({}, ValueError, "entries"),
+        (None, TypeError, "state_dict"),
+        ("state", TypeError, "state_dict"),
+        ({"dimension": 3, "seed": 0, "position": 0, "n_independent": 0}, ValueError, "dimension"),
+        ({"dimension": 2, "seed": -1, "position": 0, "n_independent": 0}, ValueError, "at least"),
+        ({"dimension": 2, "seed": "a", "position": 0, "n_independent": 0}, TypeError, "whole"),
+        ({"dimension": 2, "seed": 0, "position": 2**33, "n_independent": 0}, ValueError, "at most"),
+    ],
+    "names": [(3, TypeError, "name"), ("", TypeError, "name")],
+    # measures
+    **{f"{name}.x": NO_SAMPLE for name in ("transport_cost", "nearest_cost")},
+    **{f"{name}.x": NO_SAMPLE for name in ("covariance_ratio", "frechet_distance")},
+    "y": NO_SAMPLE,
+    "covariance_ratio.y": [*NO_SAMPLE, (np.ones((4, 2)), ValueError, "differ")],
+    "frechet_distance.y": [*NO_SAMPLE, (np.ones((1, 2)), ValueError, "2 points")],
+    "semi_dual_value.y": [*NO_POINTS, SHORT],
+    "semi_dual_value.sampler": [(3, ANY, "callable"), (None, ANY, "callable"), *NO_BATCH],
+    "unit": NO_UNIT,
+    "shares": [
+        (np.array([0.5, 0.6]), ValueError, "sum 1"),
+        (np.array([1.5, -0.5]), ValueError, "non-negative"),
+        (np.array([0.5, np.nan]), ValueError, "finite"),
+        (np.ones((1, 1)), ValueError, "(n,)"),
+        (np.zeros(0), ValueError, "(n,)"),
+        (["a", "b"], TypeError, "numbers"),
+        (0.5, ValueError, "(n,)"),
+        (None, TypeError, "numbers"),
+    ],
+    "class_shares.labels": [*NO_LABELS, (LABELS + 1, ValueError, "n_classes")],
+    "class_shares.n_classes": [*NO_COUNT, (2, ValueError, "n_classes")],
+    "images": NO_IMAGES,
+    "Classifier.images": [*NO_IMAGES, (np.ones((8, 3, 4)), ValueError, "4 by 4")],
+    "Classifier.labels": [*NO_LABELS, (LABELS[:4], ValueError, "images")],
+    **{f"Classifier.{name}.images": [*NO_IMAGES, OTHER_IMAGES] for name in ("features", "labels")},
+    "Judge.images": [*NO_IMAGES, (0.0 * IMAGES, ValueError, "blank"), (IMAGES[:3], ValueError, "4")],
+    "held_out": [*NO_IMAGES, OTHER_IMAGES, (np.ones((4, 4, 4)), ValueError, "differ")],
+    "Judge.__call__.images": [*NO_IMAGES, OTHER_IMAGES, (IMAGES[:1], ValueError, "at least 2")],
+    "classifier": [(3, TypeError, "Classifier"), (None, TypeError, "Classifier")],
+    # figures
+    "history": [
+        (3, TypeError, "history"),
+        (None, TypeError, "history"),
+        ({"loss": [1.0]}, ValueError, "chi2"),
+        ({"loss": ["a"], "chi2": [], "chi2_step": []}, TypeError, "numbers"),
+    ],
+    "axes": [*NO_AXES, ([1, 2], TypeError, "axes")],
+    "ax": [*NO_AXES, (None, TypeError, "axes")],
+    # generators
+    "shape": [*NO_COUNTS, ((), ValueError, "at least 1")],
+    "dcgan_generator.shape": [
+        *NO_COUNTS,
+        ((8,), ValueError, "height"),
+        ((8, 8, 8), ValueError, "height"),
+    ],
+    "widths": NO_COUNTS,
+    "dcgan_generator.channels": [*NO_COUNTS, ((), ValueError, "at least 1")],
+    "size": [(1, ValueError, "at least 2"), *NO_COUNT[2:]],
+    "random_filters.unit": NO_REAL,
+    "body": [(3, TypeError, "Module"), (abs, TypeError, "Module")],
+    "share": [*NO_REAL, (1.0, ValueError, "[0, 1)")],
+    "ImageFeatures.images": [
+        *[(bad, ANY, "") for bad, *_ in NO_IMAGES if type(bad) is not np.ndarray or bad.ndim != 4],
+        (np.ones((8, 4, 4)), ValueError, "differ"),
+    ],
+    **{
+        f"ImageFeatures.{name}.x": [(None, TypeError, "tensor"), (IMAGES.tolist(), TypeError, "tensor")]
+        + [(np.ones((3, 5)), ValueError, "shape")]
+        for name in ("forward", "seen")
+    },
+    **{f"SemiDiscreteLoss.{name}.x": NO_ROWS for name in ("forward", "dual_step", "follow", "local")},
+    "SemiDiscreteLoss.rows.x": [(None, TypeError, "as_tensor"), ("x", TypeError, "as_tensor")],
+    "shift": [
+        (np.zeros(3), ValueError, "columns"),
+        (np.full(2, np.nan), ValueError, "finite"),
+        ([0.0, 0.0], TypeError, "tensor"),
+        (None, TypeError, "tensor"),
+    ],
+    "draw": [
+        *NO_CALLABLE,
+        (lambda: None, TypeError, "tensor"),
+        (lambda: [[0.0, 0.0]], TypeError, "tensor"),
+    ],
+    "batches": [
+        (3, TypeError, "tensors"),
+        (None, TypeError, "tensors"),
+        ([], ValueError, "tensors"),
+        ([3], TypeError, "tensors"),
+    ],
+    "SemiDiscreteLoss.fit.sampler": [
+        (3, ANY, "callable"),
+        (None, ANY, "callable"),
+        ("gauss", ValueError, "normal"),
+        (np.ones((4, 3)), ValueError, "columns"),
+        (lambda n: None, TypeError, "tensor"),
+    ],
+    "potential": [
+        (3, TypeError, "Module"),
+        (np.zeros(6), TypeError, "init_potential"),
+        (linear(2, frozen=True), ValueError, "parameters"),
+        (linear(2), ValueError, "one number for each atom"),
+    ],
+    "train_generator.generator": [*NO_CALLABLE, (linear(2, frozen=True), ValueError, "parameters")],
+    "potential_optimizer": [
+        *NO_CALLABLE,
+        (lambda p: 3, TypeError, "optimizer"),
+    ],
+    "features": [
+        *NO_CALLABLE,
+        (lambda x: None, ValueError, "rows"),
+        (lambda x: x[:1], ValueError, "rows"),
+        (lambda x: x - x.mean(0), ValueError, "same features"),
+    ],
+    "optimizer": [*NO_CALLABLE, (lambda p: 3, TypeError, "optimizer")],
+    "checkpoint": NO_PATH[:1] + NO_PATH[2:],
+    "target": [(None, TypeError, "tensor"), *NO_TENSOR],
+    "train_generator.latent_sampler": NO_COUNT,
+}
+NAMED_OTHERWISE = {  # in errors
+    "train_generator.target": "X_target",  # those of the loss that it makes
+    "SemiDiscreteLoss.majorants.batches": "batches|x",
+    "SemiDiscreteLoss.warm_up.draw": "draw|x",
+    "SemiDiscreteLoss.fit.sampler": "sampler|sampler_source|x",
+    "semi_dual_value.sampler": "sampler|sampler_source",  # as of the solver
+    "SemiDiscreteResult.load.path": "path|test_doors.py",  # the file itself
+    "read_idx.path": "path|test_doors.py",
+}
+FREE = {
+    "verbose": "any truth value",
+    "debias": "any truth value",
+    "SemiDiscreteLoss.majorants.follow": "any truth value",
+    "mode": "that of torch.nn.Module.train",
+    "title": "any text, as matplotlib takes it",
+}
+
+
+def cast(a, dtype):
+    if hasattr(a, "astype"):
+        return a.astype(dtype)
+    return a.to(getattr(importlib.import_module("torch"), dtype))
+
+
+def module(name):
+    return importlib.import_module(f"pot_semidiscrete{name}")
+
+
+def reflected():
+    """All public functions, methods, setters and classes that users call, by name."""
+    found = {}
+    for where in MODULES:
+        names = getattr(module(where), "__all__", None)
+        own = [name for name, v in vars(module(where)).items() if inspect.isfunction(v)]
+        own = [name for name in own if vars(module(where))[name].__module__ == module(where).__name__]
+        for name in own if names is None else names:
+            value = getattr(module(where), name)
+            if name in DERIVED or name.startswith("_"):
+                continue
+            if name not in RECEIVED:
+                found[name] = value
+            if inspect.isclass(value):
+                found |= {f"{name}.{key}": method for key, method in methods(value)}
+    return found
+
+
+def methods(kind):
+    """Public methods of a class that the package wrote, and setters of its properties."""
+    for key in dir(kind):
+        value = inspect.getattr_static(kind, key)
+        value = value.fset if isinstance(value, property) else value
+        value = getattr(kind, key) if isinstance(value, classmethod) else value
+        ours = getattr(value, "__module__", None) or ""
+        is_public = key == "__call__" or (not key.startswith("_") and key not in HOOKS)
+        if is_public and inspect.isroutine(value) and ours.startswith("pot_semidiscrete"):
+            yield key, value
+
+
+FUNCTIONS = reflected()
+
+
+def parameters(name):
+    found = inspect.signature(FUNCTIONS[name]).parameters.values()
+    return {p.name: p for p in found if p.name != "self"}
+
+
+def rows_of(name, argument):
+    return next((ROWS[key] for key in (f"{name}.{argument}", argument) if key in ROWS), None)
+
+
+def is_free(name, argument):
+    return f"{name}.{argument}" in FREE or (argument in FREE and rows_of(name, argument) is None)
+
+
+class Given(Backend):
+    """What valid calls are made of, in a backend."""
+
+    def __init__(self, kind, folder):
+        super().__init__(kind, "float64")
+        self.folder = folder
+
+    def __call__(self, *names, **more):
+        array = self.array
+        values = {
+            "X_target": array(ATOMS),
+            "a_target": array(np.full(6, 1 / 6)),
+            "metric": "sqeuclidean",
+            "reg": 0.1,
+            "X_source": array(POINTS),
+            "x": array(POINTS),
+            "semi_dual_potential": array(np.zeros(6)),
+            "init_potential": array(np.zeros(6)),
+            "generator": lambda theta, z: z + theta,
+            "theta": array(np.zeros(2)),
+            "z": array(POINTS),
+            "vjp": lambda theta, z, cotangent: cotangent.sum(0),
+            "latent_sampler": lambda n: array(np.random.default_rng(n).normal(size=(n, 2))),
+            "callback": lambda *facts: None,
+        }
+        values |= dict.fromkeys(("n_steps", "dual_steps", "max_iter"), 1)
+        values |= {"batch_size": 8, "tol": 0.0, "random_state": 0}
+        return {name: values[name] for name in names} | more
+
+    @property
+    def loss(self):
+        return FUNCTIONS["SemiDiscreteLoss"](self.array(ATOMS), reg=0.1)
+
+    @property
+    def saved(self):
+        solved(self.kind).save(self.folder / "result.npz")
+        return self.folder / "result.npz"
+
+    def idx(self, *names, shape=(2, 4, 4)):
+        """A folder that has files of these names."""
+        head = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
+        for name in names:
+            (self.folder / name).write_bytes(head + bytes(int(np.prod(shape))))
+        return self.folder
+
+    def axes(self, n):
+        pyplot = pytest.importorskip("matplotlib.pyplot")
+        pyplot.switch_backend("agg")
+        pyplot.close("all")
+        return pyplot.subplots(1, n)[1]
+
+
+@functools.cache
+def solved(kind):
+    atoms = Backend(kind, "float64").array(ATOMS)
+    return sd.solve_semidiscrete(atoms, "normal", reg=0.1, tol=0, max_iter=2, random_state=0)
+
+
+@functools.cache
+def trained():
+    return FUNCTIONS["Classifier"](IMAGES, LABELS, n_steps=1)
+
+
+@functools.cache
+def judged():
+    return FUNCTIONS["Judge"](IMAGES, IMAGES[:4], trained())
+
+
+def mean(x):
+    return x.flatten(1).mean(1)
+
+
+OWNERS = {
+    "SemiDiscreteResult": lambda given: solved(given.kind),
+    "SemiDiscreteLoss": lambda given: given.loss,
+    "SobolSampler": lambda given: FUNCTIONS["SobolSampler"](2, random_state=0),
+    "ImageFeatures": lambda given: FUNCTIONS["ImageFeatures"](given.array(IMAGES)),
+    "TrainingResult": lambda given: module(".generative").TrainingResult(None, None, dict(HISTORY)),
+    "Classifier": lambda given: trained(),
+    "Judge": lambda given: judged(),
+}
+TARGET = ("X_target", "a_target", "metric", "reg")
+POINTWISE = (*TARGET, "X_source", "semi_dual_potential")
+RUN = ("tol", "max_iter", "batch_size", "init_potential", "random_state", "callback")
+HISTORY = {"loss": np.ones(3), "chi2": np.ones(1), "chi2_step": np.ones(1)}
+SAMPLES = {"x": POINTS, "y": ATOMS}
+
+# Arguments of a valid call, by function.
+CALLS = {
+    "cost_scale": lambda given: given(*TARGET[:-1]),
+    "gradient_diagnostics": lambda given: given(*POINTWISE),
+    **{name: lambda given: given(*POINTWISE) for name in FUNCTIONS if name.startswith("semidiscrete_")},
+    "solve_semidiscrete": lambda given: given(*TARGET, *RUN, sampler_source="normal"),
+    "generator_gradient": lambda given: given(
+        *TARGET, "generator", "theta", "z", "vjp", "semi_dual_potential"
+    ),
+    "one_sided_derivatives": lambda given: given(
+        *TARGET, "generator", "theta", "z", direction=given.array(np.ones(2)), step=0.1, n_batches=2
+    ),
+    "train_parameters": lambda given: given(
+        *(*TARGET, "generator", "theta", "vjp", "latent_sampler", "n_steps", "dual_steps"),
+        *("batch_size", "init_potential", "callback"),
+    ),
+    **{
+        f"SemiDiscreteResult.{name}": lambda given: given("x")
+        for name in ("c_transform", "atom_weights", "ot_map", "diagnose")
+    },
+    "SemiDiscreteResult.pair": lambda given: given("x", "random_state"),
+    "SemiDiscreteResult.to": lambda given: {"where": np.float64},
+    "SemiDiscreteResult.save": lambda given: {"path": given.folder / "saved.npz"},
+    "SemiDiscreteResult.load": lambda given: given("X_target", path=given.saved),
+    "SobolSampler": lambda given: {"dimension": 2, "generator": lambda z: z},
+    "SobolSampler.__call__": lambda given: {"n": 4},
+    "SobolSampler.independent": lambda given: {"n": 4},
+    "SobolSampler.state_dict": lambda given: {},
+    "SobolSampler.load_state_dict": lambda given: {"state": OWNERS["SobolSampler"](given).state_dict()},
+    "register_law": lambda given: {"names": "law_of_this_test"},
+    "plot_history": lambda given: {"history": HISTORY, "axes": given.axes(2)},
+    "plot_images": lambda given: {"images": IMAGES, "ax": given.axes(1)},
+    "read_idx": lambda given: {"path": given.idx("file") / "file"},
+    "load_mnist": lambda given: {
+        "folder": given.idx("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
+    },
+    "load_mnist_labels": lambda given: {
+        "folder": given.idx("train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte", shape=(2,))
+    },
+    "transport_cost": lambda given: SAMPLES,
+    "nearest_cost": lambda given: SAMPLES,
+    "covariance_ratio": lambda given: SAMPLES,
+    "frechet_distance": lambda given: SAMPLES,
+    "semi_dual_value": lambda given: given(
+        "reg",
+        "batch_size",
+        sampler=lambda n: given.array(np.ones((n, 2))),
+        y=given.array(ATOMS),
+        n_batches=2,
+    ),
+    "class_shares": lambda given: {"labels": LABELS, "n_classes": 3},
+    "entropy": lambda given: {"shares": np.array([0.5, 0.5])},
+    "Classifier": lambda given: {"images": IMAGES, "labels": LABELS, "n_steps": 1},
+    "Classifier.features": lambda given: {"images": IMAGES},
+    "Classifier.labels": lambda given: {"images": IMAGES},
+    "Judge": lambda given: {"images": IMAGES, "held_out": IMAGES[:4], "classifier": trained()},
+    "Judge.__call__": lambda given: {"images": IMAGES},
+    "TrainingResult.plot": lambda given: {"axes": given.axes(2)},
+    "mlp_generator": lambda given: {"latent_dim": 2, "shape": (4, 4), "widths": (8,)},
+    "dcgan_generator": lambda given: {"latent_dim": 2, "shape": (8, 8), "channels": (8, 8)},
+    "random_filters": lambda given: {"n_filters": 2},
+    "ImageFeatures": lambda given: {"images": given.array(IMAGES)},
+    "ImageFeatures.forward": lambda given: {"x": given.array(IMAGES)},
+    "ImageFeatures.seen": lambda given: {"x": given.array(IMAGES)},
+    "ImageFeatures.train": lambda given: {"mode": True},
+    "SemiDiscreteLoss": lambda given: given(*TARGET),
+    **{
+        f"SemiDiscreteLoss.{name}": lambda given: given("x")
+        for name in ("forward", "dual_step", "follow", "rows", "local")
+    },
+    "SemiDiscreteLoss.reg": lambda given: {"reg": 0.2},
+    "SemiDiscreteLoss.extra_repr": lambda given: {},
+    "SemiDiscreteLoss.translate": lambda given: {"shift": given.array(np.ones(2))},
+    "SemiDiscreteLoss.warm_up": lambda given: {"draw": lambda: given.array(POINTS), "n_batches": 2},
+    "SemiDiscreteLoss.majorants": lambda given: {"batches": [given.array(POINTS)]},
+    "SemiDiscreteLoss.fit": lambda given: given(*RUN, sampler=given("latent_sampler")["latent_sampler"]),
+    "train_generator": lambda given: given(
+        "batch_size", "n_steps", generator=linear(2), latent_sampler=2, target=given.array(ATOMS)
+    ),
+}
+NEEDS = {  # beside what a call has
+    "potential_optimizer": lambda given: {"potential": linear()},
+}
+
+
+def backends_of(name):
+    """Those in which a function is tested: one, if it is not for users' arrays."""
+    where = FUNCTIONS[name].__module__.removeprefix("pot_semidiscrete.").partition(".")[0]
+    if where == "generative":
+        return ["torch"]
+    on_host = where in ("metrics", "plot", "datasets", "samplers") and name != "semi_dual_value"
+    if on_host and name.startswith(("Classifier", "Judge")) and not HAS_TORCH:
+        return []
+    return ["numpy"] if on_host else BACKENDS
+
+
+def call(name, given, **changed):
+    """Call a function with the arguments of its valid call, some of them changed."""
+    owner, _, method = name.partition(".")
+    kwargs = CALLS[name](given) | changed
+    before = [OWNERS[owner](given)] if method and not inspect.ismethod(FUNCTIONS[name]) else []
+    for p in parameters(name).values():  # by place, where a name will not do
+        if p.kind is inspect.Parameter.VAR_POSITIONAL:
+            before.append(kwargs.pop(p.name))
+    return FUNCTIONS[name](*before, **kwargs)
+
+
+def as_given(bad, given):
+    """A bad value, an array of NumPy in the backend of the call, its dtype kept."""
+    if type(bad) is not np.ndarray or given.name == "numpy":
+        return bad
+    if given.name == "torch":
+        return importlib.import_module("torch").as_tensor(bad, device=given.device)
+    return importlib.import_module({"jax": "jax.numpy"}.get(given.name, given.name)).asarray(bad)
+
+
+NAMES = [(name, kind) for name in FUNCTIONS for kind in backends_of(name)]
+CASES = [
+    pytest.param(name, argument, kind, k, id=f"{name}-{argument}-{kind}-{k}")
+    for name, kind in NAMES
+    for argument, p in parameters(name).items()
+    for k, (bad, *_) in enumerate(rows_of(name, argument) or [])
+    if not (bad is None and p.default is None)  # the default, and no mistake
+]
+
+
+def test_every_argument_has_rows_or_a_reason():
+    used = set()
+    for name in FUNCTIONS:
+        assert name in CALLS, f"{name} has no valid call"
+        for argument in parameters(name):
+            assert is_free(name, argument) != bool(rows_of(name, argument)), f"{name}: {argument}"
+            used |= {argument, f"{name}.{argument}"}
+    if HAS_TORCH:  # or some tables are for what is not there
+        assert set(ROWS) | set(FREE) | set(NAMED_OTHERWISE) | set(NEEDS) <= used
+        assert set(CALLS) <= set(FUNCTIONS)
+
+
+@pytest.mark.parametrize(("name", "kind"), NAMES)
+def test_call_is_valid(name, kind, tmp_path):
+    call(name, Given(kind, tmp_path))
+
+
+@pytest.mark.parametrize(("name", "argument", "kind", "k"), CASES)
+def test_bad_value_is_refused_by_name(name, argument, kind, k, tmp_path):
+    bad, error, words = rows_of(name, argument)[k]
+    given = Given(kind, tmp_path)
+    more = NEEDS.get(argument, lambda given: {})(given)
+    with pytest.raises(error) as caught:
+        call(name, given, **more | {argument: as_given(bad, given)})
+    said = str(caught.value)
+    called = NAMED_OTHERWISE.get(f"{name}.{argument}", re.escape(argument))
+    assert re.search(rf"\b({called})\b", said), said
+    for word in ("expected", "received", words):
+        assert word in said, said
