@@ -94,9 +94,10 @@ def semidiscrete_c_transform(
 
 
 def _with(*sections: str) -> Callable[[Function], Function]:
-    """Fill in sections of the docstring of :func:`semidiscrete_c_transform`, which are the same."""
+    """Fill in sections of the docstring of :func:`semidiscrete_c_transform`; run it in our states, too."""
 
     def decorate(function: Function) -> Function:
+        function = ours()(function)
         if function.__doc__ is None:  # python -OO
             return function
         full, doc = (inspect.getdoc(f) or "" for f in (semidiscrete_c_transform, function))
@@ -112,7 +113,6 @@ def _with(*sections: str) -> Callable[[Function], Function]:
 
 
 @_with("Parameters", "Raises", "References")
-@ours()
 def semidiscrete_atom_weights(
     X_target: Array,
     X_source: Array,
@@ -150,7 +150,6 @@ def semidiscrete_atom_weights(
 
 
 @_with("Parameters", "Raises", "References")
-@ours()
 def semidiscrete_ot_map(
     X_target: Array,
     X_source: Array,
@@ -183,7 +182,6 @@ def semidiscrete_ot_map(
 
 
 @_with("Parameters")
-@ours()
 def semidiscrete_gradient(
     X_target: Array,
     X_source: Array,
@@ -230,7 +228,6 @@ def semidiscrete_gradient(
 
 
 @_with("Parameters", "Raises")
-@ours()
 def semidiscrete_loss(
     X_target: Array,
     X_source: Array,

@@ -63,7 +63,7 @@ class OneSidedDerivatives:
 
 @ours()
 def one_sided_derivatives(
-    generator: Callable,
+    generator: Callable[[Any, Array], Array],
     theta: Any,
     direction: Any,
     z: Array,
