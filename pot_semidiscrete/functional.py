@@ -94,7 +94,7 @@ def semidiscrete_c_transform(
 
 
 def _with(*sections: str) -> Callable[[Function], Function]:
-    """Fill in sections of the docstring of :func:`semidiscrete_c_transform`; run it in our states, too."""
+    """Fill in sections of the docstring of :func:`semidiscrete_c_transform`, and enter our states."""
 
     def decorate(function: Function) -> Function:
         function = ours()(function)
