@@ -104,7 +104,7 @@ def generator_gradient(
     array([2.])
     """
     check_callable("generator", generator, "(theta, z) -> points")
-    check_parameters("theta", theta)
+    check_parameters("theta", theta, differentiated=vjp is None)
     check_plain("z", z)
     problem = Problem.of(X_target, a_target, metric, reg, merge=False)
     potential = problem.nx.detach(problem.potential("semi_dual_potential", semi_dual_potential))
@@ -266,7 +266,7 @@ def train_parameters(
     n_steps, dual_steps = check_count("n_steps", n_steps), check_count("dual_steps", dual_steps)
     batch_size = check_count("batch_size", batch_size)
     check_callable("generator", generator, "(theta, z) -> points")
-    check_parameters("theta", theta)
+    check_parameters("theta", theta, differentiated=vjp is None)
     X_target, nx = check_points("X_target", X_target)
     random = resolve_random(None, nx, X_target)
     latent_sampler = adapted(latent_sampler, X_target, random) or latent_sampler
