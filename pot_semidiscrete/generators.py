@@ -107,7 +107,7 @@ def generator_gradient(
     array([2.])
     """
     check_callable("generator", generator, "(theta, z) -> points")
-    check_parameters("theta", theta)
+    check_parameters("theta", theta, differentiated=vjp is None)
     check_plain("z", z)
     problem = Problem.of(X_target, a_target, metric, reg, merge=False)
     vjp = _vjp("generator_gradient", vjp, problem.nx)
@@ -281,7 +281,7 @@ def train_parameters(
     n_steps, dual_steps = check_count("n_steps", n_steps), check_count("dual_steps", dual_steps)
     batch_size = check_count("batch_size", batch_size)
     check_callable("generator", generator, "(theta, z) -> points")
-    check_parameters("theta", theta)
+    check_parameters("theta", theta, differentiated=vjp is None)
     X_target, nx = check_points("X_target", X_target)
     random = resolve_random(None, nx, X_target)
     latent_sampler = adapted(latent_sampler, X_target, random) or latent_sampler

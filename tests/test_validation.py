@@ -487,12 +487,16 @@ def test_gradient_that_is_not_finite_stops_the_training(nx64):
         function(**kwargs | {"vjp": lambda theta, z, cotangent: np.nan * cotangent.sum(axis=0)})
 
 
-@pytest.mark.parametrize("theta", [np.zeros(2), "theta"], ids=["numpy", "string"])
-def test_torch_differentiates_in_tensors(theta):
+@pytest.mark.parametrize(
+    "theta",
+    [lambda: np.zeros(2), lambda: "theta", lambda: cast(torch_array([0, 0]), "int64")],
+    ids=["numpy", "string", "whole"],
+)
+def test_torch_differentiates_in_floating_tensors(theta):
     function, kwargs = valid("generator_gradient", torch_array)
     del kwargs["vjp"]
     with refused(TypeError, "theta"):
-        function(**kwargs | {"theta": theta, "generator": lambda theta, z: z})
+        function(**kwargs | {"theta": theta(), "generator": lambda theta, z: z})
 
 
 # Odd input that is right.

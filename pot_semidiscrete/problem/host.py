@@ -74,11 +74,14 @@ def check_counts(name: str, values: Any, *, least: int = 0) -> list[int]:
     return [check_count(f"{name}[{k}]", value) for k, value in enumerate(values)]
 
 
-def check_parameters(name: str, theta: Any) -> None:
-    """Refuse parameters that hold no numbers; users' generators know the kinds they take."""
+def check_parameters(name: str, theta: Any, *, differentiated: bool = False) -> None:
+    """Refuse parameters that hold no numbers; users' generators know the kinds they take.
+
+    Whole numbers are refused if a library is to differentiate in them.
+    """
     if isinstance(theta, (dict, list, tuple)):
         for part in theta.values() if isinstance(theta, dict) else theta:
-            check_parameters(name, part)
+            check_parameters(name, part, differentiated=differentiated)
         return
     check_plain(name, theta)
     kind = getattr(getattr(theta, "dtype", None), "kind", "f")  # torch's have none
@@ -86,4 +89,9 @@ def check_parameters(name: str, theta: Any) -> None:
         raise TypeError(
             f"{name}: expected an array of numbers, or a list, tuple or dict of arrays, received "
             f"{describe(theta)}; give what generator(theta, z) takes."
+        )
+    dtype = str(getattr(theta, "dtype", "")).rsplit(".", 1)[-1]
+    if differentiated and dtype.startswith(("int", "uint", "bool")):
+        raise TypeError(
+            f"{name}: expected floating numbers, received {describe(theta)}; cast it, or give vjp."
         )
