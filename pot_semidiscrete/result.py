@@ -295,13 +295,15 @@ class SolverState:
         return self._target.scatter(self._target.zero_mean(self._ascent.average))
 
 
-def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule) -> None:
+def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule, stacklevel: int = 3) -> None:
     """Say how far a run ended from its tolerance, and what it would take to reach it."""
     if tol == 0 or result.status not in ("max_iter", "interrupted"):
         return
     if isinstance(tol, StoppingRule):
         words = f"solve_semidiscrete ended ({result.status}) before {type(tol).__name__} was met."
-        warnings.warn(f"{words} Raise max_iter or batch_size.", SemiDiscreteWarning, stacklevel=3)
+        warnings.warn(
+            f"{words} Raise max_iter or batch_size.", SemiDiscreteWarning, stacklevel=stacklevel
+        )
         return
     reached, needed = result._estimates.evaluation.bound, ""
     if math.isnan(reached):
@@ -320,5 +322,5 @@ def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule) -> Non
         f"solve_semidiscrete ended ({result.status}) {words}, tol is {tol:.3g}.{needed} Raise max_iter, "
         "batch_size, reg or tol, or continue from init_potential=result.potential.",
         SemiDiscreteWarning,
-        stacklevel=3,
+        stacklevel=stacklevel,
     )

@@ -378,7 +378,7 @@ def solve_semidiscrete(
         problem = Problem(problem.target.copy(), problem.reg)
         source = resolve_source(sampler_source, problem.target, random_state)
         result = solve_problem(problem, source, options, init_potential, verbose, callback)
-        warn_shortfall(result, options.tol)
+        warn_shortfall(result, options.tol, 4)
     return result
 
 
