@@ -431,7 +431,7 @@ def test_state_of_a_loss_is_refused_by_other_data():
 # Ends of all kinds.
 
 
-STAGES, STEPS = 150, 600
+STAGES, STEPS = 120, 200
 
 
 def stages(path):
@@ -482,6 +482,15 @@ def child(way):
         os._exit(3)
     os._exit(0)
 
+def written():
+    return os.stat(path).st_ino if os.path.exists(path) else None
+
+def wait_for_a_writing(pid):
+    before, start = written(), time.monotonic()
+    while written() == before and os.waitpid(pid, os.WNOHANG) == (0, 0):
+        time.sleep(1e-4)
+    return time.monotonic() - start
+
 for k in range(50):
     way = ["kill", "interrupt", "size", "full"][k % 4]
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -490,7 +499,9 @@ for k in range(50):
         random.seed(k)
         child(way)
     if way in ("kill", "interrupt"):
-        time.sleep(0.1 * random.random())
+        for _ in range(random.randint(1, 4)):
+            seconds = wait_for_a_writing(pid)
+        time.sleep(seconds * random.random())  # at any moment of a step
         os.kill(pid, signal.SIGKILL if way == "kill" else signal.SIGINT)
     os.waitpid(pid, 0)
     print(way, os.path.exists(path))

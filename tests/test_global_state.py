@@ -290,7 +290,8 @@ def _(nx):
 
     def call():
         found = [getattr(metrics, name)(a, b) for name in SCORES for a in (x, y) for b in (x, y)]
-        return [*found, metrics.class_shares(LABELS, 5), metrics.entropy(np.array([1e-310, 0.5, 0.0]))]
+        shares = np.array([1e-310, 0.5, 0.5, 0.0])
+        return [*found, metrics.class_shares(LABELS, 5), metrics.entropy(shares)]
 
     return call
 

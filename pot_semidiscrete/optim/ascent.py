@@ -99,7 +99,7 @@ def resolving_eps(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
     if reg > 0.0 and not is_resolved(dual, dual.measure(x, psi, reg)):
         return reg
     eps = max(cold_start(dual, x, reg).eps, reg)
-    last = max(reg, dual.least_eps)
+    last = max(reg, dual.least_eps, dual.rounding(eps))
     while eps > last and not is_resolved(dual, dual.measure(x, psi, eps)):
         eps = max(eps / 2.0, last)
     return eps
@@ -109,7 +109,8 @@ def is_resolved(dual: SemiDual, found: Measurement) -> bool:
     """Whether atoms are told apart: half of the way from weights b to a cell for each point."""
     nx, b = dual.target.nx, dual.target.weights
     least = float(nx.sum(b * b))
-    return float(nx.sum(found.second_moment)) - least >= RESOLVED * (1.0 - least)
+    # a single atom, or one that has nearly all of the mass, is told apart to within rounding
+    return float(nx.sum(found.second_moment)) - least >= RESOLVED * (1.0 - least) - dual.rounding(1.0)
 
 
 def warm_start(

@@ -30,6 +30,8 @@ def check_points(name: str, X: Any, like: Array | None = None) -> tuple[Array, B
     if isinstance(X, (list, tuple)):
         with contextlib.suppress(ValueError, TypeError):  # ragged: reported below as what it is
             rows = np.asarray(X)
+            if rows.dtype.kind not in "fiu":
+                raise ValueError
             X = rows if like is None else get_backend(like).from_numpy(rows, type_as=like)
     check_plain(name, X)
     try:
@@ -181,7 +183,8 @@ def check_weights(a_target: Any, X_target: Array, nx: Backend) -> Array:
     total = float(np.sum(host, dtype=float))
     if host.min() < 0:
         raise ValueError("a_target: expected non-negative weights, received a negative one.")
-    was_single = bool((host == host.astype(np.float32)).all())  # before they were cast
+    with np.errstate(over="ignore"):
+        was_single = bool((host == host.astype(np.float32)).all())  # before they were cast
     if abs(total - 1.0) > (1e-4 if was_single else 1e-8):
         raise ValueError(
             f"a_target: expected weights of sum 1, received sum {total:.10g}; divide them by their sum."
