@@ -411,11 +411,14 @@ def test_state_of_a_loss_is_refused_by_other_data():
     loss.follow(data)
     state = loss.state_dict()
     SemiDiscreteLoss(data.double()).load_state_dict(state)
+    weights = torch.linspace(1.0, 2.0, 12)
+    of_weights = SemiDiscreteLoss(data, weights / weights.sum()).state_dict()["_extra_state"]
     for bad, words in [
         (
             state | {"_extra_state": SemiDiscreteLoss(data + 1.0).state_dict()["_extra_state"]},
             "of others",
         ),
+        (state | {"_extra_state": of_weights}, "of others"),
         (state | {"potential": torch.full((12,), torch.nan)}, "NaN"),
         (state | {"_extra_state": 3}, "of others"),
     ]:

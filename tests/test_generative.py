@@ -92,7 +92,7 @@ def test_state_is_the_potential_and_not_the_data():
     assert loss.state_dict().keys() == {"potential", "n_steps", "_extra_state"}
     assert {name for name, _ in loss.named_buffers()} == {"potential", "n_steps"}
     assert list(loss.parameters()) == []
-    assert [b.shape for b in loss.state_dict().values()] == [(20,), (), (32,)]
+    assert [b.shape for b in loss.state_dict().values()] == [(20,), (), (48,)]
     assert loss.n_steps == 7
 
 

@@ -687,3 +687,11 @@ def test_loss_of_data_that_ask_for_gradients_is_refused(argument):
     kwargs[argument].requires_grad_()
     with refused(ValueError, argument, "requires_grad", "semidiscrete_loss"):
         build_loss(**kwargs)
+
+
+def test_users_functions_return_no_masked_arrays():
+    masked = lambda n, m: np.ma.masked_array(draw(n, m), mask=True)
+    with refused(TypeError, "sampler_source", "mask"):
+        sd.solve_semidiscrete(draw(N_ATOMS, 2), lambda n: masked(n, 2))
+    with refused(TypeError, "metric", "mask"):
+        sd.solve_semidiscrete(draw(N_ATOMS, 2), metric=lambda x, y: masked(len(x), len(y)))

@@ -58,6 +58,19 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 and " at 0x" not in text else type(value).__name__
 
 
+def check_plain(name: str, X: Any) -> None:
+    """Refuse arrays of NumPy with rules of their own: masks would be ignored, ``*`` be a product."""
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected a plain array, received a masked one, whose mask would be ignored; leave "
+            "its masked rows out, or fill them."
+        )
+    if isinstance(X, np.matrix):
+        raise TypeError(
+            f"{name}: expected a plain array, received a numpy.matrix; use np.asarray of it."
+        )
+
+
 def is_foreign(kind: type) -> bool:
     """Whether a class is not the package's own, and is to be checked."""
     return not kind.__module__.startswith(__name__.split(".")[0])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ..backend import Array, Backend, all_finite, describe
+from ..backend import Array, Backend, all_finite, check_plain, describe
 from .base import Cost
 
 
@@ -15,6 +15,7 @@ class CallableMetric(Cost):
 
     def matrix(self, x: Array, y: Array, nx: Backend) -> Array:
         C = self.metric(x, y)
+        check_plain("metric", C)
         expected = (x.shape[0], y.shape[0])
         if not hasattr(C, "shape") or tuple(C.shape) != expected or C.dtype != x.dtype:
             raise ValueError(

@@ -51,7 +51,8 @@ class TrackedPotential(StateOfData):
         features: Features | None,
     ) -> None:
         target, feature_map, data = _compared(X_target, a_target, metric, features)
-        super().__init__(data)
+        weights = target.nx.to_numpy(target.distribute(target.weights)).astype(float)
+        super().__init__(data, weights)
         self.target, self._feature_map, self.shape = target, feature_map, X_target.shape[1:]
         self.dual_steps = check_count("dual_steps", dual_steps)
         self.reg = 0.01 * scale_of(self.target) if reg is None else reg

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, Backend, all_finite, describe, eager, is_traced
+from ..backend import Array, Backend, all_finite, check_plain, describe, eager, is_traced
 
 POSITIONS = "an array of shape (n, d), float32 or float64"
 _LONGEST = {32: 1e15, 64: 1e75}  # by bits: sums of squares are finite; in float64, of squares of these
@@ -78,19 +78,6 @@ def check_array(name: str, X: Any) -> None:
         raise TypeError(f"{name}: expected {POSITIONS}, received {describe(X)}.")
 
 
-def check_plain(name: str, X: Any) -> None:
-    """Refuse arrays of NumPy with rules of their own: masks would be ignored, ``*`` be a product."""
-    if isinstance(X, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name}: expected a plain array, received a masked one, whose mask would be ignored; leave "
-            "its masked rows out, or fill them."
-        )
-    if isinstance(X, np.matrix):
-        raise TypeError(
-            f"{name}: expected a plain array, received a numpy.matrix; use np.asarray of it."
-        )
-
-
 def check_lengths(name: str, X: Array, nx: Backend, remedy: str, *, least: bool = False) -> None:
     """Check that points are finite, and their squares neither overflow nor, with `least`, all underflow.
 
@@ -119,6 +106,7 @@ def check_lengths(name: str, X: Array, nx: Backend, remedy: str, *, least: bool 
 
 def check_same_kind(name: str, x: Array, like: Array) -> None:
     """Check that `x` has the backend, dtype and device of `like`."""
+    check_plain(name, x)
     try:
         nx = get_backend(x, like)
     except ValueError:
