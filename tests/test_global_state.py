@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import metrics, samplers
@@ -235,6 +236,31 @@ def _(nx):
         return [found, states[-1]]
 
     return call
+
+
+def sources(nx):
+    """Those of other packages, but for a loader, which under ``meta`` has no seed."""
+    found = [stats.multivariate_normal(np.zeros(2)), nx.array(POINTS)]
+    if HAS_TORCH:
+        found.append(torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)))
+    return found
+
+
+@row("solve_semidiscrete by sources of other packages")
+def _(nx):
+    made = sources(nx)
+    return lambda: [told(solve(nx, 0.2, source)) for source in made]
+
+
+def loader():
+    """A loader of points in order."""
+    points = torch.tensor(POINTS, dtype=torch.float32)
+    return torch.utils.data.DataLoader(points, batch_size=16)
+
+
+@row("solve_semidiscrete by a loader", kinds=["torch"], skipped=["default device"])
+def _(nx):
+    return lambda: told(solve(nx, 0.2, loader()))
 
 
 @functools.cache
@@ -595,6 +621,20 @@ class Source(samplers.Sampler):
         return self.draw(n)
 
 
+class Data(torch.utils.data.Dataset if HAS_TORCH else object):
+    """A data set of the user's own class."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, k):
+        self.seen.append(states())
+        return torch.zeros(2, dtype=torch.float64)
+
+
 @contextlib.contextmanager
 def every_state(inference):
     with np.errstate(all="raise", over="call", divide="print"), contextlib.ExitStack() as stack:
@@ -638,6 +678,7 @@ def test_functions_of_a_training_are_called_in_the_states_of_the_user():
         outside = states()
         loss.fit(draw, tol=0, max_iter=2, callback=noting(lambda state: False, seen))
         loss.warm_up(functools.partial(draw, 30), 2)
+        loss.fit(torch.utils.data.DataLoader(Data(seen)), tol=0, max_iter=1)
         options = {"n_steps": 3, "callback": noting(lambda run: False, seen)}
         for reuse in (1, 16):
             generative.train_generator(generator, draw, loss, reuse=reuse, **options)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+from .arrays import is_foreign
 from .capabilities import imported
 
 _outside = contextvars.ContextVar[tuple[Callable[[], AbstractContextManager], ...] | None](
@@ -47,7 +48,9 @@ def theirs() -> Iterator[None]:
 
 
 def guest(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A user's function, to be called in the user's states."""
+    """A user's function, to be called in the user's states; an object of the package stays as it is."""
+    if not is_foreign(type(function)):
+        return function
 
     def call(*arguments: Any, **options: Any) -> Any:
         with theirs():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, Random, converted, describe
+from ..backend import Array, Random, converted, describe, theirs
 from .base import Sampler
 
 
@@ -94,7 +94,8 @@ class LoaderOfTorch(Sampler):
                 raise ValueError("sampler_source: expected a loader of points, received an empty one.")
 
     def __call__(self, n: int) -> Array:
-        points = next(self.batches) if self.left is None else self.left
+        with theirs():  # data sets are code of users
+            points = next(self.batches) if self.left is None else self.left
         self.left = points[n:] if len(points) > n else None
         return converted(points[:n], self.like)
 
