@@ -219,8 +219,8 @@ def train_parameters(
     theta : array
         Parameters to start from; not changed.
     latent_sampler : callable, law or loader
-        ``n -> z``, n latent points; or a frozen law of ``scipy.stats``, a distribution or a
-        ``DataLoader`` of torch.
+        ``n -> z``, n latent points; a name and a dimension, ``("normal", 16)``; or a frozen law of
+        ``scipy.stats``, a distribution or a ``DataLoader`` of torch.
     X_target : array, shape (n_atoms, d)
         Atoms :math:`y_j`.
     a_target : array, shape (n_atoms,), optional

@@ -428,3 +428,33 @@ def test_data_sets_as_atoms_are_told_how():
         for function in (ps.solve_semidiscrete, SemiDiscreteLoss):
             with pytest.raises(TypeError, match=rf"X_target: expected .*{words}"):
                 function(given)
+
+
+def test_names_of_laws_are_latent_laws_of_a_dimension():
+    torch = pytest.importorskip("torch")
+    from pot_semidiscrete.generative import train_generator
+
+    data = torch.randn(30, 2, generator=torch.Generator().manual_seed(1))
+
+    def run(latent):
+        generator = torch.nn.Linear(3, 2)
+        torch.nn.init.eye_(generator.weight)
+        torch.nn.init.zeros_(generator.bias)
+        train_generator(generator, latent, data, n_steps=3, random_state=0, batch_size=16)
+        return generator.weight.detach()
+
+    torch.testing.assert_close(run(("normal", 3)), run(3), rtol=0.0, atol=0.0)
+    assert not torch.equal(run(("unif", 3)), run(3))
+    options = {"vjp": lambda theta, z, cotangent: cotangent.sum(axis=0), "reg": 0.3, "n_steps": 2}
+    atoms = data.double().numpy()
+    assert ps.train_parameters(np.add, np.zeros(2), ("ball", 2), atoms, **options).status == "finished"
+    for train in (
+        run,
+        lambda latent: ps.train_parameters(np.add, np.zeros(2), latent, atoms, **options),
+    ):
+        with pytest.raises(
+            ValueError, match="latent_sampler: expected a name and a dimension, received"
+        ):
+            train("normal")
+        with pytest.raises(ValueError, match="dimension: expected a whole number of at least 1"):
+            train(("normal", 0))

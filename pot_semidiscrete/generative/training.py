@@ -60,8 +60,8 @@ def train_generator(
         potential and generator see batches of the same size: with batch normalisation both define
         the law, and points drawn for the potential update the running statistics too.
     latent_sampler : callable, int, law or loader
-        ``n -> z``; the dimension of a standard normal law, or another law of SciPy or torch, drawn by
-        `random_state`; or a ``DataLoader`` of latent points.
+        ``n -> z``; the dimension of a standard normal law, a name and a dimension, ``("unif", 16)``, or
+        a law of SciPy or torch, drawn by `random_state`; or a ``DataLoader`` of latent points.
     target : tensor of shape (n_atoms, ...) or SemiDiscreteLoss
         Data; or a loss, whose potential is continued if it has one.
     n_steps : int

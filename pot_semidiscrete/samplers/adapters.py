@@ -8,7 +8,8 @@ import numpy as np
 from ot.backend import get_backend
 
 from ..backend import Array, Random, converted, describe, theirs
-from .base import Sampler
+from ..problem import check_count
+from .base import Sampler, registered_laws
 
 
 class ForeignLaw(Sampler):
@@ -103,8 +104,15 @@ class LoaderOfTorch(Sampler):
 def adapted(source: object, like: Array, random: Random) -> Sampler | None:
     """A law or a loader of SciPy or torch as a sampler of points like `like`; None if it is none.
 
-    Its seed is a number of `random`.
+    Or one of our own, by its name and a dimension, ``("unif", 16)``. Its seed is a number of `random`.
     """
+    laws = registered_laws()
+    if isinstance(source, tuple) and len(source) == 2 and source[0] in laws:
+        return laws[source[0]](check_count("dimension", source[1]), random)
+    if isinstance(source, str) and source in laws:
+        raise ValueError(
+            f"latent_sampler: expected a name and a dimension, received {source!r} only; give a pair."
+        )
     seed = lambda: int(random.integers(2**31, 1)[0])
     if type(source).__module__.startswith("scipy.stats") and not callable(source):
         return LawOfScipy(source, like, seed())

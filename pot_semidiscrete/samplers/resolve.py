@@ -50,13 +50,13 @@ def resolve_source(sampler_source: object, target: Target, random_state: object)
             f"sampler_source: expected a sampler, received {describe(sampler_source)}; give an instance "
             "of it, or the name by which @register_law made it known."
         )
+    if isinstance(sampler_source, str) and sampler_source in laws:
+        return _able(laws[sampler_source](target.atoms.shape[1], random))
     found = adapted(sampler_source, target.atoms, random)
     if found is not None:
         return found
     if callable(sampler_source):
         return CallableSampler(sampler_source)
-    if isinstance(sampler_source, str) and sampler_source in laws:
-        return _able(laws[sampler_source](target.atoms.shape[1], random))
     if hasattr(sampler_source, "shape"):
         rows, _ = check_points("sampler_source", sampler_source, like=target.atoms)
         return RowSampler(nx.detach(rows), random)
