@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .backend import Array, capabilities, ours
+from .backend import Array, capabilities, converted, ours, template
 from .costs import CallableMetric
 from .diagnostics import GradientDiagnostics, diagnose
 from .kernels import draw_atoms, reduce
@@ -80,6 +80,13 @@ class SemiDiscretePlan:
     def __init__(self, target: Target, potential: Array, reg: float) -> None:
         self._target, self._potential, self.reg = target, potential, reg
 
+    @ours()
+    def to(self, where: Any) -> "SemiDiscretePlan":
+        """The same in another backend or dtype, or on another device: what a result has of it."""
+        like = template("where", where, self._target.atoms)
+        target = self._target.map(lambda array: converted(array, like))
+        return SemiDiscretePlan(target, converted(self._potential, like), self.reg)
+
     @property
     @ours()
     def potential_b(self) -> Array:
@@ -140,9 +147,9 @@ class SemiDiscretePlan:
         if random_state is None:
             random_state = capabilities(nx).shared_seed()
         random = resolve_random(random_state, nx, target.atoms)
-        uniform = lambda n: random.uniform(n, 1)
+        uniform = lambda n: random.uniform(n, 1)[:, 0]
         index = draw_atoms(target, x, self._potential, self.reg, uniform)
-        return target.rows(index, lambda n: nx.to_numpy(uniform(n))[:, 0])
+        return target.rows(index, lambda n: nx.to_numpy(uniform(n)))
 
     @ours()
     def diagnose(self, x: Array) -> GradientDiagnostics:

@@ -704,8 +704,8 @@ def test_sampler_of_a_user_is_taken_as_it_is(rng):
     assert sampler.is_quasi_random
     assert sampler.asked > 0
     target = build_target(rng.normal(size=(10, 2)))
-    assert resolve_source(sampler, target, None) is sampler
-    assert isinstance(resolve_source("normal", target, 0), NormalSampler)
+    assert resolve_source(sampler, target.atoms, None) is sampler
+    assert isinstance(resolve_source("normal", target.atoms, 0), NormalSampler)
     with pytest.raises(TypeError, match="expected a subclass of Law"):
         register_law("dict")(dict)
     with pytest.raises(TypeError, match="expected names"):
@@ -751,7 +751,7 @@ def test_law_with_a_parameter_is_a_class_for_each_value(nx64):
         draw = lambda self, n: self.scale * NormalSampler.__call__(self, n)
         law = type(f"Normal{scale}", (NormalSampler,), {"scale": scale, "__call__": draw})
         register_law(f"normal {scale}")(law)
-        points = nx64.host(resolve_source(f"normal {scale}", target, 0)(4000))
+        points = nx64.host(resolve_source(f"normal {scale}", target.atoms, 0)(4000))
         assert points.std() == pytest.approx(scale, rel=0.05)
 
 

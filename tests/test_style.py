@@ -17,8 +17,11 @@ NUMPYDOC_IGNORED = {
 }
 RECEIVED = (
     "GradientDiagnostics",
+    "LabelledPairs",
     "OneSidedDerivatives",
+    "Pairs",
     "ParameterResult",
+    "SemiDiscreteCoupling",
     "SemiDiscreteResult",
     "SolverState",
     "TrainingResult",

@@ -11,15 +11,31 @@ except ImportError as error:
 from .features import ImageFeatures, random_filters
 from .loss import SemiDiscreteLoss
 from .models import dcgan_generator, mlp_generator
+from .pairs import (
+    LabelledPairs,
+    Pairs,
+    PlanSampler,
+    SemiDiscreteCoupling,
+    SemiDiscretePairs,
+    StoredPairs,
+    solve_coupling,
+)
 from .result import TrainingResult
 from .training import train_generator
 
 __all__ = [
     "ImageFeatures",
+    "LabelledPairs",
+    "Pairs",
+    "PlanSampler",
+    "SemiDiscreteCoupling",
     "SemiDiscreteLoss",
+    "SemiDiscretePairs",
+    "StoredPairs",
     "TrainingResult",
     "dcgan_generator",
     "mlp_generator",
     "random_filters",
+    "solve_coupling",
     "train_generator",
 ]

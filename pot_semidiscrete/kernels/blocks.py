@@ -1,10 +1,12 @@
 """A block of assignment weights, however it is stored."""
 
+import math
 from dataclasses import dataclass
 
-from ..backend import Array, Backend, brief
+from ..backend import Array, Backend, brief, capabilities
 
 LEAST_WEIGHT = 1e-17  # added to all: products of smaller ones would be denormal numbers, and slow
+LEAST_SHARE = 1e-12  # of a mass: above all traces that rounding leaves at atoms out of reach
 
 
 @dataclass
@@ -45,6 +47,36 @@ class SoftBlock:
         """``chi``."""
         return self.exp_scores * self.inv_row_sums[:, None]
 
+    def draw(self, uniform: Array) -> Array:
+        """Column of each row by the inverse of its distribution function, at 1 - `uniform`, ``(n,)``.
+
+        One pass gives the masses of groups of columns; then only the columns of the group are looked at.
+        """
+        nx, scores, scale = self.nx, self.exp_scores, self.inv_row_sums[:, None]
+        n_rows, n_atoms = scores.shape
+        width = math.isqrt(n_atoms)
+        n_groups, n_rest = divmod(n_atoms, width)
+        groups = nx.reshape(scores[:, : n_atoms - n_rest], (n_rows, n_groups, width))
+        rest = nx.concatenate([scores[:, n_atoms - n_rest :], 0.0 * groups[:, 0, n_rest:]], axis=1)
+        masses = nx.concatenate([self.sums(groups), nx.sum(rest, axis=1)[:, None]], axis=1) * scale
+        group, level, below = _reached(masses, 1.0 - uniform, nx)
+        rows = nx.arange(n_rows, type_as=group)
+        mass = masses[rows, group]
+        share = (level - below[rows, group] + mass) / mass
+        part = nx.where((group < n_groups)[:, None], groups[rows, nx.clip(group, 0, n_groups - 1)], rest)
+        return group * width + _reached(part * scale, share, nx)[0]
+
+    def sums(self, groups: Array) -> Array:
+        """Sums along the last of three axes."""
+        return self.nx.sum(groups, axis=2)
+
+
+def _reached(masses: Array, share: Array, nx: Backend) -> tuple[Array, Array, Array]:
+    """Where cumulative masses reach a share in (0, 1] of their sum; what that is; and these sums."""
+    below = capabilities(nx).cumulative(masses)
+    level = nx.clip(share, LEAST_SHARE, 1.0) * below[:, -1]
+    return nx.sum(below < level[:, None], axis=1), level, below
+
 
 @dataclass
 class HardBlock:
@@ -68,6 +100,10 @@ class HardBlock:
     def average(self, values: Array) -> Array:
         """``values_j`` of the atom chosen."""
         return values[self.index]
+
+    def draw(self, uniform: Array) -> Array:
+        """The atom chosen."""
+        return self.index
 
     def dense(self) -> Array:
         """``chi``, in the dtype of the c-transform."""

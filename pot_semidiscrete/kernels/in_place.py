@@ -35,6 +35,7 @@ class InPlaceKernel(Kernel):
     Rows for which it was too low are done again.
     """
 
+    soft_block = SoftBlock
     buffer: Array | None = None
     right: Array | None = None  # factor of that product, while maxima are guessed
 
@@ -150,4 +151,4 @@ class InPlaceKernel(Kernel):
     def block(self, powers: Array, source_term: Array, row_max: Array, total: Array) -> SoftBlock:
         """The block of powers of which these are the maxima and the totals."""
         transform = source_term - (self.reg * self.unit) * (row_max + self.log(total))
-        return SoftBlock(powers, self.inverse(total), transform, self.nx)
+        return self.soft_block(powers, self.inverse(total), transform, self.nx)

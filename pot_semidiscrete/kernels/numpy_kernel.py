@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backend import Array
 from .base import CACHE, Atoms
-from .blocks import HardBlock
+from .blocks import HardBlock, SoftBlock
 from .in_place import InPlaceKernel
 from .scratch import scratch
 
@@ -26,6 +26,13 @@ def fastest_power(char: str) -> tuple[Callable, float]:
     return (np.exp, 1.0) if current.startswith("baseline") else (np.exp2, math.log(2.0))
 
 
+class NumpySoftBlock(SoftBlock):
+    """Sums by BLAS, which takes a quarter of the time of NumPy's along short rows."""
+
+    def sums(self, groups: Array) -> Array:
+        return groups @ np.ones(groups.shape[2], dtype=groups.dtype)
+
+
 class NumpyHardBlock(HardBlock):
     """Counts instead of a dense one-hot matrix."""
 
@@ -36,6 +43,8 @@ class NumpyHardBlock(HardBlock):
 
 class NumpyKernel(InPlaceKernel):
     """The passes by NumPy."""
+
+    soft_block = NumpySoftBlock
 
     def __init__(self, target: Atoms, potential: Array, reg: float) -> None:
         self.exp, self.unit = fastest_power(potential.dtype.char)

@@ -223,20 +223,16 @@ def draw_atoms(
     Parameters
     ----------
     uniform : callable
-        ``n -> array`` of shape (n, 1), of numbers in [0, 1).
+        ``n -> array`` of shape (n,), of numbers in [0, 1).
 
     Returns
     -------
     array of int, shape (n,)
     """
-    nx, parts = target.nx, []
-    for rows, chi in weight_blocks(target, x, potential, reg):
-        if reg > 0:
-            # the first atom whose cumulative weight reaches the level; the level is in (0, 1],
-            # not [0, 1), and above all traces that rounding leaves at atoms out of reach
-            level = nx.clip(1.0 - uniform(rows.shape[0]), 1e-12, 1.0)
-            cumulative = capabilities(nx).cumulative(chi)
-            above = cumulative >= level * cumulative[:, -1:]
-            chi = nx.where(above, nx.ones(1, type_as=chi), nx.zeros(1, type_as=chi))
-        parts.append(nx.argmax(chi, axis=1))
-    return nx.concatenate(parts, axis=0)
+    nx = target.nx
+    with no_grad(nx):
+        kernel = target.kernel(target.detached, nx.detach(potential), reg)
+        step, x = block_rows(target, x), nx.detach(x)
+        prepared = kernel.prepare(x, step)
+        blocks = row_blocks(target, x, None, prepared, step=step)
+        return joined([kernel(*block).draw(uniform(block[0].shape[0])) for block in blocks], nx)

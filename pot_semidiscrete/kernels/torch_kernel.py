@@ -3,12 +3,34 @@
 import math
 
 import torch
+from ot.backend import get_backend
 
 from ..backend import Array
 from .base import CACHE
-from .blocks import HardBlock
+from .blocks import HardBlock, SoftBlock
 from .in_place import InPlaceKernel
+from .numpy_kernel import NumpySoftBlock
 from .scratch import KEPT, scratch
+
+FEW_COLUMNS = 8  # of a product on a processor: with 16 both ways take the same time
+
+
+class TorchSoftBlock(SoftBlock):
+    """Products with a few columns from the left: from the right torch takes up to eight times longer."""
+
+    def average(self, values: Array) -> Array:
+        if values.shape[1] > FEW_COLUMNS:
+            return super().average(values)
+        return (values.T.contiguous() @ self.exp_scores.T).T * self.inv_row_sums[:, None]
+
+    def draw(self, uniform: Array) -> Array:
+        if not uniform.is_cpu:
+            return super().draw(uniform)
+        scores, inverse, transform = (
+            array.numpy() for array in (self.exp_scores, self.inv_row_sums, self.c_transform)
+        )
+        block = NumpySoftBlock(scores, inverse, transform, get_backend(scores))
+        return torch.from_numpy(block.draw(uniform.numpy()))  # whose small steps are faster
 
 
 class TorchHardBlock(HardBlock):
@@ -22,6 +44,7 @@ class TorchHardBlock(HardBlock):
 class TorchKernel(InPlaceKernel):
     """The passes by torch, outside any autograd graph."""
 
+    soft_block = TorchSoftBlock
     unit = math.log(2.0)  # on a processor, torch.exp2 takes less than half of the time of torch.exp
 
     @staticmethod

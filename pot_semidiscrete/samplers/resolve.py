@@ -1,9 +1,10 @@
 """What users give as a source, or as randomness, and what becomes of it."""
 
 import numpy as np
+from ot.backend import get_backend
 
 from ..backend import Array, Backend, Random, capabilities, describe
-from ..problem import Target, check_points
+from ..problem import check_points
 from .adapters import adapted
 from .base import Law, Sampler, registered_laws
 from .laws import CallableSampler, RowSampler
@@ -31,8 +32,8 @@ def resolve_random(random_state: object, nx: Backend, like: Array) -> Random:
     return able.random_of(random_state, like)
 
 
-def resolve_source(sampler_source: object, target: Target, random_state: object) -> Sampler:
-    """Turn `sampler_source` into a :class:`Sampler` in the backend of the target.
+def resolve_source(sampler_source: object, like: Array, random_state: object) -> Sampler:
+    """Turn `sampler_source` into a :class:`Sampler` in the backend and of the dimension of `like`.
 
     Parameters
     ----------
@@ -40,9 +41,12 @@ def resolve_source(sampler_source: object, target: Target, random_state: object)
         A callable is taken as it is. The names are POT's: ``unif`` (``unif_cube``), the uniform
         law on the unit cube; ``ball`` (``unif_ball``), on the unit ball; ``normal``, the standard
         Gaussian. The rows of an array are drawn uniformly, with replacement.
+    like : array, shape (n, d)
+        Atoms, or points like those to draw.
+    random_state : None, int or generator
     """
-    nx, laws = target.nx, registered_laws()
-    random = resolve_random(random_state, nx, target.atoms)
+    nx, laws = get_backend(like), registered_laws()
+    random = resolve_random(random_state, nx, like)
     if isinstance(sampler_source, Sampler):
         return _able(sampler_source)
     if isinstance(sampler_source, type) and issubclass(sampler_source, Sampler):
@@ -51,14 +55,14 @@ def resolve_source(sampler_source: object, target: Target, random_state: object)
             "of it, or the name by which @register_law made it known."
         )
     if isinstance(sampler_source, str) and sampler_source in laws:
-        return _able(laws[sampler_source](target.atoms.shape[1], random))
-    found = adapted(sampler_source, target.atoms, random)
+        return _able(laws[sampler_source](like.shape[1], random))
+    found = adapted(sampler_source, like, random)
     if found is not None:
         return found
     if callable(sampler_source):
         return CallableSampler(sampler_source)
     if hasattr(sampler_source, "shape"):
-        rows, _ = check_points("sampler_source", sampler_source, like=target.atoms)
+        rows, _ = check_points("sampler_source", sampler_source, like=like)
         return RowSampler(nx.detach(rows), random)
     raise ValueError(
         "sampler_source: expected a callable n -> (n, d), an (n, d) array, or one of "

@@ -1,0 +1,108 @@
+"""Numbered chunks of pairs, each a function of a seed and its number."""
+
+from collections.abc import Callable
+
+import torch
+
+from ...backend import ours
+from ...backend.torch_backend import TorchRandom
+from .coupling import SemiDiscreteCoupling
+from .given import Given
+from .space import PairingSpace
+from .streams import NoiseLaw, permutation, stream
+
+Assign = Callable[[int, torch.Tensor], torch.Tensor]
+
+
+class PairStream:
+    """Chunks of n pairs, each of which is used several times.
+
+    Parameters
+    ----------
+    space : PairingSpace
+    law : NoiseLaw
+    assign : callable
+        ``(number, noise) -> index`` of a chunk.
+    seed, n, n_reuse : int
+    period : int, optional
+        Number of chunks after which the pairs are the same again.
+    """
+
+    def __init__(
+        self,
+        space: PairingSpace,
+        law: NoiseLaw,
+        assign: Assign,
+        seed: int,
+        n: int,
+        n_reuse: int,
+        period: int | None = None,
+    ) -> None:
+        self.space, self.law, self.assign = space, law, assign
+        self.seed, self.n, self.n_reuse, self.period = seed, n, n_reuse, period
+        self.has_fresh = can_refresh(space, law)
+
+    @ours()
+    def draw(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noise, ``(n, d)``, and data of a chunk."""
+        number = number if self.period is None else number % self.period
+        noise = self.law.draw(self.n, stream(self.seed, number, 0, like=self.law.like))
+        return noise, self.assign(number, noise)
+
+    @ours()
+    def use(
+        self, number: int, k: int, noise: torch.Tensor, index: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The pairs in the order of their k-th use, from the second on with fresh noise if it is free.
+
+        Coordinates out of the space of pairing say nothing of the data, if the noise is normal.
+        """
+        random = stream(self.seed, number, 1, k, like=noise)
+        is_again = k > 0 or (self.period is not None and number >= self.period)
+        if is_again and self.has_fresh:
+            fresh = self.law.draw(self.n, random)
+            noise = self.space.refreshed(self.space.points(noise), fresh)
+        order = permutation(random, self.n)
+        return noise[order], index[order]
+
+
+def can_refresh(space: PairingSpace, law: NoiseLaw) -> bool:
+    """Whether coordinates out of the space can be drawn anew."""
+    return law.is_normal and space.is_orthogonal
+
+
+class CouplingAssignment:
+    """Data for the noise of a chunk, by a coupling.
+
+    Parameters
+    ----------
+    coupling : SemiDiscreteCoupling
+    seed : int
+    proportions : tensor, shape (n_classes,), optional
+        Of the labels; those of the data by default.
+    independent : float
+        Share of pairs whose data are drawn whatever the noise is.
+    """
+
+    def __init__(
+        self,
+        coupling: SemiDiscreteCoupling,
+        seed: int,
+        proportions: torch.Tensor | None = None,
+        independent: float = 0.0,
+    ) -> None:
+        self.coupling, self.seed = coupling, seed
+        self.proportions, self.independent = proportions, independent
+
+    def __call__(self, number: int, noise: torch.Tensor) -> torch.Tensor:
+        coupling, random = self.coupling, stream(self.seed, number, 2, like=noise)
+        given = coupling.draw_given(len(noise), random, self.proportions)
+        return self.assigned(coupling.space.points(noise, given.condition), given, random)
+
+    def assigned(self, points: torch.Tensor, given: Given, random: TorchRandom) -> torch.Tensor:
+        """Data of points of the space, but for the share of those that are drawn whatever these are."""
+        index = self.coupling.assign(points, given, random)
+        if self.independent == 0.0:
+            return index
+        free = random.uniform(len(points)) < self.independent
+        return torch.where(free, self.coupling.independent(given.group, random), index)

@@ -1,0 +1,60 @@
+"""Conditions of data points, and their weight beside the points."""
+
+from typing import Any
+
+import ot
+import torch
+from ot.backend import get_backend
+
+from ...backend import describe
+from ...problem import check_points, flat_rows
+
+MISMATCH = 0.02  # of conditions, in units of that of independent pairs, in mini-batches of ...
+MINI_BATCH = 512  # ... so many points; both as benchmarks.flow_matching --conditions
+
+
+def check_conditions(conditions: Any, like: torch.Tensor) -> torch.Tensor:
+    """Conditions of data points, of any shape, as one row each, of the dtype and device of the data."""
+    found = conditions
+    if isinstance(found, torch.Tensor):
+        found = found.to(like) if found.ndim != 1 else found.to(like)[:, None]
+    rows, _ = check_points("conditions", flat_rows(found, get_backend(like)))
+    if rows.shape[0] != like.shape[0]:
+        raise ValueError(
+            f"conditions: expected {like.shape[0]} rows, one for each point, received "
+            f"{describe(conditions)}."
+        )
+    return rows
+
+
+def balanced_weight(
+    noise: torch.Tensor, noise_conditions: torch.Tensor, atoms: torch.Tensor, conditions: torch.Tensor
+) -> float:
+    """Smallest weight of conditions, nearly, at which pairs agree in them but for `MISMATCH`.
+
+    Plain transport sends noise to data whatever its condition is, and so makes the law of the noise
+    depend on the condition (Cheng and Schwing, 2025). As there, the weight is found by bisection on
+    exact transport between mini-batches. The conditions of the noise are those of the data in another
+    order, so that a large weight keeps them all.
+
+    Parameters
+    ----------
+    noise, atoms : tensors, shape (n, k)
+    noise_conditions, conditions : tensors, shape (n, m)
+    """
+    points, apart = torch.cdist(noise, atoms) ** 2, torch.cdist(noise_conditions, conditions) ** 2
+    independent = float(apart.mean())
+    if independent == 0.0:
+        return 0.0
+    unit = float(points.mean()) / independent
+    uniform = torch.full_like(points[0], 1.0 / len(points))
+
+    def mismatch(weight: float) -> float:
+        plan = ot.emd(uniform, uniform, points + weight * apart)
+        return float((plan * apart).sum()) / independent
+
+    low, high = 1e-3, 1e3  # of the unit, in which both costs are alike
+    while high > 1.1 * low:
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if mismatch(middle * unit) <= MISMATCH else (middle, high)
+    return high * unit

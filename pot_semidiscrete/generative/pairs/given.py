@@ -1,0 +1,136 @@
+"""What pairs are given beside noise: a group of the data, and a condition drawn from these."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...backend import describe
+from ...backend.torch_backend import TorchRandom
+
+
+@dataclass(frozen=True)
+class Given:
+    """What pairs are given.
+
+    Attributes
+    ----------
+    group : tensor of int, shape (n,)
+        In which the data are.
+    condition : tensor, shape (n, m), or None
+    """
+
+    group: torch.Tensor
+    condition: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Parts of the data, each with a potential of its own: of one class, and not too large.
+
+    Attributes
+    ----------
+    codes : tensor of int, shape (n_data,)
+        Number of the group of each data point.
+    weights : tensor, shape (n_groups,)
+        Of the groups.
+    class_of : tensor of int, shape (n_groups,)
+        Number of the class of each group; 0 without labels.
+    classes : tensor, shape (n_classes,), or None
+        Labels that there are.
+    """
+
+    codes: torch.Tensor
+    weights: torch.Tensor
+    class_of: torch.Tensor
+    classes: torch.Tensor | None = None
+
+    @classmethod
+    def made(cls, labels: Any, weights: torch.Tensor, part_size: int, random: TorchRandom) -> "Groups":
+        """Each class in as few parts of at most `part_size` points of positive weight as it takes."""
+        classes, labels = (
+            (None, torch.zeros_like(weights, dtype=torch.long)) if labels is None else labels
+        )
+        codes = torch.empty_like(labels)
+        class_of: list[int] = []
+        for k in range(1 if classes is None else len(classes)):
+            rows = (labels == k).nonzero()[:, 0]
+            n_positive = int((weights[rows] > 0.0).sum())
+            if n_positive == 0:
+                raise ValueError(
+                    "labels: expected classes of positive weight, received 0 for number "
+                    f"{k} of the sorted ones; leave its data out."
+                )
+            # at random, but those of positive weight first: no part is without
+            order = torch.where(weights[rows] > 0.0, random.uniform(len(rows)), 1.0).argsort()
+            n_parts = math.ceil(n_positive / part_size)
+            part = torch.arange(len(rows), device=rows.device) % n_parts
+            codes[rows[order]] = len(class_of) + part
+            class_of += n_parts * [k]
+        total = torch.zeros(len(class_of), dtype=weights.dtype, device=weights.device)
+        total.index_add_(0, codes, weights)
+        return cls(codes, total, torch.tensor(class_of, device=codes.device), classes)
+
+    @functools.cached_property
+    def members(self) -> list[torch.Tensor]:
+        """Rows of the data of each group."""
+        sizes = self.codes.bincount(minlength=len(self.weights)).tolist()
+        return list(self.codes.argsort(stable=True).split(sizes))
+
+    @property
+    def labels(self) -> torch.Tensor | None:
+        """Labels of the data, shape (n_data,)."""
+        return None if self.classes is None else self.classes[self.class_of[self.codes]]
+
+    def to(self, like: torch.Tensor) -> "Groups":
+        """The same on the device of `like`, weights in its dtype."""
+        classes = None if self.classes is None else self.classes.to(like.device)
+        arrays = (self.codes.to(like.device), self.weights.to(like), self.class_of.to(like.device))
+        return Groups(*arrays, classes)
+
+    def draw(self, n: int, random: TorchRandom, proportions: torch.Tensor | None) -> torch.Tensor:
+        """Groups in these proportions of the classes, those of the data by default."""
+        share = self.weights
+        if proportions is not None:
+            of_class = torch.zeros_like(proportions).index_add_(0, self.class_of, share)
+            share = share / of_class[self.class_of] * proportions[self.class_of]
+        return draw_by_weights(share, n, random)
+
+    def each(
+        self, groups: torch.Tensor, draw: Callable[[int, torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Rows of the data that ``draw(k, rows)`` finds, group by group, among those of the group."""
+        sizes = groups.bincount(minlength=len(self.weights)).tolist()
+        found = torch.empty_like(groups)
+        for k, rows in enumerate(groups.argsort(stable=True).split(sizes)):
+            if len(rows) > 0:
+                found[rows] = self.members[k][draw(k, rows)]
+        return found
+
+
+def draw_by_weights(weights: torch.Tensor, n: int, random: TorchRandom) -> torch.Tensor:
+    """n numbers by their weights, of any sum."""
+    ends = weights.cumsum(0)
+    level = (1.0 - random.uniform(n)).to(ends) * ends[-1]  # above 0, so that no weight of 0 is drawn
+    return torch.searchsorted(ends, level).clamp(max=len(ends) - 1)
+
+
+def check_labels(labels: Any, n: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels of n data points as the sorted values, and the code of each point."""
+    if not hasattr(labels, "shape") and not isinstance(labels, (list, tuple)):
+        raise TypeError(f"labels: expected a tensor of {n} labels, received {describe(labels)}.")
+    found = torch.as_tensor(labels)
+    if found.shape != (n,):
+        raise ValueError(
+            f"labels: expected shape ({n},), a label for each point, received {describe(labels)}."
+        )
+    if found.is_floating_point() or found.is_complex():
+        raise TypeError(
+            f"labels: expected whole numbers, received {found.dtype}; give continuous ones as "
+            "conditions=."
+        )
+    values, codes = found.to(device).unique(return_inverse=True)
+    return values, codes

@@ -1,0 +1,175 @@
+"""A data set of torch that can be stopped and resumed anywhere, of batches made in chunks."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import distributed
+from torch.utils.data import IterableDataset, get_worker_info
+
+from ...backend import ours
+from ...problem import check_count
+from .chunks import PairStream
+from .data import DataRows
+
+MOST_WORKERS = 1024  # of a loader
+
+
+class Pairs(NamedTuple):
+    """A batch of pairs: ``noise`` and ``data``, (batch_size, ...), and ``index``, rows of the data."""
+
+    noise: torch.Tensor
+    data: torch.Tensor
+    index: torch.Tensor  # type: ignore[assignment]  # of a tuple, which nobody asks for
+
+
+class LabelledPairs(NamedTuple):
+    """A batch of pairs with the labels, or the conditions, of the data."""
+
+    noise: torch.Tensor
+    data: torch.Tensor
+    index: torch.Tensor  # type: ignore[assignment]
+    label: torch.Tensor
+
+
+class PairLoader(IterableDataset):
+    """The base of :class:`SemiDiscretePairs` and :class:`StoredPairs`: batches and epochs.
+
+    Chunks of pairs are numbered, through all epochs and processes; an epoch of a process is a range of
+    them, of which each worker of a loader makes every so-many-th.
+
+    Parameters
+    ----------
+    stream : PairStream
+    rows : DataRows
+    labels : tensor, shape (n_data, ...), or None
+    batch_size, epoch_size : int
+    """
+
+    def __init__(
+        self,
+        stream: PairStream,
+        rows: DataRows,
+        labels: torch.Tensor | None,
+        batch_size: int,
+        epoch_size: int,
+    ) -> None:
+        super().__init__()
+        self.stream, self.rows, self.labels = stream, rows, labels
+        self.batch_size, self.epoch_size = batch_size, check_count("epoch_size", epoch_size)
+        self._place = (0, 1)
+        # shared with the workers: how many epochs each has begun
+        self._begun = torch.zeros(MOST_WORKERS, dtype=torch.long, device="cpu").share_memory_()
+        self._at = (0, 0)  # epoch, and batches of it that this process or worker has made
+        self._resumed = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._find_place()
+        return dict(vars(self))
+
+    def __len__(self) -> int:
+        """Batches of an epoch of this process, those of all workers."""
+        return math.ceil(self.epoch_size / (self.batch_size * self._find_place()[1]))
+
+    def __iter__(self) -> Iterator[Pairs | LabelledPairs]:
+        """Batches of the next epoch, or of the one that was resumed."""
+        worker, n_workers = self._worker()
+        epoch, start = self._at if self._resumed else (int(self._begun[worker]), 0)
+        self._resumed, self._at = False, (epoch, start)
+        self._begun[worker] = epoch + 1
+        done = 0
+        for q in range(worker, self._n_chunks, n_workers):
+            size = min(self._per_chunk, len(self) - q * self._per_chunk)
+            if done + size > start:
+                for batch in self._batches(self._number(epoch, q), size, max(start - done, 0)):
+                    self._at = (epoch, self._at[1] + 1)
+                    yield batch
+            done += size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin with that epoch next, in this process and all workers."""
+        self._begun.fill_(check_count("epoch", epoch, minimum=0))
+
+    def state_dict(self) -> dict[str, int]:
+        """Where this process, or this worker, is: numbers only."""
+        worker, n_workers = self._worker()
+        epoch, batch = self._at
+        if not self._resumed and batch >= self._share(worker, n_workers):
+            epoch, batch = int(self._begun[worker]), 0
+        return {**self._facts(), "epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from there, bit for bit.
+
+        Raises
+        ------
+        ValueError
+            If it is of other pairs, or of another number of workers or processes.
+        """
+        facts = self._facts()
+        for name, value in facts.items():
+            found = state.get(name) if isinstance(state, dict) else None
+            if found != value:
+                raise ValueError(
+                    f"state: expected that of pairs with {name} {value}, received {found}; make the "
+                    "pairs, and their loader, with the arguments of the run that is resumed."
+                )
+        epoch, batch = (check_count(name, state[name], minimum=0) for name in ("epoch", "batch"))
+        self._at, self._resumed = (epoch, batch), True
+
+    def _facts(self) -> dict[str, int]:
+        worker, n_workers = self._worker()
+        rank, n_ranks = self._find_place()
+        sizes = {"seed": self.stream.seed, "batch_size": self.batch_size, "chunk_size": self.stream.n}
+        sizes |= {"n_reuse": self.stream.n_reuse, "epoch_size": self.epoch_size}
+        return sizes | {"worker": worker, "n_workers": n_workers, "rank": rank, "n_ranks": n_ranks}
+
+    @staticmethod
+    def _worker() -> tuple[int, int]:
+        info = get_worker_info()
+        return (0, 1) if info is None else (info.id, info.num_workers)
+
+    def _find_place(self) -> tuple[int, int]:
+        """Rank and number of processes, as they were where there was a process group."""
+        if distributed.is_available() and distributed.is_initialized():
+            self._place = (distributed.get_rank(), distributed.get_world_size())
+        return self._place
+
+    @property
+    def _per_chunk(self) -> int:
+        """Batches of a chunk."""
+        return self.stream.n // self.batch_size * self.stream.n_reuse
+
+    @property
+    def _n_chunks(self) -> int:
+        """Chunks of an epoch of this process."""
+        return math.ceil(len(self) / self._per_chunk)
+
+    def _number(self, epoch: int, q: int) -> int:
+        rank, n_ranks = self._find_place()
+        return (epoch * n_ranks + rank) * self._n_chunks + q
+
+    def _share(self, worker: int, n_workers: int) -> int:
+        """Batches of an epoch that a worker makes."""
+        chunks = range(worker, self._n_chunks, n_workers)
+        return sum(min(self._per_chunk, len(self) - q * self._per_chunk) for q in chunks)
+
+    def _batches(self, number: int, stop: int, start: int) -> Iterator[Pairs | LabelledPairs]:
+        """Some of the batches of a chunk."""
+        noise, index = self.stream.draw(number)
+        per_use = self.stream.n // self.batch_size
+        for k in range(start // per_use, math.ceil(stop / per_use)):
+            parts = [part.split(self.batch_size) for part in self.stream.use(number, k, noise, index)]
+            for i in range(max(start - k * per_use, 0), min(stop - k * per_use, per_use)):
+                yield self._batch(*(part[i] for part in parts))
+
+    def _batch(self, noise: torch.Tensor, index: torch.Tensor) -> Pairs | LabelledPairs:
+        noise, data = self._shaped(noise), self.rows(index)
+        if self.labels is None:
+            return Pairs(noise, data, index)
+        return LabelledPairs(noise, data, index, self.labels[index])
+
+    @ours()
+    def _shaped(self, noise: torch.Tensor) -> torch.Tensor:
+        return noise.reshape(-1, *self.stream.space.shape)

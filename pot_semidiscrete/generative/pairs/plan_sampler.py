@@ -1,0 +1,113 @@
+"""Pairs for code that pairs the batches it is given, torchcfm's say."""
+
+import hashlib
+
+import torch
+
+from ...backend import describe, ours
+from .pairs import SemiDiscretePairs
+
+
+class PlanSampler:
+    """Takes the place of ``torchcfm.optimal_transport.OTPlanSampler``, the plan being that of all data.
+
+    Exact transport within a batch couples what it finds there; here each data point gets noise that
+    belongs to it, :meth:`SemiDiscretePairs.noise_for`, whatever the batch is. The data stay in the order
+    in which they come, each once.
+
+    Parameters
+    ----------
+    pairs : SemiDiscretePairs
+        Of all data.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pot_semidiscrete.generative import PlanSampler, SemiDiscretePairs
+    >>> data = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    >>> sampler = PlanSampler(SemiDiscretePairs(data, random_state=0))
+    >>> x0, x1 = sampler.sample_plan(torch.randn(64, 2), data[:64])
+    >>> torch.equal(x1, data[:64]), bool(((x0 - x1) ** 2).sum(1).mean() < 1.5)
+    (True, True)
+    """
+
+    def __init__(self, pairs: SemiDiscretePairs) -> None:
+        if not isinstance(pairs, SemiDiscretePairs):
+            raise TypeError(f"pairs: expected SemiDiscretePairs, received {describe(pairs)}.")
+        self.pairs = pairs
+        self._numbers: dict[bytes, int] | None = None
+
+    def sample_plan(
+        self, x0: torch.Tensor, x1: torch.Tensor, replace: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noise that belongs to data points, and these.
+
+        Parameters
+        ----------
+        x0 : tensor, shape (n, ...)
+            Noise; only its dtype and device are used.
+        x1 : tensor, shape (n, ...), or of int, shape (n,)
+            Data, to the bit those that were paired, or their rows; then the data are returned.
+        replace : bool
+            As in torchcfm; here nothing is drawn twice.
+
+        Returns
+        -------
+        x0, x1 : tensors, shape (n, ...)
+
+        Raises
+        ------
+        ValueError
+            If a point is not among the data: because it was augmented, say.
+        """
+        index = self._rows(x1)
+        noise = self.pairs.noise_for(index).to(x0)
+        return noise, self.pairs.rows(index).to(x0.device) if x1.ndim == 1 else x1
+
+    def sample_plan_with_labels(
+        self,
+        x0: torch.Tensor,
+        x1: torch.Tensor,
+        y0: torch.Tensor | None = None,
+        y1: torch.Tensor | None = None,
+        replace: bool = True,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """The same, and labels: those of the data as they come.
+
+        Raises
+        ------
+        ValueError
+            If `y0` is not None: the noise is not that which was given.
+        """
+        if y0 is not None:
+            raise ValueError(
+                f"y0: expected None, for the noise has no labels, received {describe(y0)}; give those "
+                "of the data as y1."
+            )
+        return *self.sample_plan(x0, x1, replace), None, y1
+
+    @ours()
+    def _rows(self, x1: torch.Tensor) -> torch.Tensor:
+        """Numbers of data points that are given by their numbers, or by their values."""
+        if not isinstance(x1, torch.Tensor):
+            raise TypeError(f"x1: expected a tensor, received {describe(x1)}.")
+        if x1.ndim == 1 and not x1.is_floating_point():
+            return x1
+        if self._numbers is None:
+            self._numbers = {}
+            for few in torch.arange(len(self.pairs.rows.data)).split(self.pairs.batch_size):
+                for i, key in zip(few.tolist(), _keys(self.pairs.rows(few)), strict=True):
+                    self._numbers.setdefault(key, i)
+        found = [self._numbers.get(key) for key in _keys(x1)]
+        if None in found:
+            raise ValueError(
+                f"x1: expected data points to the bit, received {found.count(None)} of {len(found)} "
+                "others, augmented perhaps; give their rows, a tensor of int."
+            )
+        return torch.tensor(found)
+
+
+def _keys(points: torch.Tensor) -> list[bytes]:
+    """What tells the points by their values in single precision."""
+    rows = points.detach().cpu().float().flatten(1).numpy()
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]

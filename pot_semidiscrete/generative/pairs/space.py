@@ -1,0 +1,110 @@
+"""Where noise and data are compared: all coordinates, some of them, or features; and conditions."""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+
+from ...backend import describe, guest
+from ...problem import check_points
+
+Projection: TypeAlias = torch.Tensor | Callable[[torch.Tensor], torch.Tensor] | None
+
+
+def check_projection(projection: Any, like: torch.Tensor) -> Projection:
+    """A projection of the user, a matrix being brought to the dtype and device of `like`."""
+    if isinstance(projection, torch.Tensor):
+        return check_points("projection", projection.detach().to(like))[0]
+    if projection is None or callable(projection):
+        return projection
+    raise TypeError(f"projection: expected a tensor or a callable, received {describe(projection)}.")
+
+
+class PairingSpace:
+    """Coordinates in which noise and data are paired.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of a noise sample.
+    projection : tensor, shape (d, k), or callable, optional
+        From noise, flattened for a matrix and of its shape for a callable, to points.
+    condition_weight : float
+        Of the squared distance of conditions beside that of points.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], projection: Projection = None, condition_weight: float = 0.0
+    ) -> None:
+        self.shape, self.projection, self.condition_weight = shape, projection, condition_weight
+        self._map = guest(projection) if callable(projection) else projection
+
+    @property
+    def dimension(self) -> int:
+        """Of the noise."""
+        return math.prod(self.shape)
+
+    @property
+    def matrix(self) -> torch.Tensor:
+        """The projection, where it is a matrix."""
+        assert isinstance(self.projection, torch.Tensor)
+        return self.projection
+
+    @property
+    def is_orthogonal(self) -> bool:
+        """Whether the projection is a matrix of orthonormal columns, fewer than rows."""
+        v = self.projection
+        if not isinstance(v, torch.Tensor) or v.shape[1] >= v.shape[0]:
+            return False
+        return torch.allclose(v.T @ v, torch.eye(v.shape[1], dtype=v.dtype, device=v.device), atol=1e-4)
+
+    def points(self, noise: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        """Points of noise samples, ``(n, d)``, and of their conditions."""
+        points = noise
+        if isinstance(self._map, torch.Tensor):
+            points = noise @ self._map
+        elif self._map is not None:
+            points = self._map(noise.reshape(-1, *self.shape)).detach().flatten(1)
+        return points if condition is None else self.joined(points, condition)
+
+    def joined(self, points: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Points, and conditions in their unit, ``(n, k + m)``."""
+        return torch.cat([points, math.sqrt(self.condition_weight) * condition], dim=1)
+
+    def refreshed(self, points: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+        """Fresh noise, but for the coordinates of an orthogonal projection, which become `points`."""
+        v = self.matrix
+        return fresh + (points - fresh @ v) @ v.T
+
+    def to(self, like: torch.Tensor) -> "PairingSpace":
+        """The same, with a matrix of that dtype, on that device."""
+        v = self.projection
+        v = v.to(like) if isinstance(v, torch.Tensor) else v
+        return PairingSpace(self.shape, v, self.condition_weight)
+
+
+def principal_components(x: torch.Tensor, n_components: int, start: torch.Tensor) -> torch.Tensor:
+    """Orthonormal matrix, ``(d, n_components)``, of the directions of largest variance, nearly.
+
+    By two steps of the iteration of a random subspace (Halko, Martinsson, Tropp, 2011, algorithm 4.4),
+    each of which is a pass over the data.
+
+    Parameters
+    ----------
+    x : tensor, shape (n, d)
+    n_components : int
+    start : tensor, shape (d, k)
+        Normal numbers; k is twice `n_components`, say.
+    """
+    center, basis = x.mean(dim=0), start
+
+    def covariance(q: torch.Tensor) -> torch.Tensor:
+        image = x @ q - center @ q
+        return x.T @ image - center[:, None] * image.sum(dim=0)
+
+    for _ in range(2):
+        basis = torch.linalg.qr(covariance(torch.linalg.qr(basis)[0]))[0]
+    small = basis.T @ covariance(basis)
+    vectors = torch.linalg.eigh((small + small.T) / 2.0)[1].flip(1)
+    return (basis @ vectors[:, :n_components]).contiguous()

@@ -1,0 +1,72 @@
+"""Random numbers that are a function of a seed and a count, and laws drawn by them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from ot.backend import get_backend
+
+from ...backend import describe
+from ...backend.torch_backend import TorchRandom
+from ...samplers.base import Sampler
+from ...samplers.laws import CallableSampler
+from ...samplers.resolve import resolve_random, resolve_source
+
+
+def seed_of(random_state: Any, like: torch.Tensor) -> int:
+    """A seed, from what users give as randomness; a generator is advanced."""
+    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
+        resolve_random(random_state, get_backend(like), like)  # for the check
+        return int(random_state)
+    return int(resolve_random(random_state, get_backend(like), like).integers(2**31, 1)[0])
+
+
+def stream(seed: int, *count: int, like: torch.Tensor) -> TorchRandom:
+    """Random numbers of that count, on the device of `like`: those of another count are independent."""
+    seed = int(np.random.SeedSequence((seed, *count)).generate_state(1, np.uint64)[0] >> 1)
+    return TorchRandom(torch.Generator(like.device).manual_seed(seed), like)
+
+
+def permutation(random: TorchRandom, n: int) -> torch.Tensor:
+    """The numbers to n in random order."""
+    return random.uniform(n).argsort()
+
+
+class NoiseLaw:
+    """A law that can be drawn again from a seed.
+
+    Parameters
+    ----------
+    noise : str, law or tensor
+        As `sampler_source` of :func:`pot_semidiscrete.solve_semidiscrete`, but no callable.
+    like : tensor, shape (1, d)
+    """
+
+    def __init__(self, noise: Any, like: torch.Tensor) -> None:
+        self.noise, self.like = noise, like
+        if isinstance(self.sampler(0), CallableSampler) or isinstance(noise, Sampler):
+            raise TypeError(
+                "noise: expected the name of a law, a law of SciPy or torch, or a tensor of points, "
+                f"which are drawn by a seed, received {describe(noise)}; make a law of it with "
+                "samplers.register_law, and give its name."
+            )
+
+    @property
+    def is_normal(self) -> bool:
+        """Whether it is the standard normal law."""
+        return isinstance(self.noise, str) and self.noise == "normal"
+
+    def sampler(self, seed: int) -> Sampler:
+        """The law, drawn from that seed on."""
+        return resolve_source(self.noise, self.like, seed)
+
+    def draw(self, n: int, random: TorchRandom) -> torch.Tensor:
+        """Noise samples, ``(n, d)``."""
+        if self.is_normal:
+            return random.normal(n, self.like.shape[1])
+        return self.sampler(int(random.integers(2**31, 1)[0]))(n)
+
+    def to(self, like: torch.Tensor) -> "NoiseLaw":
+        """The same in that dtype, on that device."""
+        noise = self.noise.to(like) if isinstance(self.noise, torch.Tensor) else self.noise
+        return NoiseLaw(noise, self.like.to(like))

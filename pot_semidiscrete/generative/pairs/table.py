@@ -1,0 +1,216 @@
+"""Pairs in a file: a seed, and the number of the data of each."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...backend import describe, ours
+from ...problem import check_count
+from ...runs import check_input, replaced
+from ...runs.archive import Archive
+from .chunks import PairStream
+from .data import DataRows
+from .loader import PairLoader
+from .space import PairingSpace
+from .streams import NoiseLaw
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """What :meth:`SemiDiscretePairs.precompute` writes.
+
+    Attributes
+    ----------
+    index : ndarray of int, shape (n_chunks, n)
+        Rows of the data.
+    facts : dict
+        Seed, name of the noise, shape of a sample, dtype, kind of device, number of uses and of data.
+    projection : ndarray, shape (d, k), or None
+        By which a pair gets fresh noise.
+    labels : ndarray, shape (n_data, ...), or None
+    """
+
+    index: np.ndarray
+    facts: dict[str, Any]
+    projection: np.ndarray | None = None
+    labels: np.ndarray | None = None
+
+    @classmethod
+    def made(cls, stream: PairStream, labels: torch.Tensor | None, n_data: int, n: int) -> "PairTable":
+        """A table of at least n pairs."""
+        noise, like = stream.law.noise, stream.law.like
+        if not isinstance(noise, str):
+            raise ValueError(
+                "noise: expected a law with a name, by which a file can tell it, received "
+                f"{describe(noise)}; make one with samplers.register_law."
+            )
+        facts = {"format": 1, "seed": stream.seed, "noise": noise, "n_reuse": stream.n_reuse}
+        facts |= {"shape": list(stream.space.shape), "dtype": str(like.dtype).removeprefix("torch.")}
+        facts |= {"device": like.device.type, "n_data": n_data}
+        chunks = [stream.draw(number)[1].cpu().numpy() for number in range(math.ceil(n / stream.n))]
+        projection = stream.space.projection if stream.has_fresh else None
+        host = lambda array: None if array is None else array.cpu().numpy()
+        return cls(np.stack(chunks).astype(np.int32), facts, host(projection), host(labels))
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write the file, whole or not at all."""
+        arrays = {"index": self.index, "meta": np.array(json.dumps(self.facts))}
+        more = {"projection": self.projection, "labels": self.labels}
+        arrays |= {name: array for name, array in more.items() if array is not None}
+        with replaced(path) as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "PairTable":
+        """Read the file."""
+        path = check_input("path", path)
+        try:
+            with open(path, "rb") as file:
+                archive = Archive(file)
+                facts = json.loads(str(archive.array("meta", "U", ())))
+                _check_facts(facts)
+                index = archive.array("index", "i", (None, None))
+                d = math.prod(facts["shape"])
+                has = archive.__contains__
+                projection = archive.array("projection", "f", (d, None)) if has("projection") else None
+                labels = _labels(archive, facts["n_data"]) if has("labels") else None
+                if index.size == 0 or index.min() < 0 or index.max() >= facts["n_data"]:
+                    raise ValueError("numbers of data that there are not")
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: expected a file written by SemiDiscretePairs.precompute, received {error}; "
+                "write it again, or read a copy that is whole."
+            ) from error
+        return cls(index, facts, projection, labels)
+
+
+def _labels(archive: Archive, n_data: int) -> np.ndarray:
+    """Labels, a number each, or conditions, a row each."""
+    try:
+        return archive.array("labels", "iub", (n_data,))
+    except ValueError:
+        return archive.array("labels", "f", (n_data, None))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "format": lambda value: value == 1,
+    "seed": _is_count,
+    "noise": lambda value: isinstance(value, str),
+    "n_reuse": lambda value: _is_count(value) and value > 0,
+    "shape": lambda value: isinstance(value, list) and all(map(_is_count, value)),
+    "dtype": ["float32", "float64"].__contains__,
+    "device": lambda value: isinstance(value, str),
+    "n_data": _is_count,
+}
+
+
+def _check_facts(facts: Any) -> None:
+    for name, is_sound in _CHECKS.items():
+        if not isinstance(facts, dict) or name not in facts or not is_sound(facts[name]):
+            raise ValueError(f"{name} {facts.get(name) if isinstance(facts, dict) else facts!r}")
+
+
+class TableAssignment:
+    """Data of a chunk as they are in a table, shape (n_chunks, n)."""
+
+    def __init__(self, index: torch.Tensor) -> None:
+        self.index = index
+
+    def __call__(self, number: int, noise: torch.Tensor) -> torch.Tensor:
+        return self.index[number]
+
+
+class StoredPairs(PairLoader):
+    """Batches of pairs from a table written by :meth:`SemiDiscretePairs.precompute`.
+
+    Noise is drawn again from its seed, and nothing is paired. Batches are those of the pairs that wrote
+    the table; where it ends it begins anew, with fresh noise where it is free.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Of the table.
+    data : tensor of shape (n_data, ...) or Dataset
+        As of the pairs that wrote it.
+    batch_size : int, default=128
+        A divisor of the pairs of a chunk, four batches of those that wrote it.
+    transform : callable, optional
+        ``item -> tensor``.
+    n_reuse : int, optional
+        As it was by default.
+    epoch_size : int, optional
+        As many as data by default.
+    device : str or torch.device, optional
+        Where noise is drawn; of the kind of device that paired it, ``"cuda"`` or ``"cpu"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the file is not one of ours, or arguments do not fit it.
+
+    Examples
+    --------
+    >>> import os, tempfile, torch
+    >>> from pot_semidiscrete.generative import SemiDiscretePairs, StoredPairs
+    >>> points = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    >>> pairs = SemiDiscretePairs(points, batch_size=50, random_state=0)
+    >>> path = os.path.join(tempfile.mkdtemp(), "pairs.npz")
+    >>> pairs.precompute(1000, path)
+    >>> stored = StoredPairs(path, points, batch_size=50)
+    >>> all(torch.equal(a, b) for a, b in zip(next(iter(pairs)), next(iter(stored))))
+    True
+    """
+
+    @ours()
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        data: Any,
+        *,
+        batch_size: int = 128,
+        transform: Callable[[Any], torch.Tensor] | None = None,
+        n_reuse: int | None = None,
+        epoch_size: int | None = None,
+        device: Any = None,
+    ) -> None:
+        table = PairTable.read(path)
+        facts, batch_size = table.facts, check_count("batch_size", batch_size)
+        device = torch.device(facts["device"] if device is None else device)
+        if device.type != facts["device"]:
+            raise ValueError(
+                f"device: expected {facts['device']!r}, where the pairs were made, for random numbers "
+                f"are others elsewhere, received {device.type!r}; write a table with a coupling there."
+            )
+        n = table.index.shape[1]
+        if n % batch_size != 0:
+            raise ValueError(f"batch_size: expected a divisor of {n}, received {batch_size}.")
+        like = torch.zeros(
+            (1, math.prod(facts["shape"])), dtype=getattr(torch, facts["dtype"]), device=device
+        )
+        move = lambda array: torch.from_numpy(array).to(device)
+        projection = None if table.projection is None else move(table.projection).to(like)
+        space = PairingSpace(tuple(facts["shape"]), projection)
+        index = move(table.index.astype(np.int64))
+        n_reuse = facts["n_reuse"] if n_reuse is None else check_count("n_reuse", n_reuse)
+        self.n_pairs, law, seed = index.numel(), NoiseLaw(facts["noise"], like), facts["seed"]
+        stream = PairStream(space, law, TableAssignment(index), seed, n, n_reuse, len(index))
+        rows = DataRows(data, transform)
+        rows.check_length(facts["n_data"])
+        epoch_size = facts["n_data"] if epoch_size is None else epoch_size
+        labels = None if table.labels is None else move(table.labels)
+        super().__init__(stream, rows, labels, batch_size, epoch_size)
+
+    def __repr__(self) -> str:
+        return (
+            f"StoredPairs(n_pairs={self.n_pairs}, batch_size={self.batch_size}, n_batches={len(self)})"
+        )
