@@ -20,14 +20,17 @@ HAS_TORCH = "torch" in BACKENDS
 MODULES = ["", ".samplers", ".plot", ".datasets", ".metrics", *[".generative"] * HAS_TORCH]
 DERIVED = "Law", "Sampler"  # users derive from these, ...
 RECEIVED = (  # receive these, and never build them
-    *("GradientDiagnostics", "OneSidedDerivatives", "ParameterResult", "SemiDiscreteResult"),
-    *("SemiDiscreteWarning", "SolverState", "TrainingResult"),
+    *("GradientDiagnostics", "LabelledPairs", "OneSidedDerivatives", "Pairs", "ParameterResult"),
+    *("SemiDiscreteCoupling", "SemiDiscreteResult", "SemiDiscreteWarning", "SolverState"),
+    "TrainingResult",
 )
 HOOKS = "get_extra_state", "set_extra_state"  # torch calls these
 ATOMS, POINTS = (np.random.default_rng(k).normal(size=(6 - 2 * k, 2)) for k in range(2))
 IMAGES = np.random.default_rng(2).random((8, 4, 4))
 LABELS = np.arange(8) % 3
 ANY = (TypeError, ValueError)
+STATE = {"seed": 0, "batch_size": 2, "chunk_size": 8, "n_reuse": 1, "epoch_size": 6, "epoch": 0}
+STATE |= {"worker": 0, "n_workers": 1, "rank": 0, "n_ranks": 1, "batch": 0}
 MATRIX = np.ones((4, 2)).view(np.matrix)
 MASKED = np.ma.masked_array(np.ones((4, 2)), mask=np.eye(4, 2))
 
@@ -208,6 +211,39 @@ NO_COUNTS = [
     ((8, -1), ValueError, "at least 1"),
     ((8, 2.5), TypeError, "whole number"),
 ]
+NO_NOISE = [
+    (3, ANY, "noise"),
+    ("gauss", ValueError, "normal"),
+    (np.ones, TypeError, "seed"),
+    (np.ones((5, 3)), ValueError, "columns"),
+]
+NO_CLASSES = [
+    (3, TypeError, "tensor"),
+    (np.zeros(5, dtype=int), ValueError, "each"),
+    (np.zeros(6), TypeError, "conditions"),
+]
+NO_INDEX = [
+    ([1, 2], TypeError, "tensor"),
+    (np.ones(2), TypeError, "int"),
+    (np.array([6]), ValueError, "0 to 5"),
+    (np.array([-1]), ValueError, "0 to 5"),
+    (np.array([[1]]), TypeError, "(n,)"),
+]
+NO_DATA = [(3, TypeError, "length"), (np.ones((5, 2)), ValueError, "6 items")]
+NO_PROJECTION = [
+    (3, TypeError, "callable"),
+    (np.ones((3, 1)), ValueError, "dimension"),
+    (np.ones(2), ValueError, "row"),
+    (np.array([[np.nan], [1.0]]), ValueError, "finite"),
+]
+NO_STATE = [
+    ({}, ValueError, "seed"),
+    (None, ValueError, "seed"),
+    ("state", ValueError, "seed"),
+    ({**STATE, "batch_size": 9}, ValueError, "batch_size"),
+    ({**STATE, "epoch": -1}, ValueError, "at least 0"),
+    ({**STATE, "batch": 0.5}, TypeError, "whole number"),
+]
 NO_AXES = [(3, TypeError, "axes"), ("axes", TypeError, "axes")]
 
 ROWS = {
@@ -252,6 +288,55 @@ ROWS = {
         (lambda theta, z, cotangent: cotangent, ValueError, "sum"),
         (lambda theta, z, cotangent: None, ValueError, "sum"),
     ],
+    # pairs
+    "solve_coupling.X_target": [
+        *[(bad, error, words) for bad, error, words in NO_TENSOR if bad.ndim > 1],
+        *[(bad, TypeError, "torch tensor") for bad in (MASKED, MATRIX, "points", None)],
+    ],
+    "noise": NO_NOISE,
+    **dict.fromkeys(("n_reuse", "epoch_size", "part_size"), NO_COUNT),
+    "n_components": [*NO_COUNT, (3, ValueError, "at most 2")],
+    "SemiDiscretePairs.max_memory": NO_COUNT,
+    "independent": [*NO_REAL, (1.1, ValueError, "at most 1")],
+    "proportions": [
+        (np.ones(3), ValueError, "2 numbers"),
+        (np.array([-1.0, 1.0]), ValueError, "at least 0"),
+        (np.zeros(2), ValueError, "at least 0"),
+        (np.array([np.nan, 1.0]), ValueError, "finite"),
+    ],
+    **{f"{name}.labels": NO_CLASSES for name in ("solve_coupling", "SemiDiscretePairs")},
+    "conditions": [
+        (3, TypeError, "array"),
+        (np.ones((5, 1)), ValueError, "each"),
+        (np.full((6, 1), np.nan), ValueError, "finite"),
+    ],
+    "condition_weight": NO_REAL[:-1],
+    "projection": NO_PROJECTION,
+    "X_space": [
+        (np.ones((5, 2)), ValueError, "6 points"),
+        (np.ones((6, 3)), ValueError, "dimension"),
+        (with_entry(ATOMS, np.nan), ValueError, "finite"),
+        (3, TypeError, "tensor"),
+    ],
+    "init_coupling": [(3, TypeError, "solve_coupling")],
+    "plan": [
+        (3, TypeError, "coupling"),
+        (None, TypeError, "coupling"),
+        (with_entry(ATOMS, np.nan), ValueError, "X_target"),
+    ],
+    "data": NO_DATA,
+    "transform": NO_CALLABLE,
+    "index": NO_INDEX,
+    "epoch": COUNT_FROM_0,
+    **{f"{name}.load_state_dict.state": NO_STATE for name in ("SemiDiscretePairs", "StoredPairs")},
+    "SemiDiscretePairs.precompute.path": NO_PATH,
+    "StoredPairs.path": [*NO_FILE, (__file__, ValueError, "SemiDiscretePairs.precompute")],
+    "StoredPairs.batch_size": [*NO_COUNT, (3, ValueError, "divisor")],
+    "device": [("cuda", ValueError, "cpu"), (3, TypeError, "name"), ("gpu", ValueError, "cpu")],
+    "pairs": [(3, TypeError, "SemiDiscretePairs"), (None, TypeError, "SemiDiscretePairs")],
+    "x0": [(3, TypeError, "tensor")],
+    "x1": [(3, TypeError, "tensor"), (ATOMS + 1.0, ValueError, "augmented")],
+    "y0": [(np.zeros(2), ValueError, "None")],
     # results, and files
     "where": [(3, TypeError, "dtype"), (None, TypeError, "dtype"), (int, TypeError, "float32")],
     "SemiDiscreteResult.save.path": NO_PATH,
@@ -398,6 +483,8 @@ NAMED_OTHERWISE = {  # in errors
     "semi_dual_value.sampler": "sampler|sampler_source",  # as of the solver
     "SemiDiscreteResult.load.path": "path|test_doors.py",  # the file itself
     "read_idx.path": "path|test_doors.py",
+    "StoredPairs.path": "path|test_doors.py",
+    "SemiDiscretePairs.plan": "plan|X_target",
 }
 FREE = {
     "verbose": "any truth value",
@@ -405,6 +492,8 @@ FREE = {
     "SemiDiscreteLoss.majorants.follow": "any truth value",
     "mode": "that of torch.nn.Module.train",
     "title": "any text, as matplotlib takes it",
+    "y1": "as it comes, it is returned",
+    "replace": "any truth value, of which torchcfm's is meant",
 }
 
 
@@ -502,6 +591,15 @@ class Given(Backend):
         solved(self.kind).save(self.folder / "result.npz")
         return self.folder / "result.npz"
 
+    @property
+    def pairs(self):
+        return FUNCTIONS["SemiDiscretePairs"](self.array(ATOMS), batch_size=2, random_state=0)
+
+    @property
+    def table(self):
+        self.pairs.precompute(6, self.folder / "pairs.npz")
+        return self.folder / "pairs.npz"
+
     def idx(self, *names, shape=(2, 4, 4)):
         """A folder that has files of these names."""
         head = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
@@ -540,6 +638,10 @@ OWNERS = {
     "SemiDiscreteResult": lambda given: solved(given.kind),
     "SemiDiscreteLoss": lambda given: given.loss,
     "SobolSampler": lambda given: FUNCTIONS["SobolSampler"](2, random_state=0),
+    "SemiDiscreteCoupling": lambda given: given.pairs.coupling,
+    "SemiDiscretePairs": lambda given: given.pairs,
+    "StoredPairs": lambda given: FUNCTIONS["StoredPairs"](given.table, given.array(ATOMS), batch_size=2),
+    "PlanSampler": lambda given: FUNCTIONS["PlanSampler"](given.pairs),
     "ImageFeatures": lambda given: FUNCTIONS["ImageFeatures"](given.array(IMAGES)),
     "TrainingResult": lambda given: module(".generative").TrainingResult(None, None, dict(HISTORY)),
     "Classifier": lambda given: trained(),
@@ -550,6 +652,8 @@ POINTWISE = (*TARGET, "X_source", "semi_dual_potential")
 RUN = ("tol", "max_iter", "batch_size", "init_potential", "random_state", "callback")
 HISTORY = {"loss": np.ones(3), "chi2": np.ones(1), "chi2_step": np.ones(1)}
 SAMPLES = {"x": POINTS, "y": ATOMS}
+
+LOADERS = "SemiDiscretePairs", "StoredPairs"
 
 # Arguments of a valid call, by function.
 CALLS = {
@@ -627,12 +731,28 @@ CALLS = {
     "SemiDiscreteLoss.warm_up": lambda given: {"draw": lambda: given.array(POINTS), "n_batches": 2},
     "SemiDiscreteLoss.majorants": lambda given: {"batches": [given.array(POINTS)]},
     "SemiDiscreteLoss.fit": lambda given: given(*RUN, sampler=given("latent_sampler")["latent_sampler"]),
+    "solve_coupling": lambda given: given("X_target", "max_iter", "random_state"),
+    "SemiDiscreteCoupling.to": lambda given: {"where": "cpu"},
+    "SemiDiscretePairs": lambda given: {"plan": given.array(ATOMS), "random_state": 0},
+    **{f"{name}.set_epoch": lambda given: {"epoch": 1} for name in LOADERS},
+    **{f"{name}.state_dict": lambda given: {} for name in LOADERS},
+    **{f"{name}.load_state_dict": lambda given: {"state": STATE} for name in LOADERS},
+    "SemiDiscretePairs.noise_for": lambda given: {"index": as_given(np.arange(2), given)},
+    "SemiDiscretePairs.precompute": lambda given: {"n": 6, "path": given.folder / "pairs.npz"},
+    "StoredPairs": lambda given: {"path": given.table, "data": given.array(ATOMS), "batch_size": 2},
+    "PlanSampler": lambda given: {"pairs": given.pairs},
+    **{
+        f"PlanSampler.{name}": lambda given: {"x0": given.array(ATOMS), "x1": given.array(ATOMS)}
+        for name in ("sample_plan", "sample_plan_with_labels")
+    },
     "train_generator": lambda given: given(
         "batch_size", "n_steps", generator=linear(2), latent_sampler=2, target=given.array(ATOMS)
     ),
 }
 NEEDS = {  # beside what a call has
     "potential_optimizer": lambda given: {"potential": linear()},
+    "proportions": lambda given: {"labels": as_given(np.arange(6) % 2, given)},
+    "condition_weight": lambda given: {"conditions": given.array(ATOMS)},
 }
 
 

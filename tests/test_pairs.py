@@ -512,7 +512,7 @@ def test_pairs_are_stored_by_their_seed(tmp_path):
         StoredPairs(path, wide, batch_size=33)
     with pytest.raises(ValueError, match="data: expected 400 items"):
         StoredPairs(path, wide[:-1], batch_size=20)
-    points = SemiDiscretePairs(data, cloud(30), random_state=0)
+    points = SemiDiscretePairs(cloud(20), cloud(500, seed=4), random_state=0)
     with pytest.raises(ValueError, match="noise: expected a law with a name"):
         points.precompute(10, path)
     with pytest.raises(ValueError, match="path: expected a file in a folder"):

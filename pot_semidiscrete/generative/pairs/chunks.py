@@ -5,9 +5,6 @@ from collections.abc import Callable
 import torch
 
 from ...backend import ours
-from ...backend.torch_backend import TorchRandom
-from .coupling import SemiDiscreteCoupling
-from .given import Given
 from .space import PairingSpace
 from .streams import NoiseLaw, permutation, stream
 
@@ -69,40 +66,3 @@ class PairStream:
 def can_refresh(space: PairingSpace, law: NoiseLaw) -> bool:
     """Whether coordinates out of the space can be drawn anew."""
     return law.is_normal and space.is_orthogonal
-
-
-class CouplingAssignment:
-    """Data for the noise of a chunk, by a coupling.
-
-    Parameters
-    ----------
-    coupling : SemiDiscreteCoupling
-    seed : int
-    proportions : tensor, shape (n_classes,), optional
-        Of the labels; those of the data by default.
-    independent : float
-        Share of pairs whose data are drawn whatever the noise is.
-    """
-
-    def __init__(
-        self,
-        coupling: SemiDiscreteCoupling,
-        seed: int,
-        proportions: torch.Tensor | None = None,
-        independent: float = 0.0,
-    ) -> None:
-        self.coupling, self.seed = coupling, seed
-        self.proportions, self.independent = proportions, independent
-
-    def __call__(self, number: int, noise: torch.Tensor) -> torch.Tensor:
-        coupling, random = self.coupling, stream(self.seed, number, 2, like=noise)
-        given = coupling.draw_given(len(noise), random, self.proportions)
-        return self.assigned(coupling.space.points(noise, given.condition), given, random)
-
-    def assigned(self, points: torch.Tensor, given: Given, random: TorchRandom) -> torch.Tensor:
-        """Data of points of the space, but for the share of those that are drawn whatever these are."""
-        index = self.coupling.assign(points, given, random)
-        if self.independent == 0.0:
-            return index
-        free = random.uniform(len(points)) < self.independent
-        return torch.where(free, self.coupling.independent(given.group, random), index)

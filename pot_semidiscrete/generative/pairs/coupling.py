@@ -5,11 +5,9 @@ from typing import Any
 
 import torch
 
-from ...backend import describe, ours, template
-from ...backend.torch_backend import TorchRandom
+from ...backend import ours, template
 from ...plan import SemiDiscretePlan
-from ...problem import check_points
-from .given import Given, Groups, draw_by_weights
+from .given import Groups
 from .space import PairingSpace
 from .streams import NoiseLaw
 
@@ -87,60 +85,8 @@ class SemiDiscreteCoupling:
         -------
         SemiDiscreteCoupling
         """
-        like = template("where", where, self.like)
+        like = torch.as_tensor(template("where", where, self.like))
         results = [result.to(like) for result in self.results]
         moved = (self.groups.to(like), self.space.to(like), self.law.to(like))
         conditions = None if self.conditions is None else self.conditions.to(like)
         return SemiDiscreteCoupling(results, *moved, self.data, conditions)
-
-    def draw_given(self, n: int, random: TorchRandom, proportions: torch.Tensor | None = None) -> Given:
-        """What n pairs are given: classes in the proportions asked for, conditions as in the data."""
-        return self.given_in(self.groups.draw(n, random, proportions), random)
-
-    def given_in(self, groups: torch.Tensor, random: TorchRandom) -> Given:
-        """What pairs with data of these groups are given."""
-        if self.conditions is None:
-            return Given(groups)
-        return Given(groups, self.conditions[self.independent(groups, random)])
-
-    def check_proportions(self, proportions: Any) -> torch.Tensor:
-        """Check a user's proportions of labels."""
-        classes = self.groups.classes
-        if classes is None:
-            raise ValueError("proportions: expected None without labels, received some; give labels.")
-        weights, _ = check_points("proportions", torch.as_tensor(proportions).to(self.like)[None])
-        if weights.shape[1:] != classes.shape or weights.min() < 0.0 or weights.sum() == 0.0:
-            raise ValueError(
-                f"proportions: expected {len(classes)} numbers of at least 0, one of each of the "
-                f"classes, received {describe(proportions)}."
-            )
-        return weights[0]
-
-    def assign(self, points: torch.Tensor, given: Given, random: TorchRandom) -> torch.Tensor:
-        """Data points, as rows, that points of the space belong to, shape (n,)."""
-        pair = lambda k, rows: self.results[k].pair(points[rows], random.generator)
-        return self.groups.each(given.group, pair)
-
-    def independent(self, groups: torch.Tensor, random: TorchRandom) -> torch.Tensor:
-        """Data points of these groups, drawn by their weights, whatever the noise is."""
-
-        def draw(k: int, rows: torch.Tensor) -> torch.Tensor:
-            target = self.results[k]._target
-            return draw_by_weights(target.distribute(target.weights), len(rows), random)
-
-        return self.groups.each(groups, draw)
-
-    def excess(self, points: torch.Tensor, given: Given, index: torch.Tensor) -> torch.Tensor:
-        """What points cost more at these data than where they belong, shape (n, len(index))."""
-        groups = self.groups.codes[index]
-        found = points.new_full((len(points), len(index)), torch.inf)
-        for k in groups.unique().tolist():
-            result, rows, columns = self.results[k], given.group == k, groups == k
-            target, local = result._target, torch.searchsorted(self.groups.members[k], index[columns])
-            if target.place is not None:
-                local = torch.from_numpy(target.place).to(local)[local]
-            costs = target.subset(local).cost_matrix(target.center(points[rows]))
-            least = result.c_transform(points[rows])
-            excess = costs - result._potential[local] - least[:, None]
-            found[rows.nonzero(), columns.nonzero()[:, 0]] = excess
-        return found

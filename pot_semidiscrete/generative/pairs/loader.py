@@ -115,7 +115,9 @@ class PairLoader(IterableDataset):
                     f"state: expected that of pairs with {name} {value}, received {found}; make the "
                     "pairs, and their loader, with the arguments of the run that is resumed."
                 )
-        epoch, batch = (check_count(name, state[name], minimum=0) for name in ("epoch", "batch"))
+        epoch, batch = (
+            check_count(f"state: {name}", state.get(name), minimum=0) for name in ("epoch", "batch")
+        )
         self._at, self._resumed = (epoch, batch), True
 
     def _facts(self) -> dict[str, int]:

@@ -10,9 +10,10 @@ from ...backend import ours
 from ...problem import check_count, check_real
 from ...runs import check_output
 from .adopting import coupling_of
-from .chunks import CouplingAssignment, PairStream, can_refresh
+from .chunks import PairStream, can_refresh
 from .data import DataRows
 from .loader import PairLoader
+from .pairing import CouplingAssignment
 from .reservoir import Reservoir
 from .space import Projection
 from .streams import seed_of
@@ -121,8 +122,6 @@ class SemiDiscretePairs(PairLoader):
         shape = None if rows is None else rows.shape
         coupling = coupling_of(plan, noise, labels, projection, shape, random_state)
         with ours():
-            if proportions is not None:
-                proportions = coupling.check_proportions(proportions)
             seed, free = seed_of(random_state, coupling.like), can_refresh(coupling.space, coupling.law)
             n_reuse = (N_REUSE if free else 1) if n_reuse is None else check_count("n_reuse", n_reuse)
             pairing = CouplingAssignment(coupling, seed, proportions, share)

@@ -60,6 +60,8 @@ class PlanSampler:
         ValueError
             If a point is not among the data: because it was augmented, say.
         """
+        if not isinstance(x0, torch.Tensor):
+            raise TypeError(f"x0: expected a tensor, received {describe(x0)}.")
         index = self._rows(x1)
         noise = self.pairs.noise_for(index).to(x0)
         return noise, self.pairs.rows(index).to(x0.device) if x1.ndim == 1 else x1

@@ -8,8 +8,9 @@ import torch
 
 from ...backend import describe
 from ...backend.torch_backend import TorchRandom
-from .chunks import CouplingAssignment, PairStream
+from .chunks import PairStream
 from .given import Given
+from .pairing import CouplingAssignment
 from .streams import stream
 
 PATIENCE = 8  # chunks of pairs that a call draws, at most; benchmarks.flow_matching --space
@@ -106,7 +107,7 @@ class Reservoir:
         coupling, law, random = self.pairing.coupling, self.stream.law, self._random()
         n = max(self.stream.n, len(index))
         groups = coupling.groups.codes[index.repeat(math.ceil(n / len(index)))[:n]]
-        given = coupling.given_in(groups, random)
+        given = self.pairing.given_in(groups, random)
         noise = law.draw(n, random)
         points = coupling.space.points(noise)
         kept = points if self.stream.has_fresh else noise
@@ -117,7 +118,7 @@ class Reservoir:
     def _nearest(self, index: torch.Tensor) -> torch.Tensor:
         """For each of these data, the point of a chunk that costs least more there than at its own."""
         kept, points, given, _ = self._draw(index)
-        excess = self.pairing.coupling.excess(points, given, index)
+        excess = self.pairing.excess(points, given, index)
         best = []
         for column in range(len(index)):
             best.append(int(excess[:, column].argmin()))

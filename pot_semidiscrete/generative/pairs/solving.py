@@ -175,6 +175,10 @@ def solve_coupling(
 
 def _groups_of(coupling: SemiDiscreteCoupling, groups: Groups) -> Groups:
     """The groups of a coupling that is continued, if they are of the same classes."""
+    if not isinstance(coupling, SemiDiscreteCoupling):
+        raise TypeError(
+            f"init_coupling: expected what solve_coupling returned, received {describe(coupling)}."
+        )
     found, expected = coupling.groups, groups.labels
     told = [labels if labels is not None else torch.zeros(0) for labels in (found.labels, expected)]
     if len(found.codes) != len(groups.codes) or not torch.equal(*told):
@@ -211,7 +215,9 @@ def _space_of(
         )
     space = PairingSpace(shape, projection)
     if X_space is not None:
-        atoms, _ = check_points("X_space", flat_rows(X_space.detach(), get_backend(rows)))
+        if not isinstance(X_space, torch.Tensor):
+            raise TypeError(f"X_space: expected a torch tensor, received {describe(X_space)}.")
+        atoms, _ = check_points("X_space", flat_rows(X_space.detach().to(rows), get_backend(rows)))
         if len(atoms) != len(rows):
             raise ValueError(f"X_space: expected {len(rows)} points, received {describe(X_space)}.")
     elif isinstance(projection, torch.Tensor):

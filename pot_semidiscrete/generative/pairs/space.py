@@ -78,7 +78,7 @@ class PairingSpace:
         return fresh + (points - fresh @ v) @ v.T
 
     def to(self, like: torch.Tensor) -> "PairingSpace":
-        """The same, with a matrix of that dtype, on that device."""
+        """The same, with a matrix like that."""
         v = self.projection
         v = v.to(like) if isinstance(v, torch.Tensor) else v
         return PairingSpace(self.shape, v, self.condition_weight)

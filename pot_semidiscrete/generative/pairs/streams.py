@@ -8,6 +8,7 @@ from ot.backend import get_backend
 
 from ...backend import describe
 from ...backend.torch_backend import TorchRandom
+from ...problem import check_points, flat_rows
 from ...samplers.base import Sampler
 from ...samplers.laws import CallableSampler
 from ...samplers.resolve import resolve_random, resolve_source
@@ -43,8 +44,16 @@ class NoiseLaw:
     """
 
     def __init__(self, noise: Any, like: torch.Tensor) -> None:
+        if isinstance(noise, torch.Tensor):
+            noise, _ = check_points("noise", flat_rows(noise.detach(), get_backend(like)), like=like)
         self.noise, self.like = noise, like
-        if isinstance(self.sampler(0), CallableSampler) or isinstance(noise, Sampler):
+        try:
+            is_known = not isinstance(noise, Sampler) and not isinstance(
+                self.sampler(0), CallableSampler
+            )
+        except ValueError as error:
+            raise ValueError(str(error).replace("sampler_source", "noise")) from None
+        if not is_known:
             raise TypeError(
                 "noise: expected the name of a law, a law of SciPy or torch, or a tensor of points, "
                 f"which are drawn by a seed, received {describe(noise)}; make a law of it with "

@@ -185,11 +185,13 @@ class StoredPairs(PairLoader):
     ) -> None:
         table = PairTable.read(path)
         facts, batch_size = table.facts, check_count("batch_size", batch_size)
-        device = torch.device(facts["device"] if device is None else device)
-        if device.type != facts["device"]:
+        device = facts["device"] if device is None else device
+        if not isinstance(device, (str, torch.device)):
+            raise TypeError(f"device: expected the name of a device, received {describe(device)}.")
+        if str(device).partition(":")[0] != facts["device"]:
             raise ValueError(
                 f"device: expected {facts['device']!r}, where the pairs were made, for random numbers "
-                f"are others elsewhere, received {device.type!r}; write a table with a coupling there."
+                f"are others elsewhere, received {str(device)!r}; write a table with a coupling there."
             )
         n = table.index.shape[1]
         if n % batch_size != 0:
