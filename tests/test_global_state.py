@@ -307,6 +307,47 @@ def _(nx):
     return call
 
 
+PAIRS = [f"SemiDiscreteCoupling.{name}" for name in ("chi2", "labels", "like", "n_data", "to")]
+PAIRS += [f"SemiDiscretePairs.{name}" for name in ("noise_for", "precompute")]
+PAIRS += [
+    f"{kind}.{name}"
+    for kind in ("SemiDiscretePairs", "StoredPairs")
+    for name in ("set_epoch", "state_dict", "load_state_dict")
+]
+PAIRS += [f"PlanSampler.{name}" for name in ("sample_plan", "sample_plan_with_labels")]
+
+
+@row("solve_coupling", *PAIRS, kinds=["torch"])
+def _(nx):
+    data, path = nx.array(np.hstack([ATOMS, ATOMS[::-1] + 0.1])), f"{FOLDER.name}/pairs.npz"
+    data, labels = data.reshape(-1, 2, 2), torch.arange(len(ATOMS), device="cpu") % 2
+    few = data[:3].clone()
+    options = {"batch_size": 5, "random_state": 0}
+
+    def call():
+        found = []
+        for given in ({"labels": labels}, {"conditions": data[:, 0], "condition_weight": 0.5}):
+            coupling = generative.solve_coupling(data, n_components=2, random_state=0, **given)
+            facts = [coupling.chi2, coupling.labels, coupling.like, coupling.n_data]
+            pairs = generative.SemiDiscretePairs(coupling.to("cpu"), **options)
+            pairs.set_epoch(3)
+            found += [*facts, coupling.results[0].potential, [list(batch) for batch in pairs]]
+            state, asked = pairs.state_dict(), torch.arange(0, 20, 3, device="cpu")
+            pairs.load_state_dict(state)
+            pairs.precompute(30, path)
+            stored = generative.StoredPairs(path, data, batch_size=5)
+            plan = generative.PlanSampler(pairs)
+            found += [state, pairs.noise_for(asked), [list(batch) for batch in stored]]
+            found += [
+                plan.sample_plan(few, asked),
+                plan.sample_plan_with_labels(few, few),
+            ]
+            found += [repr(coupling), repr(pairs), repr(stored)]
+        return found
+
+    return call
+
+
 SCORES = "covariance_ratio", "frechet_distance", "nearest_cost", "transport_cost"
 
 
@@ -526,7 +567,8 @@ def test_each_public_function_has_a_row():
     faces, kinds = [sd, metrics], [sd.SemiDiscreteResult]
     if HAS_TORCH:
         faces.append(generative)
-        kinds.append(generative.SemiDiscreteLoss)
+        kinds += [generative.SemiDiscreteLoss, generative.SemiDiscreteCoupling, generative.PlanSampler]
+        kinds += [generative.SemiDiscretePairs, generative.StoredPairs]
     public = {name for face in faces for name in face.__all__ if inspect.isfunction(getattr(face, name))}
     for kind in kinds:
         public |= own_members(kind)

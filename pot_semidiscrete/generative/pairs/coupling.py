@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ...backend import ours, template
+from ...backend import describe, ours, template
 from ...plan import SemiDiscretePlan
 from .given import Groups
 from .space import PairingSpace
@@ -60,6 +60,7 @@ class SemiDiscreteCoupling:
         return self.results[0]._target.weights
 
     @property
+    @ours()
     def labels(self) -> torch.Tensor | None:
         """Labels of the data, or conditions; None if there are neither."""
         return self.groups.labels if self.conditions is None else self.conditions
@@ -85,7 +86,11 @@ class SemiDiscreteCoupling:
         -------
         SemiDiscreteCoupling
         """
-        like = torch.as_tensor(template("where", where, self.like))
+        like = template("where", where, self.like)
+        if not isinstance(like, torch.Tensor):
+            raise TypeError(
+                f"where: expected a tensor, torch dtype or device, received {describe(where)}."
+            )
         results = [result.to(like) for result in self.results]
         moved = (self.groups.to(like), self.space.to(like), self.law.to(like))
         conditions = None if self.conditions is None else self.conditions.to(like)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ...backend import describe
+from ...backend import describe, theirs
 
 
 class DataRows:
@@ -48,11 +48,14 @@ class DataRows:
         return torch.stack([self._item(i) for i in index.tolist()]).to(index.device)
 
     def _item(self, i: int) -> torch.Tensor:
-        item = self.data[i]
-        item = item[0] if isinstance(item, (tuple, list)) else item
-        item = item if self.transform is None else self.transform(item)
+        with theirs():  # data sets and transforms are code of users
+            item = self.data[i]
+            item = item[0] if isinstance(item, (tuple, list)) else item
+            item = item if self.transform is None else self.transform(item)
+        if isinstance(item, torch.Tensor):
+            return item
         try:
-            return torch.as_tensor(item)
+            return torch.as_tensor(item, device="cpu")
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(
                 f"data: expected items that are arrays, received {describe(item)}; give transform=, "

@@ -122,7 +122,7 @@ def check_labels(labels: Any, n: int, device: torch.device) -> tuple[torch.Tenso
     """Labels of n data points as the sorted values, and the code of each point."""
     if not hasattr(labels, "shape") and not isinstance(labels, (list, tuple)):
         raise TypeError(f"labels: expected a tensor of {n} labels, received {describe(labels)}.")
-    found = torch.as_tensor(labels)
+    found = labels if isinstance(labels, torch.Tensor) else torch.as_tensor(labels, device="cpu")
     if found.shape != (n,):
         raise ValueError(
             f"labels: expected shape ({n},), a label for each point, received {describe(labels)}."

@@ -166,12 +166,9 @@ class PairLoader(IterableDataset):
             for i in range(max(start - k * per_use, 0), min(stop - k * per_use, per_use)):
                 yield self._batch(*(part[i] for part in parts))
 
+    @ours()
     def _batch(self, noise: torch.Tensor, index: torch.Tensor) -> Pairs | LabelledPairs:
-        noise, data = self._shaped(noise), self.rows(index)
+        noise, data = noise.reshape(-1, *self.stream.space.shape), self.rows(index)
         if self.labels is None:
             return Pairs(noise, data, index)
         return LabelledPairs(noise, data, index, self.labels[index])
-
-    @ours()
-    def _shaped(self, noise: torch.Tensor) -> torch.Tensor:
-        return noise.reshape(-1, *self.stream.space.shape)

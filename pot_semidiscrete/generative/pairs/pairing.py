@@ -85,7 +85,9 @@ def check_proportions(proportions: Any, coupling: SemiDiscreteCoupling) -> torch
     classes = coupling.groups.classes
     if classes is None:
         raise ValueError("proportions: expected None without labels, received some; give labels.")
-    weights, _ = check_points("proportions", torch.as_tensor(proportions).to(coupling.like)[None])
+    weights, _ = check_points(
+        "proportions", torch.as_tensor(proportions, device=coupling.like.device)[None].to(coupling.like)
+    )
     if weights.shape[1:] != classes.shape or weights.min() < 0.0 or weights.sum() == 0.0:
         raise ValueError(
             f"proportions: expected {len(classes)} numbers of at least 0, one of each of the "

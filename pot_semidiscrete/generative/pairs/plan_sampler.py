@@ -37,6 +37,7 @@ class PlanSampler:
         self.pairs = pairs
         self._numbers: dict[bytes, int] | None = None
 
+    @ours()
     def sample_plan(
         self, x0: torch.Tensor, x1: torch.Tensor, replace: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,7 +98,9 @@ class PlanSampler:
             return x1
         if self._numbers is None:
             self._numbers = {}
-            for few in torch.arange(len(self.pairs.rows.data)).split(self.pairs.batch_size):
+            for few in torch.arange(len(self.pairs.rows.data), device="cpu").split(
+                self.pairs.batch_size
+            ):
                 for i, key in zip(few.tolist(), _keys(self.pairs.rows(few)), strict=True):
                     self._numbers.setdefault(key, i)
         found = [self._numbers.get(key) for key in _keys(x1)]
@@ -106,7 +109,7 @@ class PlanSampler:
                 f"x1: expected data points to the bit, received {found.count(None)} of {len(found)} "
                 "others, augmented perhaps; give their rows, a tensor of int."
             )
-        return torch.tensor(found)
+        return torch.tensor(found, device="cpu")
 
 
 def _keys(points: torch.Tensor) -> list[bytes]:

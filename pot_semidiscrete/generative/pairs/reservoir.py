@@ -68,10 +68,10 @@ class Reservoir:
     def state_dict(self) -> dict[str, Any]:
         """What is kept, and how much was drawn."""
         atoms = sorted(atom for atom, slots in self.slots.items() if slots)
-        counts = torch.tensor([len(self.slots[atom]) for atom in atoms], dtype=torch.long)
+        counts = torch.tensor([len(self.slots[atom]) for atom in atoms], device="cpu", dtype=torch.long)
         slots = [slot for atom in atoms for slot in self.slots[atom]]
         points = self.kept[slots].clone()
-        index = torch.tensor(atoms, dtype=torch.long).repeat_interleave(counts)
+        index = torch.tensor(atoms, device="cpu", dtype=torch.long).repeat_interleave(counts)
         return {"index": index, "points": points, "n_drawn": self.n_drawn, "n_nearest": self.n_nearest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

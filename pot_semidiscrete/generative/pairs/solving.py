@@ -9,6 +9,7 @@ from ...backend import describe, ours
 from ...backend.torch_backend import TorchRandom
 from ...plan import SemiDiscretePlan
 from ...problem import check_count, check_points, check_real, check_weights, flat_rows
+from ...samplers.base import Sampler
 from ...solve import solve_semidiscrete
 from .conditions import MINI_BATCH, balanced_weight, check_conditions
 from .coupling import SemiDiscreteCoupling
@@ -157,7 +158,7 @@ def solve_coupling(
             )
             result = solve_semidiscrete(
                 atoms[member],
-                _sampler(space, law, few, random),
+                _source(space, law, few, random),
                 weights[member] / groups.weights[k],
                 reg=reg,
                 tol=tol,
@@ -180,7 +181,7 @@ def _groups_of(coupling: SemiDiscreteCoupling, groups: Groups) -> Groups:
             f"init_coupling: expected what solve_coupling returned, received {describe(coupling)}."
         )
     found, expected = coupling.groups, groups.labels
-    told = [labels if labels is not None else torch.zeros(0) for labels in (found.labels, expected)]
+    told = [labels if labels is not None else groups.codes[:0] for labels in (found.labels, expected)]
     if len(found.codes) != len(groups.codes) or not torch.equal(*told):
         raise ValueError(
             f"init_coupling: expected one of these {len(groups.codes)} data and labels, received "
@@ -232,20 +233,32 @@ def _space_of(
     return space, atoms
 
 
-def _sampler(
+class SpaceSampler(Sampler):
+    """Noise, and conditions drawn from those given, as points of the space."""
+
+    def __init__(
+        self,
+        space: PairingSpace,
+        law: NoiseLaw,
+        conditions: torch.Tensor | None,
+        random: TorchRandom,
+    ) -> None:
+        self.space, self.law, self.conditions, self.random = space, law, conditions, random
+
+    def __call__(self, n: int) -> torch.Tensor:
+        noise = self.law.draw(n, self.random)
+        if self.conditions is None:
+            return self.space.points(noise)
+        return self.space.points(noise, self.conditions[self.random.integers(len(self.conditions), n)])
+
+
+def _source(
     space: PairingSpace, law: NoiseLaw, conditions: torch.Tensor | None, random: TorchRandom
-) -> Any:
+) -> str | Sampler:
     """Source of the solver: a name where the noise is normal in the space, too."""
     if law.is_normal and conditions is None and (space.projection is None or space.is_orthogonal):
         return "normal"
-
-    def draw(n: int) -> torch.Tensor:
-        noise = law.draw(n, random)
-        if conditions is None:
-            return space.points(noise)
-        return space.points(noise, conditions[random.integers(len(conditions), n)])
-
-    return draw
+    return SpaceSampler(space, law, conditions, random)
 
 
 def _with_conditions(
