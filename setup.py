@@ -17,6 +17,7 @@ DOC = EXAMPLES + [
     "numpydoc>=1.8",
     "sphinx-mathjax-offline>=0.0.2",
 ]
+FLOW = TORCH + ["torchcfm>=1.0", "flow_matching>=1.0", "torchdata>=0.11"]
 TEST = EXAMPLES + ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "numpydoc>=1.8", "mypy>=1.11"]
 
 setup(
@@ -33,6 +34,7 @@ setup(
     extras_require={
         "torch": TORCH,
         "plot": PLOT,
+        "flow": FLOW,
         "examples": EXAMPLES,
         "doc": DOC,
         "test": TEST,

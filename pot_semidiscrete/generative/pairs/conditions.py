@@ -10,7 +10,7 @@ from ...backend import describe
 from ...problem import check_points, flat_rows
 
 MISMATCH = 0.02  # of conditions, in units of that of independent pairs, in mini-batches of ...
-MINI_BATCH = 512  # ... so many points; both as benchmarks.flow_matching --conditions
+MINI_BATCH = 512  # ... so many points; both as benchmarks.flow_matching
 
 
 def check_conditions(conditions: Any, like: torch.Tensor) -> torch.Tensor:

@@ -19,8 +19,8 @@ from .space import Projection
 from .streams import seed_of
 from .table import PairTable
 
-QUEUE = 4  # batches that are drawn at once, and mixed; benchmarks.flow_matching --space
-N_REUSE = 2  # uses of a pair with fresh noise out of the space; benchmarks.flow_matching --space
+QUEUE = 4  # batches that are drawn at once, and mixed; benchmarks.flow_matching
+N_REUSE = 2  # uses of a pair with fresh noise out of the space; benchmarks.flow_matching
 
 
 class SemiDiscretePairs(PairLoader):

@@ -13,7 +13,7 @@ from .given import Given
 from .pairing import CouplingAssignment
 from .streams import stream
 
-PATIENCE = 8  # chunks of pairs that a call draws, at most; benchmarks.flow_matching --space
+PATIENCE = 8  # chunks of pairs that a call draws, at most; benchmarks.flow_matching
 
 
 class Reservoir:

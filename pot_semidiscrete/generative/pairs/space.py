@@ -84,11 +84,14 @@ class PairingSpace:
         return PairingSpace(self.shape, v, self.condition_weight)
 
 
-def principal_components(x: torch.Tensor, n_components: int, start: torch.Tensor) -> torch.Tensor:
-    """Orthonormal matrix, ``(d, n_components)``, of the directions of largest variance, nearly.
+def principal_components(
+    x: torch.Tensor, n_components: int, start: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Directions of largest variance, an orthonormal matrix (d, n_components), and their shares in it.
 
-    By two steps of the iteration of a random subspace (Halko, Martinsson, Tropp, 2011, algorithm 4.4),
-    each of which is a pass over the data.
+
+    Nearly: by two steps of the iteration of a random subspace (Halko, Martinsson, Tropp, 2011, algorithm
+    4.4), each of which is a pass over the data.
 
     Parameters
     ----------
@@ -106,5 +109,6 @@ def principal_components(x: torch.Tensor, n_components: int, start: torch.Tensor
     for _ in range(2):
         basis = torch.linalg.qr(covariance(torch.linalg.qr(basis)[0]))[0]
     small = basis.T @ covariance(basis)
-    vectors = torch.linalg.eigh((small + small.T) / 2.0)[1].flip(1)
-    return (basis @ vectors[:, :n_components]).contiguous()
+    values, vectors = torch.linalg.eigh((small + small.T) / 2.0)
+    shares = values.flip(0)[:n_components] / (len(x) * x.var(dim=0, correction=0).sum())
+    return (basis @ vectors.flip(1)[:, :n_components]).contiguous(), shares
