@@ -85,12 +85,13 @@ def readme_blocks():
 
 
 def test_readme_has_its_blocks():
-    solve, train = readme_blocks()
+    solve, train, pair = readme_blocks()
     assert len([line for line in solve.splitlines() if line.strip()]) <= 15
     assert len([line for line in train.splitlines() if line.strip()]) <= 20
+    assert len([line for line in pair.splitlines() if line.strip()]) <= 10
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_readme_runs(number, capsys):
     block = readme_blocks()[number]
     if "torch" in block:
