@@ -101,22 +101,13 @@ class MiniBatches:
 class SemiDiscrete:
     """Pairs by a potential, or by one of each class."""
 
-    def __init__(
-        self, data, labels, seed, uses_labels=False, n_reuse=None, as_condition=False, **options
-    ):
-        given = {"labels": labels} if uses_labels else {}
-        if as_condition:
-            given = {"conditions": nn.functional.one_hot(labels).float()}
-        self.coupling = solve_coupling(data, random_state=seed, **given, **options)
-        self.labels, self.data = labels, data
-        self.pairs = SemiDiscretePairs(
-            self.coupling,
-            batch_size=BATCH,
-            n_reuse=n_reuse,
-            independent=independent,
-            random_state=seed,
-            epoch_size=10**9,
-        )
+    def __init__(self, data, labels, seed, given=None, n_reuse=None, independent=0.0, **options):
+        told = {None: {}, "labels": {"labels": labels}}
+        told["conditions"] = {"conditions": nn.functional.one_hot(labels).float()}
+        self.coupling = solve_coupling(data, random_state=seed, **told[given], **options)
+        self.labels, own = labels, {"n_reuse": n_reuse, "independent": independent}
+        own |= {"batch_size": BATCH, "random_state": seed, "epoch_size": 10**9}
+        self.pairs = SemiDiscretePairs(self.coupling, **own)
 
     def __iter__(self):
         for batch in self.pairs:
@@ -140,8 +131,8 @@ ROWS = {
     "label_independent": mini_batches(1),
     "label_batch_128": mini_batches(128),
     "label_ignored": semidiscrete(),
-    "label_condition": semidiscrete(as_condition=True),
-    "label_semidiscrete": semidiscrete(uses_labels=True),
+    "label_condition": semidiscrete(given="conditions"),
+    "label_semidiscrete": semidiscrete(given="labels"),
 }
 # what defaults were chosen from
 SPACE = {
