@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,38 +23,15 @@ from .optim.ascent import (
 )
 from .optim.buffer import SampleStream
 from .optim.newton import can_correct, maximize
+from .optim.options import Options
 from .optim.semi_dual import SemiDual
-from .optim.stopping import StoppingRule, check_tol, rule_of
-from .problem import Problem, check_bool, check_callable, check_count, check_real, named_options
+from .optim.stopping import StoppingRule, rule_of
+from .problem import Problem, check_bool, check_callable, named_options
 from .result import SemiDiscreteResult, SolverState, warn_shortfall
 from .runs import Progress, guarded
 from .samplers.base import Sampler
 from .samplers.draws import Draws
 from .samplers.resolve import resolve_source
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a run is made; see :func:`solve_semidiscrete`."""
-
-    tol: float | StoppingRule = 0.1
-    max_iter: int = 10_000
-    batch_size: int = 256
-    max_memory: int = 2**28
-    sample_cost: float = 0.0
-    tol_value: float = 0.0
-
-    @classmethod
-    def checked(cls, tol: Any, max_iter: Any, batch_size: Any, **options: Any) -> "Options":
-        """Options of the user."""
-        max_memory = options.pop("max_memory", cls.max_memory)
-        return cls(
-            check_tol(tol),
-            check_count("max_iter", max_iter),
-            check_count("batch_size", batch_size),
-            check_count("max_memory", max_memory, minimum=0),
-            **{name: check_real(name, value) for name, value in options.items()},
-        )
 
 
 class Solver:
@@ -165,11 +142,13 @@ class Solver:
         """Look; correct if that is cheaper than to draw on, or the last chance."""
         if self.look() and self.is_value_right():
             return True
-        dear = self.rule.prefers_correction(self.n_used)
-        if (dear or self.is_last) and self.correct():
+        before = self.ascent, self.evaluation
+        if (self.rule.prefers_correction(self.n_used) or self.is_last) and self.correct():
             self.evaluate(self.test_points)
             if self.look() and self.is_value_right():
                 return True
+            if self.evaluation.chi2 > before[1].chi2:  # it was right in slow modes alone
+                self.ascent, self.evaluation, self.fit = *before, None
         self.rule.wait(self.evaluation, self.n_samples)
         return False
 

@@ -10,12 +10,13 @@ from ..backend import guest, ours
 from ..costs import Metric
 from ..kernels import known_bilinear, reduce
 from ..optim import tracking
+from ..optim.options import Options
 from ..plan import semi_dual
 from ..problem import Problem, check_callable
 from ..result import SemiDiscreteResult
 from ..samplers.laws import CallableSampler
 from ..samplers.resolve import resolve_source
-from ..solve import Options, SolverState, solve_problem, warn_shortfall
+from ..solve import SolverState, solve_problem, warn_shortfall
 from .debias import self_cost, self_gradient
 from .features import Features
 from .majorant import Majorant, check_batches, majorants_of
