@@ -591,19 +591,20 @@ def test_an_interrupted_solve_keeps_what_it_has(monkeypatch):
     from pot_semidiscrete.generative.pairs import solving
 
     data, label = labelled(400)
-    solve, calls = solving.solve_semidiscrete, []
+    solve, calls = solving.solve_problem, []
 
-    def interrupted(*args, **options):
-        calls.append(options["max_iter"])
+    def interrupted(problem, source, options, *more):
+        calls.append(options.max_iter)
 
         def stop(state):
             raise KeyboardInterrupt
 
-        return solve(*args, callback=stop if len(calls) == 1 else None, **options)
+        return solve(problem, source, options, *more, stop if len(calls) == 1 else None)
 
-    monkeypatch.setattr(solving, "solve_semidiscrete", interrupted)
-    with pytest.warns(ps.SemiDiscreteWarning):
+    monkeypatch.setattr(solving, "solve_problem", interrupted)
+    with pytest.warns(ps.SemiDiscreteWarning) as caught:
         coupling = solve_coupling(data, labels=label, random_state=0)
+    assert {warning.filename for warning in caught} == {__file__}
     assert calls == [10_000, 1]
     assert [r.status for r in coupling.results] == ["interrupted", "max_iter"]
     monkeypatch.undo()

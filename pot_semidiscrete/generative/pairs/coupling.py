@@ -69,7 +69,8 @@ class SemiDiscreteCoupling:
     def chi2(self) -> float:
         r"""Squared relative error of the masses of all data, NaN if it was not estimated.
 
-        That of the groups, each by its weight: :math:`\sum_k p_k \chi^2_k`.
+        The mean over the data, by their weights, of the squared deviation from 1 of the mass drawn over
+        the mass wanted. That of the groups, each by its weight: :math:`\sum_k p_k \chi^2_k`.
         """
         found = [getattr(result, "chi2", math.nan) for result in self.results]
         return float(sum(p * chi2 for p, chi2 in zip(self.groups.weights.tolist(), found, strict=True)))

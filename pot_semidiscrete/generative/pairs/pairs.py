@@ -28,13 +28,14 @@ class SemiDiscretePairs(PairLoader):
 
     Goes into ``DataLoader(pairs, batch_size=None, num_workers=k)``, or a plain loop. Batches are named
     tuples ``(noise, data, index)``, or ``(noise, data, index, label)`` of a coupling with labels or
-    conditions; all have `batch_size` pairs.
+    conditions, which are those of the data, for the model to be given; all have `batch_size` pairs.
 
     Parameters
     ----------
     plan : SemiDiscreteCoupling, SemiDiscreteResult, SemiDiscreteLoss or tensor
         What pairs. Of a result or a loss, the present potential: noise of the dimension of the atoms.
-        For a tensor of data, shape (n_data, ...), :func:`solve_coupling` with its defaults.
+        For a tensor of data, shape (n_data, ...), :func:`solve_coupling` with its defaults: call that to
+        choose others.
     noise : str, law or tensor, optional
         Law of the noise, of all but a coupling: see :func:`solve_coupling`. ``"normal"`` by default.
     data : tensor of shape (n_data, ...) or Dataset, optional
@@ -53,7 +54,8 @@ class SemiDiscretePairs(PairLoader):
         How often a pair is used, each time with fresh noise out of the space of pairing. 2 by default
         where there is such noise, else 1.
     epoch_size : int, optional
-        Pairs of an epoch, those of all workers and processes. As many as data by default.
+        Pairs of an epoch, those of all workers and processes. As many as data by default; a very large
+        number makes one endless stream.
     proportions : tensor, shape (n_classes,), optional
         Of the labels, in the order of ``coupling.classes``. Those of the data by default.
     independent : float, default=0.0

@@ -1,5 +1,6 @@
 """Solving for a coupling: the space, the groups, and a potential of each."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -7,10 +8,13 @@ from ot.backend import get_backend
 
 from ...backend import describe, ours
 from ...backend.torch_backend import TorchRandom
+from ...optim.options import Options
 from ...plan import SemiDiscretePlan
-from ...problem import check_count, check_points, check_real, check_weights, flat_rows
+from ...problem import Problem, Target, check_count, check_points, check_real, check_weights, flat_rows
+from ...result import warn_shortfall
 from ...samplers.base import Sampler
-from ...solve import solve_semidiscrete
+from ...samplers.laws import NormalSampler
+from ...solve import solve_problem
 from .conditions import MINI_BATCH, balanced_weight, check_conditions
 from .coupling import SemiDiscreteCoupling
 from .given import Groups, check_labels
@@ -67,7 +71,8 @@ def solve_coupling(
         data, by :math:`|x - y|^2 + \beta |c - c'|^2`.
     condition_weight : float, optional
         :math:`\beta`. By default the smallest, nearly, at which exact pairs in mini-batches of 512
-        points keep conditions but for 2% (Cheng and Schwing).
+        points keep conditions but for 2% (Cheng and Schwing). Take several times
+        ``coupling.space.condition_weight`` where the noise must not depend on the condition.
     projection : tensor of shape (d, k), or callable, optional
         From noise to the space in which it is compared; a callable takes it in the shape of the data.
     X_space : tensor, shape (n_data, k), optional
@@ -84,8 +89,10 @@ def solve_coupling(
         Regularisation, in units of the squared distance in the space. A large one makes pairs
         independent.
     tol : float, default=0.55
-        Relative error of the masses, as in :func:`pot_semidiscrete.solve_semidiscrete`. Smaller ones
-        make no better flows.
+        Relative error of the masses, as in :func:`pot_semidiscrete.solve_semidiscrete`; its square is
+        the `chi2` asked for. For images a smaller one makes no better flow. Errors of points near each
+        other add up: where data are clusters far apart, of which each is to have its share, ask for
+        0.05, and a positive `reg`.
     max_iter : int, default=10000
         Largest number of batches, for each potential.
     batch_size : int, default=256
@@ -150,28 +157,19 @@ def solve_coupling(
         groups = Groups.made(labels, weights, check_count("part_size", part_size), random)
         if init_coupling is not None:
             groups = _groups_of(init_coupling, groups)
-        left = check_count("max_iter", max_iter)
+        options, was_interrupted = Options.checked(tol, max_iter, batch_size), False
         results: list[SemiDiscretePlan] = []
         for k, member in enumerate(groups.members):
-            few, random = (
-                None if conditions is None else conditions[member],
-                stream(seed, 2, k, like=rows),
-            )
-            result = solve_semidiscrete(
-                atoms[member],
-                _source(space, law, few, random),
-                weights[member] / groups.weights[k],
-                reg=reg,
-                tol=tol,
-                max_iter=left,
-                batch_size=batch_size,
-                init_potential=None if init_coupling is None else init_coupling.results[k].potential,
-                random_state=random.generator,
-                verbose=verbose,
-            )
+            few = None if conditions is None else conditions[member]
+            problem = Problem.of(atoms[member], weights[member] / groups.weights[k], None, reg)
+            start = None if init_coupling is None else init_coupling.results[k].potential
+            source = _source(space, law, few, stream(seed, 2, k, like=rows), problem.target)
+            run = replace(options, max_iter=1) if was_interrupted else options
+            result = solve_problem(problem, source, run, problem.init_potential(start), verbose)
+            warn_shortfall(result, tol)
             results.append(result)
-            if result._status == "interrupted":
-                left = 1  # the others are left as they begin, for init_coupling
+            # the others are left as they begin, for init_coupling
+            was_interrupted = was_interrupted or result.status == "interrupted"
         return SemiDiscreteCoupling(results, groups, space, law, X_target, conditions)
 
 
@@ -257,11 +255,15 @@ class SpaceSampler(Sampler):
 
 
 def _source(
-    space: PairingSpace, law: NoiseLaw, conditions: torch.Tensor | None, random: TorchRandom
-) -> str | Sampler:
-    """Source of the solver: a name where the noise is normal in the space, too."""
+    space: PairingSpace,
+    law: NoiseLaw,
+    conditions: torch.Tensor | None,
+    random: TorchRandom,
+    target: Target,
+) -> Sampler:
+    """Source of the solver, drawn in the space where the noise is normal there, too."""
     if law.is_normal and conditions is None and (space.projection is None or space.is_orthogonal):
-        return "normal"
+        return NormalSampler(target.atoms.shape[1], random)
     return SpaceSampler(space, law, conditions, random)
 
 
