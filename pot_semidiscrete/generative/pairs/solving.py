@@ -21,7 +21,7 @@ from .given import Groups, check_labels
 from .space import PairingSpace, Projection, check_projection, principal_components
 from .streams import NoiseLaw, permutation, seed_of, stream
 
-COMPONENTS, FEW = 64, 8  # most in which pairs are made, and coordinates all of which are taken
+COMPONENTS = 64  # in which pairs are made, at most
 HALF = 0.5  # of the variance is in these components; benchmarks.flow_matching
 PART_SIZE = 10_000  # data of a potential; benchmarks.flow_matching
 TOLERANCE = 0.55  # of the masses, a chi2 of .3; benchmarks.flow_matching
@@ -79,8 +79,8 @@ def solve_coupling(
         Data in that space: features or latents, say. By default the matrix applied to the data less
         their mean, or the callable applied to them.
     n_components : int, optional
-        Principal components that make the space, if there is no `projection`. By default as many as have
-        half of the variance, 64 at most; of up to 8 coordinates, all.
+        Principal components that make the space, if there is no `projection`. By default all coordinates
+        where there are no more than 64; else as many as have half of the variance, 64 at most.
     part_size : int, default=10000
         More data, or more of a class, are split at random into parts of at most that size, each with a
         potential of its own: noise goes to any of them, and is paired within it. Solving and pairing
@@ -204,7 +204,7 @@ def _space_of(
     k = min(d, COMPONENTS) if n_components is None else check_count("n_components", n_components)
     if k > d:
         raise ValueError(f"n_components: expected at most {d}, the dimension of the data, received {k}.")
-    if projection is None and (d > FEW if n_components is None else k < d):
+    if projection is None and k < d:
         start = stream(seed, 0, like=rows).normal(d, min(2 * k, d))
         projection, shares = principal_components(rows, k, start)
         if n_components is None:
