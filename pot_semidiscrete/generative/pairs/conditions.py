@@ -9,9 +9,6 @@ from ot.backend import get_backend
 from ...backend import describe
 from ...problem import check_points, flat_rows
 
-MISMATCH = 0.02  # of conditions, in units of that of independent pairs, in mini-batches of ...
-MINI_BATCH = 512  # ... so many points; both as benchmarks.flow_matching
-
 
 def check_conditions(conditions: Any, like: torch.Tensor) -> torch.Tensor:
     """Conditions of data points, of any shape, as one row each, of the dtype and device of the data."""
@@ -28,9 +25,13 @@ def check_conditions(conditions: Any, like: torch.Tensor) -> torch.Tensor:
 
 
 def balanced_weight(
-    noise: torch.Tensor, noise_conditions: torch.Tensor, atoms: torch.Tensor, conditions: torch.Tensor
+    noise: torch.Tensor,
+    noise_conditions: torch.Tensor,
+    atoms: torch.Tensor,
+    conditions: torch.Tensor,
+    tolerance: float = 0.02,
 ) -> float:
-    """Smallest weight of conditions, nearly, at which pairs agree in them but for `MISMATCH`.
+    """Smallest weight of conditions, nearly, at which pairs agree in them.
 
     Plain transport sends noise to data whatever its condition is, and so makes the law of the noise
     depend on the condition (Cheng and Schwing, 2025). As there, the weight is found by bisection on
@@ -41,6 +42,8 @@ def balanced_weight(
     ----------
     noise, atoms : tensors, shape (n, k)
     noise_conditions, conditions : tensors, shape (n, m)
+    tolerance : float
+        Squared distance of conditions that is left, in units of that of independent pairs.
     """
     points, apart = torch.cdist(noise, atoms) ** 2, torch.cdist(noise_conditions, conditions) ** 2
     independent = float(apart.mean())
@@ -56,5 +59,5 @@ def balanced_weight(
     low, high = 1e-3, 1e3  # of the unit, in which both costs are alike
     while high > 1.1 * low:
         middle = (low * high) ** 0.5
-        low, high = (low, middle) if mismatch(middle * unit) <= MISMATCH else (middle, high)
+        low, high = (low, middle) if mismatch(middle * unit) <= tolerance else (middle, high)
     return high * unit

@@ -46,8 +46,8 @@ class SemiDiscreteCoupling:
         facts = {"n_data": self.n_data, "dimension": self.results[0]._target.atoms.shape[1]}
         facts |= {} if self.groups.classes is None else {"n_classes": len(self.groups.classes)}
         facts |= {} if len(self.results) == 1 else {"n_groups": len(self.results)}
-        told = ", ".join(f"{name}={value}" for name, value in facts.items())
-        return f"SemiDiscreteCoupling(chi2={self.chi2:.3g}, reg={self.results[0].reg:.3g}, {told})"
+        shown = ", ".join(f"{name}={value}" for name, value in facts.items())
+        return f"SemiDiscreteCoupling(chi2={self.chi2:.3g}, reg={self.results[0].reg:.3g}, {shown})"
 
     @property
     def n_data(self) -> int:

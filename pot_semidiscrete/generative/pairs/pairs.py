@@ -20,7 +20,6 @@ from .streams import seed_of
 from .table import PairTable
 
 QUEUE = 4  # batches that are drawn at once, and mixed; benchmarks.flow_matching
-N_REUSE = 2  # uses of a pair with fresh noise out of the space; benchmarks.flow_matching
 
 
 class SemiDiscretePairs(PairLoader):
@@ -125,7 +124,7 @@ class SemiDiscretePairs(PairLoader):
         coupling = coupling_of(plan, noise, labels, projection, shape, random_state)
         with ours():
             seed, free = seed_of(random_state, coupling.like), can_refresh(coupling.space, coupling.law)
-            n_reuse = (N_REUSE if free else 1) if n_reuse is None else check_count("n_reuse", n_reuse)
+            n_reuse = (2 if free else 1) if n_reuse is None else check_count("n_reuse", n_reuse)
             pairing = CouplingAssignment(coupling, seed, proportions, share)
             size = (coupling.space, coupling.law, pairing, seed, QUEUE * batch_size, n_reuse)
             stream = PairStream(*size)

@@ -13,8 +13,6 @@ from .given import Given
 from .pairing import CouplingAssignment
 from .streams import stream
 
-PATIENCE = 8  # chunks of pairs that a call draws, at most; benchmarks.flow_matching
-
 
 class Reservoir:
     """Points of noise by the data that they belong to.
@@ -28,6 +26,8 @@ class Reservoir:
     stream : PairStream
     max_memory : int
         Bytes.
+    patience : int
+        Chunks of pairs that a call draws, at most.
 
     Attributes
     ----------
@@ -35,8 +35,11 @@ class Reservoir:
         Points that were taken for a data point though they belong to another.
     """
 
-    def __init__(self, pairing: CouplingAssignment, stream: PairStream, max_memory: int) -> None:
+    def __init__(
+        self, pairing: CouplingAssignment, stream: PairStream, max_memory: int, patience: int = 8
+    ) -> None:
         self.pairing, self.stream, self.max_memory = pairing, stream, max_memory
+        self.patience = patience
         self.kept = stream.law.like.new_empty(0)
         self.slots: dict[int, list[int]] = defaultdict(list)
         self.free: list[int] = []
@@ -55,7 +58,7 @@ class Reservoir:
         self._begin()
         found = self.kept.new_empty((len(index), self.kept.shape[1]))
         missing = self._collect(index.tolist(), range(len(index)), found)
-        for _ in range(PATIENCE):
+        for _ in range(self.patience):
             if not missing:
                 break
             kept, points, given, random = self._draw(index[missing])

@@ -15,7 +15,7 @@ from ...result import warn_shortfall
 from ...samplers.base import Sampler
 from ...samplers.laws import NormalSampler
 from ...solve import solve_problem
-from .conditions import MINI_BATCH, balanced_weight, check_conditions
+from .conditions import balanced_weight, check_conditions
 from .coupling import SemiDiscreteCoupling
 from .given import Groups, check_labels
 from .space import PairingSpace, Projection, check_projection, principal_components
@@ -23,8 +23,6 @@ from .streams import NoiseLaw, permutation, seed_of, stream
 
 COMPONENTS = 64  # in which pairs are made, at most
 HALF = 0.5  # of the variance is in these components; benchmarks.flow_matching
-PART_SIZE = 10_000  # data of a potential; benchmarks.flow_matching
-TOLERANCE = 0.55  # of the masses, a chi2 of .3; benchmarks.flow_matching
 
 
 def solve_coupling(
@@ -38,9 +36,9 @@ def solve_coupling(
     projection: Projection = None,
     X_space: torch.Tensor | None = None,
     n_components: int | None = None,
-    part_size: int = PART_SIZE,
+    part_size: int = 10_000,
     reg: float = 0.0,
-    tol: float = TOLERANCE,
+    tol: float = 0.55,
     max_iter: int = 10_000,
     batch_size: int = 256,
     init_coupling: SemiDiscreteCoupling | None = None,
@@ -180,8 +178,8 @@ def _groups_of(coupling: SemiDiscreteCoupling, groups: Groups) -> Groups:
             f"init_coupling: expected what solve_coupling returned, received {describe(coupling)}."
         )
     found, expected = coupling.groups, groups.labels
-    told = [labels if labels is not None else groups.codes[:0] for labels in (found.labels, expected)]
-    if len(found.codes) != len(groups.codes) or not torch.equal(*told):
+    both = [labels if labels is not None else groups.codes[:0] for labels in (found.labels, expected)]
+    if len(found.codes) != len(groups.codes) or not torch.equal(*both):
         raise ValueError(
             f"init_coupling: expected one of these {len(groups.codes)} data and labels, received "
             f"{coupling!r}; leave it out to begin anew."
@@ -278,7 +276,7 @@ def _with_conditions(
     """The data in the space of points and conditions, whose weight is set."""
     if condition_weight is None:
         random = stream(seed, 3, like=atoms)
-        n = min(MINI_BATCH, len(atoms))
+        n = min(512, len(atoms))  # as in the docstring: exact transport of more takes long
         few = permutation(random, len(atoms))[:n]
         noise, others = space.points(law.draw(n, random)), few[permutation(random, n)]
         arrays = (noise, conditions[others], atoms[few], conditions[few])
