@@ -21,7 +21,7 @@ from pot_semidiscrete.generative import (  # noqa: E402
     random_filters,
     solve_coupling,
 )
-from pot_semidiscrete.generative.pairs import loader as loader_module  # noqa: E402
+from pot_semidiscrete.generative.pairs import streams  # noqa: E402
 from pot_semidiscrete.samplers import SobolSampler  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -356,9 +356,9 @@ def test_streams_of_workers():
 
 def test_streams_of_processes(monkeypatch):
     def as_rank(rank, n_ranks):
-        monkeypatch.setattr(loader_module.distributed, "is_initialized", lambda: True)
-        monkeypatch.setattr(loader_module.distributed, "get_rank", lambda: rank)
-        monkeypatch.setattr(loader_module.distributed, "get_world_size", lambda: n_ranks)
+        monkeypatch.setattr(streams.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(streams.distributed, "get_rank", lambda: rank)
+        monkeypatch.setattr(streams.distributed, "get_world_size", lambda: n_ranks)
 
     coupling, found = solve_coupling(cloud(400, 3), random_state=0), []
     for rank in range(3):
@@ -476,6 +476,27 @@ def test_noise_for_images_of_a_class():
     asked = torch.arange(0, 400, 7)
     assert torch.equal(pairs.noise_for(asked), again.noise_for(asked))
     assert pairs.noise_for(torch.tensor([], dtype=torch.long)).shape == (0, 2, 2, 2)
+
+
+class Noisy(torch.utils.data.Dataset):
+    """A data set of its own order, which asks for noise in the workers."""
+
+    def __init__(self, pairs):
+        self.pairs = pairs
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, i):
+        return self.pairs.noise_for(torch.tensor([i]))[0]
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_noise_for_data_is_another_in_each_worker_and_epoch(n_workers):
+    pairs = SemiDiscretePairs(cloud(60), batch_size=8, random_state=0)
+    loader = torch.utils.data.DataLoader(Noisy(pairs), batch_size=10, num_workers=n_workers)
+    noise = torch.cat([batch for _ in range(2) for batch in loader])
+    assert len(torch.unique(noise, dim=0)) == 120
 
 
 # tables

@@ -5,15 +5,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import distributed
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 
 from ...backend import ours
 from ...problem import check_count
 from .chunks import PairStream
 from .data import DataRows
-
-MOST_WORKERS = 1024  # of a loader
+from .streams import shared_counts, this_process, this_worker
 
 
 class Pairs(NamedTuple):
@@ -59,8 +57,7 @@ class PairLoader(IterableDataset):
         self.stream, self.rows, self.labels = stream, rows, labels
         self.batch_size, self.epoch_size = batch_size, check_count("epoch_size", epoch_size)
         self._place = (0, 1)
-        # shared with the workers: how many epochs each has begun
-        self._begun = torch.zeros(MOST_WORKERS, dtype=torch.long, device="cpu").share_memory_()
+        self._begun = shared_counts()  # epochs that each worker has begun
         self._at = (0, 0)  # epoch, and batches of it that this process or worker has made
         self._resumed = False
 
@@ -74,7 +71,7 @@ class PairLoader(IterableDataset):
 
     def __iter__(self) -> Iterator[Pairs | LabelledPairs]:
         """Batches of the next epoch, or of the one that was resumed."""
-        worker, n_workers = self._worker()
+        worker, n_workers = this_worker()
         epoch, start = self._at if self._resumed else (int(self._begun[worker]), 0)
         self._resumed, self._at = False, (epoch, start)
         self._begun[worker] = epoch + 1
@@ -93,7 +90,7 @@ class PairLoader(IterableDataset):
 
     def state_dict(self) -> dict[str, int]:
         """Where this process, or this worker, is: numbers only."""
-        worker, n_workers = self._worker()
+        worker, n_workers = this_worker()
         epoch, batch = self._at
         if not self._resumed and batch >= self._share(worker, n_workers):
             epoch, batch = int(self._begun[worker]), 0
@@ -121,21 +118,15 @@ class PairLoader(IterableDataset):
         self._at, self._resumed = (epoch, batch), True
 
     def _facts(self) -> dict[str, int]:
-        worker, n_workers = self._worker()
+        worker, n_workers = this_worker()
         rank, n_ranks = self._find_place()
         sizes = {"seed": self.stream.seed, "batch_size": self.batch_size, "chunk_size": self.stream.n}
         sizes |= {"n_reuse": self.stream.n_reuse, "epoch_size": self.epoch_size}
         return sizes | {"worker": worker, "n_workers": n_workers, "rank": rank, "n_ranks": n_ranks}
 
-    @staticmethod
-    def _worker() -> tuple[int, int]:
-        info = get_worker_info()
-        return (0, 1) if info is None else (info.id, info.num_workers)
-
     def _find_place(self) -> tuple[int, int]:
         """Rank and number of processes, as they were where there was a process group."""
-        if distributed.is_available() and distributed.is_initialized():
-            self._place = (distributed.get_rank(), distributed.get_world_size())
+        self._place = this_process() or self._place
         return self._place
 
     @property

@@ -11,7 +11,7 @@ from ...backend.torch_backend import TorchRandom
 from .chunks import PairStream
 from .given import Given
 from .pairing import CouplingAssignment
-from .streams import stream
+from .streams import shared_counts, stream, this_process, this_worker
 
 
 class Reservoir:
@@ -42,8 +42,9 @@ class Reservoir:
         self.patience = patience
         self.kept = stream.law.like.new_empty(0)
         self.slots: dict[int, list[int]] = defaultdict(list)
-        self.free: list[int] = []
-        self.n_drawn = self.n_nearest = 0
+        self.free: list[int] = []  # of the slots so far
+        self.n_slots = self.n_nearest = 0
+        self._drawn = shared_counts()  # chunks, by each worker of a loader
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """Noise for these rows of the data, of the shape of a sample."""
@@ -75,14 +76,15 @@ class Reservoir:
         slots = [slot for atom in atoms for slot in self.slots[atom]]
         points = self.kept[slots].clone()
         index = torch.tensor(atoms, device="cpu", dtype=torch.long).repeat_interleave(counts)
-        return {"index": index, "points": points, "n_drawn": self.n_drawn, "n_nearest": self.n_nearest}
+        n_drawn = int(self._drawn[this_worker()[0]])
+        return {"index": index, "points": points, "n_drawn": n_drawn, "n_nearest": self.n_nearest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there, bit for bit."""
         self.kept = self.kept[:0]
         self._begin()
         self._add(state["points"].to(self.kept), state["index"])
-        self.n_drawn, self.n_nearest = state["n_drawn"], state["n_nearest"]
+        self._drawn[this_worker()[0]], self.n_nearest = state["n_drawn"], state["n_nearest"]
 
     def _begin(self) -> None:
         """Memory for the noise, if there is none yet."""
@@ -98,12 +100,14 @@ class Reservoir:
             )
         self.limit = room // coupling.n_data  # points kept for each of the data
         self.kept = like.new_empty((self.limit * coupling.n_data, width))
-        self.slots, self.free = defaultdict(list), list(range(len(self.kept)))
+        self.slots, self.free, self.n_slots = defaultdict(list), [], 0
 
     def _random(self) -> TorchRandom:
         """Randomness of the next draw: no chunk of the loader has the second count 3."""
-        self.n_drawn += 1
-        return stream(self.pairing.seed, self.n_drawn, 3, like=self.stream.law.like)
+        worker, (rank, _) = this_worker()[0], this_process() or (0, 1)
+        self._drawn[worker] += 1
+        count = (int(self._drawn[worker]), 3, worker, rank)
+        return stream(self.pairing.seed, *count, like=self.stream.law.like)
 
     def _draw(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Given, TorchRandom]:
         """A chunk of noise in the form in which it is kept, as points, and given what these data are."""
@@ -143,7 +147,8 @@ class Reservoir:
             found = self.slots[atom]
             if len(found) < self.limit:
                 rows.append(row)
-                slots.append(self.free.pop())
+                slots.append(self.free.pop() if self.free else self.n_slots)
+                self.n_slots = max(self.n_slots, slots[-1] + 1)
                 found.append(slots[-1])
         self.kept[slots] = points[rows]
 

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 from ot.backend import get_backend
+from torch import distributed
+from torch.utils.data import get_worker_info
 
 from ...backend import describe
 from ...backend.torch_backend import TorchRandom
@@ -12,6 +14,8 @@ from ...problem import check_points, flat_rows
 from ...samplers.base import Sampler
 from ...samplers.laws import CallableSampler
 from ...samplers.resolve import resolve_random, resolve_source
+
+MOST_WORKERS = 1024  # of a loader
 
 
 def seed_of(random_state: Any, like: torch.Tensor) -> int:
@@ -26,6 +30,24 @@ def stream(seed: int, *count: int, like: torch.Tensor) -> TorchRandom:
     """Random numbers of that count, on the device of `like`: those of another count are independent."""
     seed = int(np.random.SeedSequence((seed, *count)).generate_state(1, np.uint64)[0] >> 1)
     return TorchRandom(torch.Generator(like.device).manual_seed(seed), like)
+
+
+def shared_counts() -> torch.Tensor:
+    """A count of each worker of a loader, which these share with the process that starts them."""
+    return torch.zeros(MOST_WORKERS, dtype=torch.long, device="cpu").share_memory_()
+
+
+def this_worker() -> tuple[int, int]:
+    """Number of this worker of a loader, and how many there are."""
+    info = get_worker_info()
+    return (0, 1) if info is None else (info.id, info.num_workers)
+
+
+def this_process() -> tuple[int, int] | None:
+    """Rank and number of processes, where there is a process group."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return None
+    return distributed.get_rank(), distributed.get_world_size()
 
 
 def permutation(random: TorchRandom, n: int) -> torch.Tensor:
