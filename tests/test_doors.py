@@ -221,6 +221,7 @@ NO_CLASSES = [
     (3, TypeError, "tensor"),
     (np.zeros(5, dtype=int), ValueError, "each"),
     (np.zeros(6), TypeError, "conditions"),
+    (["a"] * 6, TypeError, "return_inverse"),
 ]
 NO_INDEX = [
     ([1, 2], TypeError, "tensor"),
@@ -228,6 +229,7 @@ NO_INDEX = [
     (np.array([6]), ValueError, "0 to 5"),
     (np.array([-1]), ValueError, "0 to 5"),
     (np.array([[1]]), TypeError, "(n,)"),
+    (np.array([True]), TypeError, "int"),
 ]
 NO_DATA = [(3, TypeError, "length"), (np.ones((5, 2)), ValueError, "6 items")]
 NO_PROJECTION = [
@@ -237,9 +239,9 @@ NO_PROJECTION = [
     (np.array([[np.nan], [1.0]]), ValueError, "finite"),
 ]
 NO_STATE = [
-    ({}, ValueError, "seed"),
-    (None, ValueError, "seed"),
-    ("state", ValueError, "seed"),
+    ({}, TypeError, "whole number"),
+    (None, TypeError, "state_dict"),
+    ("state", TypeError, "state_dict"),
     ({**STATE, "batch_size": 9}, ValueError, "batch_size"),
     ({**STATE, "epoch": -1}, ValueError, "at least 0"),
     ({**STATE, "batch": 0.5}, TypeError, "whole number"),
@@ -306,7 +308,7 @@ ROWS = {
     ],
     **{f"{name}.labels": NO_CLASSES for name in ("solve_coupling", "SemiDiscretePairs")},
     "conditions": [
-        (3, TypeError, "array"),
+        (3, TypeError, "tensor"),
         (np.ones((5, 1)), ValueError, "each"),
         (np.full((6, 1), np.nan), ValueError, "finite"),
     ],
@@ -736,7 +738,10 @@ CALLS = {
     "SemiDiscretePairs": lambda given: {"plan": given.array(ATOMS), "random_state": 0},
     **{f"{name}.set_epoch": lambda given: {"epoch": 1} for name in LOADERS},
     **{f"{name}.state_dict": lambda given: {} for name in LOADERS},
-    **{f"{name}.load_state_dict": lambda given: {"state": STATE} for name in LOADERS},
+    **{
+        f"{name}.load_state_dict": lambda given, name=name: {"state": OWNERS[name](given).state_dict()}
+        for name in LOADERS
+    },
     "SemiDiscretePairs.noise_for": lambda given: {"index": as_given(np.arange(2), given)},
     "SemiDiscretePairs.precompute": lambda given: {"n": 6, "path": given.folder / "pairs.npz"},
     "StoredPairs": lambda given: {"path": given.table, "data": given.array(ATOMS), "batch_size": 2},

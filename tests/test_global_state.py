@@ -307,7 +307,8 @@ def _(nx):
     return call
 
 
-PAIRS = [f"SemiDiscreteCoupling.{name}" for name in ("chi2", "labels", "like", "n_data", "to")]
+PAIRS = "chi2", "classes", "labels", "like", "n_data", "to"
+PAIRS = [f"SemiDiscreteCoupling.{name}" for name in PAIRS]
 PAIRS += [f"SemiDiscretePairs.{name}" for name in ("noise_for", "precompute")]
 PAIRS += [
     f"{kind}.{name}"
@@ -328,7 +329,7 @@ def _(nx):
         found = []
         for given in ({"labels": labels}, {"conditions": data[:, 0], "condition_weight": 0.5}):
             coupling = generative.solve_coupling(data, n_components=2, random_state=0, **given)
-            facts = [coupling.chi2, coupling.labels, coupling.like, coupling.n_data]
+            facts = [coupling.chi2, coupling.classes, coupling.labels, coupling.like, coupling.n_data]
             pairs = generative.SemiDiscretePairs(coupling.to("cpu"), **options)
             pairs.set_epoch(3)
             found += [*facts, coupling.results[0].potential, [list(batch) for batch in pairs]]

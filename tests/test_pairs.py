@@ -396,6 +396,14 @@ def test_resumed_bit_for_bit(n_components):
         assert same(seen + rest, batches), stop
     with pytest.raises(ValueError, match="with batch_size 10, received 20"):
         make().load_state_dict(SemiDiscretePairs(coupling, batch_size=20, random_state=0).state_dict())
+    with pytest.raises(ValueError, match="with of"):
+        make(independent=0.5).load_state_dict(make().state_dict())
+    resumed = make()
+    resumed.load_state_dict(make().state_dict())
+    with pytest.raises(ValueError, match="expected to go on with num_workers=0"):
+        loaded(resumed, 2, "fork")
+    resumed.set_epoch(1)
+    assert same(resumed, batches[30:])
     with pytest.raises(ValueError, match="with seed 1, received 0"):
         SemiDiscretePairs(coupling, batch_size=10, random_state=1).load_state_dict(make().state_dict())
 
@@ -467,7 +475,9 @@ def test_noise_for_images_of_a_class():
     np.testing.assert_allclose(found.var(0), 1.0, atol=0.2)
     small = make(400 * 2 * 4)
     small.noise_for(torch.arange(400))
-    assert small.reservoir.kept.shape == (400, 2)
+    small.noise_for(torch.arange(400))
+    assert len(small.reservoir.kept) <= 800
+    assert max(map(len, small.reservoir.slots.values())) == 1
     with pytest.raises(ValueError, match="max_memory: expected 3200 bytes at least"):
         make(3199).noise_for(torch.arange(3))
     # it goes on from a state
@@ -494,6 +504,8 @@ class Noisy(torch.utils.data.Dataset):
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_noise_for_data_is_another_in_each_worker_and_epoch(n_workers):
     pairs = SemiDiscretePairs(cloud(60), batch_size=8, random_state=0)
+    assert pairs.noise_for(torch.arange(4)).shape == (4, 2)
+    assert len(pickle.dumps(pairs)) < 100_000  # what is kept stays here
     loader = torch.utils.data.DataLoader(Noisy(pairs), batch_size=10, num_workers=n_workers)
     noise = torch.cat([batch for _ in range(2) for batch in loader])
     assert len(torch.unique(noise, dim=0)) == 120
@@ -682,6 +694,12 @@ def test_other_refusals():
     pairs = SemiDiscretePairs(cloud(60), random_state=0)
     with pytest.raises(TypeError, match="index: expected a tensor of int"):
         pairs.noise_for([1, 2])
+    weights = torch.tensor([0.0, 0.5, 0.5])
+    empty = SemiDiscretePairs(solve_coupling(cloud(3), a_target=weights, random_state=0))
+    with pytest.raises(ValueError, match="index: expected data of positive weight, received row 0"):
+        empty.noise_for(torch.tensor([1, 0]))
+    with pytest.raises(ValueError, match="projection: expected a function to a tensor of 60 rows"):
+        solve_coupling(cloud(60), projection=lambda x: x.sum())
     with pytest.raises(ValueError, match="index: expected rows of the data, 0 to 59"):
         pairs.noise_for(torch.tensor([60]))
     data, label = labelled(40)

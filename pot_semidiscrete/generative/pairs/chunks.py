@@ -1,6 +1,6 @@
 """Numbered chunks of pairs, each a function of a seed and its number."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
@@ -8,7 +8,13 @@ from ...backend import ours
 from .space import PairingSpace
 from .streams import NoiseLaw, permutation, stream
 
-Assign = Callable[[int, torch.Tensor], torch.Tensor]
+
+class Assign(Protocol):
+    """Data for the noise of a chunk, and a number that tells them from others."""
+
+    fingerprint: int
+
+    def __call__(self, number: int, noise: torch.Tensor) -> torch.Tensor: ...
 
 
 class PairStream:

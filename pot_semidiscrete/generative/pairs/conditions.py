@@ -12,9 +12,12 @@ from ...problem import check_points, flat_rows
 
 def check_conditions(conditions: Any, like: torch.Tensor) -> torch.Tensor:
     """Conditions of data points, of any shape, as one row each, of the dtype and device of the data."""
-    found = conditions
-    if isinstance(found, torch.Tensor):
-        found = found.to(like) if found.ndim != 1 else found.to(like)[:, None]
+    if not isinstance(conditions, torch.Tensor):
+        raise TypeError(
+            f"conditions: expected a tensor, received {describe(conditions)}; give "
+            "torch.as_tensor(conditions)."
+        )
+    found = conditions.to(like) if conditions.ndim != 1 else conditions.to(like)[:, None]
     rows, _ = check_points("conditions", flat_rows(found, get_backend(like)))
     if rows.shape[0] != like.shape[0]:
         raise ValueError(

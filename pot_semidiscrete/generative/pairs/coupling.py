@@ -60,6 +60,11 @@ class SemiDiscreteCoupling:
         return self.results[0]._target.weights
 
     @property
+    def classes(self) -> torch.Tensor | None:
+        """Labels that there are, sorted, shape (n_classes,)."""
+        return self.groups.classes
+
+    @property
     @ours()
     def labels(self) -> torch.Tensor | None:
         """Labels of the data, or conditions; None if there are neither."""

@@ -122,7 +122,13 @@ def check_labels(labels: Any, n: int, device: torch.device) -> tuple[torch.Tenso
     """Labels of n data points as the sorted values, and the code of each point."""
     if not hasattr(labels, "shape") and not isinstance(labels, (list, tuple)):
         raise TypeError(f"labels: expected a tensor of {n} labels, received {describe(labels)}.")
-    found = labels if isinstance(labels, torch.Tensor) else torch.as_tensor(labels, device="cpu")
+    try:
+        found = labels if isinstance(labels, torch.Tensor) else torch.as_tensor(labels, device="cpu")
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"labels: expected whole numbers, received {describe(labels)}; give "
+            "np.unique(labels, return_inverse=True)[1]."
+        ) from None
     if found.shape != (n,):
         raise ValueError(
             f"labels: expected shape ({n},), a label for each point, received {describe(labels)}."

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import IterableDataset
 
-from ...backend import ours
+from ...backend import describe, ours
 from ...problem import check_count
 from .chunks import PairStream
 from .data import DataRows
@@ -59,7 +59,7 @@ class PairLoader(IterableDataset):
         self._place = (0, 1)
         self._begun = shared_counts()  # epochs that each worker has begun
         self._at = (0, 0)  # epoch, and batches of it that this process or worker has made
-        self._resumed = False
+        self._resumed, self._resumed_as = False, (0, 1)
 
     def __getstate__(self) -> dict[str, Any]:
         self._find_place()
@@ -72,6 +72,11 @@ class PairLoader(IterableDataset):
     def __iter__(self) -> Iterator[Pairs | LabelledPairs]:
         """Batches of the next epoch, or of the one that was resumed."""
         worker, n_workers = this_worker()
+        if self._resumed and (worker, n_workers) != self._resumed_as:
+            raise ValueError(
+                "state: expected to go on with num_workers=0, as it was loaded outside of a worker, "
+                f"received {n_workers} workers; resume these by torchdata's StatefulDataLoader."
+            )
         epoch, start = self._at if self._resumed else (int(self._begun[worker]), 0)
         self._resumed, self._at = False, (epoch, start)
         self._begun[worker] = epoch + 1
@@ -85,11 +90,16 @@ class PairLoader(IterableDataset):
             done += size
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin with that epoch next, in this process and all workers."""
+        """Begin with that epoch next, in this process and all workers; what was resumed is forgotten."""
+        self._resumed = False
         self._begun.fill_(check_count("epoch", epoch, minimum=0))
 
     def state_dict(self) -> dict[str, int]:
-        """Where this process, or this worker, is: numbers only."""
+        """Where this process, or this worker, is: numbers only.
+
+        With workers each has its own, which torchdata's ``StatefulDataLoader`` asks for; that of the
+        process that started them says nothing of them.
+        """
         worker, n_workers = this_worker()
         epoch, batch = self._at
         if not self._resumed and batch >= self._share(worker, n_workers):
@@ -104,24 +114,27 @@ class PairLoader(IterableDataset):
         ValueError
             If it is of other pairs, or of another number of workers or processes.
         """
-        facts = self._facts()
-        for name, value in facts.items():
-            found = state.get(name) if isinstance(state, dict) else None
-            if found != value:
-                raise ValueError(
-                    f"state: expected that of pairs with {name} {value}, received {found}; make the "
-                    "pairs, and their loader, with the arguments of the run that is resumed."
-                )
+        if not isinstance(state, dict):
+            raise TypeError(f"state: expected what state_dict() returned, received {describe(state)}.")
         epoch, batch = (
             check_count(f"state: {name}", state.get(name), minimum=0) for name in ("epoch", "batch")
         )
-        self._at, self._resumed = (epoch, batch), True
+        for name, value in self._facts().items():
+            found = state.get(name)
+            if found != value:
+                hint = f", random_state={found} here" if name == "seed" else ""
+                raise ValueError(
+                    f"state: expected that of pairs with {name} {value}, received {found}; make the "
+                    f"pairs, and their loader, with the arguments of the run that is resumed{hint}."
+                )
+        self._at, self._resumed, self._resumed_as = (epoch, batch), True, this_worker()
 
     def _facts(self) -> dict[str, int]:
         worker, n_workers = this_worker()
         rank, n_ranks = self._find_place()
         sizes = {"seed": self.stream.seed, "batch_size": self.batch_size, "chunk_size": self.stream.n}
         sizes |= {"n_reuse": self.stream.n_reuse, "epoch_size": self.epoch_size}
+        sizes["of"] = self.stream.assign.fingerprint
         return sizes | {"worker": worker, "n_workers": n_workers, "rank": rank, "n_ranks": n_ranks}
 
     def _find_place(self) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """How a coupling draws data for noise."""
 
+import functools
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from ...backend.torch_backend import TorchRandom
 from ...problem import check_points
 from .coupling import SemiDiscreteCoupling
 from .given import Given, draw_by_weights
-from .streams import stream
+from .streams import fingerprint, stream
 
 
 class CouplingAssignment:
@@ -35,6 +36,9 @@ class CouplingAssignment:
         self.coupling, self.seed, self.independent = coupling, seed, independent
         self.groups, self.results = coupling.groups, coupling.results
         self.proportions = None if proportions is None else check_proportions(proportions, coupling)
+        share = None if self.proportions is None else self.proportions.tolist()
+        data = [(result._target.digest, result.reg) for result in self.results]
+        self.fingerprint = fingerprint(data, share, independent)
 
     def __call__(self, number: int, noise: torch.Tensor) -> torch.Tensor:
         random = stream(self.seed, number, 2, like=noise)
@@ -54,6 +58,14 @@ class CouplingAssignment:
             return index
         free = random.uniform(len(points)) < self.independent
         return torch.where(free, self._any(given.group, random), index)
+
+    @functools.cached_property
+    def weights(self) -> torch.Tensor:
+        """Of all data, within their groups."""
+        found = self.coupling.like.new_empty(self.coupling.n_data)
+        for result, member in zip(self.results, self.groups.members, strict=True):
+            found[member] = result._target.distribute(result._target.weights)
+        return found
 
     def _any(self, groups: torch.Tensor, random: TorchRandom) -> torch.Tensor:
         """Data of these groups, drawn by their weights."""
@@ -85,9 +97,11 @@ def check_proportions(proportions: Any, coupling: SemiDiscreteCoupling) -> torch
     classes = coupling.groups.classes
     if classes is None:
         raise ValueError("proportions: expected None without labels, received some; give labels.")
-    weights, _ = check_points(
-        "proportions", torch.as_tensor(proportions, device=coupling.like.device)[None].to(coupling.like)
-    )
+    try:
+        found = torch.as_tensor(proportions, device=coupling.like.device)[None].to(coupling.like)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"proportions: expected numbers, received {describe(proportions)}.") from None
+    weights, _ = check_points("proportions", found)
     if weights.shape[1:] != classes.shape or weights.min() < 0.0 or weights.sum() == 0.0:
         raise ValueError(
             f"proportions: expected {len(classes)} numbers of at least 0, one of each of the "

@@ -25,7 +25,8 @@ QUEUE = 4  # batches that are drawn at once, and mixed; benchmarks.flow_matching
 class SemiDiscretePairs(PairLoader):
     """Batches of noise and data that belong together, for flow matching.
 
-    Goes into ``DataLoader(pairs, batch_size=None, num_workers=k)``, or a plain loop. Batches are named
+    Goes into ``DataLoader(pairs, batch_size=None, num_workers=k)``, whose own batches must be off, or a
+    plain loop. Batches are named
     tuples ``(noise, data, index)``, or ``(noise, data, index, label)`` of a coupling with labels or
     conditions, which are those of the data, for the model to be given; all have `batch_size` pairs.
 
@@ -39,7 +40,8 @@ class SemiDiscretePairs(PairLoader):
         Law of the noise, of all but a coupling: see :func:`solve_coupling`. ``"normal"`` by default.
     data : tensor of shape (n_data, ...) or Dataset, optional
         What is returned, in the order of what was paired: images where these were latents, say. Of items
-        that are tuples, the first entry. What was paired by default, of a result to rounding.
+        that are tuples, the first entry. By default what was paired; for a result its atoms, up to
+        rounding.
     batch_size : int, default=128
         Pairs of a batch.
     labels : tensor of int, shape (n_data,), optional
@@ -144,9 +146,11 @@ class SemiDiscretePairs(PairLoader):
         """Draw noise that belongs to data points of your own loader, of its augmentation and order.
 
         Pairs are drawn and their noise is kept, until it is asked for; each is returned once. Its law is
-        that of the noise given the data point. Where the mass of a point is so small that 8 chunks of
-        pairs, four batches each, bring no noise for it, the nearest of another is taken, and
-        ``reservoir.n_nearest`` counts it. Where the loader is, ``reservoir.state_dict()`` does not say.
+        that of the noise given the data point. In all, 4 pairs are drawn for each of the data and 8 for
+        each point that is asked for, at most: a data point for which these brought none, as its mass is
+        small, gets the nearest noise of another, and ``reservoir.n_nearest`` counts it.
+
+        ``state_dict()`` does not contain what is kept: ``reservoir.state_dict()`` does.
 
         Parameters
         ----------

@@ -48,7 +48,8 @@ class PlanSampler:
         x0 : tensor, shape (n, ...)
             Noise; only its dtype and device are used.
         x1 : tensor, shape (n, ...), or of int, shape (n,)
-            Data, to the bit those that were paired, or their rows; then the data are returned.
+            Data as `pairs` returns them, equal in single precision, or their rows; then the data are
+            returned.
         replace : bool
             As in torchcfm; here nothing is drawn twice.
 
@@ -114,5 +115,5 @@ class PlanSampler:
 
 def _keys(points: torch.Tensor) -> list[bytes]:
     """What tells the points by their values in single precision."""
-    rows = points.detach().cpu().float().flatten(1).numpy()
+    rows = points.detach().cpu().float().reshape(len(points), -1).numpy()
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]

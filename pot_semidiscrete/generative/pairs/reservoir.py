@@ -1,6 +1,7 @@
 """Noise for given data points: drawn with pairs, and kept until it is asked for."""
 
 import math
+import os
 from collections import defaultdict
 from typing import Any
 
@@ -26,8 +27,6 @@ class Reservoir:
     stream : PairStream
     max_memory : int
         Bytes.
-    patience : int
-        Chunks of pairs that a call draws, at most.
 
     Attributes
     ----------
@@ -35,33 +34,43 @@ class Reservoir:
         Points that were taken for a data point though they belong to another.
     """
 
-    def __init__(
-        self, pairing: CouplingAssignment, stream: PairStream, max_memory: int, patience: int = 8
-    ) -> None:
+    def __init__(self, pairing: CouplingAssignment, stream: PairStream, max_memory: int) -> None:
         self.pairing, self.stream, self.max_memory = pairing, stream, max_memory
-        self.patience = patience
-        self.kept = stream.law.like.new_empty(0)
+        self._drawn = shared_counts()  # chunks, by each worker of a loader
+        self._empty()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is kept, which is to be used once."""
+        return {name: getattr(self, name) for name in ("pairing", "stream", "max_memory", "_drawn")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._empty()
+
+    def _empty(self) -> None:
+        """Keep nothing, yet."""
+        self.kept = self.stream.law.like.new_empty((0, self._width))
         self.slots: dict[int, list[int]] = defaultdict(list)
         self.free: list[int] = []  # of the slots so far
-        self.n_slots = self.n_nearest = 0
-        self._drawn = shared_counts()  # chunks, by each worker of a loader
+        self.n_slots = self.n_nearest = self.n_asked = self.n_points = 0
+        self.process = os.getpid()
+
+    @property
+    def _width(self) -> int:
+        """Numbers of a point that are kept."""
+        has_fresh = self.stream.has_fresh
+        return self.stream.space.matrix.shape[1] if has_fresh else self.stream.law.like.shape[1]
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """Noise for these rows of the data, of the shape of a sample."""
-        n_data, like = self.pairing.coupling.n_data, self.stream.law.like
-        if not isinstance(index, torch.Tensor) or index.ndim != 1 or index.is_floating_point():
-            raise TypeError(
-                f"index: expected a tensor of int of shape (n,), received {describe(index)}."
-            )
-        index = index.to(like.device)
-        if len(index) > 0 and not 0 <= int(index.min()) <= int(index.max()) < n_data:
-            raise ValueError(f"index: expected rows of the data, 0 to {n_data - 1}, received others.")
-        self._begin()
-        found = self.kept.new_empty((len(index), self.kept.shape[1]))
+        index = self._checked(index)
+        if self.process != os.getpid():
+            self._empty()  # in a worker: what is kept is that of the process that started it
+        self.n_asked += len(index)
+        found = self.kept.new_empty((len(index), self._width))
         missing = self._collect(index.tolist(), range(len(index)), found)
-        for _ in range(self.patience):
-            if not missing:
-                break
+        n_data = self.pairing.coupling.n_data
+        while missing and self.n_points < 4 * n_data + 8 * self.n_asked:  # a start, and rare data
             kept, points, given, random = self._draw(index[missing])
             self._add(kept, self.pairing.assigned(points, given, random))
             missing = self._collect(index.tolist(), missing, found)
@@ -69,38 +78,51 @@ class Reservoir:
             found[missing] = self._nearest(index[missing])
         return self._whole(found).reshape(-1, *self.stream.space.shape)
 
+    def _checked(self, index: Any) -> torch.Tensor:
+        """Rows of the data, of positive weight."""
+        whole = isinstance(index, torch.Tensor) and not index.is_floating_point()
+        if not whole or index.ndim != 1 or index.dtype == torch.bool:
+            raise TypeError(
+                f"index: expected a tensor of int of shape (n,), received {describe(index)}."
+            )
+        pairing, n_data = self.pairing, self.pairing.coupling.n_data
+        index = index.to(self.stream.law.like.device).long()
+        if len(index) > 0 and not 0 <= int(index.min()) <= int(index.max()) < n_data:
+            raise ValueError(f"index: expected rows of the data, 0 to {n_data - 1}, received others.")
+        if len(index) > 0 and not bool((pairing.weights[index] > 0.0).all()):
+            row = int(index[pairing.weights[index] == 0.0][0])
+            raise ValueError(f"index: expected data of positive weight, received row {row} of weight 0.")
+        if self._limit < 1:
+            least = n_data * self._width * self.kept.element_size()
+            raise ValueError(
+                f"max_memory: expected {least} bytes at least, a point of noise for each of the data, "
+                f"received {self.max_memory}."
+            )
+        return index
+
+    @property
+    def _limit(self) -> int:
+        """Points that may be kept for each of the data."""
+        room = self.max_memory // (self._width * self.kept.element_size())
+        return room // self.pairing.coupling.n_data
+
     def state_dict(self) -> dict[str, Any]:
         """What is kept, and how much was drawn."""
         atoms = sorted(atom for atom, slots in self.slots.items() if slots)
-        counts = torch.tensor([len(self.slots[atom]) for atom in atoms], device="cpu", dtype=torch.long)
+        sizes = torch.tensor([len(self.slots[atom]) for atom in atoms], device="cpu", dtype=torch.long)
         slots = [slot for atom in atoms for slot in self.slots[atom]]
         points = self.kept[slots].clone()
-        index = torch.tensor(atoms, device="cpu", dtype=torch.long).repeat_interleave(counts)
+        index = torch.tensor(atoms, device="cpu", dtype=torch.long).repeat_interleave(sizes)
         n_drawn = int(self._drawn[this_worker()[0]])
-        return {"index": index, "points": points, "n_drawn": n_drawn, "n_nearest": self.n_nearest}
+        counts = (self.n_nearest, self.n_asked, self.n_points)
+        return {"index": index, "points": points, "n_drawn": n_drawn, "counts": counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there, bit for bit."""
-        self.kept = self.kept[:0]
-        self._begin()
+        self._empty()
         self._add(state["points"].to(self.kept), state["index"])
-        self._drawn[this_worker()[0]], self.n_nearest = state["n_drawn"], state["n_nearest"]
-
-    def _begin(self) -> None:
-        """Memory for the noise, if there is none yet."""
-        if len(self.kept) > 0:
-            return
-        coupling, like = self.pairing.coupling, self.stream.law.like
-        width = self.stream.space.matrix.shape[1] if self.stream.has_fresh else like.shape[1]
-        room = self.max_memory // (width * like.element_size())
-        if room < coupling.n_data:
-            raise ValueError(
-                f"max_memory: expected {coupling.n_data * width * like.element_size()} bytes at "
-                f"least, a point of noise for each of the data, received {self.max_memory}."
-            )
-        self.limit = room // coupling.n_data  # points kept for each of the data
-        self.kept = like.new_empty((self.limit * coupling.n_data, width))
-        self.slots, self.free, self.n_slots = defaultdict(list), [], 0
+        self._drawn[this_worker()[0]] = state["n_drawn"]
+        self.n_nearest, self.n_asked, self.n_points = state["counts"]
 
     def _random(self) -> TorchRandom:
         """Randomness of the next draw: no chunk of the loader has the second count 3."""
@@ -113,6 +135,7 @@ class Reservoir:
         """A chunk of noise in the form in which it is kept, as points, and given what these data are."""
         coupling, law, random = self.pairing.coupling, self.stream.law, self._random()
         n = max(self.stream.n, len(index))
+        self.n_points += n
         groups = coupling.groups.codes[index.repeat(math.ceil(n / len(index)))[:n]]
         given = self.pairing.given_in(groups, random)
         noise = law.draw(n, random)
@@ -142,14 +165,17 @@ class Reservoir:
 
     def _add(self, points: torch.Tensor, index: torch.Tensor) -> None:
         """Keep points for their data, of each data point no more than the limit."""
-        rows, slots = [], []
+        rows, slots, limit = [], [], self._limit
         for row, atom in enumerate(index.tolist()):
             found = self.slots[atom]
-            if len(found) < self.limit:
+            if len(found) < limit:
                 rows.append(row)
                 slots.append(self.free.pop() if self.free else self.n_slots)
                 self.n_slots = max(self.n_slots, slots[-1] + 1)
                 found.append(slots[-1])
+        if self.n_slots > len(self.kept):  # as much again, so that it is seldom
+            more = self.kept.new_empty((max(len(self.kept), self.n_slots - len(self.kept)), self._width))
+            self.kept = torch.cat([self.kept, more])
         self.kept[slots] = points[rows]
 
     def _collect(self, index: list[int], rows: Any, found: torch.Tensor) -> list[int]:

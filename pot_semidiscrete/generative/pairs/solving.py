@@ -89,8 +89,8 @@ def solve_coupling(
     tol : float, default=0.55
         Relative error of the masses, as in :func:`pot_semidiscrete.solve_semidiscrete`; its square is
         the `chi2` asked for. For images a smaller one makes no better flow. Errors of points near each
-        other add up: where data are clusters far apart, of which each is to have its share, ask for
-        0.05, and a positive `reg`.
+        other add up: where data are clusters far apart or often repeated, ask for 0.05, and a positive
+        `reg`.
     max_iter : int, default=10000
         Largest number of batches, for each potential.
     batch_size : int, default=256
@@ -225,10 +225,10 @@ def _space_of(
         atoms = rows @ projection - rows.mean(dim=0) @ projection
     else:
         atoms = space.points(rows)
-    if space.points(rows[:1]).shape[1] != atoms.shape[1]:
+    if space.points(rows[:2]).shape[1] != atoms.shape[1]:
         raise ValueError(
             f"X_space: expected points of the dimension of the projected noise, "
-            f"{space.points(rows[:1]).shape[1]}, received {describe(atoms)}; give the projection."
+            f"{space.points(rows[:2]).shape[1]}, received {describe(atoms)}; give the projection."
         )
     return space, atoms
 

@@ -65,8 +65,22 @@ class PairingSpace:
         if isinstance(self._map, torch.Tensor):
             points = noise @ self._map
         elif self._map is not None:
-            points = self._map(noise.reshape(-1, *self.shape)).detach().flatten(1)
+            points = self._mapped(self._map, noise)
         return points if condition is None else self.joined(points, condition)
+
+    @torch.no_grad()
+    def _mapped(self, function: Callable, noise: torch.Tensor) -> torch.Tensor:
+        """What a callable makes of noise, a part of it at a time."""
+        found = []
+        for part in noise.split(512):
+            x = function(part.reshape(-1, *self.shape))
+            if not isinstance(x, torch.Tensor) or x.ndim == 0 or len(x) != len(part):
+                raise ValueError(
+                    f"projection: expected a function to a tensor of {len(part)} rows, as it was given, "
+                    f"received {describe(x)}."
+                )
+            found.append(x.reshape(len(x), -1))
+        return torch.cat(found)
 
     def joined(self, points: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """Points, and conditions in their unit, ``(n, k + m)``."""

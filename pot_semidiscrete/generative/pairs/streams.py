@@ -1,5 +1,6 @@
 """Random numbers that are a function of a seed and a count, and laws drawn by them."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,11 @@ def stream(seed: int, *count: int, like: torch.Tensor) -> TorchRandom:
     """Random numbers of that count, on the device of `like`: those of another count are independent."""
     seed = int(np.random.SeedSequence((seed, *count)).generate_state(1, np.uint64)[0] >> 1)
     return TorchRandom(torch.Generator(like.device).manual_seed(seed), like)
+
+
+def fingerprint(*things: Any) -> int:
+    """A number that tells things from others by what is written of them."""
+    return int.from_bytes(hashlib.blake2b(repr(things).encode(), digest_size=7).digest(), "big")
 
 
 def shared_counts() -> torch.Tensor:

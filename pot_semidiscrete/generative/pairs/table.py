@@ -18,7 +18,7 @@ from .chunks import PairStream
 from .data import DataRows
 from .loader import PairLoader
 from .space import PairingSpace
-from .streams import NoiseLaw
+from .streams import NoiseLaw, fingerprint
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class TableAssignment:
     """Data of a chunk as they are in a table, shape (n_chunks, n)."""
 
     def __init__(self, index: torch.Tensor) -> None:
-        self.index = index
+        self.index, self.fingerprint = index, fingerprint(index.tolist())
 
     def __call__(self, number: int, noise: torch.Tensor) -> torch.Tensor:
         return self.index[number]
