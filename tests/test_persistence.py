@@ -5,7 +5,9 @@ import importlib.util
 import inspect
 import io
 import multiprocessing
+import os
 import pickle
+import tempfile
 
 import numpy as np
 import pytest
@@ -166,7 +168,27 @@ def torch_objects(atoms):
     def all_of(result):
         return [*moved(result.loss), result.generator(x).detach().numpy(), *result.history.values()]
 
+    labels, path = torch.arange(12) % 2, os.path.join(tempfile.mkdtemp(), "pairs.npz")
+    plain, labelled = (
+        generative.SemiDiscretePairs(atoms, labels=given, batch_size=5, random_state=0)
+        for given in (None, labels)
+    )
+    plain.precompute(20, path)
+    stored, plan = generative.StoredPairs(path, atoms, batch_size=5), generative.PlanSampler(plain)
+    coupling = labelled.coupling
+
+    def batches(pairs):
+        pairs.set_epoch(1)
+        return [x.numpy() for batch in pairs for x in batch]
+
     return {
+        generative.SemiDiscreteCoupling: (coupling, lambda c: [repr(c), c.results[1].potential.numpy()]),
+        generative.SemiDiscretePairs: (plain, batches),
+        (generative.SemiDiscretePairs, "labels"): (labelled, batches),
+        generative.StoredPairs: (stored, batches),
+        generative.PlanSampler: (plan, lambda p: p.sample_plan(x, torch.arange(9))[1].numpy()),
+        generative.Pairs: (next(iter(plain)), lambda b: [x.numpy() for x in b]),
+        generative.LabelledPairs: (next(iter(labelled)), lambda b: [x.numpy() for x in b]),
         generative.SemiDiscreteLoss: (loss, moved),
         (generative.SemiDiscreteLoss, "features"): (of_features, moved),
         (generative.SemiDiscreteLoss, "network"): (network, moved),

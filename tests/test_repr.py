@@ -1,6 +1,8 @@
 """What is printed of an object is a few lines, whatever it holds."""
 
 import inspect
+import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -55,6 +57,11 @@ def torch_objects():
     classifier = metrics.Classifier(judge, np.arange(40) % 4, n_steps=1)
     made = [generative.mlp_generator(2, (8, 8)), generative.dcgan_generator(2, (8, 8), (4, 2))]
     found = [loss, features, run, *made, generative.random_filters(), *loss.majorants([images])]
+    labels, path = torch.arange(40, device="cpu") % 2, os.path.join(tempfile.mkdtemp(), "pairs.npz")
+    pairs = [generative.SemiDiscretePairs(images, labels=given) for given in (None, labels)]
+    pairs[0].precompute(40, path)
+    found += [*pairs, pairs[0].coupling, *(next(iter(one)) for one in pairs)]
+    found += [generative.StoredPairs(path, images), generative.PlanSampler(pairs[0])]
     return [*found, classifier, metrics.Judge(judge[:20], judge[20:], classifier)]
 
 

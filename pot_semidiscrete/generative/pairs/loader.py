@@ -21,6 +21,9 @@ class Pairs(NamedTuple):
     data: torch.Tensor
     index: torch.Tensor  # type: ignore[assignment]  # of a tuple, which nobody asks for
 
+    def __repr__(self) -> str:
+        return _shapes(self)
+
 
 class LabelledPairs(NamedTuple):
     """A batch of pairs with the labels, or the conditions, of the data."""
@@ -29,6 +32,14 @@ class LabelledPairs(NamedTuple):
     data: torch.Tensor
     index: torch.Tensor  # type: ignore[assignment]
     label: torch.Tensor
+
+    def __repr__(self) -> str:
+        return _shapes(self)
+
+
+def _shapes(batch: Pairs | LabelledPairs) -> str:
+    shapes = (f"{name}: {tuple(x.shape)}" for name, x in batch._asdict().items())
+    return f"{type(batch).__name__}({', '.join(shapes)})"
 
 
 class PairLoader(IterableDataset):

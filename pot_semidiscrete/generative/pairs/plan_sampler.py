@@ -37,6 +37,9 @@ class PlanSampler:
         self.pairs = pairs
         self._numbers: dict[bytes, int] | None = None
 
+    def __repr__(self) -> str:
+        return f"PlanSampler({self.pairs!r})"
+
     @ours()
     def sample_plan(
         self, x0: torch.Tensor, x1: torch.Tensor, replace: bool = True
