@@ -1,12 +1,13 @@
 """The plan of a potential, at a built target: what users differentiate, and its pairs."""
 
+from collections.abc import Callable
 from typing import Any
 
 from .backend import Array, capabilities, converted, ours, template
 from .costs import CallableMetric
 from .diagnostics import GradientDiagnostics, diagnose
 from .kernels import draw_atoms, reduce
-from .problem import Problem, Target
+from .problem import Problem, Target, check_lengths
 from .samplers.resolve import resolve_random
 
 
@@ -83,9 +84,16 @@ class SemiDiscretePlan:
     @ours()
     def to(self, where: Any) -> "SemiDiscretePlan":
         """The same in another backend or dtype, or on another device: what a result has of it."""
+        _, target, potential = self._moved(where)
+        return SemiDiscretePlan(target, potential, self.reg)
+
+    def _moved(self, where: Any) -> tuple[Callable[[Array], Array], Target, Array]:
+        """What moves an array where a user asks for, and the target and the potential there."""
         like = template("where", where, self._target.atoms)
-        target = self._target.map(lambda array: converted(array, like))
-        return SemiDiscretePlan(target, converted(self._potential, like), self.reg)
+        convert = lambda array: converted(array, like)
+        target = self._target.map(convert)
+        check_lengths("where", target.atoms, target.nx, "ask for float64")
+        return convert, target, convert(self._potential)
 
     @property
     @ours()

@@ -9,14 +9,14 @@ from typing import Any, NoReturn
 import numpy as np
 from ot.utils import OTResult
 
-from .backend import Array, converted, ours, template
+from .backend import Array, ours
 from .costs import Metric
 from .inference.estimates import Estimates, StoredEstimates
 from .inference.storage import FACTS, read, write
 from .optim.ascent import AscentState
 from .optim.stopping import StoppingRule
 from .plan import SemiDiscretePlan
-from .problem import Target, check_lengths
+from .problem import Target
 from .runs import SemiDiscreteWarning
 
 _ABSENT = {
@@ -212,13 +212,10 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
         >>> result.to(np.float32).potential.dtype, result.to(np.float32).chi2 == result.chi2
         (dtype('float32'), True)
         """
-        like = template("where", where, self._target.atoms)
-        convert = lambda array: converted(array, like)
-        target = self._target.map(convert)
-        check_lengths("where", target.atoms, target.nx, "ask for float64")
+        convert, target, potential = self._moved(where)
         estimates, log = self._estimates.stored().map(convert), self._log
         facts = {name: getattr(self, name) for name in FACTS}
-        return type(self)(target, convert(self._potential), estimates=estimates, log=log, **facts)
+        return type(self)(target, potential, estimates=estimates, log=log, **facts)
 
     @ours()
     def save(self, path: str | os.PathLike) -> None:

@@ -22,7 +22,7 @@ from ..problem import (
     sample_costs,
 )
 from ..runs import SemiDiscreteWarning, check_input, replaced
-from ..runs.archive import Archive
+from ..runs.archive import Archive, check_facts, is_count
 from .estimates import Certificate, Estimates, Evaluation, StoredEstimates
 
 _FORMATS = [1, 2]  # 1: of version 0.1.0, which knows its atoms by a projection
@@ -33,10 +33,6 @@ _FLOATS = ("value_stderr", "chi2", "chi2_stderr", "marginal_error", "marginal_er
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_known(value: Any) -> bool:
@@ -60,8 +56,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "status": ["converged", "max_iter", "stopped", "interrupted", "failed"].__contains__,
     "metric": lambda value: isinstance(value, str),
     "reg": lambda value: _is_number(value) and 0.0 <= value < math.inf,
-    "n_iter": _is_count,
-    "n_samples": _is_count,
+    "n_iter": is_count,
+    "n_samples": is_count,
     "work": _is_error,
     "value": _is_known,
     "value_linear": _is_known,
@@ -142,9 +138,7 @@ def _facts(archive: Archive) -> dict[str, Any]:
     if not isinstance(meta, dict) or not _CHECKS["format"](meta.get("format")):
         raise ValueError(f"format {meta.get('format') if isinstance(meta, dict) else meta!r}")
     meta = dict.fromkeys(_LATER, math.nan) | {"entries": []} | meta
-    for name, is_sound in _CHECKS.items():
-        if name not in meta or not is_sound(meta[name]):
-            raise ValueError(f"{name} {meta.get(name, 'not there')!r}")
+    check_facts(meta, _CHECKS)
     return meta
 
 

@@ -3,9 +3,9 @@
 import math
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -57,6 +57,26 @@ class Archive:
                 raise ValueError(f"an entry {name!r} that is said to have {n_bytes} bytes, and has not")
         with _sound(), self._zip.open(info) as file:
             return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def is_count(value: Any) -> bool:
+    """Whether what was read is a whole number of at least 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def check_facts(facts: Any, checks: dict[str, Callable[[Any], bool]]) -> None:
+    """Check that what was read is a dict whose entries are as they should be.
+
+    Raises
+    ------
+    ValueError
+        If one is missing, or its check says no.
+    """
+    if not isinstance(facts, dict):
+        raise ValueError(f"{next(iter(checks))} {facts!r}")
+    for name, is_sound in checks.items():
+        if name not in facts or not is_sound(facts[name]):
+            raise ValueError(f"{name} {facts.get(name, 'not there')!r}")
 
 
 @contextmanager

@@ -32,7 +32,9 @@ def resolve_random(random_state: object, nx: Backend, like: Array) -> Random:
     return able.random_of(random_state, like)
 
 
-def resolve_source(sampler_source: object, like: Array, random_state: object) -> Sampler:
+def resolve_source(
+    sampler_source: object, like: Array, random_state: object, name: str = "sampler_source"
+) -> Sampler:
     """Turn `sampler_source` into a :class:`Sampler` in the backend and of the dimension of `like`.
 
     Parameters
@@ -44,6 +46,8 @@ def resolve_source(sampler_source: object, like: Array, random_state: object) ->
     like : array, shape (n, d)
         Atoms, or points like those to draw.
     random_state : None, int or generator
+    name : str
+        Of the argument.
     """
     nx, laws = get_backend(like), registered_laws()
     random = resolve_random(random_state, nx, like)
@@ -51,7 +55,7 @@ def resolve_source(sampler_source: object, like: Array, random_state: object) ->
         return _able(sampler_source)
     if isinstance(sampler_source, type) and issubclass(sampler_source, Sampler):
         raise TypeError(
-            f"sampler_source: expected a sampler, received {describe(sampler_source)}; give an instance "
+            f"{name}: expected a sampler, received {describe(sampler_source)}; give an instance "
             "of it, or the name by which @register_law made it known."
         )
     if isinstance(sampler_source, str) and sampler_source in laws:
@@ -62,10 +66,10 @@ def resolve_source(sampler_source: object, like: Array, random_state: object) ->
     if callable(sampler_source):
         return CallableSampler(sampler_source)
     if hasattr(sampler_source, "shape"):
-        rows, _ = check_points("sampler_source", sampler_source, like=like)
+        rows, _ = check_points(name, sampler_source, like=like)
         return RowSampler(nx.detach(rows), random)
     raise ValueError(
-        "sampler_source: expected a callable n -> (n, d), an (n, d) array, or one of "
+        f"{name}: expected a callable n -> (n, d), an (n, d) array, or one of "
         f"{', '.join(laws)}, received {describe(sampler_source)}."
     )
 

@@ -92,8 +92,7 @@ class PairLoader(IterableDataset):
         self._resumed, self._at = False, (epoch, start)
         self._begun[worker] = epoch + 1
         done = 0
-        for q in range(worker, self._n_chunks, n_workers):
-            size = min(self._per_chunk, len(self) - q * self._per_chunk)
+        for q, size in self._chunks(worker, n_workers):
             if done + size > start:
                 for batch in self._batches(self._number(epoch, q), size, max(start - done, 0)):
                     self._at = (epoch, self._at[1] + 1)
@@ -113,7 +112,7 @@ class PairLoader(IterableDataset):
         """
         worker, n_workers = this_worker()
         epoch, batch = self._at
-        if not self._resumed and batch >= self._share(worker, n_workers):
+        if not self._resumed and batch >= sum(size for _, size in self._chunks(worker, n_workers)):
             epoch, batch = int(self._begun[worker]), 0
         return {**self._facts(), "epoch": epoch, "batch": batch}
 
@@ -167,10 +166,10 @@ class PairLoader(IterableDataset):
         rank, n_ranks = self._find_place()
         return (epoch * n_ranks + rank) * self._n_chunks + q
 
-    def _share(self, worker: int, n_workers: int) -> int:
-        """Batches of an epoch that a worker makes."""
-        chunks = range(worker, self._n_chunks, n_workers)
-        return sum(min(self._per_chunk, len(self) - q * self._per_chunk) for q in chunks)
+    def _chunks(self, worker: int, n_workers: int) -> Iterator[tuple[int, int]]:
+        """The chunks of an epoch that a worker makes, and how many batches of each."""
+        for q in range(worker, self._n_chunks, n_workers):
+            yield q, min(self._per_chunk, len(self) - q * self._per_chunk)
 
     def _batches(self, number: int, stop: int, start: int) -> Iterator[Pairs | LabelledPairs]:
         """Some of the batches of a chunk."""

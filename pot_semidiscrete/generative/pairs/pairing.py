@@ -69,11 +69,8 @@ class CouplingAssignment:
 
     def _any(self, groups: torch.Tensor, random: TorchRandom) -> torch.Tensor:
         """Data of these groups, drawn by their weights."""
-
-        def draw(k: int, rows: torch.Tensor) -> torch.Tensor:
-            target = self.results[k]._target
-            return draw_by_weights(target.distribute(target.weights), len(rows), random)
-
+        members = self.groups.members
+        draw = lambda k, rows: draw_by_weights(self.weights[members[k]], len(rows), random)
         return self.groups.each(groups, draw)
 
     def excess(self, points: torch.Tensor, given: Given, index: torch.Tensor) -> torch.Tensor:

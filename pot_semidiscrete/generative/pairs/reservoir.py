@@ -68,12 +68,12 @@ class Reservoir:
             self._empty()  # in a worker: what is kept is that of the process that started it
         self.n_asked += len(index)
         found = self.kept.new_empty((len(index), self._width))
-        missing = self._collect(index.tolist(), range(len(index)), found)
-        n_data = self.pairing.coupling.n_data
+        rows, n_data = index.tolist(), self.pairing.coupling.n_data
+        missing = self._collect(rows, range(len(rows)), found)
         while missing and self.n_points < 4 * n_data + 8 * self.n_asked:  # a start, and rare data
             kept, points, given, random = self._draw(index[missing])
             self._add(kept, self.pairing.assigned(points, given, random))
-            missing = self._collect(index.tolist(), missing, found)
+            missing = self._collect(rows, missing, found)
         if missing:
             found[missing] = self._nearest(index[missing])
         return self._whole(found).reshape(-1, *self.stream.space.shape)

@@ -221,15 +221,16 @@ def _space_of(
         atoms, _ = check_points("X_space", flat_rows(X_space.detach().to(rows), get_backend(rows)))
         if len(atoms) != len(rows):
             raise ValueError(f"X_space: expected {len(rows)} points, received {describe(X_space)}.")
+        k = space.points(rows[:2]).shape[1]
+        if atoms.shape[1] != k:
+            raise ValueError(
+                f"X_space: expected points of the dimension of the projected noise, {k}, received "
+                f"{describe(atoms)}; give the projection."
+            )
     elif isinstance(projection, torch.Tensor):
         atoms = rows @ projection - rows.mean(dim=0) @ projection
     else:
         atoms = space.points(rows)
-    if space.points(rows[:2]).shape[1] != atoms.shape[1]:
-        raise ValueError(
-            f"X_space: expected points of the dimension of the projected noise, "
-            f"{space.points(rows[:2]).shape[1]}, received {describe(atoms)}; give the projection."
-        )
     return space, atoms
 
 

@@ -1,5 +1,6 @@
 """Where noise and data are compared: all coordinates, some of them, or features; and conditions."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -51,7 +52,7 @@ class PairingSpace:
         assert isinstance(self.projection, torch.Tensor)
         return self.projection
 
-    @property
+    @functools.cached_property
     def is_orthogonal(self) -> bool:
         """Whether the projection is a matrix of orthonormal columns, fewer than rows."""
         v = self.projection
@@ -102,7 +103,6 @@ def principal_components(
     x: torch.Tensor, n_components: int, start: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Directions of largest variance, an orthonormal matrix (d, n_components), and their shares in it.
-
 
     Nearly: by two steps of the iteration of a random subspace (Halko, Martinsson, Tropp, 2011, algorithm
     4.4), each of which is a pass over the data.

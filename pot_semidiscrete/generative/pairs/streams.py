@@ -11,7 +11,7 @@ from torch.utils.data import get_worker_info
 
 from ...backend import describe
 from ...backend.torch_backend import TorchRandom
-from ...problem import check_points, flat_rows
+from ...problem import flat_rows
 from ...samplers.base import Sampler
 from ...samplers.laws import CallableSampler
 from ...samplers.resolve import resolve_random, resolve_source
@@ -73,15 +73,9 @@ class NoiseLaw:
 
     def __init__(self, noise: Any, like: torch.Tensor) -> None:
         if isinstance(noise, torch.Tensor):
-            noise, _ = check_points("noise", flat_rows(noise.detach(), get_backend(like)), like=like)
+            noise = flat_rows(noise.detach(), get_backend(like))
         self.noise, self.like = noise, like
-        try:
-            is_known = not isinstance(noise, Sampler) and not isinstance(
-                self.sampler(0), CallableSampler
-            )
-        except ValueError as error:
-            raise ValueError(str(error).replace("sampler_source", "noise")) from None
-        if not is_known:
+        if isinstance(noise, Sampler) or isinstance(self.sampler(0), CallableSampler):
             raise TypeError(
                 "noise: expected the name of a law, a law of SciPy or torch, or a tensor of points, "
                 f"which are drawn by a seed, received {describe(noise)}; make a law of it with "
@@ -95,7 +89,7 @@ class NoiseLaw:
 
     def sampler(self, seed: int) -> Sampler:
         """The law, drawn from that seed on."""
-        return resolve_source(self.noise, self.like, seed)
+        return resolve_source(self.noise, self.like, seed, "noise")
 
     def draw(self, n: int, random: TorchRandom) -> torch.Tensor:
         """Noise samples, ``(n, d)``."""

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from ...backend import describe, ours
 from ...problem import check_count
 from ...runs import check_input, replaced
-from ...runs.archive import Archive
+from ...runs.archive import Archive, check_facts, is_count
 from .chunks import PairStream
 from .data import DataRows
 from .loader import PairLoader
@@ -74,7 +75,7 @@ class PairTable:
             with open(path, "rb") as file:
                 archive = Archive(file)
                 facts = json.loads(str(archive.array("meta", "U", ())))
-                _check_facts(facts)
+                check_facts(facts, _CHECKS)
                 index = archive.array("index", "i", (None, None))
                 d = math.prod(facts["shape"])
                 has = archive.__contains__
@@ -98,33 +99,24 @@ def _labels(archive: Archive, n_data: int) -> np.ndarray:
         return archive.array("labels", "f", (n_data, None))
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "format": lambda value: value == 1,
-    "seed": _is_count,
+    "seed": is_count,
     "noise": lambda value: isinstance(value, str),
-    "n_reuse": lambda value: _is_count(value) and value > 0,
-    "shape": lambda value: isinstance(value, list) and all(map(_is_count, value)),
+    "n_reuse": lambda value: is_count(value) and value > 0,
+    "shape": lambda value: isinstance(value, list) and all(map(is_count, value)),
     "dtype": ["float32", "float64"].__contains__,
     "device": lambda value: isinstance(value, str),
-    "n_data": _is_count,
+    "n_data": is_count,
 }
-
-
-def _check_facts(facts: Any) -> None:
-    for name, is_sound in _CHECKS.items():
-        if not isinstance(facts, dict) or name not in facts or not is_sound(facts[name]):
-            raise ValueError(f"{name} {facts.get(name) if isinstance(facts, dict) else facts!r}")
 
 
 class TableAssignment:
     """Data of a chunk as they are in a table, shape (n_chunks, n)."""
 
     def __init__(self, index: torch.Tensor) -> None:
-        self.index, self.fingerprint = index, fingerprint(index.tolist())
+        self.index = index
+        self.fingerprint = fingerprint(tuple(index.shape), zlib.crc32(index.cpu().numpy().data))
 
     def __call__(self, number: int, noise: torch.Tensor) -> torch.Tensor:
         return self.index[number]
