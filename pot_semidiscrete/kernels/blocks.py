@@ -47,31 +47,44 @@ class SoftBlock:
         """``chi``."""
         return self.exp_scores * self.inv_row_sums[:, None]
 
-    def draw(self, uniform: Array) -> Array:
-        """Column of each row by the inverse of its distribution function, at 1 - `uniform`, ``(n,)``.
+    def narrow(self, share: Array) -> tuple[Array, Array, Array]:
+        """Group of columns where the distribution function of each row reaches a share in (0, 1].
 
-        One pass gives the masses of groups of columns; then only the columns of the group are looked at.
+        Returns
+        -------
+        start : array of int, shape (n,)
+            First column of the group.
+        weights : array, shape (n, width)
+            Those of its columns, up to a factor.
+        share : array, shape (n,)
+            Of the group, where the function is reached: what :func:`reached` goes on from.
         """
-        nx, scores, scale = self.nx, self.exp_scores, self.inv_row_sums[:, None]
+        nx, scores = self.nx, self.exp_scores
         n_rows, n_atoms = scores.shape
         width = math.isqrt(n_atoms)
         n_groups, n_rest = divmod(n_atoms, width)
         groups = nx.reshape(scores[:, : n_atoms - n_rest], (n_rows, n_groups, width))
-        rest = nx.concatenate([scores[:, n_atoms - n_rest :], 0.0 * groups[:, 0, n_rest:]], axis=1)
-        masses = nx.concatenate([self.sums(groups), nx.sum(rest, axis=1)[:, None]], axis=1) * scale
-        group, level, below = _reached(masses, 1.0 - uniform, nx)
+        masses = self.sums(groups)
+        if n_rest:
+            rest = nx.concatenate([scores[:, n_atoms - n_rest :], 0.0 * groups[:, 0, n_rest:]], axis=1)
+            masses = nx.concatenate([masses, nx.sum(rest, axis=1)[:, None]], axis=1)
+        group, level, below = reached(masses, share, nx)
         rows = nx.arange(n_rows, type_as=group)
         mass = masses[rows, group]
-        share = (level - below[rows, group] + mass) / mass
-        part = nx.where((group < n_groups)[:, None], groups[rows, nx.clip(group, 0, n_groups - 1)], rest)
-        return group * width + _reached(part * scale, share, nx)[0]
+        share = (level - below[rows, group]) / mass + 1.0
+        if n_rest:
+            inside = nx.clip(group, 0, n_groups - 1)
+            part = nx.where((group < n_groups)[:, None], groups[rows, inside], rest)
+        else:
+            part = groups[rows, group]
+        return group * width, part, share
 
     def sums(self, groups: Array) -> Array:
         """Sums along the last of three axes."""
         return self.nx.sum(groups, axis=2)
 
 
-def _reached(masses: Array, share: Array, nx: Backend) -> tuple[Array, Array, Array]:
+def reached(masses: Array, share: Array, nx: Backend) -> tuple[Array, Array, Array]:
     """Where cumulative masses reach a share in (0, 1] of their sum; what that is; and these sums."""
     below = capabilities(nx).cumulative(masses)
     level = nx.clip(share, LEAST_SHARE, 1.0) * below[:, -1]
@@ -101,9 +114,9 @@ class HardBlock:
         """``values_j`` of the atom chosen."""
         return values[self.index]
 
-    def draw(self, uniform: Array) -> Array:
-        """The atom chosen."""
-        return self.index
+    def narrow(self, share: Array) -> tuple[Array, Array, Array]:
+        """The column of the atom chosen, alone."""
+        return self.index, 1.0 + 0.0 * share[:, None], share
 
     def dense(self) -> Array:
         """``chi``, in the dtype of the c-transform."""

@@ -9,10 +9,12 @@ from typing import Any
 
 from ..backend import Array, brief, capabilities, equal_rows, joined, no_grad, on_host
 from .base import Atoms, Block, Kernel
+from .blocks import reached
 from .generic import GenericKernel
 
 BLOCK_BYTES = 2**27  # bytes of a block on the host, at most
 SHARING = 256  # rows that make the reading of the atoms cheap
+DRAW_CACHES = 2  # that a block fills when atoms are drawn, by many small steps (benchmarks.kernels)
 DEVICE_ENTRIES = 2**26  # of a block elsewhere
 LARGEST_BILINEAR = 2**26  # entries of a matrix kept for several reductions of the same points ...
 DEVICE_BILINEAR = 2**28  # ... elsewhere: 1 GiB in float32
@@ -201,15 +203,15 @@ def row_blocks(
         yield tuple(None if array is None else array[start : start + step] for array in (x, *others))
 
 
-def block_rows(target: Atoms, x: Array) -> int:
-    """Rows of a block: few enough for the cache, enough for the product to be worth its while.
+def block_rows(target: Atoms, x: Array, caches: int = 1) -> int:
+    """Rows of a block: few enough for so many caches, enough for the product to be worth its while.
 
     Each product reads and packs all the atoms: the higher the dimension, the more rows share that.
     """
     n_rows, (n_atoms, d) = x.shape[0], target.atoms.shape
     if on_host(x):
         row = n_atoms * target.nx.bitsize(target.atoms) // 8
-        rows = min(max(target.kernel.cache() // row, min(2 * d, SHARING)), BLOCK_BYTES // row)
+        rows = min(max(caches * target.kernel.cache() // row, min(2 * d, SHARING)), BLOCK_BYTES // row)
     else:
         rows = DEVICE_ENTRIES // n_atoms
     return equal_rows(n_rows, rows)
@@ -232,7 +234,9 @@ def draw_atoms(
     nx = target.nx
     with no_grad(nx):
         kernel = target.kernel(target.detached, nx.detach(potential), reg)
-        step, x = block_rows(target, x), nx.detach(x)
-        prepared = kernel.prepare(x, step)
-        blocks = row_blocks(target, x, None, prepared, step=step)
-        return joined([kernel(*block).draw(uniform(block[0].shape[0])) for block in blocks], nx)
+        step, x = block_rows(target, x, DRAW_CACHES), nx.detach(x)
+        prepared, share = kernel.prepare(x, step), 1.0 - uniform(x.shape[0])
+        blocks = row_blocks(target, x, None, prepared, share, step=step)
+        parts = [kernel(*rows).narrow(share) for *rows, share in blocks]
+        start, weights, share = (joined(pieces, nx) for pieces in zip(*parts, strict=True))
+        return start + reached(weights, share, nx)[0]

@@ -23,14 +23,15 @@ class TorchSoftBlock(SoftBlock):
             return super().average(values)
         return (values.T.contiguous() @ self.exp_scores.T).T * self.inv_row_sums[:, None]
 
-    def draw(self, uniform: Array) -> Array:
-        if not uniform.is_cpu:
-            return super().draw(uniform)
+    def narrow(self, share: Array) -> tuple[Array, Array, Array]:
+        if not share.is_cpu:
+            return super().narrow(share)
         scores, inverse, transform = (
             array.numpy() for array in (self.exp_scores, self.inv_row_sums, self.c_transform)
         )
         block = NumpySoftBlock(scores, inverse, transform, get_backend(scores))
-        return torch.from_numpy(block.draw(uniform.numpy()))  # whose small steps are faster
+        start, weights, part = block.narrow(share.numpy())  # whose small steps are faster
+        return torch.from_numpy(start), torch.from_numpy(weights), torch.from_numpy(part)
 
 
 class TorchHardBlock(HardBlock):
