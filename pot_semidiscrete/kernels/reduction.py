@@ -14,7 +14,6 @@ from .generic import GenericKernel
 
 BLOCK_BYTES = 2**27  # bytes of a block on the host, at most
 SHARING = 256  # rows that make the reading of the atoms cheap
-DRAW_CACHES = 2  # that a block fills when atoms are drawn, by many small steps (benchmarks.kernels)
 DEVICE_ENTRIES = 2**26  # of a block elsewhere
 LARGEST_BILINEAR = 2**26  # entries of a matrix kept for several reductions of the same points ...
 DEVICE_BILINEAR = 2**28  # ... elsewhere: 1 GiB in float32
@@ -234,7 +233,7 @@ def draw_atoms(
     nx = target.nx
     with no_grad(nx):
         kernel = target.kernel(target.detached, nx.detach(potential), reg)
-        step, x = block_rows(target, x, DRAW_CACHES), nx.detach(x)
+        step, x = block_rows(target, x, caches=2), nx.detach(x)  # for its steps are small
         prepared, share = kernel.prepare(x, step), 1.0 - uniform(x.shape[0])
         blocks = row_blocks(target, x, None, prepared, share, step=step)
         parts = [kernel(*rows).narrow(share) for *rows, share in blocks]
