@@ -290,6 +290,18 @@ ROWS = {
         (lambda theta, z, cotangent: cotangent, ValueError, "sum"),
         (lambda theta, z, cotangent: None, ValueError, "sum"),
     ],
+    "StoredAtoms.rows": [
+        *[(bad, TypeError, "data set of real numbers") for bad in (3, None, "points", [[1.0]])],
+        (np.ones(3), ValueError, "one row"),
+        (np.zeros((0, 2)), ValueError, "at least 1"),
+    ],
+    "StoredAtoms.scale": [*NO_REAL[1:], (0.0, ValueError, "above 0"), (-0.1, ValueError, "above 0")],
+    "StoredAtoms.like": [(np.ones(2, dtype=int), TypeError, "float32"), (3, TypeError, "like")],
+    "dataset": [
+        *[(bad, TypeError, "length") for bad in (3, None)],
+        ([], ValueError, "at least one"),
+        ([np.ones(2), np.ones(3)], ValueError, "like the first"),
+    ],
     # pairs
     "solve_coupling.X_target": [
         *[(bad, error, words) for bad, error, words in NO_TENSOR if bad.ndim > 1],
@@ -331,7 +343,7 @@ ROWS = {
     "index": NO_INDEX,
     "epoch": COUNT_FROM_0,
     **{f"{name}.load_state_dict.state": NO_STATE for name in ("SemiDiscretePairs", "StoredPairs")},
-    "SemiDiscretePairs.precompute.path": NO_PATH,
+    **dict.fromkeys(("SemiDiscretePairs.precompute.path", "stack_dataset.path"), NO_PATH),
     "StoredPairs.path": [*NO_FILE, (__file__, ValueError, "SemiDiscretePairs.precompute")],
     "StoredPairs.batch_size": [*NO_COUNT, (3, ValueError, "divisor")],
     "device": [("cuda", ValueError, "cpu"), (3, TypeError, "name"), ("gpu", ValueError, "cpu")],
@@ -733,6 +745,8 @@ CALLS = {
     "SemiDiscreteLoss.warm_up": lambda given: {"draw": lambda: given.array(POINTS), "n_batches": 2},
     "SemiDiscreteLoss.majorants": lambda given: {"batches": [given.array(POINTS)]},
     "SemiDiscreteLoss.fit": lambda given: given(*RUN, sampler=given("latent_sampler")["latent_sampler"]),
+    "StoredAtoms": lambda given: {"rows": given.array(ATOMS)},
+    "stack_dataset": lambda given: {"dataset": [given.array(ATOMS), given.array(ATOMS)]},
     "solve_coupling": lambda given: given("X_target", "max_iter", "random_state"),
     "SemiDiscreteCoupling.to": lambda given: {"where": "cpu"},
     "SemiDiscretePairs": lambda given: {"plan": given.array(ATOMS), "random_state": 0},

@@ -13,7 +13,8 @@ import pot_semidiscrete as ps
 from pot_semidiscrete import kernels
 from pot_semidiscrete.kernels import in_place as in_place_kernel
 from pot_semidiscrete.kernels import reduction, tiles
-from pot_semidiscrete.kernels.outputs import ORDER, SUMS
+from pot_semidiscrete.kernels.outputs import OUTPUTS as KNOWN
+from pot_semidiscrete.kernels.outputs import SUMS
 from pot_semidiscrete.kernels.tiles import Tiles
 from pot_semidiscrete.problem import build_target
 from tests.backends import BACKENDS, Backend, counted
@@ -239,7 +240,7 @@ def test_tiles_of_atoms_are_one_block(metric, reg, problem, nx):
     x = target.center(nx.array(problem["X_source"]))
     potential, values = nx.array(problem["semi_dual_potential"]), nx.array(np.arange(30.0))
     share = nx.array(np.linspace(1.0, 0.01, 17))
-    names = [name for name in ORDER if name != "index" or reg == 0]
+    names = [name for name in KNOWN if name != "index" or reg == 0]
     expected = kernels.reduce(target, x, potential, reg, names, values=values)
     cost = nx.host(target.cost_matrix(x)).max()
     tolerance = 50 * nx.eps * (1.0 + (cost / reg if reg else 0.0))

@@ -125,6 +125,7 @@ def made_objects():
         sd.ParameterResult: (trained, lambda r: [r.theta, r.potential, r.status, *r.history.values()]),
         sd.GradientDiagnostics: (diagnosis, lambda d: [repr(d)]),
         sd.OneSidedDerivatives: (sided, lambda d: [repr(d)]),
+        sd.StoredAtoms: (sd.StoredAtoms(atoms, 2.0), lambda s: [s[2:9], repr(s)]),
         samplers.SobolSampler: (sobol, lambda s: [s(7), s.independent(3)]),
     }
     if "torch" in BACKENDS:

@@ -41,6 +41,7 @@ def objects():
     few = POINTS[:100]
     found += [kernels.GenericKernel(target, POTENTIAL, reg)(few) for reg in (0.0, 0.1)]
     found.append(kernels.reduce(target, few, POTENTIAL, 0.1, ("colsum", "gradient")))
+    found.append(sd.StoredAtoms(ATOMS))
     found += [stopping.Look(), stopping.FixedSamples(), stopping.ChiSquareRule(0.1)]
     return found + (torch_objects() if "torch" in BACKENDS else [])
 

@@ -27,7 +27,7 @@ class DataSet:
 @pytest.fixture
 def rows(rng, monkeypatch):
     """Some at one place, in parts of a few."""
-    monkeypatch.setattr(stored, "PART_BYTES", 50 * D * 8)
+    monkeypatch.setattr(stored, "BLOCK_BYTES", 16 * 50 * D * 8)
     rows = rng.normal(size=(N, D)) + 3.0
     rows[[7, 70]] = rows[110]
     return rows
@@ -80,7 +80,7 @@ def test_equal_those_in_memory(kind, metric, reg, rows, weights, nx, tmp_path):
 
 
 def test_bytes_are_scaled(nx, rng, monkeypatch):
-    monkeypatch.setattr(stored, "PART_BYTES", 100)
+    monkeypatch.setattr(stored, "BLOCK_BYTES", 1600)
     images = rng.integers(256, size=(30, 2, 3), dtype=np.uint8)
     kept = ps.StoredAtoms(images, 1 / 255, like=nx.array([0.0]))
     x, psi = nx.array(rng.random((9, 6))), nx.array(rng.normal(size=30))
@@ -146,25 +146,24 @@ def test_loss_of_stored_atoms(reg, rows):
     kept = ps.StoredAtoms(DataSet(rows), like=torch.zeros(1, dtype=torch.float64))
     for found, expected in zip(outcome(kept), outcome(torch.from_numpy(rows)), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
-    with pytest.raises(TypeError, match="leave it out"):
+    with pytest.raises(TypeError, match="nor a network"):
         SemiDiscreteLoss(kept, potential=torch.nn.Linear(D, 1).double())
     with pytest.raises(TypeError, match="that torch computes with"):
         SemiDiscreteLoss(ps.StoredAtoms(rows))
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_data_set_becomes_a_tensor(on_disk, tmp_path, monkeypatch, capsys):
+def test_data_set_becomes_a_tensor(on_disk, tmp_path, capsys):
     torch = pytest.importorskip("torch")
-    from pot_semidiscrete.generative import data, stack_dataset
+    from pot_semidiscrete.generative import stack_dataset
 
-    monkeypatch.setattr(data, "BLOCK", 4)
     images = torch.arange(60.0).reshape(10, 1, 2, 3)
     dataset = torch.utils.data.TensorDataset(images, torch.arange(10))
     path = tmp_path / "images.npy" if on_disk else None
     found = stack_dataset(dataset, path, transform=lambda x: x.byte(), verbose=True)
     assert torch.equal(found, images.byte())
     assert "stack_dataset: 10/10" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="like the first"):
         stack_dataset([torch.ones(2), torch.ones(3)], path)
     with pytest.raises(ValueError, match="at least one"):
         stack_dataset([], path)

@@ -11,8 +11,6 @@ from ..backend import describe, ours, theirs
 from ..problem import check_bool
 from ..runs import Progress, replaced
 
-BLOCK = 1024  # items that are read at once
-
 
 class DataRows:
     """What the numbers of data points stand for.
@@ -22,23 +20,27 @@ class DataRows:
     data : tensor or Dataset
     transform : callable, optional
         ``item -> tensor``.
+    name : str
+        Of the argument.
     """
 
-    def __init__(self, data: Any, transform: Callable[[Any], torch.Tensor] | None) -> None:
+    def __init__(
+        self, data: Any, transform: Callable[[Any], torch.Tensor] | None, name: str = "data"
+    ) -> None:
         if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
             raise TypeError(
-                f"data: expected a tensor or a data set with a length, received {describe(data)}; give "
+                f"{name}: expected a tensor or a data set with a length, received {describe(data)}; give "
                 "what is to be returned."
             )
         if transform is not None and not callable(transform):
             raise TypeError(f"transform: expected a callable, received {describe(transform)}.")
-        self.data, self.transform = data, transform
+        self.data, self.transform, self.name = data, transform, name
 
     def check_length(self, n_data: int) -> None:
         """Check that there are as many as were paired."""
         if len(self.data) != n_data:
             raise ValueError(
-                f"data: expected {n_data} items, those that were paired and in their order, received "
+                f"{self.name}: expected {n_data} items, those that were paired and in their order, received "
                 f"{len(self.data)}."
             )
 
@@ -65,7 +67,7 @@ class DataRows:
             return torch.as_tensor(item, device="cpu")
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(
-                f"data: expected items that are arrays, received {describe(item)}; give transform=, "
+                f"{self.name}: expected items that are arrays, received {describe(item)}; give transform=, "
                 "which makes a tensor of an item."
             ) from None
 
@@ -85,7 +87,7 @@ def stack_dataset(
     dataset : Dataset
         With a length; of an item that is a tuple, an image and its label, the first is taken.
     path : str or path-like, optional
-        File in NumPy's format (``.npy``) to write the tensor to, a block at a time. The tensor returned
+        File in NumPy's format (``.npy``) to write the tensor to, item by item. The tensor returned
         is then mapped to it: to solve for one that does not fit into memory, give it to
         :class:`pot_semidiscrete.StoredAtoms`.
     transform : callable, optional
@@ -96,11 +98,16 @@ def stack_dataset(
     Returns
     -------
     tensor, shape (n, ...)
+        In the dtype of the items.
 
     Raises
     ------
     TypeError, ValueError
-        If there are no items, they are no arrays, or their shapes differ.
+        If there are no items, they are no arrays, or their shapes or dtypes differ.
+
+    References
+    ----------
+    NEP 1, *A Simple File Format for NumPy Arrays* (the file).
 
     Examples
     --------
@@ -112,34 +119,34 @@ def stack_dataset(
             [0., 1., 0.],
             [0., 0., 1.]])
     """
-    rows = DataRows(dataset, transform)
+    rows = DataRows(dataset, transform, "dataset")
     n, bar = len(dataset), Progress(check_bool("verbose", verbose), len(dataset), "stack_dataset")
     if n == 0:
         raise ValueError("dataset: expected at least one item, received none.")
 
-    def blocks() -> Iterator[torch.Tensor]:
-        for start in range(0, n, BLOCK):
-            items = []
-            for i in range(start, min(start + BLOCK, n)):
-                items.append(rows.item(i).detach().cpu())
-                bar.update(dict)
-            if any(item.shape != items[0].shape for item in items):
+    def items() -> Iterator[torch.Tensor]:
+        for i in range(n):
+            item = rows.item(i).detach().cpu()
+            if item.shape != first.shape or item.dtype != first.dtype:
                 raise ValueError(
-                    "dataset: expected items of one shape, received others; give transform=, which "
-                    "makes them alike."
+                    f"dataset: expected items like the first, {describe(first)}, received "
+                    f"{describe(item)}; give transform=, which makes them alike."
                 )
-            yield torch.stack(items)
+            yield item
+            bar.update(dict)
 
+    first = rows.item(0)
     try:
         if path is None:
-            return torch.cat(list(blocks()))
+            stacked = first.new_empty((n, *first.shape), device="cpu")
+            for place, item in zip(stacked, items(), strict=True):
+                place.copy_(item)
+            return stacked
         with replaced(path) as file:
-            for k, block in enumerate(blocks()):
-                array = block.numpy()
-                if k == 0:
-                    head = {"descr": array.dtype.str, "fortran_order": False}
-                    np.lib.format.write_array_header_1_0(file, head | {"shape": (n, *array.shape[1:])})
-                file.write(array.tobytes())
+            facts = {"descr": first.cpu().numpy().dtype.str, "fortran_order": False}
+            np.lib.format.write_array_header_1_0(file, facts | {"shape": (n, *first.shape)})
+            for item in items():
+                file.write(item.numpy().tobytes())
         return torch.from_numpy(np.load(path, mmap_mode="c"))
     finally:
         bar.close(dict)

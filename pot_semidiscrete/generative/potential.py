@@ -51,7 +51,7 @@ class TrackedPotential(StateOfData):
         potential_optimizer: torch.optim.Optimizer | MakeOptimizer | None,
         features: Features | None,
     ) -> None:
-        target, feature_map, data = _compared(X_target, a_target, metric, features)
+        target, feature_map, data = _compared(X_target, a_target, metric, features, potential)
         weights = target.nx.to_numpy(target.distribute(target.weights)).astype(float)
         super().__init__(data, weights)
         self.target, self._feature_map, self.shape = target, feature_map, X_target.shape[1:]
@@ -63,11 +63,6 @@ class TrackedPotential(StateOfData):
         self.network: NetworkPotential | None = None
         self.moves = 0  # of the potential, in this process
         if potential is not None:
-            if self.target.is_stored:
-                raise TypeError(
-                    "potential: expected None with stored atoms, received a network, which is evaluated "
-                    "at all of them; leave it out."
-                )
             points = self.target.gather(capabilities(self.target.nx).owned(X_target))
             self.network = NetworkPotential(potential, potential_optimizer, points)
             with torch.no_grad():
@@ -258,14 +253,15 @@ def _compared(
     a_target: torch.Tensor | None,
     metric: Metric,
     features: Features | None,
+    potential: nn.Module | None,
 ) -> tuple[Target, FeatureMap | None, str]:
     """The data, or their features, as a target; the map to these; and a digest of the data."""
     check_plain("X_target", X_target)
     if isinstance(X_target, StoredAtoms):
-        if features is not None or not isinstance(X_target.like, torch.Tensor):
+        if not isinstance(X_target.like, torch.Tensor) or not features is potential is None:
             raise TypeError(
-                "X_target: expected stored atoms that torch computes with, and no features, received "
-                f"{X_target!r}; give StoredAtoms(..., like=torch.zeros(1)), or a tensor."
+                "X_target: expected stored atoms that torch computes with, and neither features nor a "
+                f"network, received {X_target!r}; give StoredAtoms(..., like=torch.zeros(1))."
             )
         target = build_target(X_target, a_target, metric)
         return target, None, target.digest

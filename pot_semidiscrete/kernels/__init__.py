@@ -4,7 +4,7 @@ from importlib import import_module
 
 from .base import BLOCK_BYTES, Atoms, Block, Kernel, kernel_for, register_kernel, registered_kernels
 from .blocks import HardBlock, SoftBlock
-from .checks import check_kernel
+from .checks import check_at, check_kernel
 from .generic import GenericKernel
 from .in_place import InPlaceKernel
 from .reduction import (
@@ -28,6 +28,7 @@ __all__ = [
     "Kernel",
     "Reduction",
     "SoftBlock",
+    "check_at",
     "check_kernel",
     "draw_atoms",
     "expected_cost",

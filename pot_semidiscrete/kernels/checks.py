@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, describe, rounding_unit
+from ..backend import Array, describe, largest_exponent, rounding_unit
 from .base import Atoms, Kernel
 from .blocks import HardBlock, SoftBlock
 from .generic import GenericKernel
@@ -85,6 +85,14 @@ def check_kernel(kernel: type[Kernel], target: Atoms, x: Array, potential: Array
                 f"{words} {meaning}, received one that differs by {error:.2g} from that of "
                 f"GenericKernel at reg = {reg:.2g}; see doc/extending.rst."
             )
+
+
+def check_at(kernel: type[Kernel], few: Atoms, scale: float) -> None:
+    """Check a kernel at a few atoms, whose costs are of that scale, as :func:`check_kernel` tells."""
+    potential = scale * (1.0 + 0.1 * few.weights)
+    # at the last, powers of the scores overflow, unless the maxima are subtracted
+    for reg in (0.0, scale, 0.5 * scale / largest_exponent(few.weights, few.nx)):
+        check_kernel(kernel, few, few.atoms[:3], potential, reg)
 
 
 def _check_fields(words: str, block: object, generic: SoftBlock | HardBlock) -> None:

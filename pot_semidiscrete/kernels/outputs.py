@@ -1,7 +1,7 @@
 """What a reduction can be asked for, each from a block of weights."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from ..backend import Array, brief
@@ -42,7 +42,7 @@ class Reduction:
     index: Array = None
     colsum: Array = None
     weights: Array = None
-    colsquare: Array = None  # the last: it spends the block
+    colsquare: Array = None
 
     __repr__ = brief
 
@@ -63,8 +63,7 @@ OUTPUTS: dict[str, Callable] = {
     "index": lambda target, x, block, *_: block.index,
     "colsum": lambda target, x, block, *_: block.colsum(),
     "weights": lambda target, x, block, *_: block.dense(),
-    "colsquare": lambda target, x, block, *_: block.colsquare(),
+    "colsquare": lambda target, x, block, *_: block.colsquare(),  # the last: it spends the block
 }
-ORDER = [field.name for field in fields(Reduction)]
 OF_COLUMNS = {"colsum", "weights", "colsquare"}  # one number or more for each atom
 SUMS = {"colsum", "colsquare"}  # over all points

@@ -11,7 +11,7 @@ from ..backend import Array, Backend, capabilities, equal_rows, joined, no_grad,
 from .base import BLOCK_BYTES, DEVICE_ENTRIES, Atoms, Kernel, sharing_rows
 from .blocks import SoftBlock, reached
 from .generic import GenericKernel
-from .outputs import ORDER, OUTPUTS, SUMS, Reduction
+from .outputs import OUTPUTS, SUMS, Reduction
 from .tiles import Tiles, is_tiled
 
 LARGEST_BILINEAR = 2**26  # entries of a matrix kept for several reductions of the same points ...
@@ -52,7 +52,7 @@ def reduce(
     -------
     Reduction
     """
-    nx, outputs = target.nx, sorted(set(outputs), key=ORDER.index)
+    nx, outputs = target.nx, sorted(set(outputs), key=list(OUTPUTS).index)
     if differentiable:
         generic = _evaluation(GenericKernel(target, potential, reg), outputs, values)
         blocks = row_blocks(target, x, bilinear, None)

@@ -11,7 +11,7 @@ from ..costs import Metric, check_cost, resolve_metric
 from ..kernels import BLOCK_BYTES
 from .fingerprints import digest
 from .places import Copies, places
-from .stored import StoredAtoms
+from .stored import StoredAtoms, TargetAtoms
 from .target import Target
 from .units import rounding_of
 from .validation import check_points, check_real, check_vector, check_weights
@@ -88,6 +88,7 @@ def check_atoms(X_target: Any) -> tuple[Any, Array]:
         check_points("X_target", X_target[:1])
         X_target = StoredAtoms(X_target)
     if isinstance(X_target, StoredAtoms):
+        X_target = TargetAtoms(X_target)
         X_target.check("X_target")
         return X_target, X_target.like
     X_target, _ = check_points("X_target", X_target)
@@ -95,7 +96,7 @@ def check_atoms(X_target: Any) -> tuple[Any, Array]:
 
 
 def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: Metric) -> Target:
-    is_stored, able = isinstance(X_target, StoredAtoms), capabilities(nx)
+    is_stored, able = isinstance(X_target, TargetAtoms), capabilities(nx)
     cost = resolve_metric(metric, nx)
     if is_foreign(type(cost)):
         check_cost(cost, X_target[-3:], X_target[:4], nx)  # no atom twice, if there are enough

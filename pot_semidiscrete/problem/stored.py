@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, Backend, converted, describe
+from ..backend import Array, Backend, converted, describe, template
+from ..kernels import BLOCK_BYTES
 from .validation import check_lengths, check_points, check_real
-
-PART_BYTES = 2**24  # of what is read at once, as numbers of the computation
 
 
 class StoredAtoms:
@@ -28,9 +27,9 @@ class StoredAtoms:
         flattened.
     scale : float, default=1.0
         Multiplies them: 1 / 255 for images of bytes.
-    like : array, optional
-        Of the backend, the dtype and the device to compute with. By default that of the data, or NumPy's
-        float32 if they are not of float32 or float64, or of no backend.
+    like : array, dtype or device, optional
+        Whose backend, dtype and device to compute with, or which: ``"cuda"``. By default that of the
+        data, or NumPy's float32 if they are not of float32 or float64, or of no backend.
 
     Attributes
     ----------
@@ -59,7 +58,7 @@ class StoredAtoms:
     _index: np.ndarray | None = None  # rows that are atoms, rising; None if all are
     _origin: Array | None = None  # what is subtracted
 
-    def __init__(self, rows: Any, scale: float = 1.0, *, like: Array | None = None) -> None:
+    def __init__(self, rows: Any, scale: float = 1.0, *, like: Any = None) -> None:
         shape = tuple(getattr(rows, "shape", ()))
         kind = str(getattr(rows, "dtype", None)).rsplit(".", 1)[-1]
         if not hasattr(rows, "__getitem__") or not kind.startswith(("float", "int", "uint")):
@@ -73,11 +72,12 @@ class StoredAtoms:
                 "give one row for each atom."
             )
         self._rows, self._scale = rows, check_real("scale", scale, positive=True)
+        bits = kind if kind in ("float32", "float64") else "float32"
         if like is None:
-            bits = kind if kind in ("float32", "float64") else "float32"
-            like = rows[:1] if hasattr(rows, "detach") and bits == kind else np.zeros(1, dtype=bits)
-        nx = get_backend(like)
-        self._like, _ = check_points("like", nx.zeros((1, math.prod(shape[1:])), type_as=like))
+            like = rows[:1] if hasattr(rows, "detach") and bits == kind else np.dtype(bits)
+        like = template("like", like, np.zeros(1, dtype=bits))
+        wide = get_backend(like).zeros((1, math.prod(shape[1:])), type_as=like)
+        self._like, _ = check_points("like", wide)
 
     def __repr__(self) -> str:
         (n, d), dtype = self.shape, str(self.dtype).rsplit(".", 1)[-1]
@@ -114,10 +114,17 @@ class StoredAtoms:
     def _nx(self) -> Backend:
         return get_backend(self._like)
 
+
+class TargetAtoms(StoredAtoms):
+    """Stored atoms of a target: those on its support, less its origin."""
+
+    def __init__(self, atoms: StoredAtoms) -> None:
+        vars(self).update(vars(atoms))
+
     def parts(self) -> Iterator[slice]:
         """Neighbouring atoms, few enough to be read at once."""
         (n, d), size = self.shape, self._nx.bitsize(self._like) // 8
-        step = max(PART_BYTES // (d * size), 1)
+        step = max(BLOCK_BYTES // 16 // (d * size), 1)  # a few parts are in memory at a time
         return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
     def check(self, name: str) -> None:
@@ -129,20 +136,20 @@ class StoredAtoms:
             largest = max(largest, float(nx.max(nx.abs(atoms))))
         check_lengths(name, nx.full(self._like.shape, largest, type_as=self._like), nx, "", least=True)
 
-    def chosen(self, index: np.ndarray) -> "StoredAtoms":
+    def chosen(self, index: np.ndarray) -> "TargetAtoms":
         """Some of the atoms, by their numbers."""
         return self._with(_index=index if self._index is None else self._index[index])
 
-    def centred(self, origin: Array) -> "StoredAtoms":
+    def centred(self, origin: Array) -> "TargetAtoms":
         """The atoms less a point."""
         return self._with(_origin=origin)
 
-    def map(self, function: Callable[[Array], Array]) -> "StoredAtoms":
+    def map(self, function: Callable[[Array], Array]) -> "TargetAtoms":
         """The same with other arrays: on another device, say."""
         origin = None if self._origin is None else function(self._origin)
         return self._with(_like=function(self._like), _origin=origin)
 
-    def _with(self, **changed: Any) -> "StoredAtoms":
+    def _with(self, **changed: Any) -> "TargetAtoms":
         other = copy.copy(self)
         vars(other).update(changed)
         return other

@@ -12,18 +12,17 @@ from ..backend import (
     Array,
     Backend,
     brief,
-    capabilities,
     eager,
     is_foreign,
     joined,
-    largest_exponent,
     rounding_unit,
     stride,
 )
 from ..costs import Cost
-from ..kernels import Kernel, check_kernel, kernel_for
+from ..kernels import Kernel, check_at, kernel_for
 from .places import Copies
-from .stored import StoredAtoms
+from .stored import TargetAtoms
+from .support import Support
 
 Thing = TypeVar("Thing")
 LANDMARKS, LEAST_STRIDE = 512, 9  # atoms that stand for all, about, and one of so many at least
@@ -41,7 +40,7 @@ def _known(method: Callable[["Target"], Thing]) -> functools.cached_property[Thi
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class Target(Support):
     """A finite set of weighted atoms, gathered to its support and centred.
 
     Attributes
@@ -94,11 +93,7 @@ class Target:
         kernel = kernel_for(self.nx)
         if is_foreign(kernel):
             few = self.detached.subset(slice(0, 4))
-            scale = float(self.nx.max(self.nx.abs(few.cost_matrix(few.atoms)))) or 1.0
-            potential = scale * (1.0 + 0.1 * few.weights)
-            # at the last, powers of the scores overflow, unless the maxima are subtracted
-            for reg in (0.0, scale, 0.5 * scale / largest_exponent(self.weights, self.nx)):
-                check_kernel(kernel, few, few.atoms[:3], potential, reg)
+            check_at(kernel, few, float(self.nx.max(self.nx.abs(few.cost_matrix(few.atoms)))) or 1.0)
         return kernel
 
     @_known
@@ -127,16 +122,16 @@ class Target:
     @property
     def is_stored(self) -> bool:
         """Whether atoms are not in the memory of the computation, and read as they are needed."""
-        return isinstance(self.atoms, StoredAtoms)
+        return isinstance(self.atoms, TargetAtoms)
 
     @property
     def like(self) -> Array:
         """Array of the kind of the atoms, and as many columns."""
-        return self.atoms.like if isinstance(self.atoms, StoredAtoms) else self.atoms
+        return self.atoms.like if isinstance(self.atoms, TargetAtoms) else self.atoms
 
     def parts(self) -> Iterator[tuple[slice, "Target"]]:
         """Atoms that are in memory at once: all, unless they are stored."""
-        if not isinstance(self.atoms, StoredAtoms):
+        if not isinstance(self.atoms, TargetAtoms):
             yield slice(None), self
             return
         for part in self.atoms.parts():
@@ -193,54 +188,6 @@ class Target:
     def center(self, x: Array) -> Array:
         """Source points in the coordinates of `atoms`."""
         return x if self.origin is None else x - self.origin
-
-    def gather(self, v: Array) -> Array:
-        """Entries of a user's vector at the support."""
-        return v if self.support is None else v[self.support]
-
-    def scatter(self, v: Array, axis: int = 0) -> Array:
-        """A vector (or the columns of a matrix) over all atoms, 0 where the weight is 0."""
-        if self.support is None:
-            return v
-        nx, index = self.nx, self.nx.from_numpy(self.place)
-        zero = 0.0 * (v[:1] if axis == 0 else v[:, :1])  # stands for all atoms of weight 0
-        padded = nx.concatenate([v, zero], axis=axis)
-        return padded[index] if axis == 0 else padded[:, index]
-
-    def distribute(self, masses: Array, axis: int = 0) -> Array:
-        """Masses of all atoms: of those at one place, in proportion to their weights."""
-        masses = self.scatter(masses, axis)
-        if self.copies is None:
-            return masses
-        return masses * self.nx.from_numpy(self.copies.share, type_as=masses)
-
-    def collect(self, masses: Array) -> Array:
-        """Masses at the support, from those of all atoms."""
-        if self.copies is None:
-            return self.gather(masses)
-        return self.nx.from_numpy(self.copies.sum(self.nx.to_numpy(masses)), type_as=masses)
-
-    def merge(self, potential: Array, reg: float) -> Array:
-        """Potential at the support whose c-transform is that of a user's potential."""
-        if self.copies is None:
-            return self.gather(potential)
-        merged = self.copies.merge(self.nx.to_numpy(potential).astype(float), reg)
-        return self.nx.from_numpy(merged, type_as=potential)
-
-    def rows(self, index: Array, uniform: Callable[[int], np.ndarray]) -> Array:
-        """Rows of the user's atoms; of those at one place, one is drawn in proportion to its weight.
-
-        Parameters
-        ----------
-        index : array of int, shape (n,)
-            Entries of `atoms`.
-        uniform : callable
-            ``n -> ndarray`` of n numbers in [0, 1).
-        """
-        if self.copies is None:
-            return index if self.support is None else self.support[index]
-        rows = self.copies.draw(self.nx.to_numpy(index), uniform(index.shape[0]))
-        return capabilities(self.nx).index(rows, self.weights)
 
     def zero_mean(self, potential: Array) -> Array:
         """The potential of the class ``psi + const`` with ``<b, psi> = 0``."""
