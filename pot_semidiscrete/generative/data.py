@@ -29,8 +29,8 @@ class DataRows:
     ) -> None:
         if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
             raise TypeError(
-                f"{name}: expected a tensor or a data set with a length, received {describe(data)}; give "
-                "what is to be returned."
+                f"{name}: expected a tensor or a data set with a length, received {describe(data)}; "
+                "give what is to be returned."
             )
         if transform is not None and not callable(transform):
             raise TypeError(f"transform: expected a callable, received {describe(transform)}.")
@@ -40,8 +40,8 @@ class DataRows:
         """Check that there are as many as were paired."""
         if len(self.data) != n_data:
             raise ValueError(
-                f"{self.name}: expected {n_data} items, those that were paired and in their order, received "
-                f"{len(self.data)}."
+                f"{self.name}: expected {n_data} items, those that were paired and in their order, "
+                f"received {len(self.data)}."
             )
 
     @property
@@ -67,8 +67,8 @@ class DataRows:
             return torch.as_tensor(item, device="cpu")
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(
-                f"{self.name}: expected items that are arrays, received {describe(item)}; give transform=, "
-                "which makes a tensor of an item."
+                f"{self.name}: expected items that are arrays, received {describe(item)}; give "
+                "transform=, which makes a tensor of an item."
             ) from None
 
 

@@ -1,0 +1,109 @@
+"""Memory of what is large: atoms on disk, and a million of them in memory.
+
+``python -m benchmarks.memory [--gigabytes G] [--limit G] [--folder FOLDER] [--json FILE]``
+
+- ``stored``: atoms of 3,072 coordinates in float32 that take so many gigabytes (4) on disk, solved for with
+  so many (1) of private memory beyond what the imports took: the system refuses more (``RLIMIT_DATA``; the
+  pages of the file that it keeps are its own). Three batches of 256 points, looks included.
+- ``loss``: a step of a loss, forward and backward, and of its potential, for 256 points, a million atoms and
+  64 coordinates: nanoseconds an entry, in units of those at 10,000 atoms in the same run, and the largest
+  resident set beyond that of the data.
+
+NumPy and torch, float32, one thread.
+"""
+
+import os
+import re
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import pot_semidiscrete as ps
+from pot_semidiscrete.generative import SemiDiscreteLoss
+
+from . import machine
+
+DIMENSION, BATCH = 3072, 256
+
+
+def status(name):
+    """Bytes of an entry of the system's account of this process."""
+    return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def loss_steps(n_atoms, rounds):
+    """Nanoseconds an entry of the two kinds of steps, and bytes beyond those of the data."""
+    rng = torch.Generator().manual_seed(0)
+    atoms, x = torch.randn(n_atoms, 64, generator=rng), torch.randn(BATCH, 64, generator=rng)
+    loss, x = SemiDiscreteLoss(atoms, reg=0.05 * 128.0), x.requires_grad_()
+    Path("/proc/self/clear_refs").write_text("5")  # the largest resident set begins anew
+    before, seconds = status("VmRSS"), {"backward": [], "follow": []}
+    for _ in range(rounds):
+        start = time.perf_counter()
+        loss(x).backward()
+        middle = time.perf_counter()
+        loss.dual_step(x)
+        seconds["backward"].append(middle - start)
+        seconds["follow"].append(time.perf_counter() - middle)
+    unit = 1e9 / (BATCH * n_atoms)
+    found = {f"{name}_ns": float(np.median(s)) * unit for name, s in seconds.items()}
+    return found | {"extra_bytes": status("VmHWM") - before}
+
+
+def solve_stored(path, n_atoms, limit):
+    """Facts of a run on atoms of a file."""
+    rows = np.memmap(path, dtype=np.float32, mode="r", shape=(n_atoms, DIMENSION))
+    most = int(status("VmData") + limit * 1e9)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
+    start = time.perf_counter()
+    result = ps.solve_semidiscrete(
+        rows, "normal", reg=0.01 * 2.0 * DIMENSION, tol=0, max_iter=3, random_state=0
+    )
+    seconds = time.perf_counter() - start
+    entries = result.work / 1e9
+    resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    return {
+        "gigabytes": rows.nbytes / 1e9,
+        "n_atoms": n_atoms,
+        "limit_gigabytes": limit,
+        "was_stored": result._target.is_stored,
+        "seconds": seconds,
+        "ns_an_entry": seconds / entries,
+        "samples": result.n_samples,
+        "chi2": result.chi2,
+    }
+
+
+def main():
+    parser = machine.parser(__doc__)
+    parser.add_argument("--gigabytes", type=float, default=4.0)
+    parser.add_argument("--limit", type=float, default=1.0)
+    parser.add_argument("--folder", default=tempfile.gettempdir(), help="for the file")
+    args = parser.parse_args()
+    with machine.limit_threads(1):
+        rows = {}
+        n_atoms = int(args.gigabytes * 1e9 / (4 * DIMENSION))
+        path = os.path.join(args.folder, "pot_semidiscrete_memory.bin")
+        try:
+            rng = np.random.default_rng(0)
+            with open(path, "wb") as file:
+                for start in range(0, n_atoms, 4096):
+                    shape = (min(4096, n_atoms - start), DIMENSION)
+                    file.write(rng.standard_normal(shape, dtype=np.float32).tobytes())
+            rows["stored"] = solve_stored(path, n_atoms, args.limit)
+        finally:
+            if os.path.exists(path):
+                os.remove(path)
+        print("stored:", ", ".join(f"{k} {v:.4g}" for k, v in rows["stored"].items()), flush=True)
+        rows["loss"] = {"10000": loss_steps(10_000, 30), "1000000": loss_steps(1_000_000, 5)}
+        for n, found in rows["loss"].items():
+            print(f"loss, {n} atoms:", ", ".join(f"{k} {v:.4g}" for k, v in found.items()), flush=True)
+        machine.write(args.json, machine=machine.facts(), **rows)
+
+
+if __name__ == "__main__":
+    main()
