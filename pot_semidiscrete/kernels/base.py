@@ -69,9 +69,12 @@ class Kernel(ABC):
         ``1 / (reg * unit)``, or 1 at ``reg = 0``: what costs are multiplied by to be scores.
     bias : array, shape (n_support,)
         Part of the scores that depends on the atom only, in their unit.
+    fused : bool
+        Whether blocks hold no matrix, until they are asked for it: they may have any number of rows.
     """
 
     unit = 1.0
+    fused = False
 
     def __init__(self, target: Atoms, potential: Array, reg: float) -> None:
         self.target, self.nx, self.reg = target, target.nx, reg
@@ -93,6 +96,11 @@ class Kernel(ABC):
     @abstractmethod
     def hard(self, scores: Array, source_term: Array) -> HardBlock:
         """The same at ``reg = 0``, where ``scores + bias`` is ``psi - c`` up to a term of the row."""
+
+    @classmethod
+    def suited(cls, target: Atoms) -> "type[Kernel]":
+        """The kernel for a target of the backend: this one, or one that is made for such targets."""
+        return cls
 
     def prepare(self, x: Array, rows: int) -> Array | None:
         """What can be made of all points at once, before they are taken in blocks of so many rows."""

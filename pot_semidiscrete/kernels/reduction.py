@@ -3,6 +3,7 @@
 The loop is here; a kernel turns a block of points into a block of weights.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,7 +135,8 @@ def _reduce(
         block = kernel(rows, bilinear, prepared)
         return tuple(_OUTPUTS[name](target, rows, block, values) for name in outputs)
 
-    step = block_rows(target, x)
+    fused = kernel.fused and bilinear is None and "weights" not in outputs
+    step = fused_rows(target, x) if fused else block_rows(target, x)
     prepared = kernel.prepare(x, step) if bilinear is None else None
     sums: dict[str, Array] = {}
     parts: dict[str, list[Array]] = {name: [] for name in outputs if name not in _SUMS}
@@ -151,10 +153,12 @@ def known_bilinear(target: Atoms, x: Array) -> Array | None:
     """The part of the costs that a reduction computes first, to keep for several of the points `x`.
 
     None, and to be computed each time, where it would have more than `LARGEST_BILINEAR` entries, or
-    `DEVICE_BILINEAR` in the memory of a device.
+    `DEVICE_BILINEAR` in the memory of a device, and where the kernel is fused.
     """
     nx, atoms = target.nx, target.atoms
-    if x.shape[0] * atoms.shape[0] > (LARGEST_BILINEAR if on_host(x) else DEVICE_BILINEAR):
+    if target.kernel.fused or x.shape[0] * atoms.shape[0] > (
+        LARGEST_BILINEAR if on_host(x) else DEVICE_BILINEAR
+    ):
         return None
     with no_grad(nx):
         return target.cost.bilinear(x, atoms, 1.0, nx)
@@ -216,6 +220,12 @@ def block_rows(target: Atoms, x: Array, caches: int = 1) -> int:
     return equal_rows(n_rows, rows)
 
 
+def fused_rows(target: Atoms, x: Array) -> int:
+    """Rows of a block that holds no matrix, but their coordinates, or masses of groups of atoms."""
+    n_atoms, d = target.atoms.shape
+    return equal_rows(x.shape[0], DEVICE_ENTRIES // max(d, math.isqrt(n_atoms)))
+
+
 def draw_atoms(
     target: Atoms, x: Array, potential: Array, reg: float, uniform: Callable[[int], Array]
 ) -> Array:
@@ -233,7 +243,9 @@ def draw_atoms(
     nx = target.nx
     with no_grad(nx):
         kernel = target.kernel(target.detached, nx.detach(potential), reg)
-        step, x = block_rows(target, x, caches=2), nx.detach(x)  # for its steps are small
+        # two caches, for its steps are small
+        step = fused_rows(target, x) if kernel.fused else block_rows(target, x, caches=2)
+        x = nx.detach(x)
         prepared, share = kernel.prepare(x, step), 1.0 - uniform(x.shape[0])
         blocks = row_blocks(target, x, None, prepared, share, step=step)
         parts = [kernel(*rows).narrow(share) for *rows, share in blocks]
