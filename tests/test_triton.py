@@ -161,15 +161,17 @@ class Largest(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 @needs_triton
-@pytest.mark.parametrize("n_atoms", [1, 100, 128, 700, 17_000])
-def test_atoms_are_drawn_by_their_weights(n_atoms):
+@pytest.mark.parametrize(
+    ("n_atoms", "reg"), [(1, 0.3), (100, 0.3), (128, 0.3), (700, 0.3), (700, 1e-3), (17_000, 0.3)]
+)
+def test_atoms_are_drawn_by_their_weights(n_atoms, reg):
     """Where the distribution function of a row reaches a number, but for rounding."""
-    problem, numbers = Problem(20, n_atoms, 2, 0.3), np.random.default_rng(1).random(20)
+    problem, numbers = Problem(20, n_atoms, 2, reg), np.random.default_rng(1).random(20)
     vars(problem.target)["kernel"] = fused_kernel()
     uniform = lambda n: torch.tensor(numbers, dtype=torch.float32, device=DEVICE)
     index = draw_atoms(problem.target, problem.x, problem.psi, problem.reg, uniform).cpu().numpy()
     below = np.cumsum(problem.chi, axis=1)
-    rows, close = np.arange(20), 20.0 * problem.unit
+    rows, close = np.arange(20), problem.size * problem.unit
     assert (below[rows, index] >= 1.0 - numbers - close).all()
     assert ((below - problem.chi)[rows, index] <= 1.0 - numbers + close).all()
     assert (problem.chi[rows, index] > 0).all()

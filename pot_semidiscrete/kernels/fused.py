@@ -37,7 +37,8 @@ def fused_kernel(precision: str = "ieee") -> type[Kernel]:
     precision : str
         Of the products of points and atoms in the costs: ``"ieee"`` in float32; ``"tf32x3"`` nearly so,
         by tensor cores; ``"tf32"`` of numbers rounded to 11 bits, ``"bf16"`` to 8. Products over `reg`
-        have to be small beside 2048 and 256 for these two: :doc:`/extending` has figures.
+        have to be small beside 2048 and 256 for these two: :doc:`/extending` has figures. Up to 8
+        coordinates all are sums in float32.
 
     Returns
     -------

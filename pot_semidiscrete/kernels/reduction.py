@@ -221,9 +221,9 @@ def block_rows(target: Atoms, x: Array, caches: int = 1) -> int:
 
 
 def fused_rows(target: Atoms, x: Array) -> int:
-    """Rows of a block that holds no matrix, but their coordinates, or masses of groups of atoms."""
+    """Rows of a block that holds no matrix, but coordinates, or four arrays of groups of atoms."""
     n_atoms, d = target.atoms.shape
-    return equal_rows(x.shape[0], DEVICE_ENTRIES // max(d, math.isqrt(n_atoms)))
+    return equal_rows(x.shape[0], DEVICE_ENTRIES // max(d, 4 * math.isqrt(n_atoms)))
 
 
 def draw_atoms(

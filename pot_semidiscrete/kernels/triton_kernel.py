@@ -33,7 +33,7 @@ class Tiles:
     programs = 4  # for each multiprocessor of the device, at least
 
     def __init__(self, u: Array, v: Array, bias: Array, precision: str) -> None:
-        if precision == "bf16":
+        if precision == "bf16" and u.shape[1] > self.few:
             u, v = u.bfloat16(), v.bfloat16()
             if on_host(u):  # Triton's interpreter has no such products; these are the same numbers
                 u, v = u.float(), v.float()
