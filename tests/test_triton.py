@@ -17,9 +17,12 @@ from pot_semidiscrete.kernels import (
     draw_atoms,
     fused,
     fused_kernel,
+    kernel_for,
     known_bilinear,
     reduce,
     reduction,
+    register_kernel,
+    registered_kernels,
 )
 from pot_semidiscrete.problem import build_target
 from tests.backends import cost_of
@@ -294,6 +297,13 @@ def test_who_gets_it():
     for dtype in (torch.float32, torch.float64):
         assert build_target(torch.eye(2, dtype=dtype)).kernel is TorchKernel
     assert always is fused_kernel("tf32")
+    usual = registered_kernels()["torch"]
+    register_kernel("torch", always)
+    try:
+        assert kernel_for(build_target(torch.eye(2)).nx) is always
+        assert build_target(torch.eye(2)).kernel is TorchKernel
+    finally:
+        register_kernel("torch", usual)
 
 
 def test_without_triton_torch_goes_on_and_says_so_once(monkeypatch, caplog):
@@ -331,31 +341,44 @@ import pot_semidiscrete as ps
 ps.semidiscrete_c_transform(torch.eye(2), torch.eye(2), torch.zeros(2), reg=0.1)
 assert "triton" not in sys.modules, "nobody waits for it on the host"
 
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from pot_semidiscrete.kernels import triton_launches as launches
+from types import SimpleNamespace
 
-tile = {"M": 16, "N": 32, "K": 16, "PRECISION": "ieee"}
-more = {"column_sums": {"SQUARE": True}, "row_averages": {"width": 3, "W": 16, "AVERAGE": "tf32x3"}}
-whole = ("n_rows", "n_atoms", "n_tiles", "size")
-kinds = {"indices": "*i32", "first": "*i64"} | dict.fromkeys(whole, "i32")
-for name in ("row_sums", "row_argmax", "column_sums", "row_averages", "group_weights"):
-    for d, K in ((2, 0), (33, 16)) if name == "row_sums" else ((33, 16),):
-        program = getattr(launches, name)
-        constants = {"d": d} | tile | more.get(name, {}) | {"K": K}
-        names = [parameter.name for parameter in program.params]
-        types = {n: "constexpr" if n in constants else kinds.get(n, "*fp32") for n in names}
-        known = {(i,): constants[n] for i, n in enumerate(names) if n in constants}
-        made = triton.compile(ASTSource(program, types, known), target=GPUTarget("cuda", 90, 32))
-        assert made.asm["cubin"], name
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+
+from pot_semidiscrete.kernels.triton_kernel import Tiles
+
+gpu = SimpleNamespace(
+    get_current_target=lambda: GPUTarget("cuda", 90, 32),
+    get_current_device=lambda: 0,
+    get_current_stream=lambda device=None: 0,
+)
+driver.set_active(gpu)
+
+
+def launch(tiles, program, grid, *arguments, **constants):
+    arguments = (tiles.u, tiles.v, tiles.bias, *arguments)
+    made = program.warmup(*arguments, grid=grid, **constants, **tiles.options)
+    assert made.asm["cubin"] and made.metadata.shared <= 99 * 2**10, program
+
+
+Tiles.launch = launch
+x, atoms, row, first = torch.ones(9, 33), torch.ones(300, 33), torch.ones(9), torch.zeros(9).long()
+tiles = Tiles(x, atoms, torch.zeros(300), "ieee")
+tiles.row_sums()
+tiles.row_argmax()
+tiles.column_sums(row, row, square=True)
+tiles.row_averages(row, row, atoms)
+tiles.group_weights(first, 128, row)
+Tiles(x[:, :2], atoms[:, :2], torch.zeros(300), "ieee").row_sums()
+Tiles(x, atoms, torch.zeros(300), "bf16").row_averages(row, row, atoms)
 """
 
 
 @needs_triton
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Triton compiles on Linux")
 def test_programs_compile_for_a_gpu(tmp_path):
-    """The interpreter takes what the compiler refuses: this needs no GPU."""
+    """The interpreter takes what the compiler refuses. All but the launch itself: this needs no GPU."""
     states = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     states |= {"TRITON_CACHE_DIR": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", COMPILE], env=states, capture_output=True, text=True)
