@@ -15,6 +15,7 @@ from .functional import (
     semidiscrete_ot_map,
 )
 from .generators import ParameterResult, generator_gradient, train_parameters
+from .problem import StoredAtoms
 from .result import SemiDiscreteResult, SolverState
 from .runs import SemiDiscreteWarning
 from .solve import solve_semidiscrete
@@ -28,6 +29,7 @@ __all__ = [
     "SemiDiscreteResult",
     "SemiDiscreteWarning",
     "SolverState",
+    "StoredAtoms",
     "cost_scale",
     "generator_gradient",
     "gradient_diagnostics",

@@ -305,7 +305,7 @@ def cost_scale(X_target: Array, a_target: Array | None = None, metric: Metric = 
     0.5
     """
     target = build_target(X_target, a_target, metric, merge=False).detached
-    if is_traced(target.atoms):
+    if is_traced(target.like):
         raise TypeError(
             "X_target: expected atoms that are known, received those of a function that is traced; ask "
             "for their scale outside of it."

@@ -157,7 +157,7 @@ def gradient_at(
 def _rows(points: Array, target: Target) -> Array:
     """What a generator returned, checked, one row for each point."""
     check_array("generator(theta, z)", points)
-    return check_points("generator(theta, z)", flat_rows(points, target.nx), like=target.atoms)[0]
+    return check_points("generator(theta, z)", flat_rows(points, target.nx), like=target.like)[0]
 
 
 @dataclass
@@ -325,7 +325,7 @@ class ParameterRun:
         self.dual_steps, self.batch_size = dual_steps, batch_size
         self.level = tracking.tracking_reg(target, reg)
         self.ratio = tracking.eps_ratio(target, self.level)
-        self.potential = target.nx.zeros((target.atoms.shape[0],), type_as=target.atoms)
+        self.potential = 0.0 * target.weights
         self.losses: list[Array] = []
         self.status, self.rounds = "finished", 0.0
 

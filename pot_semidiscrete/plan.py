@@ -13,9 +13,9 @@ from .samplers.resolve import resolve_random
 
 def is_tracked(target: Target, *arrays: Array) -> bool:
     """Tell whether a gradient may be asked for in the arrays or the target, its metric included."""
-    arrays += (target.atoms, target.weights)
+    arrays += (target.like, target.weights)
     if isinstance(target.cost, CallableMetric):
-        y = target.nx.detach(target.atoms[:1])
+        y = target.nx.detach(target.like[:1])
         arrays += (target.cost.matrix(y, y, target.nx),)
     return capabilities(target.nx).tracks_gradient(*arrays)
 
@@ -89,10 +89,10 @@ class SemiDiscretePlan:
 
     def _moved(self, where: Any) -> tuple[Callable[[Array], Array], Target, Array]:
         """What moves an array where a user asks for, and the target and the potential there."""
-        like = template("where", where, self._target.atoms)
+        like = template("where", where, self._target.like)
         convert = lambda array: converted(array, like)
         target = self._target.map(convert)
-        check_lengths("where", target.atoms, target.nx, "ask for float64")
+        check_lengths("where", target.like, target.nx, "ask for float64")
         return convert, target, convert(self._potential)
 
     @property
@@ -154,7 +154,7 @@ class SemiDiscretePlan:
         x = self._points(x)
         if random_state is None:
             random_state = capabilities(nx).shared_seed()
-        random = resolve_random(random_state, nx, target.atoms)
+        random = resolve_random(random_state, nx, target.like)
         uniform = lambda n: random.uniform(n, 1)[:, 0]
         index = draw_atoms(target, x, self._potential, self.reg, uniform)
         return target.rows(index, lambda n: nx.to_numpy(uniform(n)))

@@ -355,7 +355,7 @@ def solve_semidiscrete(
         problem = Problem.of(X_target, a_target, metric, reg)
         init_potential = problem.init_potential(init_potential)
         problem = Problem(problem.target.copy(), problem.reg)
-        source = resolve_source(sampler_source, problem.target.atoms, random_state)
+        source = resolve_source(sampler_source, problem.target.like, random_state)
         result = solve_problem(problem, source, options, init_potential, verbose, callback)
         warn_shortfall(result, options.tol, 4)
     return result

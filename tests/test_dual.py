@@ -12,7 +12,9 @@ from scipy.stats import qmc
 import pot_semidiscrete as ps
 from pot_semidiscrete import kernels
 from pot_semidiscrete.kernels import in_place as in_place_kernel
-from pot_semidiscrete.kernels import reduction
+from pot_semidiscrete.kernels import reduction, tiles
+from pot_semidiscrete.kernels.outputs import ORDER, SUMS
+from pot_semidiscrete.kernels.tiles import Tiles
 from pot_semidiscrete.problem import build_target
 from tests.backends import BACKENDS, Backend, counted
 
@@ -227,6 +229,62 @@ def test_guessed_tops_do_not_show(metric, scale, level, in_place, rng, monkeypat
     assert len(guessed) == len(OUTPUTS) * 29
     assert any(block is None for block in guessed) == (level <= 0.01)  # given up
     assert bool(redone) == (level < 0.1)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3, 0.02])
+@pytest.mark.parametrize("metric", [None, "euclidean", "cityblock"])
+def test_tiles_of_atoms_are_one_block(metric, reg, problem, nx):
+    """One-row blocks and one-column tiles included."""
+    target = build_target(nx.array(problem["X_target"]), nx.array(problem["a_target"]), metric)
+    x = target.center(nx.array(problem["X_source"]))
+    potential, values = nx.array(problem["semi_dual_potential"]), nx.array(np.arange(30.0))
+    share = nx.array(np.linspace(1.0, 0.01, 17))
+    names = [name for name in ORDER if name != "index" or reg == 0]
+    expected = kernels.reduce(target, x, potential, reg, names, values=values)
+    cost = nx.host(target.cost_matrix(x)).max()
+    tolerance = 50 * nx.eps * (1.0 + (cost / reg if reg else 0.0))
+    for rows, columns in ((1, 1), (5, 1), (17, 7), (4, 30)):
+        tiles = Tiles(target, potential, reg, names, values, x)
+        tiles.rows = rows
+        tiles.columns = [slice(k, min(k + columns, 30)) for k in range(0, 30, columns)]
+        parts = [tiles(x[k : k + rows]) for k in range(0, 17, rows)]
+        for name, pieces in zip(names, zip(*parts, strict=True), strict=True):
+            pieces = [nx.host(piece) for piece in pieces]
+            found = sum(pieces) if name in SUMS else np.concatenate(pieces)
+            wanted = nx.host(getattr(expected, name))
+            assert found == pytest.approx(wanted, abs=tolerance * (1.0 + np.abs(wanted).max())), name
+        if reg:
+            below = nx.host(expected.weights).cumsum(axis=1)
+            index = nx.host(tiles.draw(x, share)).astype(int)
+            level = nx.host(share) * below[:, -1]
+            reached, before = below[range(17), index], below[range(17), index - 1] * (index > 0)
+            assert (reached >= level - tolerance).all()
+            assert (before < level + tolerance).all()
+
+
+def test_long_rows_are_tiled(problem, in_place, monkeypatch):
+    """The public functions give the same."""
+    nx, potential = in_place, problem["semi_dual_potential"]
+    whole = [nx.host(call(name, nx, problem, reg=0.3)) for name in FUNCTIONS]
+    source = lambda: ps.solve_semidiscrete(
+        nx.array(problem["X_target"]), reg=0.3, init_potential=nx.array(potential), random_state=0
+    )
+    before, x = source(), nx.array(problem["X_source"])
+    used = []
+    monkeypatch.setattr(tiles, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(tiles, "SHARING", 4)
+    tiled = tiles.Tiles.__call__
+    monkeypatch.setattr(tiles.Tiles, "__call__", lambda *a: used.append(a) or tiled(*a))
+    for name, expected in zip(FUNCTIONS, whole, strict=True):
+        found = nx.host(call(name, nx, problem, reg=0.3))
+        assert found == pytest.approx(expected, abs=1e4 * nx.eps)
+    result = source()
+    assert used
+    assert result.n_samples == before.n_samples
+    scale = 1e4 * nx.eps * (1.0 + np.abs(nx.host(before.potential)).max())
+    assert nx.host(result.potential) == pytest.approx(nx.host(before.potential), abs=scale)
+    same = nx.host(result.pair(x, random_state=1)) == nx.host(before.pair(x, random_state=1))
+    assert same.mean() > 0.9
 
 
 def test_a_guess_that_is_too_low_is_made_again(in_place, monkeypatch):

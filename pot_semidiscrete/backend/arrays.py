@@ -108,6 +108,6 @@ def equal_rows(n_rows: int, most: int) -> int:
     return max(1, -(-n_rows // -(-n_rows // max(most, 1)))) if n_rows else 1
 
 
-def joined(parts: Sequence[Array], nx: Backend) -> Array:
-    """Arrays, one after the other in their first axis."""
-    return parts[0] if len(parts) == 1 else nx.concatenate(list(parts), axis=0)
+def joined(parts: Sequence[Array], nx: Backend, axis: int = 0) -> Array:
+    """Arrays, one after the other in an axis."""
+    return parts[0] if len(parts) == 1 else nx.concatenate(list(parts), axis=axis)

@@ -24,7 +24,7 @@ def near_boundary(target: Target, x: Array, ties: Ties) -> tuple[dict[str, float
         names = ("density", "density_stderr", "mean_jump", "max_jump", "roughness")
         return dict.fromkeys(names, 0.0) | {"window": math.inf}, 0.0
     able, rows = capabilities(target.nx), (nearest, ties.first[nearest], ties.second[nearest])
-    index = [able.index(v, target.atoms) for v in rows]
+    index = [able.index(v, target.weights) for v in rows]
     vectors = target.nx.to_numpy(jumps(target, x[index[0]], *index[1:])).astype(float)
     jump, distance = ties.jump[nearest], ties.distance[nearest]
     vectors /= np.sqrt(jump)[:, None]
@@ -76,14 +76,23 @@ def _second_derivative(target: Target, x: Array, chi: Array, v: Array, reg: floa
     Derivatives of the cost along v are central differences; the weights are not differenced, so
     that the step need not be small against the width of the boundaries.
     """
-    nx, atoms, cost = target.nx, target.atoms, target.cost
+    nx = target.nx
     h = target.unit ** (1.0 / 3.0) * (spread_of(target) + float(nx.max(nx.abs(x))))
-    vjp = lambda points, shares: cost.vjp(
-        points, atoms, SoftBlock(shares, 1.0 + 0.0 * points[:, 0], None, nx), nx
-    )
     slope = (target.cost_matrix(x + h * v) - target.cost_matrix(x - h * v)) / (2.0 * h)
     mean = nx.sum(chi * slope, axis=1)[:, None]
     # shares of sum 1, as a vjp expects, and of the order of chi
     unit = unit_curvature(target) * spread_of(target) + 1e-30
-    spread = vjp(x, chi * (1.0 + (slope - mean) / unit)) - vjp(x, chi)
-    return (vjp(x + h * v, chi) - vjp(x - h * v, chi)) / (2.0 * h) - unit / reg * spread
+    spread = _vjp(target, x, chi * (1.0 + (slope - mean) / unit)) - _vjp(target, x, chi)
+    difference = _vjp(target, x + h * v, chi) - _vjp(target, x - h * v, chi)
+    return difference / (2.0 * h) - unit / reg * spread
+
+
+def _vjp(target: Target, x: Array, shares: Array) -> Array:
+    """``sum_j shares_j d_x c_j`` for each point."""
+    nx, total = target.nx, 0.0
+    for columns, part in target.parts():
+        some = shares[:, columns]
+        mass = nx.sum(some, axis=1) + 1e-30  # a cost takes shares of sum 1
+        gradient = target.cost.vjp(x, part.atoms, SoftBlock(some, 1.0 / mass, None, nx), nx)
+        total = total + mass[:, None] * gradient
+    return total

@@ -109,10 +109,10 @@ class Ties:
 
 def _best_two(target: Target, x: Array, bias: Array, size: Array) -> tuple[Array, ...]:
     """Best and second atom of a block, margin, jump, and what their scores were computed from."""
-    nx, atoms = target.nx, target.atoms
-    scores = bias + target.cost.bilinear(x, atoms, 1.0, nx)
+    nx = target.nx
+    scores = bias + target.bilinear(x)
     first, best = nx.argmax(scores, axis=1), nx.max(scores, axis=1)
-    hit = HardBlock(first, atoms.shape[0], best, nx).dense() > 0
+    hit = HardBlock(first, scores.shape[1], best, nx).dense() > 0
     rest = nx.where(hit, nx.full((1, 1), -math.inf, type_as=scores), scores)
     second = nx.argmax(rest, axis=1)
     vectors = jumps(target, x, first, second)
@@ -122,10 +122,9 @@ def _best_two(target: Target, x: Array, bias: Array, size: Array) -> tuple[Array
 
 def jumps(target: Target, x: Array, first: Array, second: Array) -> Array:
     """``d_x c(x_i, y_j) - d_x c(x_i, y_k)`` for two atoms of each point."""
+    nx, own = target.nx, target.nx.arange(x.shape[0], type_as=first)
     gradients = [
-        target.cost.vjp(
-            x, target.atoms, HardBlock(index, target.atoms.shape[0], x[:, 0], target.nx), target.nx
-        )
+        target.cost.vjp(x, target.atoms[index], HardBlock(own, x.shape[0], x[:, 0], nx), nx)
         for index in (first, second)
     ]
     return gradients[0] - gradients[1]

@@ -8,6 +8,7 @@ except ImportError as error:
         "torch, see pot_semidiscrete.train_parameters."
     ) from error
 
+from .data import stack_dataset
 from .features import ImageFeatures, random_filters
 from .loss import SemiDiscreteLoss
 from .models import dcgan_generator, mlp_generator
@@ -37,5 +38,6 @@ __all__ = [
     "mlp_generator",
     "random_filters",
     "solve_coupling",
+    "stack_dataset",
     "train_generator",
 ]

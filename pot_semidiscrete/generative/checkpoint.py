@@ -108,7 +108,7 @@ def problem_of(loss: SemiDiscreteLoss) -> dict[str, Any]:
         "reg": loss.reg,
         "dual_steps": loss.dual_steps,
         "debias": loss.debias,
-        "device": target.atoms.device.type,
+        "device": target.weights.device.type,
         "potential": shapes(loss.state_dict()),
     }
 

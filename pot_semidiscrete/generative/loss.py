@@ -206,7 +206,7 @@ class SemiDiscreteLoss(TrackedPotential):
         with ours():  # no decorator, whose frame the warning would point to
             problem = Problem(self.target, self.reg)
             start = problem.init_potential(init_potential)
-            source = resolve_source(sampler, self.target.atoms, random_state)
+            source = resolve_source(sampler, self.target.like, random_state)
             if isinstance(source, CallableSampler):  # of points of any shape
                 function = source.function
                 source = CallableSampler(lambda n: self.rows(function(n)))

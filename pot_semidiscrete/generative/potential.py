@@ -14,6 +14,7 @@ from ..optim.ascent import cold_start
 from ..optim.semi_dual import SemiDual
 from ..plan import semi_dual
 from ..problem import (
+    StoredAtoms,
     Target,
     build_target,
     check_callable,
@@ -56,13 +57,17 @@ class TrackedPotential(StateOfData):
         self.target, self._feature_map, self.shape = target, feature_map, X_target.shape[1:]
         self.dual_steps = check_count("dual_steps", dual_steps)
         self.reg = 0.01 * scale_of(self.target) if reg is None else reg
-        atoms = self.target.atoms
-        zeros = torch.zeros(self.target.n_atoms, dtype=atoms.dtype, device=atoms.device)
+        zeros = torch.zeros_like(self.target.scatter(self.target.weights))
         self.register_buffer("potential", zeros)
         self.register_buffer("n_steps", torch.zeros((), dtype=torch.long, device="cpu"))
         self.network: NetworkPotential | None = None
         self.moves = 0  # of the potential, in this process
         if potential is not None:
+            if self.target.is_stored:
+                raise TypeError(
+                    "potential: expected None with stored atoms, received a network, which is evaluated "
+                    "at all of them; leave it out."
+                )
             points = self.target.gather(capabilities(self.target.nx).owned(X_target))
             self.network = NetworkPotential(potential, potential_optimizer, points)
             with torch.no_grad():
@@ -171,11 +176,11 @@ class TrackedPotential(StateOfData):
         """
         require_vector(self, "translate")
         require_squared_distance(self, "translate", "where the move is known; leave it to follow")
-        atoms = self.target.atoms
         if not isinstance(shift, torch.Tensor):
             raise TypeError(f"shift: expected a torch tensor, received {describe(shift)}.")
-        shift, _ = check_points("shift", shift.reshape(1, -1), like=atoms)
-        moved = self.target.gather(self.potential) - 2.0 * (atoms @ shift[0])
+        shift, _ = check_points("shift", shift.reshape(1, -1), like=self.target.like)
+        along = self.target.in_parts(lambda atoms: atoms @ shift[0])
+        moved = self.target.gather(self.potential) - 2.0 * along
         self._store(moved, int(self.n_steps))
 
     @ours()
@@ -212,14 +217,14 @@ class TrackedPotential(StateOfData):
         """Points of any shape, or their features, as one row each, in the dtype of the data."""
         _check_shape(x, self.shape)
         if x.is_floating_point() and x.ndim > 0:
-            x = x.to(self.target.atoms.dtype)
+            x = x.to(self.target.weights.dtype)
             x = x if self._feature_map is None or 0 in x.shape else self._feature_map(x)
         return flat_rows(x, self.target.nx)
 
     @ours()
     def local(self, x: torch.Tensor) -> torch.Tensor:
         """Points in the coordinates of the atoms, checked, and cut from their graph."""
-        x, _ = check_points("x", self.rows(x), like=self.target.atoms)
+        x, _ = check_points("x", self.rows(x), like=self.target.like)
         return self.target.center(x.detach())
 
     @ours()
@@ -256,6 +261,14 @@ def _compared(
 ) -> tuple[Target, FeatureMap | None, str]:
     """The data, or their features, as a target; the map to these; and a digest of the data."""
     check_plain("X_target", X_target)
+    if isinstance(X_target, StoredAtoms):
+        if features is not None or not isinstance(X_target.like, torch.Tensor):
+            raise TypeError(
+                "X_target: expected stored atoms that torch computes with, and no features, received "
+                f"{X_target!r}; give StoredAtoms(..., like=torch.zeros(1)), or a tensor."
+            )
+        target = build_target(X_target, a_target, metric)
+        return target, None, target.digest
     if not isinstance(X_target, torch.Tensor):
         raise TypeError(
             f"X_target: expected a torch tensor, received {type(X_target).__name__}; "

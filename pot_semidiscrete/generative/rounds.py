@@ -124,7 +124,7 @@ class Rounds:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        device = self.loss.target.atoms.device
+        device = self.loss.target.weights.device
         move = lambda z: z.to(device) if isinstance(z, torch.Tensor) else z
         self.latents = _pytree.tree_map(move, state["latents"])
         self.bounds = [Majorant(move(goal), move(constant)) for goal, constant in state["bounds"]]

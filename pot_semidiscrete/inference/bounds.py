@@ -17,7 +17,7 @@ import ot
 from scipy import sparse
 from scipy.special import xlogy
 
-from ..backend import Array, brief, stride
+from ..backend import Array, brief, capabilities, stride
 from ..kernels import expected_cost, reduce, weight_blocks
 from ..optim.newton import NewtonResult
 from ..problem import Target
@@ -142,16 +142,20 @@ def coupling(target: Target, excess: np.ndarray, lacking: np.ndarray) -> sparse.
     excess, lacking : ndarrays, shape (n_support,)
         Masses, of the same sum.
     """
-    atoms, n_atoms = target.nx.to_numpy(target.atoms), len(excess)
+    nx, n_atoms = target.nx, len(excess)
+    index = lambda some: capabilities(nx).index(some, target.weights)
+    read = lambda some: nx.to_numpy(target.atoms[index(some)]).astype(float)
 
     def optimal(over: np.ndarray, under: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        costs = ot.dist(atoms[over].astype(float), atoms[under].astype(float))
+        costs = ot.dist(read(over), read(under))
         return ot.emd(a, b, costs / max(costs.max(), 1e-300), numItermax=MAX_PIVOTS)
 
     if n_atoms <= MOST_ATOMS:
         sent = _matched(np.arange(n_atoms), excess, lacking, optimal)
     else:
-        order = ordered(atoms, MOST_ATOMS)
+        every = stride(target.like.shape[1], 64) if target.is_stored else 1  # coordinates in memory
+        few = nx.to_numpy(target.in_parts(lambda atoms: atoms[:, ::every]))
+        order = ordered(few, MOST_ATOMS)
         groups = np.split(order, range(MOST_ATOMS, n_atoms, MOST_ATOMS))
         sent = sum(_matched(group, excess, lacking, optimal) for group in groups)
         left = excess - sent.sum(axis=1), lacking - sent.sum(axis=0)

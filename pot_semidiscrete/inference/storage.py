@@ -9,13 +9,14 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
+from ot.backend import get_backend
 
 from ..backend import Array, all_finite
 from ..costs import Metric
 from ..problem import (
     Target,
     build_target,
-    check_points,
+    check_atoms,
     projection,
     same_costs,
     same_projection,
@@ -104,7 +105,7 @@ def write(
 def read(path: str | os.PathLike, X_target: Array, metric: Metric) -> dict[str, Any]:
     """Arguments of the result that :func:`write` wrote, for the atoms it was computed for."""
     path = check_input("path", path)
-    X_target, nx = check_points("X_target", X_target)
+    X_target, like = check_atoms(X_target)
     try:
         with open(path, "rb") as file:
             archive = Archive(file)
@@ -121,7 +122,8 @@ def read(path: str | os.PathLike, X_target: Array, metric: Metric) -> dict[str, 
             f"X_target: expected the {n_atoms} atoms of the result in {path}, received "
             f"{X_target.shape[0]}."
         )
-    weights = nx.from_numpy(stored["weights"] / stored["weights"].sum(), type_as=X_target)
+    weights = stored["weights"] / stored["weights"].sum()
+    weights = get_backend(like).from_numpy(weights, type_as=like)
     target = build_target(X_target, weights, metric if metric is not None else meta["metric"])
     if target.cost.name != meta["metric"]:
         raise ValueError(
@@ -194,7 +196,7 @@ def _arguments(target: Target, meta: dict[str, Any], stored: dict[str, np.ndarra
     nx = target.nx
 
     def like(a: Any) -> Array:
-        return None if a is None else nx.from_numpy(np.asarray(a), type_as=target.atoms)
+        return None if a is None else nx.from_numpy(np.asarray(a), type_as=target.weights)
 
     marginal, potential = like(stored.get("marginal")), like(stored["potential"])
     if not all_finite(potential, nx):

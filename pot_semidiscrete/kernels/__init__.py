@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from .base import Atoms, Block, Kernel, kernel_for, register_kernel, registered_kernels
+from .base import BLOCK_BYTES, Atoms, Block, Kernel, kernel_for, register_kernel, registered_kernels
 from .blocks import HardBlock, SoftBlock
 from .checks import check_kernel
 from .fused import fused_kernel
@@ -20,6 +20,7 @@ from .reduction import (
 )
 
 __all__ = [
+    "BLOCK_BYTES",
     "Atoms",
     "Block",
     "GenericKernel",

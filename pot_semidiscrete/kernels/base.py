@@ -5,7 +5,7 @@ A kernel turns a block of source points into a block of assignment weights and t
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeAlias
 
 from ..backend import Array, Backend, LazyRegistry, describe
@@ -13,6 +13,9 @@ from ..costs import Cost
 from .blocks import HardBlock, SoftBlock
 
 CACHE = 2**20  # bytes that a core has to itself
+BLOCK_BYTES = 2**28  # bytes of a block on the host, at most
+SHARING = 256  # rows that make the reading of the atoms cheap
+DEVICE_ENTRIES = 2**26  # of a block elsewhere
 Block: TypeAlias = SoftBlock | HardBlock
 
 
@@ -39,6 +42,12 @@ class Atoms(Protocol):
     def kernel(self) -> "type[Kernel]": ...
     @property
     def detached(self) -> "Atoms": ...
+    @property
+    def is_stored(self) -> bool: ...
+    def tile(self, columns: slice) -> "Atoms": ...
+    def parts(self) -> "Iterator[tuple[slice, Atoms]]": ...
+    def in_parts(self, function: Callable[[Array], Array], axis: int = 0) -> Array: ...
+    def bilinear(self, x: Array) -> Array: ...
 
 
 class Kernel(ABC):
@@ -69,11 +78,15 @@ class Kernel(ABC):
         ``1 / (reg * unit)``, or 1 at ``reg = 0``: what costs are multiplied by to be scores.
     bias : array, shape (n_support,)
         Part of the scores that depends on the atom only, in their unit.
+    buffer : array of at least n rows, or None
+        Memory for the scores, of which a kernel that overwrites memory may make a block: it then lasts
+        until the next block in the same memory.
     fused : bool
         Whether blocks hold no matrix, until they are asked for it: they may have any number of rows.
     """
 
     unit = 1.0
+    buffer: Array | None = None
     fused = False
 
     def __init__(self, target: Atoms, potential: Array, reg: float) -> None:
@@ -131,6 +144,10 @@ class Kernel(ABC):
         """Bytes that stay in the cache from one pass over them to the next."""
         return 2 * CACHE  # cores, how many is not known, share a pass
 
+    def memory(self, rows: Array, n_columns: int) -> Array:
+        """Array of so many columns, with the rows, dtype and device of `rows`, to be overwritten."""
+        return self.nx.zeros((rows.shape[0], n_columns), type_as=rows)
+
     def matmul(self, u: Array, v: Array) -> Array:
         """``u v^T``: scores of a cost that has factors, in the dtype of the data unless overridden."""
         return self.nx.dot(u, v.T)
@@ -138,6 +155,11 @@ class Kernel(ABC):
     def scaled(self, bilinear: Array) -> Array:
         """``scale * bilinear``, in memory of its own."""
         return self.scale * bilinear
+
+
+def sharing_rows(x: Array) -> int:
+    """Rows of a block that make the reading of the atoms cheap: in low dimension it always is."""
+    return min(2 * x.shape[1], SHARING)
 
 
 _REGISTRY: "LazyRegistry[type[Kernel]]" = LazyRegistry()

@@ -1,7 +1,7 @@
 """A block of assignment weights, however it is stored."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..backend import Array, Backend, brief, capabilities
 
@@ -46,6 +46,10 @@ class SoftBlock:
     def dense(self) -> Array:
         """``chi``."""
         return self.exp_scores * self.inv_row_sums[:, None]
+
+    def scaled(self, share: Array) -> "SoftBlock":
+        """The weights times a share of each row, in the same memory."""
+        return replace(self, inv_row_sums=self.inv_row_sums * share)
 
     def narrow(self, share: Array) -> tuple[Array, Array, Array]:
         """Group of columns where the distribution function of each row reaches a share in (0, 1].
@@ -118,10 +122,6 @@ class HardBlock:
     def average(self, values: Array) -> Array:
         """``values_j`` of the atom chosen."""
         return values[self.index]
-
-    def narrow(self, share: Array) -> tuple[Array, Array, Array]:
-        """The column of the atom chosen, alone."""
-        return self.index, 1.0 + 0.0 * share[:, None], share
 
     def dense(self) -> Array:
         """``chi``, in the dtype of the c-transform."""

@@ -36,12 +36,7 @@ class InPlaceKernel(Kernel):
     """
 
     soft_block = SoftBlock
-    buffer: Array | None = None
     right: Array | None = None  # factor of that product, while maxima are guessed
-
-    @abstractmethod
-    def memory(self, rows: Array, n_columns: int) -> Array:
-        """Uninitialised array of so many columns, with the rows, dtype and device of `rows`."""
 
     @abstractmethod
     def product(self, u: Array, v: Array, out: Array | None = None) -> Array:

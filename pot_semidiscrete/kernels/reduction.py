@@ -5,75 +5,18 @@ The loop is here; a kernel turns a block of points into a block of weights.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import cast
 
-from ..backend import Array, brief, capabilities, equal_rows, joined, no_grad, on_host
-from .base import Atoms, Block, Kernel
-from .blocks import reached
+from ..backend import Array, Backend, capabilities, equal_rows, joined, no_grad, on_host
+from .base import BLOCK_BYTES, DEVICE_ENTRIES, Atoms, Kernel, sharing_rows
+from .blocks import SoftBlock, reached
 from .generic import GenericKernel
+from .outputs import ORDER, OUTPUTS, SUMS, Reduction
+from .tiles import Tiles, is_tiled
 
-BLOCK_BYTES = 2**27  # bytes of a block on the host, at most
-SHARING = 256  # rows that make the reading of the atoms cheap
-DEVICE_ENTRIES = 2**26  # of a block elsewhere
 LARGEST_BILINEAR = 2**26  # entries of a matrix kept for several reductions of the same points ...
 DEVICE_BILINEAR = 2**28  # ... elsewhere: 1 GiB in float32
-
-
-@dataclass
-class Reduction:
-    """What a reduction was asked for; the rest is None.
-
-    Attributes
-    ----------
-    c_transform : array, shape (n,)
-        ``psi^{c,reg}(x_i)``.
-    colsum : array, shape (n_support,)
-        ``sum_i chi_ij``.
-    colsquare : array, shape (n_support,)
-        ``sum_i chi_ij^2``.
-    gradient : array, shape (n, d)
-        ``sum_j chi_ij d_x c(x_i, y_j)``.
-    map : array, shape (n, d)
-        ``sum_j chi_ij y_j``, in the coordinates of the target's atoms.
-    average : array, shape (n,)
-        ``sum_j chi_ij values_j``.
-    linear : array, shape (n,)
-        ``sum_j chi_ij c(x_i, y_j)``.
-    weights : array, shape (n, n_support)
-        ``chi_ij``: the one thing whose size is (samples x atoms).
-    """
-
-    c_transform: Array = None
-    colsum: Array = None
-    colsquare: Array = None
-    gradient: Array = None
-    map: Array = None
-    average: Array = None
-    linear: Array = None
-    weights: Array = None
-
-    __repr__ = brief
-
-
-def _linear(target: Atoms, x: Array, block: Block, *_: Any) -> Array:
-    """``sum_j chi_ij c(x_i, y_j)``: the cost once more, for it is seldom wanted."""
-    nx, cost = target.nx, target.cost
-    separable = cost.source_term(x, nx) + block.average(target.target_term[:, None])[:, 0]
-    return separable - cost.weighted_mean(x, target.atoms, block, nx)
-
-
-_OUTPUTS: dict[str, Callable] = {
-    "c_transform": lambda target, x, block, *_: block.c_transform,
-    "colsum": lambda target, x, block, *_: block.colsum(),
-    "gradient": lambda target, x, block, *_: target.cost.vjp(x, target.atoms, block, target.nx),
-    "map": lambda target, x, block, *_: block.average(target.atoms),
-    "average": lambda target, x, block, values: block.average(values[:, None])[:, 0],
-    "linear": _linear,
-    "weights": lambda target, x, block, *_: block.dense(),
-    "colsquare": lambda target, x, block, *_: block.colsquare(),  # the last: it spends the block
-}
-_SUMS = {"colsum", "colsquare"}
 
 
 def reduce(
@@ -110,38 +53,42 @@ def reduce(
     -------
     Reduction
     """
-    nx = target.nx
+    nx, outputs = target.nx, sorted(set(outputs), key=ORDER.index)
     if differentiable:
-        generic = GenericKernel(target, potential, reg)
-        return _reduce(generic, x, outputs, values, bilinear, capabilities(nx).checkpoint)
+        generic = _evaluation(GenericKernel(target, potential, reg), outputs, values)
+        blocks = row_blocks(target, x, bilinear, None)
+        return _reduce(outputs, capabilities(nx).checkpoint(generic), blocks, nx)
     with no_grad(nx):
-        kernel = target.kernel(target.detached, nx.detach(potential), reg)
-        return _reduce(kernel, nx.detach(x), outputs, values, bilinear)
+        target, x, potential = target.detached, nx.detach(x), nx.detach(potential)
+        if is_tiled(target, x):
+            tiles = Tiles(target, potential, reg, outputs, values, x)
+            return _reduce(outputs, tiles, row_blocks(target, x, bilinear, step=tiles.rows), nx)
+        kernel = target.kernel(target, potential, reg)
+        fused = kernel.fused and bilinear is None and "weights" not in outputs
+        step = fused_rows(target, x) if fused else block_rows(target, x)
+        prepared = kernel.prepare(x, step) if bilinear is None else None
+        blocks = row_blocks(target, x, bilinear, prepared, step=step)
+        return _reduce(outputs, _evaluation(kernel, outputs, values), blocks, nx)
+
+
+def _evaluation(kernel: Kernel, outputs: Sequence[str], values: Array | None) -> Callable:
+    """``(x, bilinear, prepared) -> outputs`` of a block of points."""
+
+    def evaluate(x: Array, bilinear: Array | None, prepared: Array | None) -> tuple:
+        block = kernel(x, bilinear, prepared)
+        return tuple(OUTPUTS[name](kernel.target, x, block, values) for name in outputs)
+
+    return evaluate
 
 
 def _reduce(
-    kernel: Kernel,
-    x: Array,
-    outputs: Sequence[str],
-    values: Array | None,
-    bilinear: Array | None,
-    guard: Callable = lambda function: function,
+    outputs: Sequence[str], evaluate: Callable, blocks: Iterator[tuple], nx: Backend
 ) -> Reduction:
-    target, nx = kernel.target, kernel.nx
-    outputs = sorted(set(outputs), key=list(_OUTPUTS).index)
-
-    @guard
-    def block_outputs(rows: Array, bilinear: Array, prepared: Array) -> tuple:
-        block = kernel(rows, bilinear, prepared)
-        return tuple(_OUTPUTS[name](target, rows, block, values) for name in outputs)
-
-    fused = kernel.fused and bilinear is None and "weights" not in outputs
-    step = fused_rows(target, x) if fused else block_rows(target, x)
-    prepared = kernel.prepare(x, step) if bilinear is None else None
+    """Evaluate blocks of points; join what there is of each point, and add up the rest."""
     sums: dict[str, Array] = {}
-    parts: dict[str, list[Array]] = {name: [] for name in outputs if name not in _SUMS}
-    for rows in row_blocks(target, x, bilinear, prepared, step=step):
-        for name, piece in zip(outputs, block_outputs(*rows), strict=True):
+    parts: dict[str, list[Array]] = {name: [] for name in outputs if name not in SUMS}
+    for block in blocks:
+        for name, piece in zip(outputs, evaluate(*block), strict=True):
             if name in parts:
                 parts[name].append(piece)
             else:  # as many numbers as a block: they are not kept
@@ -155,13 +102,11 @@ def known_bilinear(target: Atoms, x: Array) -> Array | None:
     None, and to be computed each time, where it would have more than `LARGEST_BILINEAR` entries, or
     `DEVICE_BILINEAR` in the memory of a device, and where the kernel is fused.
     """
-    nx, atoms = target.nx, target.atoms
-    if target.kernel.fused or x.shape[0] * atoms.shape[0] > (
-        LARGEST_BILINEAR if on_host(x) else DEVICE_BILINEAR
-    ):
+    nx, most = target.nx, LARGEST_BILINEAR if on_host(x) else DEVICE_BILINEAR
+    if target.kernel.fused or x.shape[0] * target.weights.shape[0] > most:
         return None
     with no_grad(nx):
-        return target.cost.bilinear(x, atoms, 1.0, nx)
+        return target.bilinear(x)
 
 
 def weight_blocks(
@@ -183,7 +128,7 @@ def mean_cost(target: Atoms, x: Array, share: Array | None = None) -> Array:
     with no_grad(nx):
         for rows, part in row_blocks(target, x, share):
             terms = nx.sum(part * cost.source_term(rows, nx)) + nx.sum(part) * target.target_term
-            total = total + terms - cost.source_mean(rows, target.atoms, part, nx)
+            total = total + terms - target.in_parts(partial(cost.source_mean, rows, share=part, nx=nx))
     return total
 
 
@@ -193,7 +138,9 @@ def expected_cost(target: Atoms, x: Array, law: Array) -> Array:
     with no_grad(nx):
         for (rows,) in row_blocks(target, x):
             terms = nx.sum(law) * cost.source_term(rows, nx) + nx.sum(law * target.target_term)
-            means.append(terms - cost.target_mean(rows, target.atoms, law, nx))
+            for columns, part in target.parts():
+                terms = terms - cost.target_mean(rows, part.atoms, law[columns], nx)
+            means.append(terms)
     return nx.concatenate(means, axis=0)
 
 
@@ -211,10 +158,10 @@ def block_rows(target: Atoms, x: Array, caches: int = 1) -> int:
 
     Each product reads and packs all the atoms: the higher the dimension, the more rows share that.
     """
-    n_rows, (n_atoms, d) = x.shape[0], target.atoms.shape
+    n_rows, n_atoms = x.shape[0], target.weights.shape[0]
     if on_host(x):
-        row = n_atoms * target.nx.bitsize(target.atoms) // 8
-        rows = min(max(caches * target.kernel.cache() // row, min(2 * d, SHARING)), BLOCK_BYTES // row)
+        row = n_atoms * target.nx.bitsize(target.weights) // 8
+        rows = min(max(caches * target.kernel.cache() // row, sharing_rows(x)), BLOCK_BYTES // row)
     else:
         rows = DEVICE_ENTRIES // n_atoms
     return equal_rows(n_rows, rows)
@@ -240,14 +187,17 @@ def draw_atoms(
     -------
     array of int, shape (n,)
     """
-    nx = target.nx
+    if reg == 0:
+        return reduce(target, x, potential, reg, ("index",)).index
+    nx, share = target.nx, 1.0 - uniform(x.shape[0])
     with no_grad(nx):
-        kernel = target.kernel(target.detached, nx.detach(potential), reg)
+        target, x, potential = target.detached, nx.detach(x), nx.detach(potential)
+        if is_tiled(target, x):
+            return Tiles(target, potential, reg, (), None, x).draw(x, share)
+        kernel = target.kernel(target, potential, reg)
         # two caches, for its steps are small
         step = fused_rows(target, x) if kernel.fused else block_rows(target, x, caches=2)
-        x = nx.detach(x)
-        prepared, share = kernel.prepare(x, step), 1.0 - uniform(x.shape[0])
-        blocks = row_blocks(target, x, None, prepared, share, step=step)
-        parts = [kernel(*rows).narrow(share) for *rows, share in blocks]
+        blocks = row_blocks(target, x, None, kernel.prepare(x, step), share, step=step)
+        parts = [cast(SoftBlock, kernel(*rows)).narrow(share) for *rows, share in blocks]
         start, weights, share = (joined(pieces, nx) for pieces in zip(*parts, strict=True))
         return start + reached(weights, share, nx)[0]

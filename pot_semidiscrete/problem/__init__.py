@@ -9,7 +9,8 @@ from .host import (
     check_parameters,
 )
 from .names import named_options
-from .problem import Problem, build_target, check_reg
+from .problem import Problem, build_target, check_atoms, check_reg
+from .stored import StoredAtoms
 from .target import Target
 from .units import rounding_of, scale_of, spread_of, unit_curvature
 from .validation import (
@@ -32,9 +33,11 @@ from .validation import (
 __all__ = [
     "NotFiniteError",
     "Problem",
+    "StoredAtoms",
     "Target",
     "build_target",
     "check_array",
+    "check_atoms",
     "check_bool",
     "check_callable",
     "check_count",

@@ -33,12 +33,13 @@ def digest(X: Array, nx: Backend) -> str:
 
 def projection(target: Target) -> np.ndarray:
     """What files of version 0.1.0 know their atoms by: a number for each, and one for the origin."""
-    atoms = target.nx.to_numpy(target.nx.detach(target.atoms)).astype(float)
+    nx, direction = target.nx, np.cos(1.0 + np.arange(target.like.shape[1]))
+    along = [nx.to_numpy(nx.detach(part.atoms)).astype(float) @ direction for _, part in target.parts()]
+    numbers = np.concatenate(along)
     if target.copies is not None:  # as if they had not been merged
-        atoms = atoms[target.copies.place[target.copies.share > 0]]
-    origin = 0.0 if target.origin is None else target.nx.to_numpy(target.origin).astype(float)
-    points = np.vstack([atoms, np.zeros(atoms.shape[1]) + origin])
-    return points @ np.cos(1.0 + np.arange(atoms.shape[1]))
+        numbers = numbers[target.copies.place[target.copies.share > 0]]
+    origin = 0.0 if target.origin is None else nx.to_numpy(target.origin).astype(float) @ direction
+    return np.append(numbers, origin)
 
 
 def same_projection(expected: np.ndarray, received: np.ndarray) -> bool:

@@ -1,5 +1,6 @@
 """Atoms at one place: found, and told apart again."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,19 +8,38 @@ import numpy as np
 from ..backend import brief
 
 
-def places(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index of the first of the points at each place, and the place of each point."""
-    points = np.ascontiguousarray(points + 0.0)  # -0 becomes 0
-    words = points.view(np.uint16)
-    key = 2 * np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64) + 1
-    parts = np.array_split(words, -(-len(words) // 1024))  # which the cache holds
-    hashes = np.concatenate([part.astype(np.uint64) @ key for part in parts])
+def places(
+    read: Callable[[slice | np.ndarray], np.ndarray], parts: Sequence[slice]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Index of the first of the points at each place, and the place of each point.
+
+    Parameters
+    ----------
+    read : callable
+        Some of the points, shape (n, d).
+    parts : sequence of slice
+        Points to read at once.
+    """
+    hashes = np.concatenate([_hashes(read(part)) for part in parts])
     _, first, place = np.unique(hashes, return_index=True, return_inverse=True)
-    if (points[first[place]] != points).any():  # numbers are sorted ten times as fast as points
-        _, first, place = np.unique(points, axis=0, return_index=True, return_inverse=True)
-        place = place.ravel()  # NumPy 2.0 gives it two axes
+    leader = first[place]
+    followers = np.flatnonzero(leader != np.arange(len(leader)))
+    for some in np.array_split(followers, len(parts)):
+        if (read(leader[some]) != read(some)).any():  # numbers are sorted ten times as fast as points
+            points = np.concatenate([read(part) + 0.0 for part in parts])
+            _, first, place = np.unique(points, axis=0, return_index=True, return_inverse=True)
+            place = place.ravel()  # NumPy 2.0 gives it two axes
+            break
     order = np.argsort(first)
     return first[order], np.argsort(order)[place]
+
+
+def _hashes(points: np.ndarray) -> np.ndarray:
+    """A number for each point, the same for the same points, and else as good as never."""
+    words = np.ascontiguousarray(points + 0.0).view(np.uint16)  # -0 becomes 0
+    key = 2 * np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64) + 1
+    parts = np.array_split(words, -(-len(words) // 1024))  # which the cache holds
+    return np.concatenate([part.astype(np.uint64) @ key for part in parts])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,17 @@
 """The door: arguments of users become a problem, once, and are trusted from then on."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from ot.backend import get_backend
 
 from ..backend import Array, Backend, capabilities, eager, is_foreign, is_traced
 from ..costs import Metric, check_cost, resolve_metric
+from ..kernels import BLOCK_BYTES
 from .fingerprints import digest
+from .places import Copies, places
+from .stored import StoredAtoms
 from .target import Target
 from .units import rounding_of
 from .validation import check_points, check_real, check_vector, check_weights
@@ -46,13 +51,13 @@ class Problem:
 
     def points(self, name: str, x: Array) -> Array:
         """A user's source points, checked, in the coordinates of the atoms."""
-        x, nx = check_points(name, x, like=self.target.atoms)
+        x, nx = check_points(name, x, like=self.target.like)
         return self.target.center(capabilities(nx).owned(x))
 
     def potential(self, name: str, potential: Array) -> Array:
         """A user's potential, checked, at the support."""
         target = self.target
-        all_atoms = target.atoms if target.support is None else target.scatter(target.weights)[:, None]
+        all_atoms = target.scatter(target.weights)[:, None]
         potential = capabilities(target.nx).owned(check_vector(name, potential, all_atoms, target.nx))
         return target.merge(potential, self.reg)
 
@@ -70,30 +75,69 @@ def build_target(
     them get all of their mass. With ``merge=False`` they are left as they are, and the target in the
     graph of the user's arrays: what is asked for at a given potential is right for copies, too.
     """
-    X_target, nx = check_points("X_target", X_target)
+    X_target, like = check_atoms(X_target)
+    nx = get_backend(like)
     with eager(nx):
-        target = _build(capabilities(nx).owned(X_target), nx, a_target, metric)
-        return replace(target.detached.merged, digest=digest(X_target, nx)) if merge else target
+        target = _build(X_target, nx, a_target, metric)
+        return replace(_merged(target.detached), digest=digest(X_target, nx)) if merge else target
+
+
+def check_atoms(X_target: Any) -> tuple[Any, Array]:
+    """Check the atoms of users, and tell what arrays are like them; large memory maps are stored."""
+    if isinstance(X_target, np.memmap) and X_target.nbytes > BLOCK_BYTES:
+        check_points("X_target", X_target[:1])
+        X_target = StoredAtoms(X_target)
+    if isinstance(X_target, StoredAtoms):
+        X_target.check("X_target")
+        return X_target, X_target.like
+    X_target, _ = check_points("X_target", X_target)
+    return X_target, X_target
 
 
 def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: Metric) -> Target:
+    is_stored, able = isinstance(X_target, StoredAtoms), capabilities(nx)
     cost = resolve_metric(metric, nx)
     if is_foreign(type(cost)):
         check_cost(cost, X_target[-3:], X_target[:4], nx)  # no atom twice, if there are enough
-    weights = capabilities(nx).owned(check_weights(a_target, X_target, nx))
-    atoms, support, place = X_target, None, None
+    atoms = X_target if is_stored else able.owned(X_target)
+    column = nx.zeros((X_target.shape[0], 1), type_as=X_target.like) if is_stored else atoms
+    weights = able.owned(check_weights(a_target, column, nx))
+    support, place = None, None
     if not is_traced(weights):
         positive = nx.to_numpy(nx.detach(weights)) > 0
         if not positive.all():
-            support = capabilities(nx).index(np.flatnonzero(positive), X_target)
+            support = able.index(np.flatnonzero(positive), weights)
             place = np.where(positive, np.cumsum(positive) - 1, positive.sum())
-            atoms, weights = atoms[support], weights[support]
-    origin = None
-    if cost.translation_invariant:
-        # any constant will do: the cost does not see it, so it stays out of the graph
-        origin = nx.detach(nx.dot(weights, atoms))
-        atoms = atoms - origin
-    return Target(atoms, weights, origin, support, X_target.shape[0], cost, place)
+            atoms = atoms.chosen(np.flatnonzero(positive)) if is_stored else atoms[support]
+            weights = weights[support]
+    target = Target(atoms, weights, None, support, X_target.shape[0], cost, place)
+    if not cost.translation_invariant:
+        return target
+    # any constant will do: the cost does not see it, so it stays out of the graph
+    origin = nx.detach(target.mean)
+    return replace(target, atoms=atoms.centred(origin) if is_stored else atoms - origin, origin=origin)
+
+
+def _merged(target: Target) -> Target:
+    """The same measure, atoms at one place being one, whose weight is the sum of theirs."""
+    if is_traced(target.atoms):
+        return target
+    nx, parts = target.nx, list(target.atoms.parts()) if target.is_stored else [slice(None)]
+    read = target.atoms.__getitem__ if target.is_stored else nx.to_numpy(target.atoms).__getitem__
+    first, place = places(lambda which: nx.to_numpy(read(which)), parts)
+    if len(first) == len(place):
+        return target
+    where = capabilities(nx).index(first, target.weights)
+    user = np.arange(target.n_atoms) if target.place is None else target.place
+    copies, total = Copies.of(place, nx.to_numpy(target.weights).astype(float), user)
+    return replace(
+        target,
+        atoms=target.atoms.chosen(first) if target.is_stored else target.atoms[where],
+        weights=nx.from_numpy(total, type_as=target.weights),
+        support=where if target.support is None else target.support[where],
+        place=copies.place,
+        copies=copies,
+    )
 
 
 def check_reg(reg: object, target: Target) -> float:
@@ -114,7 +158,7 @@ def check_reg(reg: object, target: Target) -> float:
             "rounding of which, and so of the value, is larger than they are; use float64, or a smaller "
             "reg: at this one the plan is the product of the measures."
         )
-    dtype = np.finfo("float32" if target.nx.bitsize(target.atoms) == 32 else "float64")
+    dtype = np.finfo("float32" if target.nx.bitsize(target.weights) == 32 else "float64")
     least, most = 1e2 * float(dtype.tiny), 1e-2 * float(dtype.max)  # so that 1 / reg is a number, too
     if reg > most or 0 < reg < least:
         raise ValueError(

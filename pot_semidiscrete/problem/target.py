@@ -1,7 +1,7 @@
 """The target measure as everything inside sees it: built once, at the door."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -15,14 +15,15 @@ from ..backend import (
     capabilities,
     eager,
     is_foreign,
-    is_traced,
+    joined,
     largest_exponent,
     rounding_unit,
     stride,
 )
 from ..costs import Cost
 from ..kernels import Kernel, check_kernel, kernel_for
-from .places import Copies, places
+from .places import Copies
+from .stored import StoredAtoms
 
 Thing = TypeVar("Thing")
 LANDMARKS, LEAST_STRIDE = 512, 9  # atoms that stand for all, about, and one of so many at least
@@ -46,7 +47,8 @@ class Target:
     Attributes
     ----------
     atoms : array, shape (n_support, d)
-        Atoms of positive weight, less `origin`; those at one place are one (:attr:`merged`).
+        Atoms of positive weight, less `origin`; those at one place are one. Those that are not in
+        memory are :class:`StoredAtoms`.
     weights : array, shape (n_support,)
         Their weights ``b``, of sum 1.
     origin : array, shape (d,) or None
@@ -84,7 +86,7 @@ class Target:
     @functools.cached_property
     def nx(self) -> Backend:
         """Backend of POT."""
-        return get_backend(self.atoms)
+        return get_backend(self.weights)
 
     @_known
     def kernel(self) -> type[Kernel]:
@@ -95,7 +97,7 @@ class Target:
             scale = float(self.nx.max(self.nx.abs(few.cost_matrix(few.atoms)))) or 1.0
             potential = scale * (1.0 + 0.1 * few.weights)
             # at the last, powers of the scores overflow, unless the maxima are subtracted
-            for reg in (0.0, scale, 0.5 * scale / largest_exponent(self.atoms, self.nx)):
+            for reg in (0.0, scale, 0.5 * scale / largest_exponent(self.weights, self.nx)):
                 check_kernel(kernel, few, few.atoms[:3], potential, reg)
         return kernel
 
@@ -107,7 +109,7 @@ class Target:
     @_known
     def target_term(self) -> Array:
         """Term of the cost that depends on the atom only."""
-        return self.cost.target_term(self.atoms, self.nx)
+        return self.in_parts(lambda atoms: self.cost.target_term(atoms, self.nx))
 
     @property
     def landmark_stride(self) -> int:
@@ -123,9 +125,36 @@ class Target:
         return float(nx.max(nx.min(landmarks.cost_matrix(others), axis=1)))
 
     @property
+    def is_stored(self) -> bool:
+        """Whether atoms are not in the memory of the computation, and read as they are needed."""
+        return isinstance(self.atoms, StoredAtoms)
+
+    @property
+    def like(self) -> Array:
+        """Array of the kind of the atoms, and as many columns."""
+        return self.atoms.like if isinstance(self.atoms, StoredAtoms) else self.atoms
+
+    def parts(self) -> Iterator[tuple[slice, "Target"]]:
+        """Atoms that are in memory at once: all, unless they are stored."""
+        if not isinstance(self.atoms, StoredAtoms):
+            yield slice(None), self
+            return
+        for part in self.atoms.parts():
+            yield part, self.subset(part)
+
+    def in_parts(self, function: Callable[[Array], Array], axis: int = 0) -> Array:
+        """A function of atoms, joined for all."""
+        return joined([function(target.atoms) for _, target in self.parts()], self.nx, axis)
+
+    @property
+    def mean(self) -> Array:
+        """Weighted mean of the atoms."""
+        return sum(self.nx.dot(part.weights, part.atoms) for _, part in self.parts())
+
+    @property
     def unit(self) -> float:
         """Rounding unit of the dtype."""
-        return rounding_unit(self.atoms, self.nx)
+        return rounding_unit(self.weights, self.nx)
 
     @_known
     def detached(self) -> "Target":
@@ -136,19 +165,26 @@ class Target:
         """The same target, which shares no memory with the user's arrays."""
         if self.support is not None:
             return self
-        atoms = self.nx.copy(self.atoms) if self.origin is None else self.atoms
+        is_shared = self.origin is None and not self.is_stored
+        atoms = self.nx.copy(self.atoms) if is_shared else self.atoms
         return replace(self, atoms=atoms, weights=self.nx.copy(self.weights))
 
     def subset(self, atoms: Array | slice) -> "Target":
         """The target with some of its atoms, whose weights are left as they are."""
         return replace(self, atoms=self.atoms[atoms], weights=self.weights[atoms])
 
+    def tile(self, columns: slice) -> "Target":
+        """Some neighbouring atoms, with what is known of them."""
+        tile = self.subset(columns)
+        vars(tile).update(log_weights=self.log_weights[columns], target_term=self.target_term[columns])
+        return tile
+
     def map(self, function: Callable[[Array], Array]) -> "Target":
         """Apply `function` to every array (a move to another device, say)."""
         maybe = lambda array: None if array is None else function(array)
         return replace(
             self,
-            atoms=function(self.atoms),
+            atoms=self.atoms.map(function) if self.is_stored else function(self.atoms),
             weights=function(self.weights),
             origin=maybe(self.origin),
             support=maybe(self.support),
@@ -170,26 +206,6 @@ class Target:
         zero = 0.0 * (v[:1] if axis == 0 else v[:, :1])  # stands for all atoms of weight 0
         padded = nx.concatenate([v, zero], axis=axis)
         return padded[index] if axis == 0 else padded[:, index]
-
-    @property
-    def merged(self) -> "Target":
-        """The same measure, atoms at one place being one, whose weight is the sum of theirs."""
-        if is_traced(self.atoms):
-            return self
-        nx, (first, place) = self.nx, places(self.nx.to_numpy(self.atoms))
-        if len(first) == len(place):
-            return self
-        where = capabilities(nx).index(first, self.atoms)
-        user = np.arange(self.n_atoms) if self.place is None else self.place
-        copies, total = Copies.of(place, nx.to_numpy(self.weights).astype(float), user)
-        return replace(
-            self,
-            atoms=self.atoms[where],
-            weights=nx.from_numpy(total, type_as=self.weights),
-            support=where if self.support is None else self.support[where],
-            place=copies.place,
-            copies=copies,
-        )
 
     def distribute(self, masses: Array, axis: int = 0) -> Array:
         """Masses of all atoms: of those at one place, in proportion to their weights."""
@@ -224,7 +240,7 @@ class Target:
         if self.copies is None:
             return index if self.support is None else self.support[index]
         rows = self.copies.draw(self.nx.to_numpy(index), uniform(index.shape[0]))
-        return capabilities(self.nx).index(rows, self.atoms)
+        return capabilities(self.nx).index(rows, self.weights)
 
     def zero_mean(self, potential: Array) -> Array:
         """The potential of the class ``psi + const`` with ``<b, psi> = 0``."""
@@ -232,9 +248,12 @@ class Target:
 
     def cost_matrix(self, x: Array) -> Array:
         """Cost of each atom from each of a few points, ``(n, n_support)``."""
-        nx = self.nx
-        bilinear = self.cost.bilinear(x, self.atoms, 1.0, nx)
-        return self.cost.source_term(x, nx)[:, None] + self.target_term - bilinear
+        terms = self.cost.source_term(x, self.nx)[:, None] + self.target_term
+        return terms - self.bilinear(x)
+
+    def bilinear(self, x: Array) -> Array:
+        """What is left of the terms of points and atoms, ``(n, n_support)``."""
+        return self.in_parts(lambda atoms: self.cost.bilinear(x, atoms, 1.0, self.nx), axis=1)
 
     def semi_dual(self, transform: Array, potential: Array) -> Array:
         """Semi-dual value ``mean(psi^c) + <b, psi>`` of points with that c-transform."""

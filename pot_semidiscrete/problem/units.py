@@ -14,20 +14,21 @@ MOST_ROWS = 4096  # atoms whose costs to all are averaged, at most
 
 def scale_of(target: Target) -> float:
     """Mean cost between two atoms drawn independently; of a user's metric below 0, its size."""
-    nx, atoms, weights = target.nx, target.atoms, target.weights
+    nx, weights = target.nx, target.weights
     if isinstance(target.cost, SqEuclidean):
         # the atoms are centred: E|Y - Y'|^2 = 2 E|Y|^2
         return float(2.0 * nx.sum(weights * target.target_term))
-    step = stride(atoms.shape[0], MOST_ROWS)
-    rows, share = atoms[::step], weights[::step]
-    return abs(float(nx.sum(weights * mean_cost(target, rows, share / nx.sum(share)))))
+    some = target.subset(slice(None, None, stride(weights.shape[0], MOST_ROWS)))
+    share = some.weights / nx.sum(some.weights)
+    return abs(float(nx.sum(weights * mean_cost(target, some.atoms, share))))
 
 
 def spread_of(target: Target) -> float:
     """``(E |Y - Y'|^2)^(1/2)``."""
     nx, b = target.nx, target.weights
-    deviations = target.atoms - nx.dot(b, target.atoms)
-    return math.sqrt(2.0 * float(nx.sum(b * nx.sum(deviations**2, axis=1))))
+    mean = target.mean
+    squares = target.in_parts(lambda atoms: nx.sum((atoms - mean) ** 2, axis=1))
+    return math.sqrt(2.0 * float(nx.sum(b * squares)))
 
 
 def unit_curvature(target: Target) -> float:

@@ -68,7 +68,7 @@ def remedy_for(X: object) -> str:
     if hasattr(X, "dataset"):
         return "give its points, torch.cat([x for x, *_ in loader])"
     if hasattr(X, "__getitem__") and hasattr(X, "__len__") and not isinstance(X, str):
-        return "give its points, torch.stack([x for x, *_ in dataset])"
+        return "give its points, generative.stack_dataset(dataset)"
     return "convert it to a NumPy array or a torch tensor"
 
 

@@ -52,7 +52,7 @@ class Draws:
 
 def check_batch(name: str, x: Any, n: int, target: Target) -> Array:
     """Check what a sampler returned when asked for `n` points; fewer are taken as they come."""
-    nx, atoms = target.nx, target.atoms
+    nx, atoms = target.nx, target.like
     expected = f"an array of shape ({n}, {atoms.shape[1]}), backend and dtype of X_target"
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise TypeError(f"{name}: expected {expected}, received {describe(x)}.")

@@ -70,7 +70,7 @@ def _coupling_of_potential(
     elif not isinstance(plan._potential, torch.Tensor):
         plan = plan.to("cpu")  # as torch's tensors
     target = plan._target
-    atoms = target.scatter(target.atoms) + (0.0 if target.origin is None else target.origin)
+    atoms = target.scatter(target.atoms[:]) + (0.0 if target.origin is None else target.origin)
     projection = check_projection(projection, atoms)
     d = projection.shape[0] if isinstance(projection, torch.Tensor) else atoms.shape[1]
     if callable(projection) and shape is None:

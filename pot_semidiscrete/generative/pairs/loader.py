@@ -9,8 +9,8 @@ from torch.utils.data import IterableDataset
 
 from ...backend import describe, ours
 from ...problem import check_count
+from ..data import DataRows
 from .chunks import PairStream
-from .data import DataRows
 from .streams import shared_counts, this_process, this_worker
 
 

@@ -9,9 +9,9 @@ import torch
 from ...backend import ours
 from ...problem import check_count, check_real
 from ...runs import check_output
+from ..data import DataRows
 from .adopting import coupling_of
 from .chunks import PairStream, can_refresh
-from .data import DataRows
 from .loader import PairLoader
 from .pairing import CouplingAssignment
 from .reservoir import Reservoir

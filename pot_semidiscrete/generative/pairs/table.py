@@ -15,8 +15,8 @@ from ...backend import describe, ours
 from ...problem import check_count
 from ...runs import check_input, replaced
 from ...runs.archive import Archive, check_facts, is_count
+from ..data import DataRows
 from .chunks import PairStream
-from .data import DataRows
 from .loader import PairLoader
 from .space import PairingSpace
 from .streams import NoiseLaw, fingerprint

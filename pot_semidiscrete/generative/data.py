@@ -1,0 +1,145 @@
+"""Data sets of torch: their items by number, and all of them as a tensor."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..backend import describe, ours, theirs
+from ..problem import check_bool
+from ..runs import Progress, replaced
+
+BLOCK = 1024  # items that are read at once
+
+
+class DataRows:
+    """What the numbers of data points stand for.
+
+    Parameters
+    ----------
+    data : tensor or Dataset
+    transform : callable, optional
+        ``item -> tensor``.
+    """
+
+    def __init__(self, data: Any, transform: Callable[[Any], torch.Tensor] | None) -> None:
+        if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+            raise TypeError(
+                f"data: expected a tensor or a data set with a length, received {describe(data)}; give "
+                "what is to be returned."
+            )
+        if transform is not None and not callable(transform):
+            raise TypeError(f"transform: expected a callable, received {describe(transform)}.")
+        self.data, self.transform = data, transform
+
+    def check_length(self, n_data: int) -> None:
+        """Check that there are as many as were paired."""
+        if len(self.data) != n_data:
+            raise ValueError(
+                f"data: expected {n_data} items, those that were paired and in their order, received "
+                f"{len(self.data)}."
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an item."""
+        return tuple(self.item(0).shape)
+
+    def __call__(self, index: torch.Tensor) -> torch.Tensor:
+        """Data points of these numbers, on the device of `index`."""
+        if isinstance(self.data, torch.Tensor) and self.transform is None:
+            return self.data[index.to(self.data.device)].to(index.device)
+        return torch.stack([self.item(i) for i in index.tolist()]).to(index.device)
+
+    def item(self, i: int) -> torch.Tensor:
+        """One of them."""
+        with theirs():  # data sets and transforms are code of users
+            item = self.data[i]
+            item = item[0] if isinstance(item, (tuple, list)) else item
+            item = item if self.transform is None else self.transform(item)
+        if isinstance(item, torch.Tensor):
+            return item
+        try:
+            return torch.as_tensor(item, device="cpu")
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"data: expected items that are arrays, received {describe(item)}; give transform=, "
+                "which makes a tensor of an item."
+            ) from None
+
+
+@ours()
+def stack_dataset(
+    dataset: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    transform: Callable[[Any], torch.Tensor] | None = None,
+    verbose: bool = False,
+) -> torch.Tensor:
+    """All items of a data set, in their order, as a tensor: to be `X_target`.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With a length; of an item that is a tuple, an image and its label, the first is taken.
+    path : str or path-like, optional
+        File in NumPy's format (``.npy``) to write the tensor to, a block at a time. The tensor returned
+        is then mapped to it: to solve for one that does not fit into memory, give it to
+        :class:`pot_semidiscrete.StoredAtoms`.
+    transform : callable, optional
+        ``item -> tensor``.
+    verbose : bool, default=False
+        Show a progress bar.
+
+    Returns
+    -------
+    tensor, shape (n, ...)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no items, they are no arrays, or their shapes differ.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pot_semidiscrete.generative import stack_dataset
+    >>> labelled = torch.utils.data.TensorDataset(torch.eye(3), torch.arange(3))
+    >>> stack_dataset(labelled)
+    tensor([[1., 0., 0.],
+            [0., 1., 0.],
+            [0., 0., 1.]])
+    """
+    rows = DataRows(dataset, transform)
+    n, bar = len(dataset), Progress(check_bool("verbose", verbose), len(dataset), "stack_dataset")
+    if n == 0:
+        raise ValueError("dataset: expected at least one item, received none.")
+
+    def blocks() -> Iterator[torch.Tensor]:
+        for start in range(0, n, BLOCK):
+            items = []
+            for i in range(start, min(start + BLOCK, n)):
+                items.append(rows.item(i).detach().cpu())
+                bar.update(dict)
+            if any(item.shape != items[0].shape for item in items):
+                raise ValueError(
+                    "dataset: expected items of one shape, received others; give transform=, which "
+                    "makes them alike."
+                )
+            yield torch.stack(items)
+
+    try:
+        if path is None:
+            return torch.cat(list(blocks()))
+        with replaced(path) as file:
+            for k, block in enumerate(blocks()):
+                array = block.numpy()
+                if k == 0:
+                    head = {"descr": array.dtype.str, "fortran_order": False}
+                    np.lib.format.write_array_header_1_0(file, head | {"shape": (n, *array.shape[1:])})
+                file.write(array.tobytes())
+        return torch.from_numpy(np.load(path, mmap_mode="c"))
+    finally:
+        bar.close(dict)

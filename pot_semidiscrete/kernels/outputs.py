@@ -1,0 +1,70 @@
+"""What a reduction can be asked for, each from a block of weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..backend import Array, brief
+from .base import Atoms, Block
+
+
+@dataclass
+class Reduction:
+    """What a reduction was asked for; the rest is None.
+
+    Attributes
+    ----------
+    c_transform : array, shape (n,)
+        ``psi^{c,reg}(x_i)``.
+    gradient : array, shape (n, d)
+        ``sum_j chi_ij d_x c(x_i, y_j)``.
+    map : array, shape (n, d)
+        ``sum_j chi_ij y_j``, in the coordinates of the target's atoms.
+    average : array, shape (n,)
+        ``sum_j chi_ij values_j``.
+    linear : array, shape (n,)
+        ``sum_j chi_ij c(x_i, y_j)``.
+    index : array of int, shape (n,)
+        Atom of the Laguerre cell, at ``reg = 0``.
+    colsum : array, shape (n_support,)
+        ``sum_i chi_ij``.
+    weights : array, shape (n, n_support)
+        ``chi_ij``: the one thing whose size is (samples x atoms).
+    colsquare : array, shape (n_support,)
+        ``sum_i chi_ij^2``.
+    """
+
+    c_transform: Array = None
+    gradient: Array = None
+    map: Array = None
+    average: Array = None
+    linear: Array = None
+    index: Array = None
+    colsum: Array = None
+    weights: Array = None
+    colsquare: Array = None  # the last: it spends the block
+
+    __repr__ = brief
+
+
+def _linear(target: Atoms, x: Array, block: Block, *_: Any) -> Array:
+    """``sum_j chi_ij c(x_i, y_j)``: the cost once more, for it is seldom wanted."""
+    nx, cost = target.nx, target.cost
+    separable = cost.source_term(x, nx) + block.average(target.target_term[:, None])[:, 0]
+    return separable - cost.weighted_mean(x, target.atoms, block, nx)
+
+
+OUTPUTS: dict[str, Callable] = {
+    "c_transform": lambda target, x, block, *_: block.c_transform,
+    "gradient": lambda target, x, block, *_: target.cost.vjp(x, target.atoms, block, target.nx),
+    "map": lambda target, x, block, *_: block.average(target.atoms),
+    "average": lambda target, x, block, values: block.average(values[:, None])[:, 0],
+    "linear": _linear,
+    "index": lambda target, x, block, *_: block.index,
+    "colsum": lambda target, x, block, *_: block.colsum(),
+    "weights": lambda target, x, block, *_: block.dense(),
+    "colsquare": lambda target, x, block, *_: block.colsquare(),
+}
+ORDER = [field.name for field in fields(Reduction)]
+OF_COLUMNS = {"colsum", "weights", "colsquare"}  # one number or more for each atom
+SUMS = {"colsum", "colsquare"}  # over all points

@@ -1,0 +1,163 @@
+"""Blocks of a few atoms at a time, joined by an online log-sum-exp.
+
+Where a block of all atoms has too few rows, or they are not in memory. Each tile of atoms gives the
+weights within it and their c-transform ``c_k``. With that of all, ``c = -reg log sum_k exp(-c_k/reg)``,
+the share of a tile is ``exp((c - c_k) / reg)`` (Milakov and Gimelshein, 2018); at ``reg = 0`` the least
+of all has it.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from ..backend import Array, equal_rows, on_host
+from .base import BLOCK_BYTES, DEVICE_ENTRIES, SHARING, Atoms, sharing_rows
+from .blocks import reached, share_of_group
+from .outputs import OF_COLUMNS, OUTPUTS
+
+
+def is_tiled(target: Atoms, x: Array) -> bool:
+    """Whether a block of all atoms has too few rows for their reading to be cheap."""
+    bytes_of = lambda rows: rows * target.weights.shape[0] * target.nx.bitsize(target.weights) // 8
+    return target.is_stored or (on_host(x) and bytes_of(sharing_rows(x)) > BLOCK_BYTES)
+
+
+class Tiles:
+    """Blocks of points over all atoms, a tile at a time.
+
+    Parameters
+    ----------
+    target : Target
+        Cut from any graph.
+    potential : array, shape (n_support,)
+    reg : float
+    outputs : sequence of str
+    values : array, shape (n_support,), or None
+    x : array, shape (n, d)
+        All points.
+
+    Attributes
+    ----------
+    rows : int
+        Points of a block.
+    columns : list of slice
+        Atoms of each tile.
+    """
+
+    def __init__(
+        self,
+        target: Atoms,
+        potential: Array,
+        reg: float,
+        outputs: Sequence[str],
+        values: Array | None,
+        x: Array,
+    ) -> None:
+        self.target, self.potential, self.reg, self.nx = target, potential, reg, target.nx
+        self.outputs, self.values = outputs, values
+        self.column_names = [name for name in outputs if name in OF_COLUMNS]
+        first = ["c_transform"] if reg > 0 else ["c_transform", "index"]
+        self.row_names = [*first, *(name for name in outputs if name not in OF_COLUMNS | {*first})]
+        # the share of a tile is known once all are: until then, sums over points need its weights
+        self.is_kept = bool(self.column_names) and reg > 0
+        self.memory: Array = None
+        n_atoms, entry = target.weights.shape[0], self.nx.bitsize(x) // 8
+        most, cached = BLOCK_BYTES // entry, target.kernel.cache() // entry
+        if not on_host(x):
+            most = cached = DEVICE_ENTRIES
+        self.rows = equal_rows(x.shape[0], most // n_atoms if self.is_kept else SHARING)
+        width = max(2 * cached // self.rows, SHARING)
+        if target.is_stored:
+            width = min(width, next(target.atoms.parts()).stop)
+        self.columns = [slice(k, min(k + width, n_atoms)) for k in range(0, n_atoms, width)]
+
+    def __call__(self, x: Array, bilinear: Array | None = None, *_: None) -> tuple:
+        """Outputs for a block of points."""
+        joined: list[Array] = []
+        kept: list[Any] = []
+        for columns, tile in self.tiles(self.columns):
+            block = self.block(columns, tile, x, bilinear)
+            values = None if self.values is None else self.values[columns]
+            part = [OUTPUTS[name](tile, x, block, values) for name in self.row_names]
+            if self.reg == 0:
+                part[1] = part[1] + columns.start
+            joined = self.join(joined, part) if joined else part
+            if self.is_kept:
+                kept.append(block)
+        found = dict(zip(self.row_names, joined, strict=True))
+        whole = found["c_transform"]
+        if self.reg > 0:
+            kept = [block.scaled(self.share(whole, block.c_transform)) for block in kept]
+        elif self.column_names:
+            kept = [replace(block, index=found["index"], n_atoms=len(self.potential), c_transform=whole)]
+        for name in self.column_names:
+            parts = [OUTPUTS[name](self.target, x, block) for block in kept]
+            found[name] = self.nx.concatenate(parts, axis=-1)
+        return tuple(found[name] for name in self.outputs)
+
+    def tiles(self, columns: list[slice]) -> Iterator[tuple[slice, Atoms]]:
+        """Tiles of these atoms; the next is read while one is used, if they are not in memory."""
+        if not self.target.is_stored:
+            yield from ((part, self.target.tile(part)) for part in columns)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self.target.tile, columns[0])
+            for part, following in zip(columns, [*columns[1:], None], strict=True):
+                tile = coming.result()
+                if following is not None:
+                    coming = reader.submit(self.target.tile, following)
+                yield part, tile
+
+    def block(self, columns: slice, tile: Atoms, x: Array, bilinear: Array | None = None) -> Any:
+        """Weights within a tile; they last until the next block, unless they are kept."""
+        kernel = self.target.kernel(tile, self.potential[columns], self.reg)
+        if self.is_kept:
+            if self.memory is None:
+                self.memory = self.nx.reshape(kernel.memory(x, len(self.potential)), (-1,))
+            room = self.memory[x.shape[0] * columns.start : x.shape[0] * columns.stop]
+            kernel.buffer = self.nx.reshape(room, (x.shape[0], -1))
+        return kernel(x, None if bilinear is None else bilinear[:, columns])
+
+    def share(self, whole: Array, part: Array) -> Array:
+        """Share of all weights that tiles of this c-transform have."""
+        return self.nx.exp((whole - part) / self.reg)
+
+    def join(self, old: list[Array], new: list[Array]) -> list[Array]:
+        """Outputs of the tiles so far and of the next, their c-transforms first."""
+        nx, both = self.nx, (old[0], new[0])
+        least = nx.minimum(*both)
+        if self.reg == 0:
+            is_new = new[0] < old[0]
+            pairs = zip(old, new, strict=True)
+            return [nx.where(is_new if a.ndim == 1 else is_new[:, None], b, a) for a, b in pairs]
+        transform = least - self.reg * nx.log(sum(self.share(least, part) for part in both))
+        left, right = (self.share(transform, part) for part in both)
+        joined = [transform]
+        for a, b in zip(old[1:], new[1:], strict=True):
+            one, two = (left, right) if a.ndim == 1 else (left[:, None], right[:, None])
+            joined.append(one * a + two * b)
+        return joined
+
+    def draw(self, x: Array, share: Array) -> Array:
+        """Atom of each point where its distribution function reaches a share: its tile, then itself."""
+        nx, chosen, shares = self.nx, [], []
+        for start in range(0, x.shape[0], self.rows):
+            rows = x[start : start + self.rows]
+            blocks = (self.block(*tile, rows) for tile in self.tiles(self.columns))
+            transforms = nx.stack([block.c_transform for block in blocks], axis=1)
+            masses = self.share(nx.min(transforms, axis=1)[:, None], transforms)
+            tile, part = share_of_group(masses, share[start : start + self.rows], nx)
+            chosen.append(tile)
+            shares.append(part)
+        which, share = nx.concatenate(chosen, axis=0), nx.concatenate(shares, axis=0)
+        points = {k: nx.where(which == k)[0] for k in nx.unique(which).tolist()}
+        needed = [self.columns[k] for k in points]
+        order, index = [], []
+        for all_rows, (columns, tile) in zip(points.values(), self.tiles(needed), strict=True):
+            for start in range(0, all_rows.shape[0], self.rows):
+                rows = all_rows[start : start + self.rows]
+                first, weights, part = self.block(columns, tile, x[rows]).narrow(share[rows])
+                order.append(rows)
+                index.append(columns.start + first + reached(weights, part, nx)[0])
+        return nx.concatenate(index, axis=0)[nx.argsort(nx.concatenate(order, axis=0))]

@@ -1,0 +1,156 @@
+"""Atoms that are not in the memory of the computation: read in parts, as they are needed."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from ot.backend import get_backend
+
+from ..backend import Array, Backend, converted, describe
+from .validation import check_lengths, check_points, check_real
+
+PART_BYTES = 2**24  # of what is read at once, as numbers of the computation
+
+
+class StoredAtoms:
+    """Data that stay where they are, given as `X_target`: they are read in parts, as they are needed.
+
+    Blocks of points and of atoms are joined by an online log-sum-exp, so that memory is that of a
+    block. A large ``numpy.memmap`` of floating numbers is taken so on its own.
+
+    Parameters
+    ----------
+    rows : array, shape (n_atoms, ...)
+        ``numpy.memmap``, data set of h5py or zarr, NumPy array or tensor on the host: whatever has a
+        shape, a dtype and rows by slices, of real numbers of any kind. What has more axes than two is
+        flattened.
+    scale : float, default=1.0
+        Multiplies them: 1 / 255 for images of bytes.
+    like : array, optional
+        Of the backend, the dtype and the device to compute with. By default that of the data, or NumPy's
+        float32 if they are not of float32 or float64, or of no backend.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Numbers of atoms and of coordinates.
+    dtype : dtype
+        That of the computation.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no such rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pot_semidiscrete import StoredAtoms, solve_semidiscrete
+    >>> images = np.random.default_rng(0).integers(256, size=(50, 2, 2), dtype=np.uint8)
+    >>> atoms = StoredAtoms(images, scale=1 / 255)
+    >>> atoms
+    StoredAtoms(50 atoms of 4 coordinates, float32)
+    >>> solve_semidiscrete(atoms, reg=0.05, random_state=0).converged
+    True
+    """
+
+    _index: np.ndarray | None = None  # rows that are atoms, rising; None if all are
+    _origin: Array | None = None  # what is subtracted
+
+    def __init__(self, rows: Any, scale: float = 1.0, *, like: Array | None = None) -> None:
+        shape = tuple(getattr(rows, "shape", ()))
+        kind = str(getattr(rows, "dtype", None)).rsplit(".", 1)[-1]
+        if not hasattr(rows, "__getitem__") or not kind.startswith(("float", "int", "uint")):
+            raise TypeError(
+                f"rows: expected an array or a data set of real numbers, received {describe(rows)}; "
+                "give what has a shape, a dtype, and rows by slices."
+            )
+        if len(shape) < 2 or 0 in shape:
+            raise ValueError(
+                f"rows: expected shape (n_atoms, ...), at least 1 of each, received {describe(rows)}; "
+                "give one row for each atom."
+            )
+        self._rows, self._scale = rows, check_real("scale", scale, positive=True)
+        if like is None:
+            bits = kind if kind in ("float32", "float64") else "float32"
+            like = rows[:1] if hasattr(rows, "detach") and bits == kind else np.zeros(1, dtype=bits)
+        nx = get_backend(like)
+        self._like, _ = check_points("like", nx.zeros((1, math.prod(shape[1:])), type_as=like))
+
+    def __repr__(self) -> str:
+        (n, d), dtype = self.shape, str(self.dtype).rsplit(".", 1)[-1]
+        return f"StoredAtoms({n} atoms of {d} coordinates, {dtype})"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of atoms and of coordinates."""
+        n = self._rows.shape[0] if self._index is None else len(self._index)
+        return n, self._like.shape[1]
+
+    @property
+    def dtype(self) -> Any:
+        """That of the computation."""
+        return self._like.dtype
+
+    def __getitem__(self, atoms: slice | Array) -> Array:
+        """Some of the atoms, in the memory of the computation."""
+        nx = self._nx
+        chosen = atoms if isinstance(atoms, (slice, np.ndarray)) else nx.to_numpy(atoms)
+        rows = np.asarray(_rows(self._rows, chosen if self._index is None else self._index[chosen]))
+        host = rows.reshape(len(rows), self.shape[1]).astype(nx.to_numpy(self._like).dtype)
+        host *= self._scale
+        if self._origin is not None:
+            host -= nx.to_numpy(self._origin)
+        return converted(host, self._like)
+
+    @property
+    def like(self) -> Array:
+        """Array of the backend, the dtype and the device of the computation, shape (1, d)."""
+        return self._like
+
+    @property
+    def _nx(self) -> Backend:
+        return get_backend(self._like)
+
+    def parts(self) -> Iterator[slice]:
+        """Neighbouring atoms, few enough to be read at once."""
+        (n, d), size = self.shape, self._nx.bitsize(self._like) // 8
+        step = max(PART_BYTES // (d * size), 1)
+        return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+    def check(self, name: str) -> None:
+        """Check the numbers as :func:`check_points` does."""
+        nx, largest = self._nx, 0.0
+        for part in self.parts():
+            atoms = self[part]
+            check_lengths(name, atoms, nx, "clean the data first")
+            largest = max(largest, float(nx.max(nx.abs(atoms))))
+        check_lengths(name, nx.full(self._like.shape, largest, type_as=self._like), nx, "", least=True)
+
+    def chosen(self, index: np.ndarray) -> "StoredAtoms":
+        """Some of the atoms, by their numbers."""
+        return self._with(_index=index if self._index is None else self._index[index])
+
+    def centred(self, origin: Array) -> "StoredAtoms":
+        """The atoms less a point."""
+        return self._with(_origin=origin)
+
+    def map(self, function: Callable[[Array], Array]) -> "StoredAtoms":
+        """The same with other arrays: on another device, say."""
+        origin = None if self._origin is None else function(self._origin)
+        return self._with(_like=function(self._like), _origin=origin)
+
+    def _with(self, **changed: Any) -> "StoredAtoms":
+        other = copy.copy(self)
+        vars(other).update(changed)
+        return other
+
+
+def _rows(data: Any, which: slice | np.ndarray) -> Any:
+    """Rows of data; of files, each once and in the order in which they lie."""
+    if isinstance(which, slice) or isinstance(data, np.ndarray) or hasattr(data, "detach"):
+        return data[which]
+    order, inverse = np.unique(which, return_inverse=True)
+    return np.asarray(data[order])[inverse]

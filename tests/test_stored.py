@@ -1,0 +1,202 @@
+"""Atoms that are read in parts give what those in memory give, in the memory of a part."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import pot_semidiscrete as ps
+from pot_semidiscrete.problem import problem, stored
+
+N, D = 120, 5
+
+
+class DataSet:
+    """Rows as files of h5py have them: by slices, or by rising numbers without copies."""
+
+    def __init__(self, rows):
+        self._rows, self.shape, self.dtype = rows, rows.shape, rows.dtype
+
+    def __getitem__(self, which):
+        if not isinstance(which, slice):
+            assert (np.diff(which) > 0).all()
+        return self._rows[which]
+
+
+@pytest.fixture
+def rows(rng, monkeypatch):
+    """Some at one place, in parts of a few."""
+    monkeypatch.setattr(stored, "PART_BYTES", 50 * D * 8)
+    rows = rng.normal(size=(N, D)) + 3.0
+    rows[[7, 70]] = rows[110]
+    return rows
+
+
+@pytest.fixture
+def weights(rng):
+    weights = rng.random(N)
+    weights[[3, 90]] = 0.0
+    return weights / weights.sum()
+
+
+def same(nx, found, expected, factor=1e3):
+    found, expected = nx.host(found), nx.host(expected)
+    np.testing.assert_allclose(found, expected, atol=factor * nx.eps * (1.0 + np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.5])
+@pytest.mark.parametrize(("kind", "metric"), [("memmap", "sqeuclidean"), ("data set", "euclidean")])
+def test_equal_those_in_memory(kind, metric, reg, rows, weights, nx, tmp_path):
+    rows = rows.astype(nx.dtype)
+    rows.tofile(tmp_path / "rows")
+    file = np.memmap(tmp_path / "rows", dtype=nx.dtype, mode="r", shape=rows.shape)
+    kept = ps.StoredAtoms(file if kind == "memmap" else DataSet(rows), like=nx.array(np.zeros(1)))
+    atoms, b, x = nx.array(rows), nx.array(weights), nx.array(rows[:40] + 0.1)
+    options = {"a_target": b, "metric": metric, "reg": reg}
+    settings = {"tol": 0, "max_iter": 3, "random_state": 0}
+    expected = ps.solve_semidiscrete(atoms, nx.array(rows[::3] + 0.3), **options, **settings)
+    found = ps.solve_semidiscrete(kept, nx.array(rows[::3] + 0.3), **options, **settings)
+    assert found.n_samples == expected.n_samples
+    psi = expected.potential
+    same(nx, found.potential, psi, 1e4)
+    for name in ("c_transform", "atom_weights", "ot_map", "gradient", "loss"):
+        function = getattr(ps, f"semidiscrete_{name}")
+        same(nx, function(kept, x, psi, **options), function(atoms, x, psi, **options))
+    again = ps.solve_semidiscrete(kept, x, **options, init_potential=psi, tol=0, max_iter=1)
+    path = tmp_path / "result"
+    again.save(path)
+    loaded = ps.SemiDiscreteResult.load(path, kept, metric)
+    np.testing.assert_array_equal(nx.host(loaded.potential), nx.host(again.potential))
+    ps.SemiDiscreteResult.load(path, atoms, metric)
+    pairs = [nx.host(result.pair(x, random_state=0)) for result in (again, loaded)]
+    np.testing.assert_array_equal(*pairs)
+    assert ps.cost_scale(kept, b, metric) == pytest.approx(ps.cost_scale(atoms, b, metric), rel=1e-4)
+    if reg > 0:
+        np.testing.assert_allclose(
+            again.suboptimality, loaded.suboptimality, atol=1e3 * nx.eps * again.value
+        )
+        assert str(again.diagnose(x)) == str(loaded.diagnose(x))
+
+
+def test_bytes_are_scaled(nx, rng, monkeypatch):
+    monkeypatch.setattr(stored, "PART_BYTES", 100)
+    images = rng.integers(256, size=(30, 2, 3), dtype=np.uint8)
+    kept = ps.StoredAtoms(images, 1 / 255, like=nx.array([0.0]))
+    x, psi = nx.array(rng.random((9, 6))), nx.array(rng.normal(size=30))
+    found = ps.semidiscrete_ot_map(kept, x, psi, reg=0.1)
+    same(nx, found, ps.semidiscrete_ot_map(nx.array(images.reshape(30, 6) / 255), x, psi, reg=0.1))
+
+
+def test_a_large_memory_map_stays_on_disk(rng, tmp_path, monkeypatch):
+    rng.normal(size=(50, 4)).tofile(tmp_path / "rows")
+    file = np.memmap(tmp_path / "rows", dtype=float, mode="r", shape=(50, 4))
+    before = ps.solve_semidiscrete(file, reg=0.5, random_state=0)
+    monkeypatch.setattr(problem, "BLOCK_BYTES", 100)
+    after = ps.solve_semidiscrete(file, reg=0.5, random_state=0)
+    assert not before._target.is_stored
+    assert after._target.is_stored
+    np.testing.assert_allclose(after.potential, before.potential, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "words"),
+    [
+        ([[0.0, 1.0]], TypeError, "expected an array or a data set"),
+        (np.array(["a"]), TypeError, "real numbers"),
+        (np.zeros((3, 2), complex), TypeError, "real numbers"),
+        (np.zeros(3), ValueError, "one row for each atom"),
+        (np.zeros((3, 0)), ValueError, "at least 1 of each"),
+    ],
+)
+def test_what_has_no_rows_is_refused(rows, error, words):
+    with pytest.raises(error, match=words):
+        ps.StoredAtoms(rows)
+
+
+def test_numbers_are_checked_at_the_door(rows):
+    rows[100, 1] = np.nan
+    with pytest.raises(ValueError, match="X_target: expected finite numbers"):
+        ps.solve_semidiscrete(ps.StoredAtoms(rows), reg=0.1)
+    with pytest.raises(TypeError, match="dtype and device of X_target"):
+        ps.semidiscrete_loss(ps.StoredAtoms(rows[:9]), np.zeros((2, D), np.float32), np.zeros(9))
+    with pytest.raises(ValueError, match="scale"):
+        ps.StoredAtoms(rows, scale=0.0)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.5])
+def test_loss_of_stored_atoms(reg, rows):
+    torch = pytest.importorskip("torch")
+    from pot_semidiscrete.generative import SemiDiscreteLoss, train_generator
+
+    def outcome(atoms):
+        loss = SemiDiscreteLoss(atoms, reg=reg)
+        x = torch.from_numpy(rows[:30] + 0.2).reshape(30, 1, 5).requires_grad_()
+        loss.follow(x.detach())
+        value = loss(x)
+        (gradient,) = torch.autograd.grad(value, x)
+        shift = torch.full((D,), 0.1, dtype=torch.float64)
+        loss.translate(shift)
+        torch.manual_seed(0)
+        generator = torch.nn.Linear(2, D).double()
+        latent = lambda n: torch.ones(n, 2, dtype=torch.float64) * torch.arange(n)[:, None] / n
+        train_generator(generator, latent, loss, n_steps=3, batch_size=20, random_state=0)
+        return value.detach(), gradient, loss.potential, next(generator.parameters()).detach()
+
+    kept = ps.StoredAtoms(DataSet(rows), like=torch.zeros(1, dtype=torch.float64))
+    for found, expected in zip(outcome(kept), outcome(torch.from_numpy(rows)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+    with pytest.raises(TypeError, match="leave it out"):
+        SemiDiscreteLoss(kept, potential=torch.nn.Linear(D, 1).double())
+    with pytest.raises(TypeError, match="that torch computes with"):
+        SemiDiscreteLoss(ps.StoredAtoms(rows))
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_data_set_becomes_a_tensor(on_disk, tmp_path, monkeypatch, capsys):
+    torch = pytest.importorskip("torch")
+    from pot_semidiscrete.generative import data, stack_dataset
+
+    monkeypatch.setattr(data, "BLOCK", 4)
+    images = torch.arange(60.0).reshape(10, 1, 2, 3)
+    dataset = torch.utils.data.TensorDataset(images, torch.arange(10))
+    path = tmp_path / "images.npy" if on_disk else None
+    found = stack_dataset(dataset, path, transform=lambda x: x.byte(), verbose=True)
+    assert torch.equal(found, images.byte())
+    assert "stack_dataset: 10/10" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="one shape"):
+        stack_dataset([torch.ones(2), torch.ones(3)], path)
+    with pytest.raises(ValueError, match="at least one"):
+        stack_dataset([], path)
+    if on_disk:  # a failure leaves what there was
+        np.testing.assert_array_equal(np.load(path), images.byte().numpy())
+
+
+LIMITED = """
+import re, resource, sys
+import numpy as np
+import pot_semidiscrete as ps
+
+file = np.memmap(sys.argv[1], dtype=np.uint8, mode="r", shape=(120_000, 784))
+data = int(re.search(r"VmData:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (data + 2**28, data + 2**28))
+atoms = ps.StoredAtoms(file, 1 / 255)
+result = ps.solve_semidiscrete(atoms, "unif", reg=5.0, tol=0, max_iter=1, batch_size=64, random_state=0)
+print(result.pair(np.zeros((2, 784), dtype=np.float32), random_state=0).shape)
+try:
+    np.ones(atoms.shape, dtype=np.float32)
+except MemoryError:
+    print("limited")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_memory_is_that_of_a_part(tmp_path, rng):
+    """376 MB of atoms, in 268 MB."""
+    block = rng.integers(256, size=(12_000, 784), dtype=np.uint8)
+    with open(tmp_path / "rows", "wb") as file:
+        for k in range(10):
+            file.write((block + np.uint8(k)).tobytes())
+    run = [sys.executable, "-c", LIMITED, str(tmp_path / "rows")]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[:2] == ["(2,)", "limited"], done.stderr
