@@ -39,6 +39,12 @@ TILES = [(64, 128, 32, 8, 2), (64, 128, 32, 8, 3), (128, 128, 16, 8, 2), (64, 64
 TILES += [(128, 64, 32, 8, 2), (32, 256, 32, 8, 2), (128, 256, 64, 8, 3)]
 
 
+def use(kernel, target):
+    """Let a target have a kernel, also cut from its graph."""
+    for one in (target, target.detached):
+        vars(one)["kernel"] = kernel
+
+
 class Case:
     """Points, atoms and a potential, and what is timed, by name."""
 
@@ -73,7 +79,7 @@ class Case:
 
     def step(self, name, outputs, reg=None, tile=None):
         def call():
-            vars(self.target)["kernel"] = self.kernels[name]
+            use(self.kernels[name], self.target)
             reg_of = self.reg if reg is None else reg
             return reduce(self.target, self.x, self.potential, reg_of, outputs)
 
@@ -81,7 +87,7 @@ class Case:
 
     def draw(self, name):
         def call():
-            vars(self.target)["kernel"] = self.kernels[name]
+            use(self.kernels[name], self.target)
             return draw_atoms(self.target, self.x, self.potential, self.reg, self.uniform)
 
         return call
@@ -133,7 +139,8 @@ class Case:
         """Of the c-transforms over reg, and of the weights, at 64 points."""
         n = min(64, len(self.x))
         x, wide = self.x[:n], self.target.map(torch.Tensor.double)
-        vars(wide)["kernel"], vars(self.target)["kernel"] = self.kernels["torch"], self.kernels[name]
+        use(self.kernels["torch"], wide)
+        use(self.kernels[name], self.target)
         outputs = ("c_transform", "colsum", "gradient")
         found = reduce(self.target, x, self.potential, self.reg, outputs)
         exact = reduce(wide, x.double(), self.potential.double(), self.reg, outputs)
@@ -146,18 +153,18 @@ class Case:
 
 def tiled(tile, call):
     """A call with tiles of other sizes."""
-    from pot_semidiscrete.kernels.triton_kernel import Tiles
+    from pot_semidiscrete.kernels.triton_kernel import FusedScores
 
     names = ("rows", "columns", "chunk", "options")
     *sizes, warps, stages = tile
-    known = {name: getattr(Tiles, name) for name in names}
+    known = {name: getattr(FusedScores, name) for name in names}
     try:
         for name, value in zip(names, (*sizes, {"num_warps": warps, "num_stages": stages}), strict=True):
-            setattr(Tiles, name, value)
+            setattr(FusedScores, name, value)
         return call()
     finally:
         for name, value in known.items():
-            setattr(Tiles, name, value)
+            setattr(FusedScores, name, value)
 
 
 def flash_sinkhorn(case, rounds):

@@ -171,7 +171,8 @@ def problem(kernel, n, n_atoms, d):
     if kernel == "fused":
         assert target.kernel is fused.known_fused_kernel()
     else:
-        vars(target)["kernel"] = registered_kernels()["torch"]()
+        for one in (target, target.detached):
+            vars(one)["kernel"] = registered_kernels()["torch"]()
     return target, normal(n, d), 0.1 * normal(n_atoms)
 
 

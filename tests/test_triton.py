@@ -88,6 +88,12 @@ class Problem:
         self.check(block.colsquare(), self.colsquare, factor)  # the last: torch's spends the block
 
 
+def use(kernel, target):
+    """Let a target have a kernel, also cut from its graph."""
+    for one in (target, target.detached):
+        vars(one)["kernel"] = kernel
+
+
 @needs_triton
 @pytest.mark.parametrize("reg", [0.0, 0.01, 1.0])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -128,7 +134,7 @@ def test_reductions_of_all_kinds(metric, reg, monkeypatch):
     """In blocks of rows, too; nothing as large as samples by atoms is made on the way."""
     problem = Problem(90, 700, 12, reg, metric)
     target = problem.target
-    vars(target)["kernel"] = fused_kernel()
+    use(fused_kernel(), target)
     assert known_bilinear(target, problem.x) is None
     monkeypatch.setattr(reduction, "fused_rows", lambda target, x: 50)
     with Largest() as largest:
@@ -170,7 +176,7 @@ class Largest(torch.utils._python_dispatch.TorchDispatchMode):
 def test_atoms_are_drawn_by_their_weights(n_atoms, reg):
     """Where the distribution function of a row reaches a number, but for rounding."""
     problem, numbers = Problem(20, n_atoms, 2, reg), np.random.default_rng(1).random(20)
-    vars(problem.target)["kernel"] = fused_kernel()
+    use(fused_kernel(), problem.target)
     uniform = lambda n: torch.tensor(numbers, dtype=torch.float32, device=DEVICE)
     index = draw_atoms(problem.target, problem.x, problem.psi, problem.reg, uniform).cpu().numpy()
     below = np.cumsum(problem.chi, axis=1)
@@ -279,7 +285,8 @@ def test_who_gets_it():
     class Mine(type(cost_of("sqeuclidean"))):
         pass
 
-    on_gpu = lambda d, cost: SimpleNamespace(atoms=OnGPU(d), cost=cost, nx=build_target(torch.eye(2)).nx)
+    nx = build_target(torch.eye(2)).nx
+    on_gpu = lambda d, cost: SimpleNamespace(atoms=OnGPU(d), cost=cost, nx=nx)
     square, always = cost_of("sqeuclidean"), fused_kernel("tf32")
     for d, cost, usual, registered in (
         (64, square, TritonKernel, always),
@@ -346,7 +353,7 @@ from types import SimpleNamespace
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
-from pot_semidiscrete.kernels.triton_kernel import Tiles
+from pot_semidiscrete.kernels.triton_kernel import FusedScores
 
 gpu = SimpleNamespace(
     get_current_target=lambda: GPUTarget("cuda", 90, 32),
@@ -362,16 +369,16 @@ def launch(tiles, program, grid, *arguments, **constants):
     assert made.asm["cubin"] and made.metadata.shared <= 99 * 2**10, program
 
 
-Tiles.launch = launch
+FusedScores.launch = launch
 x, atoms, row, first = torch.ones(9, 33), torch.ones(300, 33), torch.ones(9), torch.zeros(9).long()
-tiles = Tiles(x, atoms, torch.zeros(300), "ieee")
+tiles = FusedScores(x, atoms, torch.zeros(300), "ieee")
 tiles.row_sums()
 tiles.row_argmax()
 tiles.column_sums(row, row, square=True)
 tiles.row_averages(row, row, atoms)
 tiles.group_weights(first, 128, row)
-Tiles(x[:, :2], atoms[:, :2], torch.zeros(300), "ieee").row_sums()
-Tiles(x, atoms, torch.zeros(300), "bf16").row_averages(row, row, atoms)
+FusedScores(x[:, :2], atoms[:, :2], torch.zeros(300), "ieee").row_sums()
+FusedScores(x, atoms, torch.zeros(300), "bf16").row_averages(row, row, atoms)
 """
 
 

@@ -14,7 +14,7 @@ from .blocks import SoftBlock, share_of_group
 from .torch_kernel import TorchHardBlock, TorchKernel
 
 
-class Tiles:
+class FusedScores:
     """Scores ``u_i . v_j + bias_j`` in tiles, of which sums are taken as they are made.
 
     Parameters
@@ -51,7 +51,7 @@ class Tiles:
         self.n_column_tiles = triton.cdiv(self.n_atoms, self.columns)
 
     def parts(self, n_tiles: int, others: int) -> tuple[int, int]:
-        """Tiles of a part, and parts: enough programs, where there are `others` of each part."""
+        """FusedScores of a part, and parts: enough programs, where there are `others` of each part."""
         device = self.u.device
         cores = 1 if on_host(self.u) else torch.cuda.get_device_properties(device).multi_processor_count
         size = triton.cdiv(n_tiles, min(n_tiles, triton.cdiv(self.programs * cores, others)))
@@ -125,12 +125,14 @@ class FusedBlock(SoftBlock):
 
     Attributes
     ----------
-    tiles : Tiles
+    tiles : FusedScores
     make : callable
         ``() -> SoftBlock``, the same by torch.
     """
 
-    def __init__(self, tiles: Tiles, source_term: Array, unit: float, make: Any, nx: Backend) -> None:
+    def __init__(
+        self, tiles: FusedScores, source_term: Array, unit: float, make: Any, nx: Backend
+    ) -> None:
         self.tiles, self.source_term, self.unit, self.make, self.nx = tiles, source_term, unit, make, nx
 
     def __repr__(self) -> str:
@@ -200,7 +202,7 @@ class TritonKernel(TorchKernel):
 
     fused = True
     precision = "ieee"
-    most_coordinates: int | None = Tiles.values  # above, a product is made again for each so many
+    most_coordinates: int | None = FusedScores.values  # above, a product is made again for each so many
 
     @classmethod
     def suited(cls, target: Atoms) -> type[Kernel]:
@@ -219,7 +221,7 @@ class TritonKernel(TorchKernel):
             factors = target.cost.factors(x, target.atoms, self.scale, nx)
         if factors is None:
             return super().__call__(x, bilinear, prepared)
-        tiles = Tiles(*factors, self.bias, self.precision)
+        tiles = FusedScores(*factors, self.bias, self.precision)
         term = target.cost.source_term(x, nx)
         if self.reg > 0:
             make = functools.partial(super().__call__, x)
