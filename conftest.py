@@ -1,15 +1,21 @@
-"""Without torch or JAX, what needs it is not collected."""
+"""Without torch, JAX or Triton, what needs it is not collected; without a GPU, Triton interprets."""
 
 import importlib.util
+import os
 
 NEEDS = {
     "torch": [
         "pot_semidiscrete/generative",
         "pot_semidiscrete/backend/torch_backend.py",
         "pot_semidiscrete/kernels/torch_kernel.py",
+        "pot_semidiscrete/kernels/triton_kernel.py",
         "doc/index.rst",
         "doc/long_runs.rst",
         "doc/theory.rst",
+    ],
+    "triton": [
+        "pot_semidiscrete/kernels/triton_kernel.py",
+        "pot_semidiscrete/kernels/triton_launches.py",
     ],
     "jax": ["pot_semidiscrete/backend/jax_backend.py"],
 }
@@ -20,3 +26,9 @@ collect_ignore = [
     if importlib.util.find_spec(library) is None
     for path in paths
 ]
+
+if importlib.util.find_spec("torch") and importlib.util.find_spec("triton"):
+    import torch
+
+    if not torch.cuda.is_available():  # read when the programs are defined
+        os.environ.setdefault("TRITON_INTERPRET", "1")

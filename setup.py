@@ -17,6 +17,7 @@ DOC = EXAMPLES + [
     "numpydoc>=1.8",
     "sphinx-mathjax-offline>=0.0.2",
 ]
+TRITON = TORCH + ["triton>=3.4; platform_system == 'Linux'"]
 FLOW = TORCH + ["torchcfm>=1.0", "flow_matching>=1.0", "torchdata>=0.11"]
 TEST = EXAMPLES + ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "numpydoc>=1.8", "mypy>=1.11"]
 
@@ -34,6 +35,7 @@ setup(
     extras_require={
         "torch": TORCH,
         "plot": PLOT,
+        "triton": TRITON,
         "flow": FLOW,
         "examples": EXAMPLES,
         "doc": DOC,

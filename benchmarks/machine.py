@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 import pot_semidiscrete
 
-PACKAGES = ("numpy", "scipy", "torch", "POT", "jax", "ott-jax")
+PACKAGES = ("numpy", "scipy", "torch", "POT", "jax", "ott-jax", "triton", "flash-sinkhorn", "pykeops")
 
 
 def parser(doc):

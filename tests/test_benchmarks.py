@@ -17,6 +17,7 @@ COMMANDS = (
     "correction",
     "curves",
     "gallery",
+    "gpu",
     "kernels",
     "network",
     "quasi",
@@ -29,6 +30,7 @@ LEAST = {
     "certificates": "--seeds 2 --truths 1 --problems normal_line",
     "curves": "--seeds 2 --samples 512 1024 --problems normal_line --solvers ours POT",
     "correction": "--seeds 2 --samples 512 --problems normal_line",
+    "gpu": "--device cpu --case 8 40 3 --rounds 1",
     "kernels": "--rounds 1 --case 32 500 64 0.01",
     "network": "--seeds 0 --steps 4 --still-steps 2",
     "quasi": "--seeds 2 --samples 512 --problems normal_line --dimensions",
@@ -79,6 +81,29 @@ def test_curves_are_drawn_with_the_limit(monkeypatch, tmp_path):
     module, path = importlib.import_module("benchmarks.curves"), tmp_path / "curves.png"
     run(module, monkeypatch, [*LEAST["curves"].split(), "--figure", path])
     assert path.stat().st_size > 10_000
+
+
+def test_figures_of_a_gpu_are_added_to_what_is_there(monkeypatch, tmp_path):
+    module, path = importlib.import_module("benchmarks.gpu"), tmp_path / "results.json"
+    arguments = ["--device", "cpu", "--case", 8, 40, 3, "--rounds", 1, "--json", path]
+    run(module, monkeypatch, [*arguments, "--minutes", -1])
+    assert not path.exists()
+    run(module, monkeypatch, arguments)
+    rows = json.loads(path.read_text())["rows"]
+    found = {row["name"]: row["seconds"] for row in rows if "seconds" in row}
+    assert found["torch: dual step"] > 0.0
+    run(module, monkeypatch, arguments)
+    rows = json.loads(path.read_text())["rows"]
+    assert {row["name"]: row["seconds"] for row in rows if "seconds" in row} == found
+
+
+def test_products_of_fewer_bits_are_further_off():
+    from benchmarks.gpu import rounding_errors
+
+    errors = rounding_errors(3, 0.05, n=8, n_atoms=50)["errors"]
+    for kind in ("c_transform", "weights", "masses"):
+        few, two, three = (errors[precision][kind] for precision in ("bf16", "tf32", "tf32x3"))
+        assert few > 2.0 * two > 200.0 * three > 0.0
 
 
 def test_run_of_the_algorithm_is_drawn(monkeypatch, tmp_path):

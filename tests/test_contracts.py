@@ -633,7 +633,7 @@ def test_kernels_agree(metric, n, n_atoms, d, reg, nx, rng):
     In the last case the maxima of rows are guessed, where they are.
     """
     target = build_target(nx.array(rng.random((n_atoms, d))), metric=metric)
-    assert target.kernel in [load() for load in known(registered_kernels())]
+    assert issubclass(target.kernel, tuple(load() for load in known(registered_kernels())))
     x = target.center(nx.array(rng.random((n, d))))
     psi = nx.array(0.1 * rng.random(n_atoms))
     check_kernel(target.kernel, target, x, psi, reg)

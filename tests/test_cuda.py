@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import pot_semidiscrete as ps
+from pot_semidiscrete.kernels import draw_atoms, fused, reduce, registered_kernels
 from pot_semidiscrete.metrics import covariance_ratio
+from pot_semidiscrete.problem import build_target
 
 torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
@@ -155,3 +157,65 @@ def test_memory_is_that_of_blocks():
     result.ot_map(x)
     result.diagnose(x[:2000])
     assert torch.cuda.max_memory_allocated() - start < 1.5e9
+
+
+KERNELS = ["torch", *["fused"] * (fused.known_fused_kernel() is not None)]
+OUTPUTS = ("c_transform", "colsum", "colsquare", "map", "gradient", "linear")
+
+
+def problem(kernel, n, n_atoms, d):
+    """A target with that kernel, points and a potential."""
+    random = torch.Generator("cuda").manual_seed(0)
+    normal = lambda *shape: torch.randn(*shape, generator=random, device="cuda")
+    target = build_target(normal(n_atoms, d))
+    if kernel == "fused":
+        assert target.kernel is fused.known_fused_kernel()
+    else:
+        for one in (target, target.detached):
+            vars(one)["kernel"] = registered_kernels()["torch"]()
+    return target, normal(n, d), 0.1 * normal(n_atoms)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.5])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_reductions_do_not_wait_for_the_gpu(kernel, reg):
+    target, x, psi = problem(kernel, 500, 3000, 3)
+    uniform = lambda n: torch.rand(n, device="cuda")
+
+    def call():
+        return reduce(target, x, psi, reg, OUTPUTS), draw_atoms(target, x, psi, reg, uniform)
+
+    call()  # programs are compiled
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found, index = call()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert float(found.colsum.sum()) == pytest.approx(500.0, rel=1e-4)
+    assert 0 <= int(index.min()) <= int(index.max()) < 3000
+
+
+@pytest.mark.skipif("fused" not in KERNELS, reason="needs Triton")
+@pytest.mark.parametrize("reg", [0.0, 0.5])
+def test_fused_reductions_hold_no_block(reg):
+    """40,000 points and 50,000 atoms: a block of all has 8 GB, one of torch's kernel 0.27."""
+    target, x, psi = problem("fused", 40_000, 50_000, 4)
+    uniform = lambda n: torch.rand(n, device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    start = torch.cuda.memory_allocated()
+    reduce(target, x, psi, reg, OUTPUTS)
+    assert torch.cuda.max_memory_allocated() - start < 5e7
+    draw_atoms(target, x, psi, reg, uniform)
+    assert torch.cuda.max_memory_allocated() - start < 1e9
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_atoms_are_drawn_by_their_weights(kernel):
+    """Masses of far more than 1: cumulative sums are of whole numbers."""
+    target, x, psi = problem(kernel, 1, 300, 2)
+    rows, reg = x.expand(200_000, 2).contiguous(), 50.0
+    uniform = lambda n: (torch.arange(n, device="cuda") + 0.5) / n
+    index = draw_atoms(target, rows, psi, reg, uniform)
+    share = torch.bincount(index, minlength=300) / 200_000
+    expected = reduce(target, x, psi, reg, ("colsum",)).colsum
+    torch.testing.assert_close(share, expected, rtol=0.0, atol=2e-5)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ot.backend import get_backend
 from scipy import stats
 
 import pot_semidiscrete as sd
-from pot_semidiscrete import metrics, samplers
+from pot_semidiscrete import kernels, metrics, samplers
 from tests.backends import BACKENDS, Backend, global_states
 
 HAS_TORCH = "torch" in BACKENDS
@@ -864,9 +865,27 @@ def test_sums_of_whole_numbers_are_cumulative_sums(dtype):
     from pot_semidiscrete.backend.torch_backend import whole_cumsum
 
     weights = torch.softmax(10.0 * torch.tensor(RNG.normal(size=(20, 3000))), dim=1)
-    found = whole_cumsum(weights.to(getattr(torch, dtype))) / 2.0**61
-    rounding = 100 * float(np.finfo(dtype).eps)
-    torch.testing.assert_close(found.double(), weights.cumsum(dim=1), rtol=0.0, atol=rounding)
+    for total in (1.0, 3000.0):  # of powers of which the largest is 1
+        found = whole_cumsum(total * weights.to(getattr(torch, dtype))) / total
+        rounding = 100 * float(np.finfo(dtype).eps)
+        torch.testing.assert_close(found.double(), weights.cumsum(dim=1), rtol=0.0, atol=rounding)
+
+
+@needs_torch
+def test_atoms_are_drawn_by_sums_of_whole_numbers(monkeypatch):
+    """As on a GPU, where one atom was drawn nearly always: sums had another unit than masses."""
+    from pot_semidiscrete.backend.torch_backend import TorchCapabilities, whole_cumsum
+
+    monkeypatch.setattr(TorchCapabilities, "cumulative", lambda self, weights: whole_cumsum(weights))
+    powers = torch.tensor(np.random.default_rng(1).random((1, 50)))
+    share = (torch.arange(5000.0) + 0.5) / 5000.0
+    total, nx = powers.sum(), get_backend(powers)
+    rows = powers.repeat(len(share), 1)
+    block = kernels.SoftBlock(rows, (1.0 / total).expand(len(share)), None, nx)
+    start, weights, share = block.narrow(share.double())
+    drawn = start + kernels.blocks.reached(weights, share, nx)[0]
+    found = torch.bincount(drawn, minlength=50) / len(share)
+    torch.testing.assert_close(found.double(), powers[0] / total, rtol=0.0, atol=2.0 / len(share))
 
 
 # Without torch.

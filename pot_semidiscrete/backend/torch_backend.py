@@ -38,11 +38,12 @@ class KnownGradients(torch.autograd.Function):
 
 
 def whole_cumsum(weights: torch.Tensor) -> torch.Tensor:
-    """Cumulative sums of rows, in units of 2^-61: exact, where those of floats depend on the order.
+    """Cumulative sums of rows, by whole numbers: exact, where those of floats depend on the order.
 
     On a GPU, ``torch.use_deterministic_algorithms`` refuses those.
     """
-    return (2.0**61 * weights).long().cumsum(dim=1).to(weights.dtype)
+    unit = weights.sum(dim=1, keepdim=True) / 2.0**61
+    return (weights / unit).long().cumsum(dim=1).to(weights.dtype) * unit
 
 
 class TorchRandom:

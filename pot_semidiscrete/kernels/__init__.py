@@ -5,6 +5,7 @@ from importlib import import_module
 from .base import BLOCK_BYTES, Atoms, Block, Kernel, kernel_for, register_kernel, registered_kernels
 from .blocks import HardBlock, SoftBlock
 from .checks import check_at, check_kernel
+from .fused import fused_kernel
 from .generic import GenericKernel
 from .in_place import InPlaceKernel
 from .reduction import (
@@ -32,6 +33,7 @@ __all__ = [
     "check_kernel",
     "draw_atoms",
     "expected_cost",
+    "fused_kernel",
     "kernel_for",
     "known_bilinear",
     "mean_cost",

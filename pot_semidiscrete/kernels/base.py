@@ -81,10 +81,13 @@ class Kernel(ABC):
     buffer : array of at least n rows, or None
         Memory for the scores, of which a kernel that overwrites memory may make a block: it then lasts
         until the next block in the same memory.
+    fused : bool
+        Whether blocks hold no matrix, until they are asked for it: they may have any number of rows.
     """
 
     unit = 1.0
     buffer: Array | None = None
+    fused = False
 
     def __init__(self, target: Atoms, potential: Array, reg: float) -> None:
         self.target, self.nx, self.reg = target, target.nx, reg
@@ -106,6 +109,11 @@ class Kernel(ABC):
     @abstractmethod
     def hard(self, scores: Array, source_term: Array) -> HardBlock:
         """The same at ``reg = 0``, where ``scores + bias`` is ``psi - c`` up to a term of the row."""
+
+    @classmethod
+    def suited(cls, target: Atoms) -> "type[Kernel]":
+        """The kernel for a target of the backend: this one, or one that is made for such targets."""
+        return cls
 
     def prepare(self, x: Array, rows: int) -> Array | None:
         """What can be made of all points at once, before they are taken in blocks of so many rows."""

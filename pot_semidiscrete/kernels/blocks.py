@@ -72,10 +72,8 @@ class SoftBlock:
         if n_rest:
             rest = nx.concatenate([scores[:, n_atoms - n_rest :], 0.0 * groups[:, 0, n_rest:]], axis=1)
             masses = nx.concatenate([masses, nx.sum(rest, axis=1)[:, None]], axis=1)
-        group, level, below = reached(masses, share, nx)
+        group, share = share_of_group(masses, share, nx)
         rows = nx.arange(n_rows, type_as=group)
-        mass = masses[rows, group]
-        share = (level - below[rows, group]) / mass + 1.0
         if n_rest:
             inside = nx.clip(group, 0, n_groups - 1)
             part = nx.where((group < n_groups)[:, None], groups[rows, inside], rest)
@@ -93,6 +91,13 @@ def reached(masses: Array, share: Array, nx: Backend) -> tuple[Array, Array, Arr
     below = capabilities(nx).cumulative(masses)
     level = nx.clip(share, LEAST_SHARE, 1.0) * below[:, -1]
     return nx.sum(below < level[:, None], axis=1), level, below
+
+
+def share_of_group(masses: Array, share: Array, nx: Backend) -> tuple[Array, Array]:
+    """Group where cumulative masses reach a share of their sum, and what share of its own that is."""
+    group, level, below = reached(masses, share, nx)
+    rows = nx.arange(masses.shape[0], type_as=group)
+    return group, (level - below[rows, group]) / masses[rows, group] + 1.0
 
 
 @dataclass

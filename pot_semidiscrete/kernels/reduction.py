@@ -3,6 +3,7 @@
 The loop is here; a kernel turns a block of points into a block of weights.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import cast
@@ -62,7 +63,9 @@ def reduce(
         if is_tiled(target, x):
             tiles = Tiles(target, potential, reg, outputs, values, x)
             return _reduce(outputs, tiles, row_blocks(target, x, bilinear, step=tiles.rows), nx)
-        kernel, step = target.kernel(target, potential, reg), block_rows(target, x)
+        kernel = target.kernel(target, potential, reg)
+        fused = kernel.fused and bilinear is None and "weights" not in outputs
+        step = fused_rows(target, x) if fused else block_rows(target, x)
         prepared = kernel.prepare(x, step) if bilinear is None else None
         blocks = row_blocks(target, x, bilinear, prepared, step=step)
         return _reduce(outputs, _evaluation(kernel, outputs, values), blocks, nx)
@@ -97,10 +100,10 @@ def known_bilinear(target: Atoms, x: Array) -> Array | None:
     """The part of the costs that a reduction computes first, to keep for several of the points `x`.
 
     None, and to be computed each time, where it would have more than `LARGEST_BILINEAR` entries, or
-    `DEVICE_BILINEAR` in the memory of a device.
+    `DEVICE_BILINEAR` in the memory of a device, and where the kernel is fused.
     """
-    nx = target.nx
-    if x.shape[0] * target.weights.shape[0] > (LARGEST_BILINEAR if on_host(x) else DEVICE_BILINEAR):
+    nx, most = target.nx, LARGEST_BILINEAR if on_host(x) else DEVICE_BILINEAR
+    if target.kernel.fused or x.shape[0] * target.weights.shape[0] > most:
         return None
     with no_grad(nx):
         return target.bilinear(x)
@@ -164,6 +167,12 @@ def block_rows(target: Atoms, x: Array, caches: int = 1) -> int:
     return equal_rows(n_rows, rows)
 
 
+def fused_rows(target: Atoms, x: Array) -> int:
+    """Rows of a block that holds no matrix, but coordinates, or four arrays of groups of atoms."""
+    n_atoms, d = target.atoms.shape
+    return equal_rows(x.shape[0], DEVICE_ENTRIES // max(d, 4 * math.isqrt(n_atoms)))
+
+
 def draw_atoms(
     target: Atoms, x: Array, potential: Array, reg: float, uniform: Callable[[int], Array]
 ) -> Array:
@@ -186,7 +195,8 @@ def draw_atoms(
         if is_tiled(target, x):
             return Tiles(target, potential, reg, (), None, x).draw(x, share)
         kernel = target.kernel(target, potential, reg)
-        step = block_rows(target, x, caches=2)  # for its steps are small
+        # two caches, for its steps are small
+        step = fused_rows(target, x) if kernel.fused else block_rows(target, x, caches=2)
         blocks = row_blocks(target, x, None, kernel.prepare(x, step), share, step=step)
         parts = [cast(SoftBlock, kernel(*rows)).narrow(share) for *rows, share in blocks]
         start, weights, share = (joined(pieces, nx) for pieces in zip(*parts, strict=True))

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..backend import Array, equal_rows, on_host
 from .base import BLOCK_BYTES, DEVICE_ENTRIES, SHARING, Atoms, sharing_rows
-from .blocks import reached
+from .blocks import reached, share_of_group
 from .outputs import OF_COLUMNS, OUTPUTS
 
 
@@ -147,10 +147,9 @@ class Tiles:
             blocks = (self.block(*tile, rows) for tile in self.tiles(self.columns))
             transforms = nx.stack([block.c_transform for block in blocks], axis=1)
             masses = self.share(nx.min(transforms, axis=1)[:, None], transforms)
-            tile, level, below = reached(masses, share[start : start + self.rows], nx)
-            every = nx.arange(rows.shape[0], type_as=tile)
+            tile, part = share_of_group(masses, share[start : start + self.rows], nx)
             chosen.append(tile)
-            shares.append((level - below[every, tile]) / masses[every, tile] + 1.0)
+            shares.append(part)
         which, share = nx.concatenate(chosen, axis=0), nx.concatenate(shares, axis=0)
         points = {k: nx.where(which == k)[0] for k in nx.unique(which).tolist()}
         needed = [self.columns[k] for k in points]

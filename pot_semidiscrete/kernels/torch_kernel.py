@@ -5,9 +5,10 @@ import math
 import torch
 from ot.backend import get_backend
 
-from ..backend import Array
-from .base import CACHE
+from ..backend import Array, on_host
+from .base import CACHE, Atoms, Kernel
 from .blocks import HardBlock, SoftBlock
+from .fused import known_fused_kernel
 from .in_place import InPlaceKernel
 from .numpy_kernel import NumpySoftBlock
 from .scratch import KEPT, scratch
@@ -38,8 +39,11 @@ class TorchHardBlock(HardBlock):
     """Counts instead of a dense one-hot matrix."""
 
     def colsum(self) -> Array:
-        counts = torch.bincount(self.index, minlength=self.n_atoms)
-        return counts.to(self.c_transform.dtype)
+        if self.index.is_cpu:
+            counts = torch.bincount(self.index, minlength=self.n_atoms)
+            return counts.to(self.c_transform.dtype)
+        ones = torch.ones_like(self.c_transform)  # the host need not wait, as it does for bincount
+        return ones.new_zeros(self.n_atoms).index_add_(0, self.index, ones)
 
 
 class TorchKernel(InPlaceKernel):
@@ -47,6 +51,12 @@ class TorchKernel(InPlaceKernel):
 
     soft_block = TorchSoftBlock
     unit = math.log(2.0)  # on a processor, torch.exp2 takes less than half of the time of torch.exp
+
+    @classmethod
+    def suited(cls, target: Atoms) -> type[Kernel]:
+        """The fused kernel, for data on a GPU that it is made for, if Triton is installed."""
+        fused = None if cls is not TorchKernel or on_host(target.atoms) else known_fused_kernel()
+        return cls if fused is None else fused.suited(target)
 
     @staticmethod
     def cache() -> int:

@@ -90,7 +90,7 @@ class Target(Support):
     @_known
     def kernel(self) -> type[Kernel]:
         """What makes blocks of assignment weights, outside any graph."""
-        kernel = kernel_for(self.nx)
+        kernel = kernel_for(self.nx).suited(self)
         if is_foreign(kernel):
             few = self.detached.subset(slice(0, 4))
             check_at(kernel, few, float(self.nx.max(self.nx.abs(few.cost_matrix(few.atoms)))) or 1.0)
