@@ -308,6 +308,21 @@ def _(nx):
     return call
 
 
+@row("stack_dataset", kinds=["torch"])
+def _(nx):
+    dataset, x = torch.utils.data.TensorDataset(nx.array(ATOMS)), nx.array(ATOMS[:5] + 0.1)
+
+    def call():
+        stacked = generative.stack_dataset(dataset, f"{FOLDER.name}/stacked.npy")
+        atoms = sd.StoredAtoms(stacked, 0.5)
+        loss = generative.SemiDiscreteLoss(atoms, reg=0.1)
+        loss.follow(x)
+        images = sd.semidiscrete_ot_map(atoms, x, loss.potential.clone(), reg=0.1)
+        return [generative.stack_dataset(dataset), stacked, atoms[1:3], loss.potential, images]
+
+    return call
+
+
 PAIRS = "chi2", "classes", "labels", "like", "n_data", "to"
 PAIRS = [f"SemiDiscreteCoupling.{name}" for name in PAIRS]
 PAIRS += [f"SemiDiscretePairs.{name}" for name in ("noise_for", "precompute")]

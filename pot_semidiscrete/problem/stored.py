@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, Backend, converted, describe, template
+from ..backend import Array, Backend, converted, describe, ours, template
 from ..kernels import BLOCK_BYTES
 from .validation import check_lengths, check_points, check_real
 
@@ -94,6 +94,7 @@ class StoredAtoms:
         """That of the computation."""
         return self._like.dtype
 
+    @ours()
     def __getitem__(self, atoms: slice | Array) -> Array:
         """Some of the atoms, in the memory of the computation."""
         nx = self._nx
