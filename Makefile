@@ -28,6 +28,8 @@ benchmarks:
 	$(PYTHON) -m benchmarks.correction --samples 64000 1000 --json benchmarks/results/correction.json
 	$(PYTHON) -m benchmarks.certificates --json benchmarks/results/certificates.json
 	$(PYTHON) -m benchmarks.algorithm
+	$(PYTHON) -m benchmarks.memory --json benchmarks/results/memory.json
+	$(PYTHON) -m benchmarks.multilevel --json benchmarks/results/multilevel.json
 	$(PYTHON) -m benchmarks.network --json benchmarks/results/network.json
 	$(PYTHON) -m benchmarks.scaling --n-atoms 1e3 1e4 --chi2 .05 --mnist $(MNIST) --json benchmarks/results/scaling.json
 	$(PYTHON) -m benchmarks.training --mnist $(MNIST) --json benchmarks/results/training.json
