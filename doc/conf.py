@@ -65,6 +65,7 @@ _RECEIVED = {
         "GradientDiagnostics",
         "OneSidedDerivatives",
         "ParameterResult",
+        "applications.Quantization",
         "SemiDiscreteResult",
         "SolverState",
         "generative.TrainingResult",

@@ -17,10 +17,12 @@ import pot_semidiscrete as sd
 from tests.backends import BACKENDS, Backend
 
 HAS_TORCH = "torch" in BACKENDS
-MODULES = ["", ".samplers", ".plot", ".datasets", ".metrics", *[".generative"] * HAS_TORCH]
+MODULES = ["", ".applications", ".samplers", ".plot", ".datasets", ".metrics"]
+MODULES += [".generative"] * HAS_TORCH
 DERIVED = "Law", "Sampler"  # users derive from these, ...
 RECEIVED = (  # receive these, and never build them
     *("GradientDiagnostics", "LabelledPairs", "OneSidedDerivatives", "Pairs", "ParameterResult"),
+    "Quantization",
     *("SemiDiscreteCoupling", "SemiDiscreteResult", "SemiDiscreteWarning", "SolverState"),
     "TrainingResult",
 )
@@ -263,6 +265,11 @@ ROWS = {
     **dict.fromkeys(("n_filters", "reuse", "checkpoint_every"), NO_COUNT),
     "one_sided_derivatives.n_batches": [*NO_COUNT, (3, ValueError, "2 points or more")],
     "max_memory": COUNT_FROM_0,
+    # applications
+    "n_atoms": NO_COUNT,
+    "n_points": [*NO_COUNT[2:], (0, ValueError, "at least 6"), (5, ValueError, "at least 6")],
+    "X_init": [*NO_POINTS, SHORT, (POINTS, ValueError, "6 points")],
+    "quantize.weights": [("Free", ValueError, "free"), (1, ValueError, "free"), (True, ValueError, "")],
     **dict.fromkeys(("callback", "generator", "latent_sampler"), NO_CALLABLE),
     "random_state": NO_SEED,
     "sampler_source": [
@@ -585,6 +592,12 @@ class Given(Backend):
         return {name: values[name] for name in names} | more
 
     @property
+    def moved(self):
+        """What atoms that move are given."""
+        atoms = {"n_atoms": 6, "X_init": self.array(ATOMS), "n_points": 300}
+        return {"sampler_source": self.array(POINTS), **atoms}
+
+    @property
     def loss(self):
         return FUNCTIONS["SemiDiscreteLoss"](self.array(ATOMS), reg=0.1)
 
@@ -681,6 +694,7 @@ CALLS = {
     "SemiDiscreteResult.to": lambda given: {"where": np.float64},
     "SemiDiscreteResult.save": lambda given: {"path": given.folder / "saved.npz"},
     "SemiDiscreteResult.load": lambda given: given("X_target", path=given.saved),
+    "quantize": lambda given: given("reg", "n_steps", "random_state", **given.moved),
     "SobolSampler": lambda given: {"dimension": 2, "generator": lambda z: z},
     "SobolSampler.__call__": lambda given: {"n": 4},
     "SobolSampler.independent": lambda given: {"n": 4},

@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 import pot_semidiscrete as sd
-from pot_semidiscrete import metrics, samplers
+from pot_semidiscrete import applications, metrics, samplers
 from tests.backends import BACKENDS, Backend, global_states
 
 HAS_TORCH = "torch" in BACKENDS
@@ -149,6 +149,19 @@ def _(nx):
 def _(nx):
     X, _, _, a = problem(nx)
     return lambda: [sd.cost_scale(X, a, metric) for metric in ("sqeuclidean", "euclidean")]
+
+
+@row("quantize")
+def _(nx):
+    source, X = nx.array(POINTS), nx.array(ATOMS[:9])
+    options = {"X_init": X, "n_steps": 2, "n_points": 300, "random_state": 0}
+
+    def call():
+        kinds = [(weights, reg) for weights in (None, "free") for reg in REGS]
+        found = [applications.quantize(source, 9, weights=w, reg=reg, **options) for w, reg in kinds]
+        return [[q.atoms, q.weights, *q.history.values(), *told(q.transport)] for q in found]
+
+    return call
 
 
 @row("gradient_diagnostics")
@@ -565,7 +578,7 @@ def own_members(kind):
 
 
 def test_each_public_function_has_a_row():
-    faces, kinds = [sd, metrics], [sd.SemiDiscreteResult]
+    faces, kinds = [sd, applications, metrics], [sd.SemiDiscreteResult]
     if HAS_TORCH:
         faces.append(generative)
         kinds += [generative.SemiDiscreteLoss, generative.SemiDiscreteCoupling, generative.PlanSampler]
