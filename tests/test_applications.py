@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pot_semidiscrete import semidiscrete_c_transform
-from pot_semidiscrete.applications import quantize
+from pot_semidiscrete import cost_scale, semidiscrete_c_transform, solve_semidiscrete
+from pot_semidiscrete.applications import CenterOutwardRanks, quantize
 from pot_semidiscrete.samplers import SobolSampler
 
 # Quantisation.
@@ -77,3 +77,70 @@ def test_copies_among_rows_do_not_start_together(rng):
 def test_a_source_that_does_not_tell_its_backend_needs_atoms(source):
     with pytest.raises(ValueError, match="X_init: expected points to start from"):
         quantize(source, 3)
+
+
+# Ranks.
+
+
+def banana(x):
+    return np.stack([x[:, 0], x[:, 0] ** 2 + 0.5 * x[:, 1]], axis=1)
+
+
+def ranks_of(data, reg=0.0, **options):
+    result = solve_semidiscrete(data, "spherical", reg=reg, random_state=0, **options)
+    return CenterOutwardRanks(result, random_state=1)
+
+
+def test_ranks_on_a_line_are_those_of_order(nx, rng):
+    data = rng.normal(size=(9, 1)) ** 3
+    order = np.argsort(np.argsort(data[:, 0]))
+    ranks = ranks_of(nx.array(data), tol=0.02)
+    found = nx.host(ranks.ranks(nx.array(data)))[:, 0]
+    np.testing.assert_allclose(found, (2.0 * order + 1.0) / 9.0 - 1.0, atol=0.03)
+    depth = nx.host(ranks.depth(nx.array(data)))
+    np.testing.assert_allclose(depth, 1.0 - abs(found), rtol=100 * nx.eps)
+    ends = nx.host(ranks.contour(0.99, 64))[:, 0]
+    np.testing.assert_allclose(np.unique(ends), [data.min(), data.max()], rtol=100 * nx.eps)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.1])
+def test_the_rank_of_an_atom_is_the_barycentre_of_its_cell(reg, rng):
+    data = rng.normal(size=(12, 2))
+    ranks = ranks_of(data, reg)
+    u = ranks._points.atoms + ranks._points.origin
+    chi = ranks.result.atom_weights(u)
+    barycentres = chi.T @ u / chi.sum(axis=0)[:, None]
+    np.testing.assert_allclose(ranks.ranks(data), barycentres, atol=1e-6)
+    np.testing.assert_allclose(barycentres.mean(axis=0), 0.0, atol=0.03)  # of U
+
+
+@pytest.mark.parametrize("law", [lambda x: x, banana])
+def test_ranks_are_free_of_the_distribution(law, rng):
+    """Norms are uniform, of fresh points, too: to within the noise of 300 atoms and 400 points."""
+    data, fresh = law(rng.normal(size=(300, 2))), law(rng.normal(size=(400, 2)))
+    ranks = ranks_of(data, reg=0.002 * cost_scale(data))
+    bound = 1.63 * np.sqrt(1.0 / 300 + 1.0 / 400)  # Kolmogorov and Smirnov, of two samples, at 1%
+    norms = 1.0 - ranks.depth(fresh)
+    assert stats.kstest(norms, "uniform").statistic < bound
+    angles = np.arctan2(*ranks.ranks(fresh).T) / (2.0 * np.pi) + 0.5
+    assert stats.kstest(angles, "uniform").statistic < bound
+    if law is not banana:  # F(|y|) y / |y|, F the law of |Y|
+        length = np.linalg.norm(fresh, axis=1)[:, None]
+        true = (1.0 - np.exp(-0.5 * length**2)) * fresh / length
+        assert np.linalg.norm(ranks.ranks(fresh) - true, axis=1).mean() < 0.08
+        radius = np.linalg.norm(ranks.contour(0.5, 50), axis=1)
+        assert radius.mean() == pytest.approx(np.sqrt(2.0 * np.log(2.0)), rel=0.1)
+
+
+def test_contours_in_space_are_points_of_random_directions(rng):
+    data = rng.normal(size=(60, 3))
+    contour = ranks_of(data, reg=0.3, tol=0.3).contour(1.0, 200)
+    assert contour.shape == (200, 3)
+    assert abs(contour.mean(axis=0)).max() < 0.4
+    assert np.linalg.norm(contour, axis=1).min() > 0.8
+
+
+def test_ranks_are_for_the_squared_distance(rng):
+    result = solve_semidiscrete(rng.normal(size=(5, 2)), "spherical", metric="euclidean", reg=0.5)
+    with pytest.raises(ValueError, match="result: expected one for the squared distance"):
+        CenterOutwardRanks(result)

@@ -268,6 +268,8 @@ ROWS = {
     # applications
     "n_atoms": NO_COUNT,
     "n_points": [*NO_COUNT[2:], (0, ValueError, "at least 6"), (5, ValueError, "at least 6")],
+    "level": [*NO_REAL, (1.01, ValueError, "[0, 1]")],
+    "result": [(bad, TypeError, "solve_semidiscrete") for bad in (3, None, ATOMS)],
     "X_init": [*NO_POINTS, SHORT, (POINTS, ValueError, "6 points")],
     "quantize.weights": [("Free", ValueError, "free"), (1, ValueError, "free"), (True, ValueError, "")],
     **dict.fromkeys(("callback", "generator", "latent_sampler"), NO_CALLABLE),
@@ -652,6 +654,7 @@ def mean(x):
 OWNERS = {
     "SemiDiscreteResult": lambda given: solved(given.kind),
     "SemiDiscreteLoss": lambda given: given.loss,
+    "CenterOutwardRanks": lambda given: FUNCTIONS["CenterOutwardRanks"](solved(given.kind), n_points=9),
     "SobolSampler": lambda given: FUNCTIONS["SobolSampler"](2, random_state=0),
     "SemiDiscreteCoupling": lambda given: given.pairs.coupling,
     "SemiDiscretePairs": lambda given: given.pairs,
@@ -694,6 +697,9 @@ CALLS = {
     "SemiDiscreteResult.to": lambda given: {"where": np.float64},
     "SemiDiscreteResult.save": lambda given: {"path": given.folder / "saved.npz"},
     "SemiDiscreteResult.load": lambda given: given("X_target", path=given.saved),
+    "CenterOutwardRanks": lambda given: given("random_state", result=solved(given.kind)),
+    **{f"CenterOutwardRanks.{name}": lambda given: given("x") for name in ("ranks", "depth")},
+    "CenterOutwardRanks.contour": lambda given: {"level": 0.5, "n": 4},
     "quantize": lambda given: given("reg", "n_steps", "random_state", **given.moved),
     "SobolSampler": lambda given: {"dimension": 2, "generator": lambda z: z},
     "SobolSampler.__call__": lambda given: {"n": 4},

@@ -164,6 +164,13 @@ def _(nx):
     return call
 
 
+@row(*(f"CenterOutwardRanks.{name}" for name in ("ranks", "depth", "contour")))
+def _(nx):
+    x = nx.array(POINTS)
+    made = [applications.CenterOutwardRanks(r, n_points=300, random_state=0) for r in results(nx)]
+    return lambda: [[r.ranks(x), r.depth(x), r.contour(0.5)] for r in made]
+
+
 @row("gradient_diagnostics")
 def _(nx):
     arguments = problem(nx)
@@ -578,7 +585,7 @@ def own_members(kind):
 
 
 def test_each_public_function_has_a_row():
-    faces, kinds = [sd, applications, metrics], [sd.SemiDiscreteResult]
+    faces, kinds = [sd, applications, metrics], [sd.SemiDiscreteResult, applications.CenterOutwardRanks]
     if HAS_TORCH:
         faces.append(generative)
         kinds += [generative.SemiDiscreteLoss, generative.SemiDiscreteCoupling, generative.PlanSampler]

@@ -1,5 +1,6 @@
 """What else the potential and its gradient are good for, by what the core has."""
 
 from .quantization import Quantization, quantize
+from .ranks import CenterOutwardRanks
 
-__all__ = ["Quantization", "quantize"]
+__all__ = ["CenterOutwardRanks", "Quantization", "quantize"]
