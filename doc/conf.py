@@ -65,6 +65,7 @@ _RECEIVED = {
         "GradientDiagnostics",
         "OneSidedDerivatives",
         "ParameterResult",
+        "applications.Barycenter",
         "applications.Quantization",
         "SemiDiscreteResult",
         "SolverState",

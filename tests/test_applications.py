@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import linalg, stats
 
 from pot_semidiscrete import cost_scale, semidiscrete_c_transform, solve_semidiscrete
-from pot_semidiscrete.applications import CenterOutwardRanks, quantize
+from pot_semidiscrete.applications import CenterOutwardRanks, barycenter, quantize
 from pot_semidiscrete.samplers import SobolSampler
+from tests.backends import Backend
 
 # Quantisation.
 
@@ -56,7 +57,7 @@ def test_free_quantiser_of_a_normal_law_shrinks(reg):
 def test_quantiser_in_the_plane_beats_random_atoms_and_keeps_the_mean(rng):
     """Optimal atoms satisfy sum_j b_j y_j = E X; their cost is near 1 / (6 N) in the plane, or less."""
     start = rng.random((40, 2))
-    found = quantize(SobolSampler(2, random_state=0), 40, X_init=start, n_steps=20)
+    found = quantize(SobolSampler(2, random_state=0), 40, X_init=start, n_steps=12, n_points=4096)
     np.testing.assert_allclose(found.weights @ found.atoms, 0.5, atol=2e-3)
     low, high = found.transport.value_interval
     assert found.history["cost"][0] > 2.0 * high
@@ -144,3 +145,63 @@ def test_ranks_are_for_the_squared_distance(rng):
     result = solve_semidiscrete(rng.normal(size=(5, 2)), "spherical", metric="euclidean", reg=0.5)
     with pytest.raises(ValueError, match="result: expected one for the squared distance"):
         CenterOutwardRanks(result)
+
+
+# Barycentres.
+
+
+def normal(nx, mean, root, seed=0):
+    place = lambda z: z @ nx.array(root) + nx.array(mean)
+    return SobolSampler(len(mean), "normal", place, type_as=nx.array([0.0]), random_state=seed)
+
+
+def test_barycenter_on_a_line_is_the_mean_of_quantile_functions(nx):
+    n, share = 6, 0.25
+    levels = np.arange(n + 1) / n
+    means = -n * np.diff(stats.norm.pdf(stats.norm.ppf(levels)))
+    sources = [normal(nx, [0.0], [[1.0]]), normal(nx, [4.0], [[3.0]], seed=1)]
+    weights = [1.0 - share, share]
+    found = barycenter(sources, n, source_weights=weights, n_steps=12, random_state=0)
+    expected = 4.0 * share + (1.0 - share + 3.0 * share) * means
+    np.testing.assert_allclose(np.sort(nx.host(found.atoms)[:, 0]), expected, atol=0.03)
+    least = share * (1.0 - share) * (4.0**2 + 2.0**2)
+    assert least < found.cost_interval[1]
+    assert found.cost < 1.15 * least  # atoms are few
+
+
+def test_barycenter_of_normal_laws_is_nearly_normal(rng):
+    """Agueh and Carlier, 2011, theorem 6.1: S = mean of (S^1/2 S_k S^1/2)^1/2."""
+    roots = np.array([[[2.0, 0.0], [0.0, 0.5]], [[0.6, 0.5], [0.5, 1.5]]])
+    C, S = roots @ roots, np.eye(2)
+    for _ in range(50):
+        half, inverse = linalg.sqrtm(S), linalg.inv(linalg.sqrtm(S))
+        middle = np.mean([linalg.sqrtm(half @ c @ half) for c in C], axis=0)
+        S = inverse @ middle @ middle @ inverse
+    numpy = Backend("numpy", "float64")
+    sources = [
+        normal(numpy, mean, root, k) for k, (mean, root) in enumerate(zip(np.eye(2), roots, strict=True))
+    ]
+    found = barycenter(sources, 60, n_steps=10, random_state=0)
+    np.testing.assert_allclose(found.atoms.mean(axis=0), 0.5, atol=0.02)
+    covariance = np.cov(found.atoms.T, bias=True)
+    np.testing.assert_allclose(covariance, S, atol=0.08 * np.trace(S))
+    bures = [np.trace(S + c - 2.0 * linalg.sqrtm(linalg.sqrtm(S) @ c @ linalg.sqrtm(S))) for c in C]
+    least = 0.5 + np.mean(bures)
+    assert least < found.cost_interval[1]
+    # what is missing of the spread of S lies within the cells
+    assert found.cost_interval[0] < least + np.trace(S - covariance) * 2.0
+
+
+def test_barycenter_of_one_source_is_its_quantiser():
+    options = {"n_steps": 3, "random_state": 0, "n_points": 500}
+    rows = np.random.default_rng(0).normal(size=(100, 2))
+    one, other = barycenter([rows], 4, **options), quantize(rows, 4, **options)
+    np.testing.assert_array_equal(one.atoms, other.atoms)
+    assert one.cost == float(other.cost)
+
+
+def test_barycenter_does_not_depend_on_the_order_of_the_sources(rng):
+    rows = [rng.normal(size=(50, 2)) + k for k in range(2)]
+    options = {"X_init": rows[0][:5], "n_points": 4000, "n_steps": 8}
+    one, other = barycenter(rows, 5, **options), barycenter(rows[::-1], 5, **options)
+    np.testing.assert_allclose(one.atoms, other.atoms, atol=0.15)

@@ -22,7 +22,7 @@ MODULES += [".generative"] * HAS_TORCH
 DERIVED = "Law", "Sampler"  # users derive from these, ...
 RECEIVED = (  # receive these, and never build them
     *("GradientDiagnostics", "LabelledPairs", "OneSidedDerivatives", "Pairs", "ParameterResult"),
-    "Quantization",
+    *("Barycenter", "Quantization"),
     *("SemiDiscreteCoupling", "SemiDiscreteResult", "SemiDiscreteWarning", "SolverState"),
     "TrainingResult",
 )
@@ -271,6 +271,20 @@ ROWS = {
     "level": [*NO_REAL, (1.01, ValueError, "[0, 1]")],
     "result": [(bad, TypeError, "solve_semidiscrete") for bad in (3, None, ATOMS)],
     "X_init": [*NO_POINTS, SHORT, (POINTS, ValueError, "6 points")],
+    "sources": [
+        *[(bad, TypeError, "list") for bad in (3, None, "normal", [], {}, POINTS)],
+        ([3], ValueError, "callable"),
+        (["gauss"], ValueError, "normal"),
+        ([np.ones((4, 3))], ANY, ""),
+    ],
+    "source_weights": [
+        ([1.0], ValueError, "one for each"),
+        (0.5, ValueError, "one for each"),
+        ([0.6, 0.6], ValueError, "divide"),
+        ([-0.5, 1.5], ValueError, "divide"),
+        ([np.nan, 1.0], ValueError, "finite"),
+        (["a", "b"], TypeError, "numbers"),
+    ],
     "quantize.weights": [("Free", ValueError, "free"), (1, ValueError, "free"), (True, ValueError, "")],
     **dict.fromkeys(("callback", "generator", "latent_sampler"), NO_CALLABLE),
     "random_state": NO_SEED,
@@ -596,8 +610,7 @@ class Given(Backend):
     @property
     def moved(self):
         """What atoms that move are given."""
-        atoms = {"n_atoms": 6, "X_init": self.array(ATOMS), "n_points": 300}
-        return {"sampler_source": self.array(POINTS), **atoms}
+        return {"n_atoms": 6, "X_init": self.array(ATOMS), "n_points": 300}
 
     @property
     def loss(self):
@@ -668,6 +681,7 @@ OWNERS = {
 TARGET = ("X_target", "a_target", "metric", "reg")
 POINTWISE = (*TARGET, "X_source", "semi_dual_potential")
 RUN = ("tol", "max_iter", "batch_size", "init_potential", "random_state", "callback")
+MOVES = "reg", "n_steps", "random_state"
 HISTORY = {"loss": np.ones(3), "chi2": np.ones(1), "chi2_step": np.ones(1)}
 SAMPLES = {"x": POINTS, "y": ATOMS}
 
@@ -700,7 +714,8 @@ CALLS = {
     "CenterOutwardRanks": lambda given: given("random_state", result=solved(given.kind)),
     **{f"CenterOutwardRanks.{name}": lambda given: given("x") for name in ("ranks", "depth")},
     "CenterOutwardRanks.contour": lambda given: {"level": 0.5, "n": 4},
-    "quantize": lambda given: given("reg", "n_steps", "random_state", **given.moved),
+    "quantize": lambda given: given(*MOVES, **given.moved, sampler_source=given.array(POINTS)),
+    "barycenter": lambda given: given(*MOVES, **given.moved, sources=["normal", given.array(POINTS)]),
     "SobolSampler": lambda given: {"dimension": 2, "generator": lambda z: z},
     "SobolSampler.__call__": lambda given: {"n": 4},
     "SobolSampler.independent": lambda given: {"n": 4},

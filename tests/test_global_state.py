@@ -164,6 +164,18 @@ def _(nx):
     return call
 
 
+@row("barycenter")
+def _(nx):
+    options = {"X_init": nx.array(ATOMS[:9]), "n_steps": 2, "n_points": 300, "random_state": 0}
+    sources = ["normal", nx.array(POINTS)]
+
+    def call():
+        found = [applications.barycenter(sources, 9, reg=reg, **options) for reg in REGS]
+        return [[b.atoms, b.cost, b.cost_interval, *b.history.values()] for b in found]
+
+    return call
+
+
 @row(*(f"CenterOutwardRanks.{name}" for name in ("ranks", "depth", "contour")))
 def _(nx):
     x = nx.array(POINTS)

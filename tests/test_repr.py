@@ -35,7 +35,8 @@ def objects():
     diagnosis = sd.gradient_diagnostics(ATOMS, POINTS, POTENTIAL, reg=0.1)
     sided = sd.one_sided_derivatives(shift, np.zeros(2), np.ones(2), POINTS[:50], ATOMS[:50], reg=0.1)
     found = [result, states[-1], trained, diagnosis, sided, target, result._estimates.evaluation]
-    found.append(applications.quantize(POINTS, 4, n_steps=1))
+    found.append(applications.quantize(POINTS, 4, n_steps=1, n_points=100))
+    found.append(applications.barycenter([POINTS], 4, n_steps=1, n_points=100))
     found.append(applications.CenterOutwardRanks(result, n_points=3000))
     found += [samplers.SobolSampler(2), RowSampler(ATOMS, None), CallableSampler(shift)]
     found += [cost_of(name) for name in costs.registered_costs()] + [costs.CallableMetric(shift)]

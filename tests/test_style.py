@@ -22,6 +22,7 @@ RECEIVED = (
     "OneSidedDerivatives",
     "Pairs",
     "ParameterResult",
+    "Barycenter",
     "Quantization",
     "SemiDiscreteCoupling",
     "SemiDiscreteResult",

@@ -1,6 +1,7 @@
 """What else the potential and its gradient are good for, by what the core has."""
 
+from .barycenters import Barycenter, barycenter
 from .quantization import Quantization, quantize
 from .ranks import CenterOutwardRanks
 
-__all__ = ["CenterOutwardRanks", "Quantization", "quantize"]
+__all__ = ["Barycenter", "CenterOutwardRanks", "Quantization", "barycenter", "quantize"]
