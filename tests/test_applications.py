@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from scipy import linalg, stats
 
-from pot_semidiscrete import cost_scale, semidiscrete_c_transform, solve_semidiscrete
-from pot_semidiscrete.applications import CenterOutwardRanks, barycenter, quantize
+from pot_semidiscrete import (
+    cost_scale,
+    semidiscrete_atom_weights,
+    semidiscrete_c_transform,
+    semidiscrete_ot_map,
+    solve_semidiscrete,
+)
+from pot_semidiscrete.applications import CenterOutwardRanks, ErrorBars, barycenter, quantize
 from pot_semidiscrete.samplers import SobolSampler
 from tests.backends import Backend
 
@@ -205,3 +211,79 @@ def test_barycenter_does_not_depend_on_the_order_of_the_sources(rng):
     options = {"X_init": rows[0][:5], "n_points": 4000, "n_steps": 8}
     one, other = barycenter(rows, 5, **options), barycenter(rows[::-1], 5, **options)
     np.testing.assert_allclose(one.atoms, other.atoms, atol=0.15)
+
+
+# Error bars.
+
+
+def line(n):
+    """Nodes and masses of the standard normal law."""
+    t, w = np.polynomial.legendre.leggauss(n)
+    w = w * stats.norm.pdf(8.0 * t)
+    return 8.0 * t[:, None], w / w.sum()
+
+
+def squares(x, y):
+    return (x - y.T) ** 2
+
+
+def test_error_bars_hold_the_truth(rng):
+    """Over 100 runs, 95% of the bars: not below 90%, what chance makes of so many."""
+    atoms, (nodes, mass) = rng.normal(size=(8, 1)), line(600)
+    reg, x = 0.1 * cost_scale(atoms), np.linspace(-1.0, 1.0, 5)[:, None]
+    result = solve_semidiscrete(atoms, "normal", reg=reg, random_state=0)
+    truth = result.potential
+    for _ in range(20):
+        chi = semidiscrete_atom_weights(atoms, nodes, truth, reg=reg)
+        hessian = (np.diag(mass @ chi) - (chi * mass[:, None]).T @ chi) / reg
+        truth = truth + np.linalg.lstsq(hessian, 1.0 / 8 - mass @ chi, rcond=1e-12)[0]
+    truth = truth - truth.mean()
+    cost = mass @ np.sum(chi * squares(nodes, atoms), axis=1)
+    images = semidiscrete_ot_map(atoms, x, truth, reg=reg)
+    off = {"potential": [], "map": [], "cost": []}
+    for seed in range(100):
+        bars = ErrorBars(result, np.random.default_rng(seed).normal(size=(2000, 1)))
+        estimate, stderr = bars.functional(squares)
+        off["potential"].append((bars.plan.potential - truth) / bars.potential_stderr)
+        off["map"].append((bars.plan.ot_map(x) - images) / bars.map_stderr(x))
+        off["cost"].append((estimate - cost) / stderr)
+    for values in off.values():
+        assert np.mean(np.abs(values) < 1.96) > 0.9
+        assert 0.75 < np.mean(np.square(values)) < 1.3  # and no wider than they need be
+
+
+def test_error_bars_of_many_atoms_are_those_of_the_matrices(nx):
+    """Beyond 256 atoms, by products and random vectors: to within their noise."""
+    rng = np.random.default_rng(0)
+    atoms, x = rng.random((300, 2)), rng.random((2000, 2))
+    result = solve_semidiscrete(nx.array(atoms), "unif", reg=0.03, tol=0.2, random_state=0)
+    bars = ErrorBars(result, nx.array(x), n_probes=200)
+    chi = semidiscrete_atom_weights(atoms, x, nx.host(bars.plan.potential), reg=0.03)
+    mean, products = chi.mean(axis=0), chi.T @ chi / len(x)
+    inverse = np.linalg.pinv(np.diag(mean) - products, rcond=1e-9, hermitian=True) * 0.03
+    covariance = inverse @ (products - np.outer(mean, mean)) @ inverse / len(x)
+    expected = np.sqrt(np.diag(covariance))
+    ratio = nx.host(bars.potential_stderr) / expected
+    assert ratio.mean() == pytest.approx(1.0, abs=0.12)
+    assert ratio.std() < 0.15
+    values = (x[:, :1] > 0.5) * atoms[:, 1]
+    moved = np.mean(chi * values - chi * np.sum(chi * values, axis=1)[:, None], axis=0)
+    influence = np.sum(chi * values, axis=1) - chi @ inverse @ moved / 0.03
+    estimate, stderr = bars.functional(lambda x, y: (x[:, :1] > 0.5) * y[:, 1])
+    assert estimate == pytest.approx(np.mean(np.sum(chi * values, axis=1)), rel=1e-3)
+    assert stderr == pytest.approx(influence.std() / np.sqrt(len(x)), rel=0.02)
+
+
+def test_error_bars_are_zero_where_there_is_no_weight(nx):
+    weights, atoms = nx.array([0.5, 0.0, 0.5]), nx.array([[0.0], [3.0], [1.0]])
+    result = solve_semidiscrete(atoms, "unif", weights, reg=0.2, random_state=0)
+    x = nx.array(np.random.default_rng(0).random((300, 1)))
+    found = nx.host(ErrorBars(result, x).potential_stderr)
+    assert found[1] == 0.0
+    np.testing.assert_allclose(found[0], found[2], rtol=1e-3)  # the potential is (p, -p)
+
+
+def test_error_bars_need_a_regularisation(rng):
+    result = solve_semidiscrete(rng.random((4, 2)), "unif", random_state=0)
+    with pytest.raises(ValueError, match="result: expected one of reg > 0"):
+        ErrorBars(result, rng.random((100, 2)))

@@ -271,6 +271,14 @@ ROWS = {
     "level": [*NO_REAL, (1.01, ValueError, "[0, 1]")],
     "result": [(bad, TypeError, "solve_semidiscrete") for bad in (3, None, ATOMS)],
     "X_init": [*NO_POINTS, SHORT, (POINTS, ValueError, "6 points")],
+    "n_probes": NO_COUNT,
+    "ErrorBars.x": [*NO_SOURCE, (POINTS[:1], ValueError, "more points than 1")],
+    "f": [
+        *NO_CALLABLE,
+        (lambda x, y: None, TypeError, "shape"),
+        (lambda x, y: x @ y[:-1].T, ValueError, "each point and atom"),
+        (lambda x, y: cast(x @ y.T, "float32"), ValueError, "float64"),
+    ],
     "sources": [
         *[(bad, TypeError, "list") for bad in (3, None, "normal", [], {}, POINTS)],
         ([3], ValueError, "callable"),
@@ -613,6 +621,12 @@ class Given(Backend):
         return {"n_atoms": 6, "X_init": self.array(ATOMS), "n_points": 300}
 
     @property
+    def fitted(self):
+        """What error bars are told of."""
+        x = np.random.default_rng(3).normal(size=(100, 2))
+        return {"result": solved(self.kind), "x": self.array(x)}
+
+    @property
     def loss(self):
         return FUNCTIONS["SemiDiscreteLoss"](self.array(ATOMS), reg=0.1)
 
@@ -668,6 +682,7 @@ OWNERS = {
     "SemiDiscreteResult": lambda given: solved(given.kind),
     "SemiDiscreteLoss": lambda given: given.loss,
     "CenterOutwardRanks": lambda given: FUNCTIONS["CenterOutwardRanks"](solved(given.kind), n_points=9),
+    "ErrorBars": lambda given: FUNCTIONS["ErrorBars"](**given.fitted),
     "SobolSampler": lambda given: FUNCTIONS["SobolSampler"](2, random_state=0),
     "SemiDiscreteCoupling": lambda given: given.pairs.coupling,
     "SemiDiscretePairs": lambda given: given.pairs,
@@ -714,6 +729,9 @@ CALLS = {
     "CenterOutwardRanks": lambda given: given("random_state", result=solved(given.kind)),
     **{f"CenterOutwardRanks.{name}": lambda given: given("x") for name in ("ranks", "depth")},
     "CenterOutwardRanks.contour": lambda given: {"level": 0.5, "n": 4},
+    "ErrorBars": lambda given: given("random_state", **given.fitted),
+    "ErrorBars.map_stderr": lambda given: given("x"),
+    "ErrorBars.functional": lambda given: {"f": lambda x, y: x @ y.T},
     "quantize": lambda given: given(*MOVES, **given.moved, sampler_source=given.array(POINTS)),
     "barycenter": lambda given: given(*MOVES, **given.moved, sources=["normal", given.array(POINTS)]),
     "SobolSampler": lambda given: {"dimension": 2, "generator": lambda z: z},

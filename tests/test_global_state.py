@@ -176,6 +176,18 @@ def _(nx):
     return call
 
 
+@row(*(f"ErrorBars.{name}" for name in ("potential_stderr", "map_stderr", "functional")))
+def _(nx):
+    x, fresh = nx.array(POINTS), nx.array(np.random.default_rng(5).normal(size=(500, 2)))
+    result = results(nx)[-1]
+
+    def call():
+        bars = applications.ErrorBars(result, fresh)
+        return [bars.potential_stderr, bars.map_stderr(x), bars.functional(lambda x, y: x @ y.T)]
+
+    return call
+
+
 @row(*(f"CenterOutwardRanks.{name}" for name in ("ranks", "depth", "contour")))
 def _(nx):
     x = nx.array(POINTS)
@@ -598,6 +610,7 @@ def own_members(kind):
 
 def test_each_public_function_has_a_row():
     faces, kinds = [sd, applications, metrics], [sd.SemiDiscreteResult, applications.CenterOutwardRanks]
+    kinds.append(applications.ErrorBars)
     if HAS_TORCH:
         faces.append(generative)
         kinds += [generative.SemiDiscreteLoss, generative.SemiDiscreteCoupling, generative.PlanSampler]

@@ -121,12 +121,15 @@ def made_objects():
     sobol = samplers.SobolSampler(2, "normal", random_state=0)
     sobol(5)
     moved = applications.quantize(POINTS, 4, n_steps=2, random_state=0)
+    few = sd.solve_semidiscrete(atoms, "normal", reg=0.2, tol=0, max_iter=3, random_state=0)
+    bars = applications.ErrorBars(few, latent(200))
     middle = applications.barycenter([POINTS, ATOMS], 4, n_steps=2, random_state=0)
     result = sd.solve_semidiscrete(atoms, "spherical", reg=0.2, tol=0, max_iter=3, random_state=0)
     ranks = applications.CenterOutwardRanks(result, n_points=99, random_state=0)
     objects = {
         applications.CenterOutwardRanks: (ranks, lambda r: [r.ranks(POINTS), r.contour(0.5, 4)]),
         applications.Barycenter: (middle, lambda q: [q.atoms, q.cost, q.cost_interval]),
+        applications.ErrorBars: (bars, lambda e: [e.potential_stderr, e.map_stderr(POINTS)]),
         applications.Quantization: (moved, lambda q: [q.atoms, q.weights, q.cost, *q.history.values()]),
         sd.SolverState: (states[-1], lambda s: [s.n_iter, s.reg, s.potential]),
         sd.ParameterResult: (trained, lambda r: [r.theta, r.potential, r.status, *r.history.values()]),

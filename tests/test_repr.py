@@ -37,6 +37,7 @@ def objects():
     found = [result, states[-1], trained, diagnosis, sided, target, result._estimates.evaluation]
     found.append(applications.quantize(POINTS, 4, n_steps=1, n_points=100))
     found.append(applications.barycenter([POINTS], 4, n_steps=1, n_points=100))
+    found.append(applications.ErrorBars(result, POINTS))
     found.append(applications.CenterOutwardRanks(result, n_points=3000))
     found += [samplers.SobolSampler(2), RowSampler(ATOMS, None), CallableSampler(shift)]
     found += [cost_of(name) for name in costs.registered_costs()] + [costs.CallableMetric(shift)]
