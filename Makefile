@@ -27,6 +27,8 @@ benchmarks:
 	$(PYTHON) -m benchmarks.quasi --json benchmarks/results/quasi.json
 	$(PYTHON) -m benchmarks.correction --samples 64000 1000 --json benchmarks/results/correction.json
 	$(PYTHON) -m benchmarks.certificates --json benchmarks/results/certificates.json
+	$(PYTHON) -m benchmarks.barycenters --json benchmarks/results/barycenters.json
+	$(PYTHON) -m benchmarks.error_bars --json benchmarks/results/error_bars.json
 	$(PYTHON) -m benchmarks.algorithm
 	$(PYTHON) -m benchmarks.network --json benchmarks/results/network.json
 	$(PYTHON) -m benchmarks.scaling --n-atoms 1e3 1e4 --chi2 .05 --mnist $(MNIST) --json benchmarks/results/scaling.json

@@ -7,7 +7,7 @@ Of normal laws in the plane, whose barycentre is normal (Agueh and Carlier, 2011
 :func:`ot.lp.free_support_barycenter`, which gets some thousands of them and no more, in its 100 steps at
 most; from the same atoms. For each, the time, and by what the mean cost of the atoms, solved for by
 65,536 Sobol points, exceeds that of the normal barycentre, which no atoms reach. In double precision,
-NumPy.
+NumPy, one thread.
 """
 
 import time
@@ -92,4 +92,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with machine.limit_threads(1):
+        main()

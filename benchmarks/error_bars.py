@@ -81,4 +81,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with machine.limit_threads(1):
+        main()
