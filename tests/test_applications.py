@@ -139,6 +139,13 @@ def test_ranks_are_free_of_the_distribution(law, rng):
         assert radius.mean() == pytest.approx(np.sqrt(2.0 * np.log(2.0)), rel=0.1)
 
 
+def test_the_rank_of_a_single_atom_is_the_centre(nx):
+    atom = nx.array([[0.3, -2.0]])
+    ranks = ranks_of(atom)
+    np.testing.assert_allclose(nx.host(ranks.ranks(atom)), 0.0, atol=0.03)
+    assert nx.host(ranks.depth(atom))[0] > 0.95
+
+
 def test_contours_in_space_are_points_of_random_directions(rng):
     data = rng.normal(size=(60, 3))
     contour = ranks_of(data, reg=0.3, tol=0.3).contour(1.0, 200)

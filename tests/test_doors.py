@@ -22,7 +22,7 @@ MODULES += [".generative"] * HAS_TORCH
 DERIVED = "Law", "Sampler"  # users derive from these, ...
 RECEIVED = (  # receive these, and never build them
     *("GradientDiagnostics", "LabelledPairs", "OneSidedDerivatives", "Pairs", "ParameterResult"),
-    *("Barycenter", "Quantization"),
+    *("BarycenterResult", "QuantizationResult"),
     *("SemiDiscreteCoupling", "SemiDiscreteResult", "SemiDiscreteWarning", "SolverState"),
     "TrainingResult",
 )

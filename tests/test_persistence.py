@@ -128,9 +128,12 @@ def made_objects():
     ranks = applications.CenterOutwardRanks(result, n_points=99, random_state=0)
     objects = {
         applications.CenterOutwardRanks: (ranks, lambda r: [r.ranks(POINTS), r.contour(0.5, 4)]),
-        applications.Barycenter: (middle, lambda q: [q.atoms, q.cost, q.cost_interval]),
+        applications.BarycenterResult: (middle, lambda q: [q.atoms, q.cost, q.cost_interval]),
         applications.ErrorBars: (bars, lambda e: [e.potential_stderr, e.map_stderr(POINTS)]),
-        applications.Quantization: (moved, lambda q: [q.atoms, q.weights, q.cost, *q.history.values()]),
+        applications.QuantizationResult: (
+            moved,
+            lambda q: [q.atoms, q.weights, q.cost, *q.history.values()],
+        ),
         sd.SolverState: (states[-1], lambda s: [s.n_iter, s.reg, s.potential]),
         sd.ParameterResult: (trained, lambda r: [r.theta, r.potential, r.status, *r.history.values()]),
         sd.GradientDiagnostics: (diagnosis, lambda d: [repr(d)]),

@@ -1,15 +1,15 @@
 """What else the potential and its gradient are good for, by what the core has."""
 
-from .barycenters import Barycenter, barycenter
+from .barycenters import BarycenterResult, barycenter
 from .errors import ErrorBars
-from .quantization import Quantization, quantize
+from .quantization import QuantizationResult, quantize
 from .ranks import CenterOutwardRanks
 
 __all__ = [
-    "Barycenter",
+    "BarycenterResult",
     "CenterOutwardRanks",
     "ErrorBars",
-    "Quantization",
+    "QuantizationResult",
     "barycenter",
     "quantize",
 ]

@@ -14,7 +14,7 @@ from .starts import points_of_a_step, sources_of
 
 
 @dataclass(frozen=True)
-class Barycenter:
+class BarycenterResult:
     """What :func:`barycenter` reached.
 
     Attributes
@@ -74,7 +74,7 @@ def barycenter(
     n_steps: int = 50,
     n_points: int | None = None,
     random_state: Any = None,
-) -> Barycenter:
+) -> BarycenterResult:
     r"""Find the atoms, of uniform weights, to which it costs least to transport several sources.
 
     .. math::
@@ -107,7 +107,7 @@ def barycenter(
 
     Returns
     -------
-    Barycenter
+    BarycenterResult
         Atoms, cost, its standard error and interval, and the transports.
 
     Raises
@@ -146,7 +146,7 @@ def barycenter(
     lloyd = Lloyd(objective, atoms, uniform, [0.0 * uniform for _ in samplers])
     transports = lloyd.run(n_steps)
     history = {name: np.array(values) for name, values in lloyd.history.items()}
-    return Barycenter(lloyd.atoms, transports, shares, history)
+    return BarycenterResult(lloyd.atoms, transports, shares, history)
 
 
 def _shares(weights: Any, n: int) -> np.ndarray:

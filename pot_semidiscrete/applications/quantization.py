@@ -14,7 +14,7 @@ from .starts import points_of_a_step, sources_of
 
 
 @dataclass(frozen=True)
-class Quantization:
+class QuantizationResult:
     """What :func:`quantize` reached.
 
     Attributes
@@ -64,7 +64,7 @@ def quantize(
     n_steps: int = 50,
     n_points: int | None = None,
     random_state: Any = None,
-) -> Quantization:
+) -> QuantizationResult:
     r"""Find the atoms to which it costs least to transport a source.
 
     .. math::
@@ -99,7 +99,7 @@ def quantize(
 
     Returns
     -------
-    Quantization
+    QuantizationResult
         Atoms, weights, cost and its standard error, and the transport.
 
     Raises
@@ -132,4 +132,4 @@ def quantize(
     lloyd = Lloyd(Objective(sources, [1.0], reg, is_free, n_points), atoms, uniform, [0.0 * uniform])
     (transport,) = lloyd.run(n_steps)
     history = {name: np.array(values) for name, values in lloyd.history.items()}
-    return Quantization(lloyd.atoms, lloyd.weights, transport, history)
+    return QuantizationResult(lloyd.atoms, lloyd.weights, transport, history)

@@ -85,8 +85,9 @@ class CenterOutwardRanks:
         points = resolve_source("spherical", target.atoms, random_state)(n_points)
         self._points = build_target(points, merge=False).detached
         self._potential = result.c_transform(points)
-        # the square root of the rounding, at 0: points of a cell tie to within that
-        self._reg = result.reg or rounding_of(target) / math.sqrt(target.unit)
+        # at 0, the square root of the rounding: points of a cell tie to within that
+        rounding = rounding_of(target) or rounding_of(self._points)  # of one atom, there is no cost
+        self._reg = result.reg or rounding / math.sqrt(target.unit)
 
     def __repr__(self) -> str:
         n_points, d = self._points.atoms.shape
