@@ -23,7 +23,7 @@ from pot_semidiscrete.samplers import SobolSampler
 
 wide = SobolSampler(2, "normal", lambda z: z * [3.0, 1.0], random_state=0)
 high = SobolSampler(2, "normal", lambda z: z * [1.0, 2.0] + [4.0, 0.0], random_state=1)
-found = barycenter([wide, high], 100, n_steps=10)
+found = barycenter([wide, high], 100, n_steps=10, random_state=0)
 least = 0.25 * (4.0**2 + 2.0**2 + 1.0**2)
 print(f"standard deviations {found.atoms.std(axis=0).round(3)}, of the barycentre [2, 1.5]")
 print(f"mean {found.atoms.mean(axis=0).round(3)}, of the barycentre [2, 0]")
@@ -53,7 +53,7 @@ figure, axes = plt.subplots(1, 5, figsize=(12, 2.8), layout="constrained")
 start = None
 for axis, share in zip(axes, np.linspace(0.0, 1.0, 5), strict=True):
     sources = [SobolSampler(2, generator=shape, random_state=k) for k, shape in enumerate((ring, cross))]
-    options = {"X_init": start, "n_steps": 6, "n_points": 4096}
+    options = {"X_init": start, "n_steps": 6, "n_points": 4096, "random_state": 0}
     found = barycenter(sources, 250, source_weights=[1.0 - share, share], **options)
     start = found.atoms
     axis.scatter(*found.atoms.T, s=6, color=plt.cm.plasma(0.8 * share))

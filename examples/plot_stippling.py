@@ -53,7 +53,7 @@ def source(seed):
 
 n_atoms = 2000
 start = source(1).independent(n_atoms)
-found = quantize(source(0), n_atoms, X_init=start, n_steps=10, n_points=16_384)
+found = quantize(source(0), n_atoms, X_init=start, n_steps=8, n_points=16_384)
 cost = found.history["cost"]
 print(f"cost of random points {cost[0]:.2e}")
 print(f"cost of the best ones {float(found.cost):.2e}, standard error {found.cost_stderr:.0e}")
