@@ -27,6 +27,8 @@ benchmarks:
 	$(PYTHON) -m benchmarks.quasi --json benchmarks/results/quasi.json
 	$(PYTHON) -m benchmarks.correction --samples 64000 1000 --json benchmarks/results/correction.json
 	$(PYTHON) -m benchmarks.certificates --json benchmarks/results/certificates.json
+	$(PYTHON) -m benchmarks.barycenters --json benchmarks/results/barycenters.json
+	$(PYTHON) -m benchmarks.error_bars --json benchmarks/results/error_bars.json
 	$(PYTHON) -m benchmarks.algorithm
 	$(PYTHON) -m benchmarks.memory --json benchmarks/results/memory.json
 	$(PYTHON) -m benchmarks.multilevel --json benchmarks/results/multilevel.json

@@ -65,6 +65,8 @@ _RECEIVED = {
         "GradientDiagnostics",
         "OneSidedDerivatives",
         "ParameterResult",
+        "applications.BarycenterResult",
+        "applications.QuantizationResult",
         "SemiDiscreteResult",
         "SolverState",
         "generative.TrainingResult",

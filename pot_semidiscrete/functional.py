@@ -242,9 +242,17 @@ def semidiscrete_loss(
         \hat H(\psi) = \frac1n \sum_i \psi^{c,\lambda}(x_i) + \langle b, \psi \rangle .
 
     Its expectation is at most :math:`\mathrm{OT}_\lambda(\mu, \nu)`, with equality at an optimal
-    potential. The gradient in the source points, :math:`\nabla \psi^{c,\lambda}(x_i) / n`, is the
-    gradient of the transport cost there (formula (G) of the theory page); the gradient in the
-    potential is :math:`b - \frac1n \sum_i \chi(x_i)`. Never more than a block of the cost is held.
+    potential. It is differentiable in every array given; at an optimal potential, the first two
+    gradients, and the last one, are those of the transport cost (the first is formula (G) of the theory
+    page):
+
+    - in the source points, :math:`\nabla \psi^{c,\lambda}(x_i) / n`;
+    - in the atoms, :math:`\frac1n \sum_i \chi_j(x_i)\, \partial_y c(x_i, y_j)`;
+    - in the potential, :math:`b - m`, with the masses :math:`m = \frac1n \sum_i \chi(x_i)`;
+    - in the weights, on their support and with their sum kept, :math:`\psi_j - \lambda\, m_j / b_j`, up
+      to a constant.
+
+    Never more than a block of the cost is held.
 
     The arguments are those of :func:`semidiscrete_c_transform`.
 

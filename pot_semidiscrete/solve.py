@@ -273,10 +273,10 @@ def solve_semidiscrete(
     sampler_source : callable, str, law, loader or array of shape (n, d), default="unif"
         Source :math:`\mu`: a callable ``n -> (n, d)`` array in the backend of `X_target` (a torch
         generator is called without gradient); a name, ``"unif"`` (``"unif_cube"``), ``"ball"``
-        (``"unif_ball"``) or ``"normal"``; a frozen law of ``scipy.stats``, a distribution or a
-        ``DataLoader`` of torch; or points themselves, drawn uniformly with replacement. A
-        :class:`samplers.SobolSampler` draws quasi-random points: far more accurate in dimension 1 or
-        2, still more accurate in 10.
+        (``"unif_ball"``), ``"spherical"`` (of uniform radius) or ``"normal"``; a frozen law of
+        ``scipy.stats``, a distribution or a ``DataLoader`` of torch; or points themselves, drawn
+        uniformly with replacement. A :class:`samplers.SobolSampler` draws quasi-random points: far more
+        accurate in dimension 1 or 2, still more accurate in 10.
     a_target : array, shape (n_atoms,), optional
         Weights :math:`b`, non-negative, of sum 1. Uniform by default. Atoms of weight 0 are left
         out: their potential is 0.

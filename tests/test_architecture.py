@@ -24,6 +24,7 @@ FLOORS = [
     ("functional",),
     ("result",),
     ("solve",),
+    ("applications",),
     ("generators", "metrics", "datasets", "plot"),
     ("generative",),
     ("__init__",),

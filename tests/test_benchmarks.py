@@ -13,9 +13,11 @@ pytest.importorskip("threadpoolctl")
 
 COMMANDS = (
     "algorithm",
+    "barycenters",
     "certificates",
     "correction",
     "curves",
+    "error_bars",
     "gallery",
     "gpu",
     "kernels",

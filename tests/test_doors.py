@@ -17,10 +17,12 @@ import pot_semidiscrete as sd
 from tests.backends import BACKENDS, Backend
 
 HAS_TORCH = "torch" in BACKENDS
-MODULES = ["", ".samplers", ".plot", ".datasets", ".metrics", *[".generative"] * HAS_TORCH]
+MODULES = ["", ".applications", ".samplers", ".plot", ".datasets", ".metrics"]
+MODULES += [".generative"] * HAS_TORCH
 DERIVED = "Law", "Sampler"  # users derive from these, ...
 RECEIVED = (  # receive these, and never build them
     *("GradientDiagnostics", "LabelledPairs", "OneSidedDerivatives", "Pairs", "ParameterResult"),
+    *("BarycenterResult", "QuantizationResult"),
     *("SemiDiscreteCoupling", "SemiDiscreteResult", "SemiDiscreteWarning", "SolverState"),
     "TrainingResult",
 )
@@ -263,6 +265,35 @@ ROWS = {
     **dict.fromkeys(("n_filters", "reuse", "checkpoint_every"), NO_COUNT),
     "one_sided_derivatives.n_batches": [*NO_COUNT, (3, ValueError, "2 points or more")],
     "max_memory": COUNT_FROM_0,
+    # applications
+    "n_atoms": NO_COUNT,
+    "n_points": [*NO_COUNT[2:], (0, ValueError, "at least 6"), (5, ValueError, "at least 6")],
+    "level": [*NO_REAL, (1.01, ValueError, "[0, 1]")],
+    "result": [(bad, TypeError, "solve_semidiscrete") for bad in (3, None, ATOMS)],
+    "X_init": [*NO_POINTS, SHORT, (POINTS, ValueError, "6 points")],
+    "n_probes": NO_COUNT,
+    "ErrorBars.x": [*NO_SOURCE, (POINTS[:1], ValueError, "more points than 1")],
+    "f": [
+        *NO_CALLABLE,
+        (lambda x, y: None, TypeError, "shape"),
+        (lambda x, y: x @ y[:-1].T, ValueError, "each point and atom"),
+        (lambda x, y: cast(x @ y.T, "float32"), ValueError, "float64"),
+    ],
+    "sources": [
+        *[(bad, TypeError, "list") for bad in (3, None, "normal", [], {}, POINTS)],
+        ([3], ValueError, "callable"),
+        (["gauss"], ValueError, "normal"),
+        ([np.ones((4, 3))], ANY, ""),
+    ],
+    "source_weights": [
+        ([1.0], ValueError, "one for each"),
+        (0.5, ValueError, "one for each"),
+        ([0.6, 0.6], ValueError, "divide"),
+        ([-0.5, 1.5], ValueError, "divide"),
+        ([np.nan, 1.0], ValueError, "finite"),
+        (["a", "b"], TypeError, "numbers"),
+    ],
+    "quantize.weights": [("Free", ValueError, "free"), (1, ValueError, "free"), (True, ValueError, "")],
     **dict.fromkeys(("callback", "generator", "latent_sampler"), NO_CALLABLE),
     "random_state": NO_SEED,
     "sampler_source": [
@@ -597,6 +628,17 @@ class Given(Backend):
         return {name: values[name] for name in names} | more
 
     @property
+    def moved(self):
+        """What atoms that move are given."""
+        return {"n_atoms": 6, "X_init": self.array(ATOMS), "n_points": 300}
+
+    @property
+    def fitted(self):
+        """What error bars are told of."""
+        x = np.random.default_rng(3).normal(size=(100, 2))
+        return {"result": solved(self.kind), "x": self.array(x)}
+
+    @property
     def loss(self):
         return FUNCTIONS["SemiDiscreteLoss"](self.array(ATOMS), reg=0.1)
 
@@ -651,6 +693,8 @@ def mean(x):
 OWNERS = {
     "SemiDiscreteResult": lambda given: solved(given.kind),
     "SemiDiscreteLoss": lambda given: given.loss,
+    "CenterOutwardRanks": lambda given: FUNCTIONS["CenterOutwardRanks"](solved(given.kind), n_points=9),
+    "ErrorBars": lambda given: FUNCTIONS["ErrorBars"](**given.fitted),
     "SobolSampler": lambda given: FUNCTIONS["SobolSampler"](2, random_state=0),
     "SemiDiscreteCoupling": lambda given: given.pairs.coupling,
     "SemiDiscretePairs": lambda given: given.pairs,
@@ -664,6 +708,7 @@ OWNERS = {
 TARGET = ("X_target", "a_target", "metric", "reg")
 POINTWISE = (*TARGET, "X_source", "semi_dual_potential")
 RUN = ("tol", "max_iter", "batch_size", "init_potential", "random_state", "callback")
+MOVES = "reg", "n_steps", "random_state"
 HISTORY = {"loss": np.ones(3), "chi2": np.ones(1), "chi2_step": np.ones(1)}
 SAMPLES = {"x": POINTS, "y": ATOMS}
 
@@ -693,6 +738,14 @@ CALLS = {
     "SemiDiscreteResult.to": lambda given: {"where": np.float64},
     "SemiDiscreteResult.save": lambda given: {"path": given.folder / "saved.npz"},
     "SemiDiscreteResult.load": lambda given: given("X_target", path=given.saved),
+    "CenterOutwardRanks": lambda given: given("random_state", result=solved(given.kind)),
+    **{f"CenterOutwardRanks.{name}": lambda given: given("x") for name in ("ranks", "depth")},
+    "CenterOutwardRanks.contour": lambda given: {"level": 0.5, "n": 4},
+    "ErrorBars": lambda given: given("random_state", **given.fitted),
+    "ErrorBars.map_stderr": lambda given: given("x"),
+    "ErrorBars.functional": lambda given: {"f": lambda x, y: x @ y.T},
+    "quantize": lambda given: given(*MOVES, **given.moved, sampler_source=given.array(POINTS)),
+    "barycenter": lambda given: given(*MOVES, **given.moved, sources=["normal", given.array(POINTS)]),
     "SobolSampler": lambda given: {"dimension": 2, "generator": lambda z: z},
     "SobolSampler.__call__": lambda given: {"n": 4},
     "SobolSampler.independent": lambda given: {"n": 4},

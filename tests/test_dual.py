@@ -477,6 +477,22 @@ def test_differentiable_in_the_weights(problem, autodiff):
     assert float(gradient) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+def test_loss_gradients_in_atoms_and_weights_are_their_formulas(reg, problem, autodiff, rng):
+    a = problem | {"a_target": rng.dirichlet(np.full(30, 3.0))}
+    x, psi, b = (a[key] for key in ("X_source", "semi_dual_potential", "a_target"))
+
+    def loss(atoms, weights):
+        return ps.semidiscrete_loss(atoms, autodiff.array(x), autodiff.array(psi), weights, reg=reg)
+
+    given = (autodiff.array(a[key]) for key in ("X_target", "a_target"))
+    in_atoms, in_weights = map(autodiff.host, autodiff.gradient(loss, *given))
+    chi = ps.semidiscrete_atom_weights(**a, reg=reg)
+    m = chi.mean(axis=0)
+    np.testing.assert_allclose(in_atoms, 2.0 * (m[:, None] * a["X_target"] - chi.T @ x / 17), atol=1e-12)
+    np.testing.assert_allclose(np.diff(in_weights), np.diff(psi - reg * m / b), atol=1e-11)
+
+
 def test_callable_metric(problem, nx64):
     def metric(x, y):
         return ((x[:, None, :] - y[None, :, :]) ** 2).sum(2)

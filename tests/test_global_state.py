@@ -17,7 +17,7 @@ from ot.backend import get_backend
 from scipy import stats
 
 import pot_semidiscrete as sd
-from pot_semidiscrete import kernels, metrics, samplers
+from pot_semidiscrete import applications, kernels, metrics, samplers
 from tests.backends import BACKENDS, Backend, global_states
 
 HAS_TORCH = "torch" in BACKENDS
@@ -150,6 +150,50 @@ def _(nx):
 def _(nx):
     X, _, _, a = problem(nx)
     return lambda: [sd.cost_scale(X, a, metric) for metric in ("sqeuclidean", "euclidean")]
+
+
+@row("quantize")
+def _(nx):
+    source, X = nx.array(POINTS), nx.array(ATOMS[:9])
+    options = {"X_init": X, "n_steps": 2, "n_points": 300, "random_state": 0}
+
+    def call():
+        kinds = [(weights, reg) for weights in (None, "free") for reg in REGS]
+        found = [applications.quantize(source, 9, weights=w, reg=reg, **options) for w, reg in kinds]
+        return [[q.atoms, q.weights, *q.history.values(), *told(q.transport)] for q in found]
+
+    return call
+
+
+@row("barycenter")
+def _(nx):
+    options = {"X_init": nx.array(ATOMS[:9]), "n_steps": 2, "n_points": 300, "random_state": 0}
+    sources = ["normal", nx.array(POINTS)]
+
+    def call():
+        found = [applications.barycenter(sources, 9, reg=reg, **options) for reg in REGS]
+        return [[b.atoms, b.cost, b.cost_interval, *b.history.values()] for b in found]
+
+    return call
+
+
+@row(*(f"ErrorBars.{name}" for name in ("potential_stderr", "map_stderr", "functional")))
+def _(nx):
+    x, fresh = nx.array(POINTS), nx.array(np.random.default_rng(5).normal(size=(500, 2)))
+    result = results(nx)[-1]
+
+    def call():
+        bars = applications.ErrorBars(result, fresh)
+        return [bars.potential_stderr, bars.map_stderr(x), bars.functional(lambda x, y: x @ y.T)]
+
+    return call
+
+
+@row(*(f"CenterOutwardRanks.{name}" for name in ("ranks", "depth", "contour")))
+def _(nx):
+    x = nx.array(POINTS)
+    made = [applications.CenterOutwardRanks(r, n_points=300, random_state=0) for r in results(nx)]
+    return lambda: [[r.ranks(x), r.depth(x), r.contour(0.5)] for r in made]
 
 
 @row("gradient_diagnostics")
@@ -581,7 +625,8 @@ def own_members(kind):
 
 
 def test_each_public_function_has_a_row():
-    faces, kinds = [sd, metrics], [sd.SemiDiscreteResult]
+    faces, kinds = [sd, applications, metrics], [sd.SemiDiscreteResult, applications.CenterOutwardRanks]
+    kinds.append(applications.ErrorBars)
     if HAS_TORCH:
         faces.append(generative)
         kinds += [generative.SemiDiscreteLoss, generative.SemiDiscreteCoupling, generative.PlanSampler]

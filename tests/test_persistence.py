@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import pot_semidiscrete as sd
-from pot_semidiscrete import metrics, samplers
+from pot_semidiscrete import applications, metrics, samplers
 from tests.backends import BACKENDS, Backend
 
 ATOMS = np.random.default_rng(1).normal(size=(12, 2))
@@ -120,7 +120,20 @@ def made_objects():
     sided = sd.one_sided_derivatives(generator, np.zeros(2), np.ones(2), POINTS, atoms, reg=0.1)
     sobol = samplers.SobolSampler(2, "normal", random_state=0)
     sobol(5)
+    moved = applications.quantize(POINTS, 4, n_steps=2, random_state=0)
+    few = sd.solve_semidiscrete(atoms, "normal", reg=0.2, tol=0, max_iter=3, random_state=0)
+    bars = applications.ErrorBars(few, latent(200))
+    middle = applications.barycenter([POINTS, ATOMS], 4, n_steps=2, random_state=0)
+    result = sd.solve_semidiscrete(atoms, "spherical", reg=0.2, tol=0, max_iter=3, random_state=0)
+    ranks = applications.CenterOutwardRanks(result, n_points=99, random_state=0)
     objects = {
+        applications.CenterOutwardRanks: (ranks, lambda r: [r.ranks(POINTS), r.contour(0.5, 4)]),
+        applications.BarycenterResult: (middle, lambda q: [q.atoms, q.cost, q.cost_interval]),
+        applications.ErrorBars: (bars, lambda e: [e.potential_stderr, e.map_stderr(POINTS)]),
+        applications.QuantizationResult: (
+            moved,
+            lambda q: [q.atoms, q.weights, q.cost, *q.history.values()],
+        ),
         sd.SolverState: (states[-1], lambda s: [s.n_iter, s.reg, s.potential]),
         sd.ParameterResult: (trained, lambda r: [r.theta, r.potential, r.status, *r.history.values()]),
         sd.GradientDiagnostics: (diagnosis, lambda d: [repr(d)]),
@@ -210,7 +223,7 @@ def test_no_public_class_is_left_out():
     known = {sd.SemiDiscreteResult, sd.SemiDiscreteWarning, metrics.Classifier, metrics.Judge}
     known |= {samplers.Sampler, samplers.Law}  # bases
     known |= {kind for kind in made_objects() if isinstance(kind, type)}
-    faces = [sd, samplers, metrics]
+    faces = [sd, applications, samplers, metrics]
     if "torch" in BACKENDS:
         faces.append(importlib.import_module("pot_semidiscrete.generative"))
     public = {getattr(face, name) for face in faces for name in face.__all__}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pot_semidiscrete as sd
-from pot_semidiscrete import costs, kernels, metrics, samplers
+from pot_semidiscrete import applications, costs, kernels, metrics, samplers
 from pot_semidiscrete.optim import stopping
 from pot_semidiscrete.problem import build_target
 from pot_semidiscrete.samplers.laws import CallableSampler, RowSampler
@@ -35,6 +35,10 @@ def objects():
     diagnosis = sd.gradient_diagnostics(ATOMS, POINTS, POTENTIAL, reg=0.1)
     sided = sd.one_sided_derivatives(shift, np.zeros(2), np.ones(2), POINTS[:50], ATOMS[:50], reg=0.1)
     found = [result, states[-1], trained, diagnosis, sided, target, result._estimates.evaluation]
+    found.append(applications.quantize(POINTS, 4, n_steps=1, n_points=100))
+    found.append(applications.barycenter([POINTS], 4, n_steps=1, n_points=100))
+    found.append(applications.ErrorBars(result, POINTS))
+    found.append(applications.CenterOutwardRanks(result, n_points=3000))
     found += [samplers.SobolSampler(2), RowSampler(ATOMS, None), CallableSampler(shift)]
     found += [cost_of(name) for name in costs.registered_costs()] + [costs.CallableMetric(shift)]
     found += [kind(target, POTENTIAL, 0.1) for kind in (target.kernel, kernels.GenericKernel)]
@@ -81,7 +85,7 @@ def test_reprs_are_short(things):
 
 
 def test_no_public_class_is_left_out(things):
-    modules = [sd, samplers, metrics, costs, kernels]
+    modules = [sd, applications, samplers, metrics, costs, kernels]
     if "torch" in BACKENDS:
         from pot_semidiscrete import generative
 

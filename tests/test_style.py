@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import pot_semidiscrete
+import pot_semidiscrete.applications
 
 ROOT = Path(__file__).parent.parent
 NUMPYDOC_IGNORED = {
@@ -21,6 +22,8 @@ RECEIVED = (
     "OneSidedDerivatives",
     "Pairs",
     "ParameterResult",
+    "BarycenterResult",
+    "QuantizationResult",
     "SemiDiscreteCoupling",
     "SemiDiscreteResult",
     "SolverState",
@@ -31,7 +34,8 @@ RECEIVED = (
 def public():
     """Public names, with those of the torch part where it is installed."""
     names = [f"pot_semidiscrete.{name}" for name in pot_semidiscrete.__all__]
-    names += [f"pot_semidiscrete.samplers.{name}" for name in pot_semidiscrete.samplers.__all__]
+    for face in (pot_semidiscrete.applications, pot_semidiscrete.samplers):
+        names += [f"{face.__name__}.{name}" for name in face.__all__]
     try:
         from pot_semidiscrete import generative
     except ImportError:

@@ -14,14 +14,26 @@ class UniformSampler(Law):
         return self.random.uniform(n, self.dimension)
 
 
-@register_law("ball", "unif_ball")
-class BallSampler(Law):
-    """Uniform on the unit ball."""
+@register_law("spherical")
+class SphericalSampler(Law):
+    """Spherical uniform: in the unit ball, the direction uniform and the radius on [0, 1]."""
 
     def __call__(self, n: int) -> Array:
         direction = self.random.normal(n, self.dimension)
         length = (direction**2).sum(1)[:, None] ** 0.5
-        return direction / length * self.random.uniform(n, 1) ** (1.0 / self.dimension)
+        return direction / length * self.radius(self.random.uniform(n, 1))
+
+    def radius(self, u: Array) -> Array:
+        """Radii of uniform numbers."""
+        return u
+
+
+@register_law("ball", "unif_ball")
+class BallSampler(SphericalSampler):
+    """Uniform on the unit ball."""
+
+    def radius(self, u: Array) -> Array:
+        return u ** (1.0 / self.dimension)
 
 
 @register_law("normal")

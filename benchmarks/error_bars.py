@@ -1,0 +1,85 @@
+"""Whether error bars hold what they are to hold, over many runs.
+
+``python -m benchmarks.error_bars [--seeds 200] [--points 16384] [--json FILE]``
+
+A normal source on the line and 20 atoms, three regularisations, the truth by quadrature and Newton's
+method. For each run, fresh points: the share of runs in which 1.96 standard errors about what is fitted
+hold the truth, 95% if they are right; of the potential (the mean over atoms, and the worst atom), of the
+map (the mean over nine points), and of the mean squared distance under the plan.
+"""
+
+import numpy as np
+from scipy import stats
+
+import pot_semidiscrete as ps
+from pot_semidiscrete.applications import ErrorBars
+
+from . import machine
+
+N_ATOMS, SHARES = 20, (0.2, 0.05, 0.02)
+
+
+def squares(x, y):
+    """Squared distances."""
+    return (x - y.T) ** 2
+
+
+def quadrature():
+    """Nodes and masses of the standard normal law."""
+    t, w = np.polynomial.legendre.leggauss(2000)
+    t, w = 8.0 * t, w * stats.norm.pdf(8.0 * t)
+    return t[:, None], w / w.sum()
+
+
+def optimum(atoms, reg, nodes, mass):
+    """Potential whose masses are right to rounding."""
+    psi = ps.solve_semidiscrete(atoms, "normal", reg=reg, random_state=0).potential
+    for _ in range(30):
+        chi = ps.semidiscrete_atom_weights(atoms, nodes, psi, reg=reg)
+        marginal = mass @ chi
+        hessian = (np.diag(marginal) - (chi * mass[:, None]).T @ chi) / reg
+        psi = psi + np.linalg.lstsq(hessian, 1.0 / len(atoms) - marginal, rcond=1e-12)[0]
+    return psi - psi.mean()
+
+
+def row(share, seeds, n_points):
+    """One row: a regularisation, in units of the cost scale."""
+    atoms, (nodes, mass) = np.random.default_rng(0).normal(size=(N_ATOMS, 1)), quadrature()
+    reg, at = share * ps.cost_scale(atoms), np.linspace(-2.0, 2.0, 9)[:, None]
+    psi = optimum(atoms, reg, nodes, mass)
+    chi = ps.semidiscrete_atom_weights(atoms, nodes, psi, reg=reg)
+    cost, images = (
+        mass @ (chi * squares(nodes, atoms)).sum(axis=1),
+        ps.semidiscrete_ot_map(atoms, at, psi, reg=reg),
+    )
+    held = {"potential": [], "map": [], "cost": []}
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        result = ps.solve_semidiscrete(atoms, "normal", reg=reg, random_state=seed)
+        bars = ErrorBars(result, rng.normal(size=(n_points, 1)))
+        held["potential"].append(abs(bars.plan.potential - psi) < 1.96 * bars.potential_stderr)
+        held["map"].append(abs(bars.plan.ot_map(at) - images) < 1.96 * bars.map_stderr(at))
+        estimate, stderr = bars.functional(squares)
+        held["cost"].append(abs(estimate - cost) < 1.96 * stderr)
+    out = {name: float(np.mean(values)) for name, values in held.items()}
+    worst = float(np.mean(held["potential"], axis=0).min())
+    words = f"reg {share:.2f} of the scale   potential {out['potential']:.3f} (worst atom {worst:.3f})"
+    print(f"{words}   map {out['map']:.3f}   cost {out['cost']:.3f}", flush=True)
+    return {"reg": share, "worst_atom": worst, **out}
+
+
+def main():
+    parser = machine.parser(__doc__)
+    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--points", type=int, default=16384)
+    args = parser.parse_args()
+    rows = []
+    for share in SHARES:
+        rows.append(row(share, args.seeds, args.points))
+        facts = {"machine": machine.facts(), "seeds": args.seeds, "points": args.points}
+        machine.write(args.json, **facts, rows=rows)
+
+
+if __name__ == "__main__":
+    with machine.limit_threads(1):
+        main()

@@ -1,0 +1,91 @@
+"""Where atoms start from, and the sources that they are to follow."""
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, describe, guest
+from ..optim.options import Options
+from ..problem import build_target, check_count, check_points
+from ..problem.places import places
+from ..samplers.base import Sampler
+from ..samplers.draws import Draws
+from ..samplers.resolve import resolve_random, resolve_source
+
+
+def points_of_a_step(n_points: object, n_atoms: int) -> int:
+    """Points of a source for a step: the user's number, or 64 an atom, and 8,192 at least."""
+    return max(64 * n_atoms, 8192) if n_points is None else check_count("n_points", n_points, n_atoms)
+
+
+def sources_of(
+    given: dict[str, Any], n_atoms: int, n_points: int, X_init: Any, random_state: Any, *, spread: bool
+) -> tuple[list[Sampler], Array]:
+    """Sources, by the names of their arguments, and atoms to start from, cut from any graph.
+
+    Parameters
+    ----------
+    given : dict
+        Sources as users give them.
+    spread : bool
+        Whether atoms that are not given are to be far from each other.
+    """
+    if X_init is None:
+        like = _points_like(*next(iter(given.items())))
+    else:
+        like, _ = check_points("X_init", X_init)
+        if like.shape[0] != n_atoms:
+            raise ValueError(
+                f"X_init: expected {n_atoms} points, one for each atom, received {describe(like)}."
+            )
+    target = build_target(like, merge=False).detached
+    random = resolve_random(random_state, target.nx, like)
+    seeds = np.random.default_rng([int(i) for i in target.nx.to_numpy(random.integers(2**31, 4))])
+    sources = [resolve_source(v, like, int(seeds.integers(2**31)), name) for name, v in given.items()]
+    if X_init is not None:
+        return sources, target.nx.detach(like)
+    draws = Draws(sources[0], target)
+    points: list[Array] = []
+    while sum(x.shape[0] for x in points) < n_points:
+        points.append(draws(Options.batch_size))
+    x = target.nx.concatenate(points, axis=0)
+    x = x if target.origin is None else x + target.origin
+    host = target.nx.to_numpy(x)
+    first, _ = places(host)
+    if len(first) < n_atoms:
+        raise ValueError(
+            f"n_atoms: expected at most {len(first)}, as many as {len(host)} points of the source that "
+            f"are different, received {n_atoms}; give X_init."
+        )
+    chosen = first[_far_apart(host[first], n_atoms, seeds) if spread else slice(0, n_atoms)]
+    return sources, target.nx.concatenate([x[int(i) : int(i) + 1] for i in chosen], axis=0)
+
+
+def _points_like(name: str, source: Any) -> Array:
+    """Points that have the backend, dtype, device and dimension of those of a source."""
+    if hasattr(source, "shape") or isinstance(source, (list, tuple)):
+        return check_points(name, source)[0]
+    if not callable(source) or isinstance(source, type):
+        raise ValueError(
+            "X_init: expected points to start from, for a source that does not tell backend and "
+            f"dimension, {describe(source)}, received None."
+        )
+    points = guest(source)(Options.batch_size)
+    if not hasattr(points, "shape"):
+        raise TypeError(
+            f"{name}: expected a callable n -> an array of shape (n, d), received {describe(points)}."
+        )
+    return check_points(f"{name}({Options.batch_size})", points)[0]
+
+
+def _far_apart(points: np.ndarray, n: int, random: np.random.Generator) -> np.ndarray:
+    """Indices of n of the points, each drawn as the squared distance to those before.
+
+    The seeding of k-means (Arthur, Vassilvitskii, 2007), among sixteen points an atom.
+    """
+    points = points[: 16 * n].astype(float)
+    chosen, nearest = [int(random.integers(len(points)))], np.inf
+    for _ in range(n - 1):
+        nearest = np.minimum(nearest, np.sum((points - points[chosen[-1]]) ** 2, axis=1))
+        chosen.append(int(random.choice(len(points), p=nearest / nearest.sum())))
+    return np.array(chosen)
