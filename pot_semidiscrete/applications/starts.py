@@ -51,7 +51,7 @@ def sources_of(
     x = target.nx.concatenate(points, axis=0)
     x = x if target.origin is None else x + target.origin
     host = target.nx.to_numpy(x)
-    first, _ = places(host)
+    first, _ = places(host.__getitem__, [slice(None)])
     if len(first) < n_atoms:
         raise ValueError(
             f"n_atoms: expected at most {len(first)}, as many as {len(host)} points of the source that "
