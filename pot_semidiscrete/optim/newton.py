@@ -89,7 +89,7 @@ def _maximize(dual: SemiDual, x: Array, psi: Array, reg: float, rtol: float, eps
         for every in (64, 16, 4) if n >= MANY * dual.n_atoms else ():
             psi = newton_cg(dual, x[::every], psi, reg, last, 40.0 * rtol).potential
         return newton_cg(dual, x, psi, reg, last, rtol)
-    last = dual.work + max(2.0 * QUICK, passes)  # as many levels are quick
+    last = dual.work + max(2.0 * QUICK, 4.0 * passes)  # two levels that are quick, or four
     best = NewtonResult(target.zero_mean(psi), dual.measure(x, psi, reg), reg)
     chance, lacks = dual.n_atoms / n, math.inf
     for _ in range(MAX_ITERATIONS):
