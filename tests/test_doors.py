@@ -265,6 +265,7 @@ ROWS = {
     "max_memory": COUNT_FROM_0,
     **dict.fromkeys(("callback", "generator", "latent_sampler"), NO_CALLABLE),
     "random_state": NO_SEED,
+    "process_group": [(2, TypeError, "WORLD"), ("gloo", TypeError, "WORLD"), (True, TypeError, "WORLD")],
     "sampler_source": [
         (3, ANY, "callable"),
         (None, ANY, "callable"),

@@ -22,6 +22,7 @@ from .arrays import (
 from .capabilities import Capabilities, capabilities, eager, no_grad, register
 from .conversion import converted, template
 from .random import Random
+from .ranks import joint, ranks_of
 from .registry import LazyRegistry, check_free
 
 __all__ = [
@@ -43,10 +44,12 @@ __all__ = [
     "is_foreign",
     "is_traced",
     "joined",
+    "joint",
     "largest_exponent",
     "no_grad",
     "on_host",
     "ours",
+    "ranks_of",
     "register",
     "rounding_unit",
     "stride",

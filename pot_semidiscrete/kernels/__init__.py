@@ -17,6 +17,7 @@ from .reduction import (
     row_blocks,
     weight_blocks,
 )
+from .shared import all_sums, own_rows, ranks_at
 
 __all__ = [
     "Atoms",
@@ -27,12 +28,15 @@ __all__ = [
     "Kernel",
     "Reduction",
     "SoftBlock",
+    "all_sums",
     "check_kernel",
     "draw_atoms",
     "expected_cost",
     "kernel_for",
     "known_bilinear",
     "mean_cost",
+    "own_rows",
+    "ranks_at",
     "reduce",
     "register_kernel",
     "registered_kernels",

@@ -11,6 +11,7 @@ from ..backend import Array, brief, capabilities, equal_rows, joined, no_grad, o
 from .base import Atoms, Block, Kernel
 from .blocks import reached
 from .generic import GenericKernel
+from .shared import own_rows, ranks_at
 
 BLOCK_BYTES = 2**27  # bytes of a block on the host, at most
 SHARING = 256  # rows that make the reading of the atoms cheap
@@ -91,6 +92,7 @@ def reduce(
     Parameters
     ----------
     target : Target
+        If it is shared, each rank reduces a part of the rows, and all get the whole.
     x : array, shape (n, d)
         Source points in the target's coordinates (``target.center``).
     potential : array, shape (n_support,)
@@ -115,7 +117,14 @@ def reduce(
         return _reduce(generic, x, outputs, values, bilinear, capabilities(nx).checkpoint)
     with no_grad(nx):
         kernel = target.kernel(target.detached, nx.detach(potential), reg)
-        return _reduce(kernel, nx.detach(x), outputs, values, bilinear)
+        ranks, n = ranks_at(target), x.shape[0]
+        if ranks is None or n < ranks.size:
+            return _reduce(kernel, nx.detach(x), outputs, values, bilinear)
+        own, known = (None if a is None else own_rows(target, a) for a in (nx.detach(x), bilinear))
+        part = _reduce(kernel, own, outputs, values, known)
+        found = {name: getattr(part, name) for name in sorted(set(outputs))}
+        parts = (v if name in _SUMS else ranks.spread(v, n) for name, v in found.items())
+        return Reduction(**dict(zip(found, ranks.sum(*parts), strict=True)))
 
 
 def _reduce(

@@ -10,6 +10,7 @@ from .host import (
 )
 from .names import named_options
 from .problem import Problem, build_target, check_reg
+from .shared import SharedTarget, alone, shared
 from .target import Target
 from .units import rounding_of, scale_of, spread_of, unit_curvature
 from .validation import (
@@ -32,7 +33,9 @@ from .validation import (
 __all__ = [
     "NotFiniteError",
     "Problem",
+    "SharedTarget",
     "Target",
+    "alone",
     "build_target",
     "check_array",
     "check_bool",
@@ -61,6 +64,7 @@ __all__ = [
     "same_projection",
     "sample_costs",
     "scale_of",
+    "shared",
     "spread_of",
     "unit_curvature",
 ]

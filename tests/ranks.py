@@ -1,0 +1,222 @@
+"""What processes of `tests/test_distributed.py` run: ``python -m tests.ranks CASE RANK SIZE FOLDER``."""
+
+import datetime
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+import pot_semidiscrete as sd
+
+TIMEOUT = 8.0  # seconds that ranks wait for each other
+
+
+def atoms(n, d=3):
+    return torch.as_tensor(np.random.default_rng(0).random((n, d)))
+
+
+class Stream:
+    """Uniform points, of another seed on each rank, which are remembered."""
+
+    def __init__(self, seed, d=3, after=None, do=None):
+        self.generator, self.d, self.drawn = torch.Generator().manual_seed(seed), d, []
+        self.after, self.do = after, do
+
+    def __call__(self, n):
+        if self.after is not None and len(self.drawn) >= self.after:
+            self.do()
+        self.drawn.append(torch.rand(n, self.d, generator=self.generator, dtype=torch.float64))
+        return self.drawn[-1]
+
+
+def of_all(thing):
+    """What each rank has."""
+    things = [None] * dist.get_world_size()
+    dist.all_gather_object(things, thing)
+    return things
+
+
+def check_same_as_one_process(n_atoms, reg, **options):
+    """The potential of one process on the same samples, and the certificates of all of them."""
+    X, stream = atoms(n_atoms), Stream(10 + dist.get_rank())
+    X = X.to(options.pop("dtype", X.dtype))
+    sampler, options = (lambda n: stream(n).to(X.dtype)), {"batch_size": 250} | options
+    result = sd.solve_semidiscrete(X, sampler, reg=reg, process_group=dist.group.WORLD, **options)
+    streams, potentials = of_all(stream.drawn), of_all(result.potential)
+    assert all(torch.equal(potential, potentials[0]) for potential in potentials)
+    batches = (torch.cat(parts).to(X.dtype) for parts in zip(*streams, strict=True))
+    one = sd.solve_semidiscrete(X, lambda n: next(batches), reg=reg, **options)
+    tol = 1e-6 if X.dtype == torch.float64 else 2e-4  # of float32, after many steps
+    scale = float(one.potential.abs().max())
+    assert float((result.potential - one.potential).abs().max()) <= tol * scale
+    assert (result.n_samples, result.status) == (one.n_samples, one.status)
+    assert result.n_samples >= len(stream.drawn[0]) * dist.get_world_size()
+    assert result.work == one.work
+    for name in ("chi2", "chi2_stderr", "value_interval", "suboptimality", "suboptimality_bound"):
+        assert getattr(result, name) == pytest.approx(getattr(one, name), rel=50 * tol), name
+    return result
+
+
+def check_sources():
+    """Each rank has a stream of its own, and all have the result of all."""
+    X, options = atoms(40, 2), {"reg": 0.05, "process_group": dist.group.WORLD}
+    sobol = sd.samplers.SobolSampler(2, type_as=X, random_state=dist.get_rank())
+    laws = "unif", sobol, np.random.default_rng(1).random((500, 2))
+    for source in laws:
+        source = torch.as_tensor(source) if isinstance(source, np.ndarray) else source  # rows
+        results = [sd.solve_semidiscrete(X, source, random_state=seed, **options) for seed in (0, 0)]
+        potentials = of_all(results[0].potential)
+        assert results[0].converged
+        assert all(torch.equal(potential, potentials[0]) for potential in potentials)
+        if isinstance(source, str):  # the seed decides, without one it is the first rank's
+            assert torch.equal(results[0].potential, results[1].potential)
+    result = sd.solve_semidiscrete(X, "unif", a_target=torch.ones(40, dtype=X.dtype) / 40, **options)
+    values = of_all(result.value_interval)  # no exchange is left for what is asked later
+    assert values[0] == values[-1]
+    if dist.get_rank() == 0:
+        assert result.suboptimality >= 0.0
+    short = sd.solve_semidiscrete(
+        X, Stream(dist.get_rank(), 2), batch_size=3, tol=0, max_iter=2, **options
+    )
+    assert short.n_iter == 2
+
+
+def check_refusals():
+    """Ranks that were given different things, or draw the same points, are told."""
+    rank, group = dist.get_rank(), dist.group.WORLD
+
+    def refused(words, X=None, source="unif", error=ValueError, **options):
+        X = atoms(9) if X is None else X
+        options = {"reg": 0.1, "max_iter": 3, "tol": 0, "process_group": group} | options
+        with pytest.raises(error, match=words):
+            sd.solve_semidiscrete(X, source, **options)
+
+    refused("reg: expected the same on all ranks, received on rank 1", reg=0.1 + 0.1 * rank)
+    refused("X_target: expected the same", X=atoms(9 + rank))
+    refused("max_iter: expected the same", max_iter=3 + rank)
+    refused("received on rank 1 those of rank 0; seed", source=Stream(0))
+    refused("tensors", X=atoms(9).numpy(), error=TypeError)
+    # at the door of one rank, in the middle on the other
+    words = "rank 1 of .* left: ValueError: reg: expected" if rank != 1 else "reg: expected"
+    refused(words, reg=-float(rank == 1), error=ValueError if rank == 1 else RuntimeError)
+    with pytest.raises(TypeError, match="process_group: expected None or a group"):
+        sd.solve_semidiscrete(atoms(9), process_group="gloo")
+
+
+def check_exits():
+    """What ends one rank ends all, with what was reached."""
+    rank, options = dist.get_rank(), {"reg": 0.05, "tol": 0, "process_group": dist.group.WORLD}
+
+    def fail():
+        raise ZeroDivisionError("of the user")
+
+    for after in (0, 3):
+        source = Stream(rank, after=after if rank == 1 else None, do=fail)
+        words = "of the user" if rank == 1 else "rank 1 of .* left: ZeroDivisionError: of the user"
+        with pytest.raises(ZeroDivisionError if rank == 1 else RuntimeError, match=words) as info:
+            sd.solve_semidiscrete(atoms(30), source, max_iter=100, **options)
+        assert info.value.partial_result.status == "failed"
+        assert info.value.partial_result.n_iter == after
+
+    def interrupt():
+        signal.raise_signal(signal.SIGINT)
+
+    for interrupted in ([1], [0, 1]):
+        source = Stream(rank, after=4 if rank in interrupted else None, do=interrupt)
+        result = sd.solve_semidiscrete(atoms(30), source, max_iter=100, **options)
+        assert result.status == "interrupted"
+
+    def callback(state):
+        if state.n_iter == 5 and rank == 1 and doing == "raise":
+            fail()
+        return state.n_iter == 5 and rank == 1
+
+    doing = "stop"
+    result = sd.solve_semidiscrete(atoms(30), "unif", callback=callback, max_iter=100, **options)
+    assert (result.status, result.n_iter) == ("stopped", 5)
+    doing = "raise"
+    with pytest.raises(ZeroDivisionError if rank == 1 else RuntimeError, match="of the user"):
+        sd.solve_semidiscrete(atoms(30), "unif", callback=callback, max_iter=100, **options)
+
+    def costs(x, y):
+        if rank == 1 and len(x) > 100 and source.drawn:
+            fail()
+        return ((x[:, None] - y[None]) ** 2).sum(-1)
+
+    source = Stream(rank)
+    with pytest.raises(ZeroDivisionError if rank == 1 else RuntimeError, match="of the user"):
+        sd.solve_semidiscrete(atoms(30), source, metric=costs, max_iter=100, **options)
+
+
+def check_silence():
+    """A rank that does not answer: the other ends at the time-out of the group."""
+    rank = dist.get_rank()
+    group = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=1))
+    source = Stream(rank, after=2 if rank == 1 else None, do=lambda: time.sleep(2.5))
+    start = time.perf_counter()
+    with pytest.raises(RuntimeError, match=f"rank {rank} of .* lost another rank"):
+        sd.solve_semidiscrete(atoms(30), source, reg=0.05, tol=0, max_iter=9, process_group=group)
+    assert time.perf_counter() - start < 5.0
+
+
+def check_kill(folder):
+    """A rank that is killed: the others end within the time-out, and what was saved is whole."""
+    rank, saved = dist.get_rank(), folder / "result.npz"
+
+    def kill():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def callback(state):
+        if rank == 0 and state.n_iter == 2:
+            sd.solve_semidiscrete(X, Stream(5), reg=0.05, tol=0, max_iter=2).save(saved)
+
+    X = atoms(30)
+    source = Stream(rank, after=4 if rank == 1 else None, do=kill)
+    options = {"reg": 0.05, "tol": 0, "max_iter": 100, "process_group": dist.group.WORLD}
+    with pytest.raises(RuntimeError, match=f"rank {rank} of .* lost another rank") as info:
+        sd.solve_semidiscrete(X, source, callback=callback, **options)
+    assert info.value.partial_result.n_iter >= 3
+    info.value.partial_result.save(folder / "partial.npz")
+    if rank == 0:
+        assert sd.SemiDiscreteResult.load(saved, X).n_iter == 2
+
+
+def two(folder):
+    check_same_as_one_process(60, 0.01)  # the Hessian is a matrix
+    check_same_as_one_process(300, 0.003, tol=0.2)  # and an operator
+    check_same_as_one_process(40, 0.0, tol=0.3)
+    check_same_as_one_process(60, 0.02, dtype=torch.float32)
+    check_sources()
+    check_refusals()
+    check_exits()
+    check_silence()
+    check_kill(folder)
+
+
+def four(folder):
+    check_same_as_one_process(300, 0.01, tol=0.2)
+
+
+def main():
+    case, rank, size, folder = sys.argv[1:]
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=int(rank),
+        world_size=int(size),
+        timeout=datetime.timedelta(seconds=TIMEOUT),
+    )
+    globals()[case](Path(folder))
+    print("done", flush=True)
+    os._exit(0)  # no farewell to a rank that is gone
+
+
+if __name__ == "__main__":
+    main()
