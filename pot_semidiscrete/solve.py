@@ -367,8 +367,7 @@ def solve_semidiscrete(
             problem = Problem.of(X_target, a_target, metric, reg)
             init_potential = problem.init_potential(init_potential)
             problem = Problem(problem.target.copy(), problem.reg)
-            if ranks is not None:
-                problem = shared(problem, ranks, init_potential, **vars(options))
+            problem = shared(problem, ranks, init_potential, **vars(options))
             random_state = rank_seed(problem.target, random_state)
             source = resolve_source(sampler_source, problem.target.atoms, random_state)
             result = solve_problem(problem, source, options, init_potential, verbose, callback)

@@ -1,7 +1,9 @@
 """What processes of `tests/test_distributed.py` run: ``python -m tests.ranks CASE RANK SIZE FOLDER``."""
 
 import datetime
+import math
 import os
+import pickle
 import signal
 import sys
 import time
@@ -11,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 import pot_semidiscrete as sd
+from pot_semidiscrete import generative
 
 TIMEOUT = 8.0  # seconds that ranks wait for each other
 
@@ -42,6 +46,11 @@ def of_all(thing):
     return things
 
 
+def interleaved(parts):
+    """The batch of which the ranks drew these parts."""
+    return torch.stack([part[i] for i in range(max(map(len, parts))) for part in parts if i < len(part)])
+
+
 def check_same_as_one_process(n_atoms, reg, **options):
     """The potential of one process on the same samples, and the certificates of all of them."""
     X, stream = atoms(n_atoms), Stream(10 + dist.get_rank())
@@ -50,7 +59,7 @@ def check_same_as_one_process(n_atoms, reg, **options):
     result = sd.solve_semidiscrete(X, sampler, reg=reg, process_group=dist.group.WORLD, **options)
     streams, potentials = of_all(stream.drawn), of_all(result.potential)
     assert all(torch.equal(potential, potentials[0]) for potential in potentials)
-    batches = (torch.cat(parts).to(X.dtype) for parts in zip(*streams, strict=True))
+    batches = (interleaved(parts).to(X.dtype) for parts in zip(*streams, strict=True))
     one = sd.solve_semidiscrete(X, lambda n: next(batches), reg=reg, **options)
     tol = 1e-6 if X.dtype == torch.float64 else 2e-4  # of float32, after many steps
     scale = float(one.potential.abs().max())
@@ -65,7 +74,7 @@ def check_same_as_one_process(n_atoms, reg, **options):
 
 def check_sources():
     """Each rank has a stream of its own, and all have the result of all."""
-    X, options = atoms(40, 2), {"reg": 0.05, "process_group": dist.group.WORLD}
+    X, options = atoms(40, 2), {"reg": 0.05, "tol": 0.3, "process_group": dist.group.WORLD}
     sobol = sd.samplers.SobolSampler(2, type_as=X, random_state=dist.get_rank())
     laws = "unif", sobol, np.random.default_rng(1).random((500, 2))
     for source in laws:
@@ -154,6 +163,118 @@ def check_exits():
         sd.solve_semidiscrete(atoms(30), source, metric=costs, max_iter=100, **options)
 
 
+def linear(seed):
+    torch.manual_seed(seed)
+    return torch.nn.Linear(2, 3, dtype=torch.float64)
+
+
+def train(generator, latent=2, group=True, n_steps=11, **options):
+    """A short run, of which a step ends amid a round."""
+    options = {"batch_size": 24, "dual_steps": 3, "reuse": 4, "reg": 0.05} | options
+    options |= {"process_group": dist.group.WORLD} if group else {}
+    return generative.train_generator(generator, latent, atoms(50), n_steps=n_steps, **options)
+
+
+def check_training():
+    """The run of one process on the same samples, by DDP and without."""
+    rank, runs = dist.get_rank(), []
+    for wrap, reuse in ((lambda module: module, 4), (DistributedDataParallel, 1)):
+        stream, generator = Stream(20 + rank, 2), linear(rank)  # all start as the first does
+        runs.append(train(wrap(generator), stream, reuse=reuse, n_steps=6))
+        assert len(stream.drawn[0]) == 12  # of 24
+        batches = (interleaved(parts) for parts in zip(*of_all(stream.drawn), strict=True))
+        one = train(linear(0), lambda n, batches=batches: next(batches), False, reuse=reuse, n_steps=6)
+        found, known = ([*module.parameters()] for module in (generator, one.generator))
+        torch.testing.assert_close(found, known, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(runs[-1].loss.potential, one.loss.potential, rtol=1e-8, atol=1e-8)
+        for name in ("loss", "chi2"):
+            np.testing.assert_allclose(runs[-1].history[name], one.history[name], rtol=1e-6)
+    states = of_all([[run.loss.potential, *run.generator.parameters()] for run in runs])
+    torch.testing.assert_close(states[1], states[0], rtol=0.0, atol=0.0)
+
+
+def check_loss():
+    """A loop of one's own, the potential solved for, and pairs by it."""
+    rank, X = dist.get_rank(), atoms(50)
+    loss = generative.SemiDiscreteLoss(X, reg=0.05, process_group=dist.group.WORLD)
+    one = generative.SemiDiscreteLoss(X, reg=0.05)
+    source = Stream(30 + rank)
+    for move in ("follow", "dual_step", "follow"):
+        x = source(160)
+        getattr(loss, move)(x)
+        getattr(one, move)(interleaved(of_all(x)))
+        assert float((loss.potential - one.potential).abs().max()) < 1e-9
+    values = of_all(loss(x))
+    assert float(sum(values) / 2 - one(interleaved(of_all(x)))) == pytest.approx(0.0, abs=1e-12)
+    result = loss.fit(source, tol=0.2)
+    assert result.converged
+    assert all(torch.equal(p, result.potential) for p in of_all(result.potential))
+    assert pickle.loads(pickle.dumps(loss)).ranks is None
+    pairs = generative.SemiDiscretePairs(result, batch_size=8, random_state=0)
+    batches = of_all(next(iter(pairs)).noise)
+    assert not torch.equal(*batches)
+
+
+def check_ends_of_training():
+    """What ends the training of one rank ends that of all."""
+    rank = dist.get_rank()
+    generator, steps = linear(0), []
+
+    def latent(n):
+        steps.append(n)
+        z = torch.rand(n, 2, dtype=torch.float64)
+        if rank == 1 and len(steps) > 70:
+            if doing == "fail":
+                raise ZeroDivisionError("of the user")
+            z += math.nan
+        return z
+
+    torch.manual_seed(rank)
+    doing = "diverge"
+    with pytest.warns(sd.SemiDiscreteWarning, match="stopped after"):
+        result = train(generator, latent)
+    assert result.status == "diverged"
+    told = of_all([result.n_steps, result.loss.potential, *generator.parameters()])
+    assert told[0][0] == told[1][0] > 0
+    assert all(torch.equal(a, b) for a, b in zip(told[0][1:], told[1][1:], strict=True))
+    doing = "fail"
+    steps.clear()
+    with pytest.raises(ZeroDivisionError if rank == 1 else RuntimeError, match="of the user") as info:
+        train(generator, latent)
+    assert info.value.partial_result.status == "failed"
+    with pytest.raises(ValueError, match="multiple of the number of ranks"):
+        train(generator, batch_size=25)
+    assert train(generator, callback=lambda result: result.n_steps == 3 and rank == 1).n_steps == 3
+
+
+def check_checkpoints(folder):
+    """A run that is continued is the one that was not interrupted."""
+    path = folder / "run.pt"
+    generators = [linear(dist.get_rank()) for _ in range(2)]
+    options = {"random_state": 0, "checkpoint": path, "checkpoint_every": 3}
+    whole = train(linear(0), random_state=0, n_steps=14, optimizer=torch.optim.Adam)
+    for generator, n_steps in zip(generators, (6, 14), strict=True):
+        run = train(generator, n_steps=n_steps, optimizer=torch.optim.Adam, **options)
+    for a, b in zip(generators[1].parameters(), whole.generator.parameters(), strict=True):
+        assert torch.equal(a, b)
+    np.testing.assert_array_equal(run.history["loss"], whole.history["loss"])
+
+
+def check_continued(folder):
+    """By more ranks, with as many samples a step."""
+    drawn = []
+
+    def callback(result):
+        drawn.append(result.n_steps)
+
+    options = {"random_state": 0, "checkpoint": folder / "run.pt", "checkpoint_every": 3}
+    options |= {"optimizer": torch.optim.Adam, "callback": callback}
+    run = train(linear(5), n_steps=17, **options)
+    assert drawn == [15, 16, 17]
+    assert run.status == "finished"
+    assert all(torch.equal(p, run.loss.potential) for p in of_all(run.loss.potential))
+
+
 def check_silence():
     """A rank that does not answer: the other ends at the time-out of the group."""
     rank = dist.get_rank()
@@ -195,12 +316,17 @@ def two(folder):
     check_sources()
     check_refusals()
     check_exits()
+    check_loss()
+    check_training()
+    check_ends_of_training()
+    check_checkpoints(folder)
     check_silence()
     check_kill(folder)
 
 
 def four(folder):
-    check_same_as_one_process(300, 0.01, tol=0.2)
+    check_continued(folder)
+    check_same_as_one_process(300, 0.01, tol=0.2)  # 250 points of a batch, 62 or 63 of each
 
 
 def main():
@@ -208,7 +334,7 @@ def main():
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
-        init_method=f"file://{folder}/rendezvous",
+        init_method=f"file://{folder}/rendezvous of {size}",
         rank=int(rank),
         world_size=int(size),
         timeout=datetime.timedelta(seconds=TIMEOUT),

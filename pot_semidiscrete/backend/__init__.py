@@ -6,6 +6,7 @@ from .ambient import guest, ours, theirs
 from .arrays import (
     Array,
     Backend,
+    NotFiniteError,
     all_finite,
     brief,
     check_plain,
@@ -30,6 +31,7 @@ __all__ = [
     "Backend",
     "Capabilities",
     "LazyRegistry",
+    "NotFiniteError",
     "Random",
     "all_finite",
     "brief",

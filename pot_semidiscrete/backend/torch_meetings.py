@@ -16,9 +16,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-PLACES = ["points", "sums", "callback", "arguments", "seed", "exit"]
-EXITS = {KeyboardInterrupt: 1, Exception: 2}
-"""How a rank leaves; it is 0 while it stays."""
+from .arrays import NotFiniteError
+
+PLACES = ["points", "sums", "callback", "arguments", "seed", "state", "exit"]
+EXITS: dict[int, type[BaseException]] = {1: KeyboardInterrupt, 2: NotFiniteError, 3: RuntimeError}
+"""How a rank leaves, by what the others raise; it is 0 while it stays."""
 
 
 class Meetings:
@@ -41,7 +43,7 @@ class Meetings:
     def __init__(self, group: Any, device: torch.device) -> None:
         self.group, self.device = group, device
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
-        self.is_over = False
+        self.is_over = self.is_inside = False
         self._pending: Any = None  # an exchange that is on its way, and what it brings
 
     def __repr__(self) -> str:
@@ -56,15 +58,15 @@ class Meetings:
             If a rank left by an exception, or is somewhere else.
         KeyboardInterrupt
             If a rank was interrupted.
+        NotFiniteError
+            If that is what it left by.
         """
         heads = self._heads(0, PLACES.index(where), *facts)
         left = self._left(heads)
         if left:
             self.is_over = True
             text = f"rank {left[0]} of {self.size} left: {self._text('', left[0])}"
-            if heads[left[0]][0] == EXITS[KeyboardInterrupt]:
-                raise KeyboardInterrupt(text)
-            raise RuntimeError(f"process_group: {text}")
+            raise EXITS[heads[left[0]][0]](f"process_group: {text}")
         if any(PLACES[head[1]] != where for head in heads):
             self.is_over = True
             places = ", ".join(f"rank {r} {PLACES[head[1]]!r}" for r, head in enumerate(heads))
@@ -86,18 +88,23 @@ class Meetings:
                 if self._left(heads):
                     self._text("", self._left(heads)[0])
                     return
-            kind = EXITS[KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else Exception]
+            kind = next((k for k in (1, 2) if isinstance(error, EXITS[k])), 3)
             heads = self._heads(kind, PLACES.index("exit"))
             self._text(f"{type(error).__name__}: {error}", self._left(heads)[0])
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Context, in which an exception of this rank is told to the others."""
+        is_outermost, self.is_inside = not self.is_inside, True
+        if is_outermost:
+            self.is_over, self._pending = False, None
         try:
             yield
         except BaseException as error:
             self.leave(error)
             raise
+        finally:
+            self.is_inside = not is_outermost
 
     def agreed(self, callback: Callable[[Any], Any]) -> Callable[[Any], bool]:
         """A callback whose verdict is that of all ranks: true, if it is on one."""
@@ -157,18 +164,18 @@ class Meetings:
         return bytes(told.tolist()).decode(errors="replace").strip()
 
     def _post(self, collective: Callable, *arguments: Any) -> Any:
-        with self._known():
+        with self.known():
             work = collective(*arguments, group=self.group, async_op=True)
         self._pending = work, []
         return work
 
     def _wait(self, work: Any) -> None:
-        with self._known():
+        with self.known():
             work.wait()
         self._pending = None
 
     @contextlib.contextmanager
-    def _known(self) -> Iterator[None]:
+    def known(self) -> Iterator[None]:
         """Say of an error of the backend what it means."""
         try:
             yield

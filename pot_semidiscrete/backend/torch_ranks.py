@@ -58,20 +58,45 @@ class Ranks(Meetings):
         whole[self.part(n)] = rows
         return whole
 
+    def first(self, *arrays: Array) -> list[Array]:
+        """The arrays of the first rank, of which others have some of the same shapes."""
+        return self.sum(*(array if self.rank == 0 else torch.zeros_like(array) for array in arrays))
+
+    def objects(self, thing: Any) -> list[Any]:
+        """What each rank has, of dicts, lists, numbers and tensors."""
+        self.same("state")
+        things = [None] * self.size
+        with self.known():
+            dist.all_gather_object(things, thing, group=self.group)
+        return things
+
+    def first_object(self, thing: Any) -> Any:
+        """What the first rank has."""
+        self.same("state")
+        things = [thing]
+        with self.known():
+            dist.broadcast_object_list(things, dist.get_global_rank(self.group, 0), group=self.group)
+        return things[0]
+
     def gather(self, rows: Array) -> Array:
-        """Points of all ranks, in their order; each may give another number of them."""
+        """Points of all ranks: the first of each, then the second, and so on, some having fewer.
+
+        So a batch of which each rank draws a part is in the same order as several of them at once.
+        """
         counts = [head[0] for head in self.same("points", rows.shape[0], rows.shape[1], free=1)]
-        most = max(counts)
-        own = torch.zeros((most, rows.shape[1]), dtype=rows.dtype, device=rows.device)
+        own = torch.zeros((max(counts), rows.shape[1]), dtype=rows.dtype, device=rows.device)
         own[: rows.shape[0]] = rows
         parts = [torch.empty_like(own) for _ in counts]
         self._count(own)
         self._wait(self._post(dist.all_gather, parts, own))
-        parts = [part[:count] for part, count in zip(parts, counts, strict=True)]
         if not self.has_drawn:
-            self._check_streams(parts)
+            self._check_streams([part[:count] for part, count in zip(parts, counts, strict=True)])
             self.has_drawn = True
-        return torch.cat(parts)
+        points = torch.stack(parts, dim=1).flatten(0, 1)
+        if len(set(counts)) == 1:
+            return points
+        row = torch.arange(max(counts), device=rows.device)[:, None]
+        return points[(row < torch.tensor(counts, device=rows.device)).flatten()]
 
     def _check_streams(self, parts: list[torch.Tensor]) -> None:
         """Refuse ranks that draw the same points: their number would be told wrong in all estimates."""
@@ -79,7 +104,7 @@ class Ranks(Meetings):
             if len(part) > 1 and bool((part != part[0]).any()) and torch.equal(part, parts[0]):
                 self.is_over = True
                 raise ValueError(
-                    f"sampler_source: expected points of its own on each rank, received on rank {rank} "
+                    f"process_group: expected points of its own on each rank, received on rank {rank} "
                     "those of rank 0; seed what draws them by the rank, torch.manual_seed(seed + rank)."
                 )
 

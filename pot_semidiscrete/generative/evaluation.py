@@ -13,8 +13,8 @@ from .loss import SemiDiscreteLoss
 
 
 def squared_marginal_error(loss: SemiDiscreteLoss, x: torch.Tensor) -> float:
-    """chi2 of the potential, by the points `x` in the coordinates of the atoms."""
-    target = loss.target
+    """chi2 of the potential, by the points `x` of all ranks, in the coordinates of the atoms."""
+    target = loss.shared_target
     measured = SemiDual(target).measure(x, target.gather(loss.potential), loss.reg)
     return chi_square(measured, target.weights, target.nx)[0]
 

@@ -38,13 +38,15 @@ def alone(target: Target) -> Target:
 
 
 def shared(problem: Problem, ranks: Any, init_potential: Array | None = None, **options: Any) -> Problem:
-    """The problem of all ranks, who must agree on it, and on the options of the run.
+    """The problem of all ranks, who must agree on it and on the options of the run; None is one process.
 
     Raises
     ------
     ValueError
         If they do not. Options that have no value of their own are told by their class.
     """
+    if ranks is None:
+        return problem
     target, nx = problem.target, problem.nx
     told = {
         "X_target": target.digest,
