@@ -15,6 +15,7 @@ from ..problem import projection, same_costs, same_projection, sample_costs
 from ..runs import SemiDiscreteWarning, check_input, replaced
 from ..runs.archive import check_archive
 from .loss import SemiDiscreteLoss
+from .parts import whole
 from .rounds import NEW_ROUND
 
 FORMATS = ["pot_semidiscrete training, 5", "pot_semidiscrete training, 6"]  # 5: of version 0.1.0
@@ -294,7 +295,7 @@ class Checkpoint:
 
     def save(self, run: Run) -> None:
         """Write the run as it is."""
-        state: dict[str, Any] = {"problem": self.problem, "run": run.state_dict()}
+        state: dict[str, Any] = {"problem": self.problem, "run": whole(run.state_dict())}
         state |= {name: state_of(thing) for name, thing in self.others.items()}
         state |= {"global_random": self.random.state_dict()}
         if self.ranks is not None:

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..backend import joint, ours, ranks_of
 from ..problem import SharedTarget, Target
+from .parts import is_sharded
 from .state import StateOfData
 
 Thing = TypeVar("Thing")
@@ -97,10 +98,10 @@ def unwrapped(generator: Any) -> Any:
     return generator
 
 
-def averages_gradients(generator: Any) -> bool:
-    """Whether a module averages its gradients over the ranks itself."""
+def averages_gradients(generator: Any, parameters: Sequence[torch.Tensor]) -> bool:
+    """Whether a module averages its gradients over the ranks itself: DDP, or FSDP2 (`fully_shard`)."""
     generator = getattr(generator, "_orig_mod", generator)
-    return isinstance(generator, DistributedDataParallel)
+    return isinstance(generator, DistributedDataParallel) or any(map(is_sharded, parameters))
 
 
 def average_gradients(ranks: Any, parameters: Sequence[torch.Tensor]) -> None:

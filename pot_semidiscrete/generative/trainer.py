@@ -14,6 +14,7 @@ from .evaluation import squared_marginal_error, warn_of_boundaries
 from .history import History
 from .loss import SemiDiscreteLoss
 from .optimizers import describe_optimizer, load_optimizer, parameters_of, set_rate
+from .parts import at_rest, placed
 from .result import TrainingResult
 from .rollback import check_finite, rollback_if_not_finite
 from .rounds import Objective, Rounds
@@ -53,7 +54,7 @@ class Trainer:
         self.history = History()
         self.module, self.ranks, self.warned = unwrapped(generator), loss.ranks, False
         self.share = part_of_batch(batch_size, loss.ranks)
-        self.averages = loss.ranks is None or averages_gradients(generator)
+        self.averages = loss.ranks is None or averages_gradients(generator, parameters_of(optimizer))
         if not self.averages:
             start_alike(self.ranks, self.tensors())
 
@@ -189,7 +190,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on, but for what a :class:`Checkpoint` adds."""
-        module, parameters = self.module, parameters_of(self.optimizer)
+        module, parameters = at_rest(self.module), parameters_of(self.optimizer)
         own, buffers = state_of(module) or {}, {}
         if isinstance(module, torch.nn.Module):
             buffers = {name: b for name, b in module.named_buffers() if name not in own}
@@ -212,7 +213,8 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another trainer was."""
         here = self.state_dict()
-        restore(self.module, state["generator"])
+        own = here["generator"]
+        restore(self.module, {k: placed(v, own.get(k)) for k, v in state["generator"].items()})
         for name, buffer in here["buffers"].items():
             buffer.copy_(state["buffers"][name])
         for parameter, value in zip(here["parameters"], state["parameters"], strict=True):

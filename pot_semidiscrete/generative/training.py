@@ -256,7 +256,7 @@ def _data_loss(
     dual_steps: int | None,
     features: Features | None,
     batch_size: int,
-    process_group: Any,
+    process_group: Any = None,
 ) -> SemiDiscreteLoss:
     """A loss on data, by default of a sharper `reg` than its own, and of larger rounds on a GPU."""
     loss = SemiDiscreteLoss(data, reg=reg, features=features, process_group=process_group)
