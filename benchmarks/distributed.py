@@ -4,25 +4,26 @@
 [--rounds 10] [--device cpu] [--bandwidth 50e9] [--latency 5e-6] [--json FILE]``
 
 A step is what the solver does with a batch: c-transforms, masses and sums of squares at all atoms, in
-float32. Each rank reduces its part of the rows; one all-reduce has ``V = 4 (2 atoms + batch)`` bytes, of
-which each rank sends ``2 (ranks - 1) / ranks * V`` in a ring. What all ranks sent is read from the
-counter of the loopback device (Linux; gloo): whatever else used it, headers of TCP and the meetings
-before each exchange are in it, too.
+float32. Each rank draws its part of the points, which go to all, ``P = 4 batch dimension`` bytes; and
+reduces its part of the rows, of which an all-reduce has ``V = 4 (2 atoms + batch)`` bytes. In rings each
+rank sends ``(ranks - 1) / ranks (P + 2 V)``. What all ranks sent is read from the counter of the
+loopback device (Linux; gloo): whatever else used it, headers of TCP and the meetings before each
+exchange are in it, too.
 
 Efficiency is ``t_1 / (ranks t)``: of the best seconds by the clock, where ranks share the cores that
 there are with all else, and of seconds of the processor, the sum of all ranks'. A solve is of as many
 batches for each number of ranks, and Newton's method at its end.
 
-Predicted is ``e batch atoms / ranks + 2 (ranks - 1) / ranks V / bandwidth + 2 log2(ranks) latency``, as
-if nothing were done meanwhile. The seconds e of an entry are those measured here, with ``--device
-cuda``; without, at most those of ``benchmarks/results/training_gpu.json``: a whole training, of 784
-coordinates, in float32, with two passes a round and the steps of the generator in them. A kernel may be
-faster, so a quarter of that is shown, too. Bandwidth, in bytes a second into and out of each GPU, and
-latency are assumed, not measured.
+Predicted is ``e batch atoms / ranks + (ranks - 1) / ranks (P + 2 V) / bandwidth + 8 log2(ranks)
+latency``, of four exchanges, as if nothing were done meanwhile, in 784 dimensions. The seconds e of an entry are
+those measured here, with ``--device cuda --dimension 784``; without, at most those of
+``benchmarks/results/training_gpu.json``: a whole training of version 0.1.0 on images of 784 pixels, in
+float32, with two passes a round and the steps of the generator in them. A kernel may be faster, so a
+quarter of that is shown, too. Bandwidth, in bytes a second into and out of each GPU, and latency are
+assumed, not measured.
 """
 
 import datetime
-import functools
 import json
 import math
 import tempfile
@@ -45,17 +46,13 @@ TRAINING = Path(__file__).parent / "results" / "training_gpu.json"
 ROUND_POINTS, ROUND_PASSES, ROUND_STEPS = 7200, 2, 16  # of train_generator there: 9 batches of 800
 GPUS = (8, 16, 32, 64, 128, 256, 512)
 SHAPES = ((60_000, 8_192), (60_000, 30_000), (1_000_000, 8_192), (1_000_000, 500_000))  # atoms, batch
+PIXELS = 784  # of that training
 ITEM = 4  # bytes of a number
 
 
-def volume(n_atoms, batch):
-    """Bytes of the all-reduce of a step."""
-    return (2 * n_atoms + batch) * ITEM
-
-
-def ring_bytes(ranks, n_atoms, batch):
-    """Bytes that a rank sends in a step, in a ring."""
-    return 2.0 * (ranks - 1) / ranks * volume(n_atoms, batch)
+def ring_bytes(ranks, n_atoms, dimension, batch):
+    """Bytes that a rank sends in a step, in rings: points, and sums at the atoms."""
+    return (ranks - 1) / ranks * ITEM * (batch * dimension + 2 * (2 * n_atoms + batch))
 
 
 def loopback():
@@ -84,7 +81,11 @@ def work(rank, size, folder, sizes, rounds, device, queue):
     psi = 0.1 * torch.randn(n_atoms, generator=rng).to(device)
     ranks = ranks_of(dist.group.WORLD, atoms)
     target = SharedTarget.of(build_target(atoms), ranks)
-    step = functools.partial(reduce, target, target.center(x), psi, 0.1 * d, OUTPUTS)
+    part = x[ranks.part(batch)]
+
+    def step():
+        return reduce(target, target.center(ranks.gather(part)), psi, 0.1 * d, OUTPUTS)
+
     step()
     seconds, sent, put = [], loopback(), ranks.n_bytes
     processor = time.process_time()
@@ -106,7 +107,7 @@ def work(rank, size, folder, sizes, rounds, device, queue):
     dist.all_reduce(totals)
     if rank == 0:
         facts = {"ranks": size, "step_s": min(seconds), "step_processor_s": float(totals[0])}
-        facts |= {"allreduce_bytes": put, "sent_bytes": sent, "solve_s": start}
+        facts |= {"put_bytes": put, "sent_bytes": sent, "solve_s": start}
         queue.put(facts | {"solve_processor_s": float(totals[1])})
     dist.barrier()
     dist.destroy_process_group()
@@ -118,8 +119,7 @@ def measure(size, sizes, rounds, device):
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(work, (size, folder, sizes, rounds, device, queue), nprocs=size)
         row = queue.get()
-    n_atoms, _, batch = sizes
-    row["formula_bytes"] = size * ring_bytes(size, n_atoms, batch)
+    row["formula_bytes"] = size * ring_bytes(size, *sizes)
     return row
 
 
@@ -145,7 +145,8 @@ def entry_of_training():
 def predict(entry, gpus, n_atoms, batch, bandwidth, latency):
     """Seconds of a step, and the share of one GPU's speed that each keeps."""
     compute = entry * batch * n_atoms / gpus
-    exchange = ring_bytes(gpus, n_atoms, batch) / bandwidth + 2.0 * math.log2(gpus) * latency
+    exchange = ring_bytes(gpus, n_atoms, PIXELS, batch) / bandwidth
+    exchange += 8.0 * math.log2(gpus) * latency
     facts = {"gpus": gpus, "atoms": n_atoms, "batch": batch, "step_s": compute + exchange}
     return facts | {"exchange_s": exchange, "efficiency": compute / (compute + exchange)}
 
@@ -163,9 +164,9 @@ def main():
     facts = machine.facts()
     rows = efficiencies([measure(n, sizes, args.rounds, args.device) for n in sorted({1, *args.ranks})])
     for row in rows:
-        clock, used = ("_efficiency", "_processor_efficiency")
         shares = [
-            f"{name} {row[name + clock]:.2f} ({row[name + used]:.2f})" for name in ("step", "solve")
+            f"{name} {row[name + '_efficiency']:.2f} ({row[name + '_processor_efficiency']:.2f})"
+            for name in ("step", "solve")
         ]
         print(
             f"{row['ranks']} ranks: step {1e3 * row['step_s']:.1f} ms; efficiency by the clock (of the "
@@ -176,7 +177,7 @@ def main():
     here = rows[0]["step_s"] / (args.atoms * args.batch)
     entry, gpu = entry_of_training()
     kernels = {"at most, " + gpu: entry, "a quarter of it": entry / 4.0}
-    if args.device == "cuda":
+    if args.device == "cuda" and args.dimension == PIXELS:
         kernels["measured"] = here
     assumed = args.bandwidth, args.latency
     predicted = [
@@ -191,16 +192,9 @@ def main():
             f"{1e3 * row['step_s']:.3g} ms, efficiency {row['efficiency']:.2f} (predicted)"
         )
     shape = dict(zip(("atoms", "dimension", "batch"), sizes, strict=True))
-    assumptions = {"bandwidth": args.bandwidth, "latency": args.latency, "training_entry_s": entry}
-    machine.write(
-        args.json,
-        machine=facts,
-        **shape,
-        entry_s=here,
-        assumed=assumptions,
-        rows=rows,
-        predicted=predicted,
-    )
+    assumed = {"bandwidth": args.bandwidth, "latency": args.latency}
+    found = {"entry_s": here, "training_entry_s": entry, "rows": rows, "predicted": predicted}
+    machine.write(args.json, machine=facts, **shape, assumed=assumed, **found)
 
 
 if __name__ == "__main__":

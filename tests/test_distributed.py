@@ -1,8 +1,11 @@
-"""Several processes: the results of one, and no hang when one of them ends."""
+"""Several processes: the results of one, and no hang when one of them ends; how they are launched."""
 
 import os
+import re
+import socket
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,50 @@ def test_ranks(tmp_path):
     )
     assert n_drawn == [16]
     assert run.status == "finished"
+
+
+def code(language, words):
+    """The block of the page that has these words."""
+    text = (ROOT / "doc" / "distributed.rst").read_text()
+    pattern = rf"\.\. code-block:: {language}\n\n((?:   .*\n|\n)+)"
+    blocks = [textwrap.dedent(block) for block in re.findall(pattern, text)]
+    (found,) = [block for block in blocks if words in block]
+    return found
+
+
+def shell(script, folder, **variables):
+    """Run a script beside ``solve.py``; what it prints."""
+    (folder / "solve.py").write_text(code("python", "solve_semidiscrete"))
+    path = f"{folder}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    run = subprocess.run(
+        ["bash", "-c", script],
+        **{"cwd": folder, "env": ENVIRONMENT | variables | {"PATH": path}, "timeout": LONGEST},
+        **{"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
+    )
+    assert run.returncode == 0, run.stdout
+    assert (folder / "result.npz").exists()
+    return run.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs bash")
+def test_line_of_torchrun_runs(tmp_path):
+    assert shell(code("bash", "--standalone"), tmp_path).count("status='converged'") == 1
+
+
+def is_free(port):
+    """Whether nobody listens at a port of this machine."""
+    with socket.socket() as free:
+        return free.connect_ex(("localhost", port)) != 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs bash")
+def test_script_of_slurm_runs(tmp_path):
+    """With stand-ins for ``srun`` and ``scontrol``, on one machine, whose one "GPU" is a core."""
+    stand_ins = {"srun": 'exec "$@"', "scontrol": "echo localhost"}
+    for name, line in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    job = next(job for job in range(os.getpid(), os.getpid() + 100) if is_free(20_000 + job % 10_000))
+    facts = {"NNODES": 1, "GPUS_ON_NODE": 1, "JOB_ID": job, "JOB_NODELIST": "localhost"}
+    variables = {f"SLURM_{name}": str(value) for name, value in facts.items()}
+    assert shell(code("bash", "srun"), tmp_path, **variables).count("status='converged'") == 1

@@ -144,15 +144,15 @@ class Meetings:
         return heads
 
     def _heads(self, *entries: int) -> list[list[int]]:
-        own = torch.tensor([*entries, 0, 0][:4], dtype=torch.int64, device=self.device)
-        heads = [torch.zeros_like(own) for _ in range(self.size)]
-        work = self._post(dist.all_gather, heads, own)
+        heads = torch.zeros((self.size, 4), dtype=torch.int64, device=self.device)
+        heads[self.rank, : len(entries)] = torch.tensor(entries, device=self.device)
+        work = self._post(dist.all_reduce, heads)  # whose latency grows as log(size)
         self._pending = work, heads
         self._wait(work)
-        return [head.tolist() for head in heads]
+        return heads.tolist()
 
     @staticmethod
-    def _left(heads: list) -> list[int]:
+    def _left(heads: Any) -> list[int]:
         """Ranks that say that they leave."""
         return [rank for rank, head in enumerate(heads) if int(head[0]) > 0]
 
