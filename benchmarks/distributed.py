@@ -15,8 +15,8 @@ there are with all else, and of seconds of the processor, the sum of all ranks'.
 batches for each number of ranks, and Newton's method at its end.
 
 Predicted is ``e batch atoms / ranks + (ranks - 1) / ranks (P + 2 V) / bandwidth + 8 log2(ranks)
-latency``, of four exchanges, as if nothing were done meanwhile, in 784 dimensions. The seconds e of an entry are
-those measured here, with ``--device cuda --dimension 784``; without, at most those of
+latency``, of four exchanges, as if nothing were done meanwhile, in 784 dimensions. The seconds e of an
+entry are those measured here, with ``--device cuda --dimension 784``; without, at most those of
 ``benchmarks/results/training_gpu.json``: a whole training of version 0.1.0 on images of 784 pixels, in
 float32, with two passes a round and the steps of the generator in them. A kernel may be faster, so a
 quarter of that is shown, too. Bandwidth, in bytes a second into and out of each GPU, and latency are

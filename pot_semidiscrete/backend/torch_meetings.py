@@ -38,12 +38,15 @@ class Meetings:
         Of this process, and of the group.
     is_over : bool
         Whether the ranks have parted: no more is exchanged.
+    meanwhile : callable or None
+        Called, once, while a sum is on its way.
     """
 
     def __init__(self, group: Any, device: torch.device) -> None:
         self.group, self.device = group, device
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self.is_over = self.is_inside = False
+        self.meanwhile: Callable[[], None] | None = None
         self._pending: Any = None  # an exchange that is on its way, and what it brings
 
     def __repr__(self) -> str:
@@ -97,7 +100,7 @@ class Meetings:
         """Context, in which an exception of this rank is told to the others."""
         is_outermost, self.is_inside = not self.is_inside, True
         if is_outermost:
-            self.is_over, self._pending = False, None
+            self.is_over, self._pending, self.meanwhile = False, None, None
         try:
             yield
         except BaseException as error:

@@ -1,6 +1,5 @@
 """What processes that work on one problem exchange: parts of points, and sums over them."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,11 @@ class Ranks(Meetings):
         Of the data that this rank put into exchanges so far, without the few of the meetings.
     n_exchanges : int
         Exchanges of data so far.
-    meanwhile : callable or None
-        Called, once, while a sum is on its way.
     """
 
     def __init__(self, group: Any, device: torch.device) -> None:
         super().__init__(group, device)
         self.n_bytes = self.n_exchanges = 0
-        self.meanwhile: Callable[[], None] | None = None
         self.has_drawn = False
 
     def part(self, n: int) -> slice:
