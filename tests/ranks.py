@@ -209,9 +209,14 @@ def check_loss():
     assert result.converged
     assert all(torch.equal(p, result.potential) for p in of_all(result.potential))
     assert pickle.loads(pickle.dumps(loss)).ranks is None
-    pairs = generative.SemiDiscretePairs(result, batch_size=8, random_state=0)
-    batches = of_all(next(iter(pairs)).noise)
-    assert not torch.equal(*batches)
+    options = {"labels": torch.arange(50) % 2, "process_group": dist.group.WORLD}
+    coupling = generative.solve_coupling(X, random_state=rank, **options)  # the first rank's seed
+    for one in coupling.results:
+        assert one.converged
+        assert all(torch.equal(p, one.potential) for p in of_all(one.potential))
+    for plan in (result, coupling):
+        pairs = generative.SemiDiscretePairs(plan, batch_size=8, random_state=0)
+        assert not torch.equal(*of_all(next(iter(pairs)).noise))
 
 
 def check_ends_of_training():

@@ -119,8 +119,12 @@ class Meetings:
 
     def seed(self, seed: int) -> int:
         """A seed of this rank, made of that of rank 0."""
-        (first, _), *_ = self.meet("seed", seed)
-        return int(np.random.SeedSequence([first, self.rank]).generate_state(1)[0])
+        return int(np.random.SeedSequence([self.first_seed(seed), self.rank]).generate_state(1)[0])
+
+    def first_seed(self, seed: int) -> int:
+        """The seed of rank 0."""
+        (first, _), *_ = self.meet("seed", seed % 2**63)
+        return first
 
     def check_same(self, **arguments: Any) -> None:
         """Check that arguments, told by their ``repr``, are those of all ranks."""
