@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 import pot_semidiscrete as sd
 from pot_semidiscrete import generative
 
-TIMEOUT = 8.0  # seconds that ranks wait for each other
+TIMEOUT = 20.0  # seconds that ranks wait for each other
 
 
 def atoms(n, d=3):
@@ -74,17 +74,18 @@ def check_same_as_one_process(n_atoms, reg, **options):
 
 def check_sources():
     """Each rank has a stream of its own, and all have the result of all."""
-    X, options = atoms(40, 2), {"reg": 0.05, "tol": 0.3, "process_group": dist.group.WORLD}
+    X, options = atoms(40, 2), {"reg": 0.05, "tol": 0.5, "process_group": dist.group.WORLD}
     sobol = sd.samplers.SobolSampler(2, type_as=X, random_state=dist.get_rank())
     laws = "unif", sobol, np.random.default_rng(1).random((500, 2))
     for source in laws:
         source = torch.as_tensor(source) if isinstance(source, np.ndarray) else source  # rows
-        results = [sd.solve_semidiscrete(X, source, random_state=seed, **options) for seed in (0, 0)]
-        potentials = of_all(results[0].potential)
-        assert results[0].converged
+        result = sd.solve_semidiscrete(X, source, random_state=0, **options)
+        potentials = of_all(result.potential)
+        assert result.converged
         assert all(torch.equal(potential, potentials[0]) for potential in potentials)
-        if isinstance(source, str):  # the seed decides, without one it is the first rank's
-            assert torch.equal(results[0].potential, results[1].potential)
+        if isinstance(source, str):  # the seed decides
+            again = sd.solve_semidiscrete(X, source, random_state=0, **options)
+            assert torch.equal(again.potential, result.potential)
     result = sd.solve_semidiscrete(X, "unif", a_target=torch.ones(40, dtype=X.dtype) / 40, **options)
     values = of_all(result.value_interval)  # no exchange is left for what is asked later
     assert values[0] == values[-1]
@@ -177,7 +178,7 @@ def train(generator, latent=2, group=True, n_steps=11, **options):
 def check_training():
     """The run of one process on the same samples, by DDP and without."""
     rank, runs = dist.get_rank(), []
-    for wrap, reuse, n_steps in ((lambda module: module, 4, 6), (DistributedDataParallel, 1, 3)):
+    for wrap, reuse, n_steps in ((lambda module: module, 4, 5), (DistributedDataParallel, 1, 2)):
         stream, generator = Stream(20 + rank, 2), linear(rank)  # all start as the first does
         runs.append(train(wrap(generator), stream, reuse=reuse, n_steps=n_steps))
         assert len(stream.drawn[0]) == 12  # of 24
@@ -323,10 +324,12 @@ def check_kill(folder):
 
 
 def two(folder):
-    check_same_as_one_process(60, 0.01)  # the Hessian is a matrix
-    check_same_as_one_process(300, 0.003, tol=0.2)  # and an operator
-    check_same_as_one_process(40, 0.0, tol=0.3)
-    check_same_as_one_process(60, 0.02, dtype=torch.float32)
+    correct = {"tol": 0, "max_iter": 10}  # by Newton's method at the end
+    check_same_as_one_process(60, 0.01, **correct)  # the Hessian is a matrix
+    found = check_same_as_one_process(300, 0.003, **correct)  # and an operator
+    check_same_as_one_process(300, 0.003, init_potential=found.potential, **correct)  # and its trace
+    check_same_as_one_process(40, 0.0, **correct)
+    check_same_as_one_process(60, 0.02, tol=0.2, dtype=torch.float32)
     check_sources()
     check_refusals()
     check_exits()
@@ -340,7 +343,7 @@ def two(folder):
 
 def four(folder):
     check_continued(folder)
-    check_same_as_one_process(300, 0.01, tol=0.2)  # 250 points of a batch, 62 or 63 of each
+    check_same_as_one_process(60, 0.01, tol=0.3)  # 250 points of a batch, 62 or 63 of each
 
 
 def main():
