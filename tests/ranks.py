@@ -86,6 +86,10 @@ def check_sources():
         if isinstance(source, str):  # the seed decides
             again = sd.solve_semidiscrete(X, source, random_state=0, **options)
             assert torch.equal(again.potential, result.potential)
+    sequence = Stream(0, 2)
+    sequence.independent = sequence.__call__  # which makes it one, and has no parts
+    assert sd.solve_semidiscrete(X, sequence, **options).converged
+    assert bool(sequence.drawn) == (dist.get_rank() == 0)
     result = sd.solve_semidiscrete(X, "unif", a_target=torch.ones(40, dtype=X.dtype) / 40, **options)
     values = of_all(result.value_interval)  # no exchange is left for what is asked later
     assert values[0] == values[-1]
@@ -210,6 +214,11 @@ def check_loss():
     assert result.converged
     assert all(torch.equal(p, result.potential) for p in of_all(result.potential))
     assert pickle.loads(pickle.dumps(loss)).ranks is None
+    torch.manual_seed(rank)  # networks start as the first does
+    network = torch.nn.Linear(3, 1, dtype=torch.float64)
+    neural = generative.SemiDiscreteLoss(X, reg=0.05, potential=network, process_group=dist.group.WORLD)
+    neural.follow(x)
+    assert all(torch.equal(p, neural.potential) for p in of_all(neural.potential))
     options = {"labels": torch.arange(50) % 2, "process_group": dist.group.WORLD}
     coupling = generative.solve_coupling(X, random_state=rank, **options)  # the first rank's seed
     for one in coupling.results:
@@ -277,17 +286,17 @@ def check_checkpoints(folder):
 
 def check_continued(folder):
     """By more ranks, with as many samples a step."""
-    drawn = []
-
-    def callback(result):
-        drawn.append(result.n_steps)
-
-    options = {"random_state": 0, "checkpoint": folder / "run.pt", "checkpoint_every": 3}
-    options |= {"optimizer": torch.optim.Adam, "callback": callback}
-    run = train(linear(5), n_steps=15, **options)
-    assert drawn == [15]
+    rank, drawn = dist.get_rank(), []
+    options = {"random_state": 0, "checkpoint": folder / "one.pt", "optimizer": torch.optim.Adam}
+    if rank == 0:
+        train(linear(0), n_steps=2, group=False, **options)
+    dist.barrier()
+    note = lambda result: drawn.append(result.n_steps)
+    run = train(linear(5), n_steps=4, callback=note, **options)
+    assert drawn == [3, 4]
     assert run.status == "finished"
-    assert all(torch.equal(p, run.loss.potential) for p in of_all(run.loss.potential))
+    states = of_all([run.loss.potential, *run.generator.parameters()])
+    torch.testing.assert_close(states[1], states[0], rtol=0.0, atol=0.0)
 
 
 def check_silence():
@@ -337,12 +346,12 @@ def two(folder):
     check_training()
     check_ends_of_training()
     check_checkpoints(folder)
+    check_continued(folder)
     check_silence()
     check_kill(folder)
 
 
 def four(folder):
-    check_continued(folder)
     check_same_as_one_process(60, 0.01, tol=0.3)  # 250 points of a batch, 62 or 63 of each
 
 

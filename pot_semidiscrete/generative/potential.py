@@ -29,7 +29,7 @@ from ..problem import (
 from .features import FeatureMap, Features, in_parts
 from .network import NetworkPotential
 from .optimizers import MakeOptimizer
-from .shared import SharedState, all_points, jointly, mean_of_ranks
+from .shared import SharedState, all_points, jointly, mean_of_ranks, shared_target, start_alike
 
 
 class TrackedPotential(SharedState):
@@ -66,6 +66,7 @@ class TrackedPotential(SharedState):
         if potential is not None:
             points = self.target.gather(capabilities(self.target.nx).owned(X_target))
             self.network = NetworkPotential(potential, potential_optimizer, points)
+            start_alike(self.ranks, [*self.network.parameters(), *self.network.buffers()])
             with torch.no_grad():
                 self._store(self.network(), 0)
         elif potential_optimizer is not None:
@@ -146,7 +147,7 @@ class TrackedPotential(SharedState):
                 self.network.ascend(functools.partial(semi_dual, self.target, part, reg=self.reg))
             self._store(self.network(), int(self.n_steps) + n_steps)
             return
-        target, calls = self.shared_target, self.dual_steps // n_steps
+        target, calls = shared_target(self), self.dual_steps // n_steps
         potential = target.gather(self.potential)
         count = int(self.n_steps) // n_steps
         if self.n_steps == 0:
@@ -196,7 +197,7 @@ class TrackedPotential(SharedState):
         n_batches = check_count("n_batches", n_batches)
         if self.network is None:
             points = lambda: all_points(self.ranks, self.local(draw()))
-            start = tracking.warm_up(self.shared_target, points, self._tracking_reg, n_batches)
+            start = tracking.warm_up(shared_target(self), points, self._tracking_reg, n_batches)
             self._store(start, self.dual_steps)
             return
         for _ in range(n_batches):

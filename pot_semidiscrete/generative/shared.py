@@ -48,14 +48,15 @@ class SharedState(StateOfData):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"ranks": None, "_shared": None}
 
-    @property
-    def shared_target(self) -> Target:
-        """The target of what all ranks do together."""
-        if self.ranks is None:
-            return self.target
-        if self._shared is None or self._shared.atoms is not self.target.atoms:
-            self._shared = SharedTarget.of(self.target, self.ranks)
-        return self._shared
+
+def shared_target(state: SharedState) -> Target:
+    """The target of what all ranks do together."""
+    target, kept = state.target, state._shared
+    if state.ranks is None:
+        return target
+    if kept is None or kept.atoms is not target.atoms:
+        kept = state._shared = SharedTarget.of(target, state.ranks)
+    return kept
 
 
 def jointly(method: Callable[..., Thing]) -> Callable[..., Thing]:
@@ -113,6 +114,8 @@ def average_gradients(ranks: Any, parameters: Sequence[torch.Tensor]) -> None:
 
 @torch.no_grad()
 def start_alike(ranks: Any, tensors: Sequence[torch.Tensor]) -> None:
-    """Give all ranks the tensors of the first."""
+    """Give all ranks the tensors of the first; None is one process."""
+    if ranks is None:
+        return
     for tensor, first in zip(tensors, ranks.first(*tensors), strict=True):
         tensor.copy_(first)

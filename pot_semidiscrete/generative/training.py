@@ -20,6 +20,7 @@ from .loss import SemiDiscreteLoss
 from .optimizers import LEARNING_RATE, MakeOptimizer, adam, fall, resolve_optimizer
 from .result import TrainingResult
 from .rounds import resolve_reuse
+from .shared import shared_target
 from .trainer import Callback, Trainer
 
 
@@ -161,7 +162,7 @@ def train_generator(
         loss = _resolve_loss(target, reg, dual_steps, features, batch_size, process_group)
         with joint(loss.ranks):
             capabilities(loss.target.nx).require_autograd("train_generator")
-            latent = _latent(latent_sampler, loss, rank_seed(loss.shared_target, random_state))
+            latent = _latent(latent_sampler, loss, rank_seed(shared_target(loss), random_state))
             schedule = None if optimizer is not None else lambda k: LEARNING_RATE * fall(k / n_steps)
             optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", adam)
             reuse = resolve_reuse(reuse, loss)

@@ -46,7 +46,7 @@ class Draws:
         ranks = ranks_at(self.target)
         if ranks is None:
             x = self._checked(name, draw, n)
-        elif self.are_quasi_random and draw is self.sampler:  # one sequence has no parts
+        elif self.are_quasi_random:  # one sequence has no parts
             x = self._checked(name, draw, n) if ranks.rank == 0 else None
             x = ranks.gather(self.target.atoms[:0] if x is None else x)
         else:
