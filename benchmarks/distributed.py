@@ -12,7 +12,8 @@ exchange are in it, too.
 
 Efficiency is ``t_1 / (ranks t)``: of the best seconds by the clock, where ranks share the cores that
 there are with all else, and of seconds of the processor, the sum of all ranks'. A solve is of as many
-batches for each number of ranks, and Newton's method at its end.
+batches for each number of ranks, and Newton's method at its end. Parts are those of a step, of all ranks
+at once, and nothing exchanged: what a machine loses by itself, whose cores share what they have.
 
 Predicted is ``e batch atoms / ranks + (ranks - 1) / ranks (P + 2 V) / bandwidth + 8 log2(ranks)
 latency``, of four exchanges, as if nothing were done meanwhile, in 784 dimensions. The seconds e of an
@@ -80,13 +81,23 @@ def work(rank, size, folder, sizes, rounds, device, queue):
     atoms, x = (torch.randn((n, d), generator=rng).to(device) for n in (n_atoms, batch))
     psi = 0.1 * torch.randn(n_atoms, generator=rng).to(device)
     ranks = ranks_of(dist.group.WORLD, atoms)
-    target = SharedTarget.of(build_target(atoms), ranks)
-    part = x[ranks.part(batch)]
+    local = build_target(atoms)
+    target, part = SharedTarget.of(local, ranks), x[ranks.part(batch)]
 
     def step():
         return reduce(target, target.center(ranks.gather(part)), psi, 0.1 * d, OUTPUTS)
 
+    def own():
+        return reduce(local, local.center(part), psi, 0.1 * d, OUTPUTS)
+
     step()
+    float(own().colsum[0])
+    dist.barrier()
+    alone = time.process_time()
+    for _ in range(rounds):
+        float(own().colsum[0])
+    alone = (time.process_time() - alone) / rounds
+    dist.barrier()
     seconds, sent, put = [], loopback(), ranks.n_bytes
     processor = time.process_time()
     for _ in range(rounds):
@@ -103,12 +114,12 @@ def work(rank, size, folder, sizes, rounds, device, queue):
     options = {"batch_size": batch, "tol": 0, "max_iter": max(rounds, 2)}
     sd.solve_semidiscrete(atoms, sampler, reg=0.1 * d, process_group=dist.group.WORLD, **options)
     start, used = time.perf_counter() - start, time.process_time() - used
-    totals = torch.tensor([processor, used], dtype=torch.float64, device=device)
+    totals = torch.tensor([processor, used, alone], dtype=torch.float64, device=device)
     dist.all_reduce(totals)
     if rank == 0:
         facts = {"ranks": size, "step_s": min(seconds), "step_processor_s": float(totals[0])}
         facts |= {"put_bytes": put, "sent_bytes": sent, "solve_s": start}
-        queue.put(facts | {"solve_processor_s": float(totals[1])})
+        queue.put(facts | {"solve_processor_s": float(totals[1]), "parts_processor_s": float(totals[2])})
     dist.barrier()
     dist.destroy_process_group()
 
@@ -130,6 +141,7 @@ def efficiencies(rows):
             seconds, used = f"{name}_s", f"{name}_processor_s"
             row[f"{name}_efficiency"] = rows[0][seconds] / (row["ranks"] * row[seconds])
             row[f"{name}_processor_efficiency"] = rows[0][used] / row[used]
+        row["parts_processor_efficiency"] = rows[0]["parts_processor_s"] / row["parts_processor_s"]
     return rows
 
 
@@ -170,7 +182,8 @@ def main():
         ]
         print(
             f"{row['ranks']} ranks: step {1e3 * row['step_s']:.1f} ms; efficiency by the clock (of the "
-            f"processor): {', '.join(shares)}; {row['sent_bytes']:.3g} bytes sent in a step, by the "
+            f"processor): {', '.join(shares)}, "
+            f"parts ({row['parts_processor_efficiency']:.2f}); {row['sent_bytes']:.3g} bytes sent in a step, by the "
             f"formula {row['formula_bytes']:.3g}",
             flush=True,
         )
