@@ -183,8 +183,8 @@ def main():
         print(
             f"{row['ranks']} ranks: step {1e3 * row['step_s']:.1f} ms; efficiency by the clock (of the "
             f"processor): {', '.join(shares)}, "
-            f"parts ({row['parts_processor_efficiency']:.2f}); {row['sent_bytes']:.3g} bytes sent in a step, by the "
-            f"formula {row['formula_bytes']:.3g}",
+            f"parts ({row['parts_processor_efficiency']:.2f}); {row['sent_bytes']:.3g} bytes "
+            f"sent in a step, by the formula {row['formula_bytes']:.3g}",
             flush=True,
         )
     here = rows[0]["step_s"] / (args.atoms * args.batch)
