@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -144,6 +145,14 @@ def check_exits():
         source = Stream(rank, after=4 if rank in interrupted else None, do=interrupt)
         result = sd.solve_semidiscrete(atoms(30), source, max_iter=100, **options)
         assert result.status == "interrupted"
+
+    if rank == 1:  # whatever it does then
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    result = sd.solve_semidiscrete(atoms(30), "unif", max_iter=10**6, **options)
+    assert result.status == "interrupted"
+    source = Stream(rank, after=4 if rank == 1 else None, do=sys.exit)  # no Exception
+    with pytest.raises(SystemExit if rank == 1 else RuntimeError):
+        sd.solve_semidiscrete(atoms(30), source, max_iter=100, **options)
 
     def callback(state):
         if state.n_iter == 5 and rank == 1 and doing == "raise":

@@ -22,6 +22,7 @@ from .arrays import (
 )
 from .capabilities import Capabilities, capabilities, eager, no_grad, register
 from .conversion import converted, template
+from .interrupts import uninterrupted
 from .random import Random
 from .ranks import joint, ranks_of
 from .registry import LazyRegistry, check_free
@@ -57,6 +58,7 @@ __all__ = [
     "stride",
     "template",
     "theirs",
+    "uninterrupted",
 ]
 
 register("torch", lambda: import_module(".torch_backend", __name__).TorchCapabilities)

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from .arrays import NotFiniteError
+from .interrupts import uninterrupted
 
 PLACES = ["points", "sums", "callback", "arguments", "seed", "state", "exit"]
 EXITS: dict[int, type[BaseException]] = {1: KeyboardInterrupt, 2: NotFiniteError, 3: RuntimeError}
@@ -45,13 +46,13 @@ class Meetings:
     def __init__(self, group: Any, device: torch.device) -> None:
         self.group, self.device = group, device
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
-        self.is_over = self.is_inside = False
+        self.is_over = self.is_inside = self._is_exchanging = False
         self.meanwhile: Callable[[], None] | None = None
-        self._pending: Any = None  # an exchange that is on its way, and what it brings
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(rank={self.rank}, size={self.size})"
 
+    @uninterrupted()
     def meet(self, where: str, *facts: int) -> list[list[int]]:
         """Tell the others where this rank is, with two facts at most; get those of all ranks.
 
@@ -79,18 +80,16 @@ class Meetings:
             )
         return [head[2:] for head in heads]
 
+    @uninterrupted()
     def leave(self, error: BaseException) -> None:
-        """Tell the others that this rank ends by an exception, if they do not know."""
-        if self.is_over:
+        """Tell the others that this rank ends by an exception, if they do not know.
+
+        Not in the middle of an exchange, which a second Ctrl-C has left: it would be taken for its data.
+        """
+        if self.is_over or self._is_exchanging:
             return
         self.is_over = True
         with contextlib.suppress(RuntimeError):  # they may be gone, too
-            if self._pending is not None:  # interrupted in an exchange, which the others end
-                work, heads = self._pending
-                self._wait(work)
-                if self._left(heads):
-                    self._text("", self._left(heads)[0])
-                    return
             kind = next((k for k in (1, 2) if isinstance(error, EXITS[k])), 3)
             heads = self._heads(kind, PLACES.index("exit"))
             self._text(f"{type(error).__name__}: {error}", self._left(heads)[0])
@@ -100,7 +99,8 @@ class Meetings:
         """Context, in which an exception of this rank is told to the others."""
         is_outermost, self.is_inside = not self.is_inside, True
         if is_outermost:
-            self.is_over, self._pending, self.meanwhile = False, None, None
+            self.is_over = self._is_exchanging = False
+            self.meanwhile = None
         try:
             yield
         except BaseException as error:
@@ -153,15 +153,13 @@ class Meetings:
     def _heads(self, *entries: int) -> list[list[int]]:
         heads = torch.zeros((self.size, 4), dtype=torch.int64, device=self.device)
         heads[self.rank, : len(entries)] = torch.tensor(entries, device=self.device)
-        work = self._post(dist.all_reduce, heads)  # whose latency grows as log(size)
-        self._pending = work, heads
-        self._wait(work)
+        self._wait(self._post(dist.all_reduce, heads))  # whose latency grows as log(size)
         return heads.tolist()
 
     @staticmethod
-    def _left(heads: Any) -> list[int]:
+    def _left(heads: list[list[int]]) -> list[int]:
         """Ranks that say that they leave."""
-        return [rank for rank, head in enumerate(heads) if int(head[0]) > 0]
+        return [rank for rank, head in enumerate(heads) if head[0] > 0]
 
     def _text(self, text: str, source: int) -> str:
         """What the rank `source` says, in a few words."""
@@ -171,15 +169,14 @@ class Meetings:
         return bytes(told.tolist()).decode(errors="replace").strip()
 
     def _post(self, collective: Callable, *arguments: Any) -> Any:
+        self._is_exchanging = True
         with self.known():
-            work = collective(*arguments, group=self.group, async_op=True)
-        self._pending = work, []
-        return work
+            return collective(*arguments, group=self.group, async_op=True)
 
     def _wait(self, work: Any) -> None:
         with self.known():
             work.wait()
-        self._pending = None
+        self._is_exchanging = False
 
     @contextlib.contextmanager
     def known(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from .arrays import Array, describe
+from .interrupts import uninterrupted
 from .torch_meetings import Meetings
 
 
@@ -30,6 +31,7 @@ class Ranks(Meetings):
         """Which of n rows are those of this rank."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
+    @uninterrupted()
     def sum(self, *arrays: Array) -> list[Array]:
         """Sums of arrays of this rank and of all others, by one exchange; the same bits on all."""
         tensors = [torch.as_tensor(array, device=self.device) for array in arrays]
@@ -38,9 +40,11 @@ class Ranks(Meetings):
         self._count(flat)
         work = self._post(dist.all_reduce, flat)
         during, self.meanwhile = self.meanwhile, None
-        if during is not None:
-            during()
-        self._wait(work)
+        try:
+            if during is not None:
+                during()
+        finally:
+            self._wait(work)
         parts = flat.split([tensor.numel() for tensor in tensors])
         sums = [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
         return [
@@ -58,6 +62,7 @@ class Ranks(Meetings):
         """The arrays of the first rank, of which others have some of the same shapes."""
         return self.sum(*(array if self.rank == 0 else torch.zeros_like(array) for array in arrays))
 
+    @uninterrupted()
     def objects(self, thing: Any) -> list[Any]:
         """What each rank has, of dicts, lists, numbers and tensors."""
         self.same("state")
@@ -66,6 +71,7 @@ class Ranks(Meetings):
             dist.all_gather_object(things, thing, group=self.group)
         return things
 
+    @uninterrupted()
     def first_object(self, thing: Any) -> Any:
         """What the first rank has."""
         self.same("state")
@@ -74,6 +80,7 @@ class Ranks(Meetings):
             dist.broadcast_object_list(things, dist.get_global_rank(self.group, 0), group=self.group)
         return things[0]
 
+    @uninterrupted()
     def gather(self, rows: Array) -> Array:
         """Points of all ranks: the first of each, then the second, and so on, some having fewer.
 

@@ -1,5 +1,6 @@
 """One training run: steps of the generator, the potential with them, and what is written down."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -7,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from ..backend import guest
+from ..backend import guest, uninterrupted
 from ..runs import Progress
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
 from .evaluation import squared_marginal_error, warn_of_boundaries
@@ -88,9 +89,11 @@ class Trainer:
             with torch.no_grad():
                 self.loss.warm_up(self.points)
         for k in range(self.n_steps + 1, n_steps + 1):
-            self.step()
-            if k % evaluate_every == 0 or k == n_steps:
-                self.evaluate()
+            # where all ranks take part, in what the generator exchanges, too
+            with contextlib.nullcontext() if self.ranks is None else uninterrupted():
+                self.step()
+                if k % evaluate_every == 0 or k == n_steps:
+                    self.evaluate()
             bar.update(self.progress)
             stop = callback is not None and bool(callback(self.result()))
             # after the callback: what it changes, a learning rate say, is part of the step
