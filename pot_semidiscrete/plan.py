@@ -7,7 +7,7 @@ from .backend import Array, capabilities, converted, ours, template
 from .costs import CallableMetric
 from .diagnostics import GradientDiagnostics, diagnose
 from .kernels import draw_atoms, reduce
-from .problem import Problem, Target, check_lengths
+from .problem import Problem, Target, alone, check_lengths
 from .samplers.resolve import resolve_random
 
 
@@ -79,7 +79,7 @@ class SemiDiscretePlan:
     """
 
     def __init__(self, target: Target, potential: Array, reg: float) -> None:
-        self._target, self._potential, self.reg = target, potential, reg
+        self._target, self._potential, self.reg = alone(target), potential, reg
 
     @ours()
     def to(self, where: Any) -> "SemiDiscretePlan":

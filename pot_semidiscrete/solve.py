@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, guest, ours
+from .backend import Array, guest, joint, ours, ranks_of
 from .costs import CallableMetric, Metric
 from .inference.bounds import FittedPoints
 from .inference.estimates import UNKNOWN, Estimates, StoredEstimates, evaluate
 from .inference.trace import shrink
+from .kernels import ranks_at
 from .optim.ascent import (
     ANNEALING,
     FEW_POINTS,
@@ -26,12 +27,12 @@ from .optim.newton import can_correct, maximize
 from .optim.options import Options
 from .optim.semi_dual import SemiDual
 from .optim.stopping import StoppingRule, rule_of
-from .problem import Problem, check_bool, check_callable, named_options
+from .problem import Problem, check_bool, check_callable, named_options, shared
 from .result import SemiDiscreteResult, SolverState, warn_shortfall
 from .runs import Progress, guarded
 from .samplers.base import Sampler
 from .samplers.draws import Draws
-from .samplers.resolve import resolve_source
+from .samplers.resolve import rank_seed, resolve_source
 
 
 class Solver:
@@ -254,6 +255,7 @@ def solve_semidiscrete(
     random_state: Any = None,
     verbose: bool = False,
     callback: Callable[[SolverState], Any] | None = None,
+    process_group: Any = None,
 ) -> SemiDiscreteResult:
     r"""Solve semi-discrete optimal transport: averaged ascent, and Newton's method on its samples.
 
@@ -311,6 +313,11 @@ def solve_semidiscrete(
         Show a progress bar (tqdm's if it is installed).
     callback : callable, optional
         Called with a :class:`SolverState` after each batch; stops the run by returning True.
+    process_group : torch.distributed.ProcessGroup, optional
+        Processes that all make this call, with the same arguments: each draws its part of a batch and
+        reduces its part of the points, and all get the same result (see :doc:`/distributed`). A source
+        with a `random_state` has another stream on each; a callable must draw other points on each.
+        The callback is called on each, and stops the run if one returns True.
 
     Returns
     -------
@@ -324,6 +331,9 @@ def solve_semidiscrete(
     TypeError, ValueError
         If an argument has the wrong kind, shape, dtype or range. An exception of the sampler or
         the callback passes through with what was reached as its attribute ``partial_result``.
+    RuntimeError
+        On the other ranks of a `process_group`, of which one raised an exception, died, or does not
+        answer within the time-out of the group; with ``partial_result``, too.
 
     Warns
     -----
@@ -352,11 +362,15 @@ def solve_semidiscrete(
     if callback is not None:
         callback = guest(check_callable("callback", callback, "of the state"))
     with ours():  # no decorator, whose frame the warning would point to
-        problem = Problem.of(X_target, a_target, metric, reg)
-        init_potential = problem.init_potential(init_potential)
-        problem = Problem(problem.target.copy(), problem.reg)
-        source = resolve_source(sampler_source, problem.target.like, random_state)
-        result = solve_problem(problem, source, options, init_potential, verbose, callback)
+        ranks = ranks_of(process_group, getattr(X_target, "like", X_target))
+        with joint(ranks):
+            problem = Problem.of(X_target, a_target, metric, reg)
+            init_potential = problem.init_potential(init_potential)
+            problem = Problem(problem.target.copy(), problem.reg)
+            problem = shared(problem, ranks, init_potential, **vars(options))
+            random_state = rank_seed(problem.target, random_state)
+            source = resolve_source(sampler_source, problem.target.like, random_state)
+            result = solve_problem(problem, source, options, init_potential, verbose, callback)
         warn_shortfall(result, options.tol, 4)
     return result
 
@@ -372,7 +386,10 @@ def solve_problem(
     """:func:`solve_semidiscrete` of what it has checked, without the warning."""
     solver = Solver(problem, Draws(source, problem.target), options)
     bar = Progress(verbose, options.max_iter, "solve_semidiscrete")
-    with guarded(solver, bar):
+    ranks = ranks_at(problem.target)
+    if callback is not None and ranks is not None:
+        callback = ranks.agreed(callback)
+    with guarded(solver, bar), joint(ranks):
         solver.begin(init_potential)
         solver.run(callback, bar)
         solver.estimate()

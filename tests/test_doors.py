@@ -296,6 +296,7 @@ ROWS = {
     "quantize.weights": [("Free", ValueError, "free"), (1, ValueError, "free"), (True, ValueError, "")],
     **dict.fromkeys(("callback", "generator", "latent_sampler"), NO_CALLABLE),
     "random_state": NO_SEED,
+    "process_group": [(2, TypeError, "WORLD"), ("gloo", TypeError, "WORLD"), (True, TypeError, "WORLD")],
     "sampler_source": [
         (3, ANY, "callable"),
         (None, ANY, "callable"),

@@ -6,6 +6,7 @@ from .ambient import guest, ours, theirs
 from .arrays import (
     Array,
     Backend,
+    NotFiniteError,
     all_finite,
     brief,
     check_plain,
@@ -21,7 +22,9 @@ from .arrays import (
 )
 from .capabilities import Capabilities, capabilities, eager, no_grad, register
 from .conversion import converted, template
+from .interrupts import uninterrupted
 from .random import Random
+from .ranks import joint, ranks_of
 from .registry import LazyRegistry, check_free
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "Backend",
     "Capabilities",
     "LazyRegistry",
+    "NotFiniteError",
     "Random",
     "all_finite",
     "brief",
@@ -43,15 +47,18 @@ __all__ = [
     "is_foreign",
     "is_traced",
     "joined",
+    "joint",
     "largest_exponent",
     "no_grad",
     "on_host",
     "ours",
+    "ranks_of",
     "register",
     "rounding_unit",
     "stride",
     "template",
     "theirs",
+    "uninterrupted",
 ]
 
 register("torch", lambda: import_module(".torch_backend", __name__).TorchCapabilities)

@@ -12,6 +12,10 @@ Array: TypeAlias = Any
 """An array of one of POT's backends: NumPy, torch, JAX, CuPy. They share no base class."""
 
 
+class NotFiniteError(ValueError):
+    """Points or their squares were NaN or infinite: of a generator in training, a divergence."""
+
+
 def is_traced(x: Array) -> bool:
     """Tell whether `x` is a JAX tracer, whose numbers cannot be looked at."""
     jax = sys.modules.get("jax")

@@ -15,6 +15,8 @@ from ..problem import projection, same_costs, same_projection, sample_costs
 from ..runs import SemiDiscreteWarning, check_input, replaced
 from ..runs.archive import check_archive
 from .loss import SemiDiscreteLoss
+from .parts import whole
+from .rounds import NEW_ROUND
 
 FORMATS = ["pot_semidiscrete training, 5", "pot_semidiscrete training, 6"]  # 5: of version 0.1.0
 ENTRIES = {
@@ -24,6 +26,24 @@ ENTRIES = {
     "latent_sampler": True,
     "callback": True,
 }  # states in a file, and whether one may be None
+
+
+OWN = ["latent_sampler", "global_random"]  # of a state, what each rank has of its own
+
+
+def _part_of(state: dict[str, Any], ranks: Any) -> dict[str, Any]:
+    """State of a rank, of that of all; of another number of ranks, one that begins a new round."""
+    rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
+    others = state.get("other_ranks", [])
+    if rank > len(others):  # one more, at the start of its streams
+        state = state | {"latent_sampler": None, "global_random": {}}
+    elif rank > 0:
+        own = others[rank - 1]
+        state = state | {name: own[name] for name in OWN}
+        state["run"] = state["run"] | {"round": own["round"]}
+    if size != 1 + len(others):
+        state["run"] = state["run"] | {"round": NEW_ROUND}
+    return state
 
 
 class Run(Protocol):
@@ -242,17 +262,20 @@ class Checkpoint:
         problem: dict[str, Any],
         latent_sampler: Callable[[int], Any],
         callback: Callable[..., Any] | None,
+        ranks: Any = None,
     ) -> None:
-        self.path, self.every, self.problem = path, every, problem
+        self.path, self.every, self.problem, self.ranks = path, every, problem, ranks
         self.n_steps: int | None = None
         self.others = {"latent_sampler": latent_sampler, "callback": callback}
         self.random, self.checked = GlobalRandom(), False
 
     def load(self, run: Run) -> None:
         """Continue the run of the file, if there is one."""
-        if not os.path.exists(self.path):
+        is_first = self.ranks is None or self.ranks.rank == 0
+        state = read(self.path) if is_first and os.path.exists(self.path) else None
+        state = state if self.ranks is None else self.ranks.first_object(state)
+        if state is None:
             return
-        state = read(self.path)
         known = self.problem
         if state["format"] == FORMATS[0]:  # which has less
             known = {name: known[name] for name in known if name not in ("data", "costs")}
@@ -263,6 +286,7 @@ class Checkpoint:
                 "give another path."
             )
         with _sound(self.path):
+            state = _part_of(state, self.ranks)
             run.load_state_dict(state["run"])
             for name, thing in self.others.items():
                 restore(thing, state[name])
@@ -271,9 +295,14 @@ class Checkpoint:
 
     def save(self, run: Run) -> None:
         """Write the run as it is."""
-        state: dict[str, Any] = {"problem": self.problem, "run": run.state_dict()}
+        state: dict[str, Any] = {"problem": self.problem, "run": whole(run.state_dict())}
         state |= {name: state_of(thing) for name, thing in self.others.items()}
-        write(self.path, state | {"global_random": self.random.state_dict()}, check=not self.checked)
+        state |= {"global_random": self.random.state_dict()}
+        if self.ranks is not None:
+            own = {name: state[name] for name in OWN} | {"round": state["run"]["round"]}
+            state["other_ranks"] = self.ranks.objects(own)[1:]
+        if self.ranks is None or self.ranks.rank == 0:
+            write(self.path, state, check=not self.checked)
         self.checked, self.n_steps = True, run.n_steps
 
     def watched(self, sampler: Callable[[int], Any]) -> Callable[[int], Any]:

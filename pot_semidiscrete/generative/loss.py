@@ -6,22 +6,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..backend import guest, ours
+from ..backend import guest, joint, ours
 from ..costs import Metric
 from ..kernels import known_bilinear, reduce
 from ..optim import tracking
 from ..optim.options import Options
 from ..plan import semi_dual
-from ..problem import Problem, check_callable
+from ..problem import Problem, check_callable, shared
 from ..result import SemiDiscreteResult
 from ..samplers.laws import CallableSampler
-from ..samplers.resolve import resolve_source
+from ..samplers.resolve import rank_seed, resolve_source
 from ..solve import SolverState, solve_problem, warn_shortfall
 from .debias import self_cost, self_gradient
 from .features import Features
 from .majorant import Majorant, check_batches, majorants_of
 from .optimizers import MakeOptimizer
 from .potential import TrackedPotential, require_squared_distance, require_vector
+from .shared import all_points, jointly
 
 
 class SemiDiscreteLoss(TrackedPotential):
@@ -60,6 +61,9 @@ class SemiDiscreteLoss(TrackedPotential):
         Points, of the shape given, to features of any shape: data and generated points are compared by
         these, :math:`c(\varphi(x), \varphi(y))`. See :class:`ImageFeatures`. Of a module a copy is kept,
         in eval mode and frozen; it moves with the loss, and is not in its ``state_dict``.
+    process_group : torch.distributed.ProcessGroup, optional
+        Processes that make this loss together, and move its potential together, by the points of all.
+        ``loss(x)`` is of those of one (see :doc:`/distributed`).
 
     Attributes
     ----------
@@ -124,9 +128,10 @@ class SemiDiscreteLoss(TrackedPotential):
         potential: nn.Module | None = None,
         potential_optimizer: torch.optim.Optimizer | MakeOptimizer | None = None,
         features: Features | None = None,
+        process_group: Any = None,
     ) -> None:
-        network = (potential, potential_optimizer)
-        super().__init__(X_target, a_target, metric, reg, dual_steps, *network, features)
+        more = (potential, potential_optimizer, features, process_group)
+        super().__init__(X_target, a_target, metric, reg, dual_steps, *more)
         self.debias, self._metric = bool(debias), metric
 
     @ours()
@@ -141,7 +146,7 @@ class SemiDiscreteLoss(TrackedPotential):
         within = self_cost(x, self._metric, self.reg)
         return value - within + within.detach() / 2.0
 
-    @ours()
+    @jointly
     @torch.no_grad()
     def majorants(self, batches: Sequence[torch.Tensor], follow: bool = False) -> list[Majorant]:
         """Bounds of the loss that touch it at each of the batches (squared distance only).
@@ -162,8 +167,9 @@ class SemiDiscreteLoss(TrackedPotential):
         require_squared_distance(self, "majorants", "whose bound is known; go down the loss itself")
         x, bilinear = self.local(torch.cat(check_batches(batches))), None
         if follow:
-            bilinear = known_bilinear(self.target, x) if self.network is None else None
-            self._dual_ascent(x, self.dual_steps, bilinear)
+            is_alone = self.network is None and self.ranks is None
+            bilinear = known_bilinear(self.target, x) if is_alone else None
+            self._dual_ascent(all_points(self.ranks, x), self.dual_steps, bilinear)
         potential = self.target.gather(self.potential)
         out = reduce(self.target, x, potential, self.reg, ("c_transform", "map"), bilinear=bilinear)
         value, goal = out.c_transform, out.map
@@ -203,10 +209,10 @@ class SemiDiscreteLoss(TrackedPotential):
         if callback is not None:
             callback = guest(check_callable("callback", callback, "of the state"))
         options = Options.checked(tol, max_iter, batch_size)
-        with ours():  # no decorator, whose frame the warning would point to
-            problem = Problem(self.target, self.reg)
-            start = problem.init_potential(init_potential)
-            source = resolve_source(sampler, self.target.like, random_state)
+        with ours(), joint(self.ranks):  # no decorator, whose frame the warning would point to
+            start = Problem(self.target, self.reg).init_potential(init_potential)
+            problem = shared(Problem(self.target, self.reg), self.ranks, start, **vars(options))
+            source = resolve_source(sampler, self.target.like, rank_seed(problem.target, random_state))
             if isinstance(source, CallableSampler):  # of points of any shape
                 function = source.function
                 source = CallableSampler(lambda n: self.rows(function(n)))

@@ -7,6 +7,7 @@ import torch
 
 from ..backend import describe
 from ..problem import check_callable
+from .parts import placed
 
 LEARNING_RATE = 3e-3  # of the default optimiser, until it falls
 
@@ -89,9 +90,13 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load a state in its own precision: torch casts it to that of the parameters."""
-    optimizer.load_state_dict(state)
     parameters = parameters_of(optimizer)
-    for k, entries in state["state"].items():
+    parts = {
+        k: {name: placed(value, parameters[k]) for name, value in entries.items()}
+        for k, entries in state["state"].items()
+    }
+    optimizer.load_state_dict(state | {"state": parts})
+    for k, entries in parts.items():
         held = optimizer.state[parameters[k]]
         for name, value in entries.items():
             if isinstance(value, torch.Tensor) and held[name].dtype != value.dtype:

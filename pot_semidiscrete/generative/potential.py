@@ -30,10 +30,10 @@ from ..problem import (
 from .features import FeatureMap, Features, in_parts
 from .network import NetworkPotential
 from .optimizers import MakeOptimizer
-from .state import StateOfData
+from .shared import SharedState, all_points, jointly, mean_of_ranks, shared_target, start_alike
 
 
-class TrackedPotential(StateOfData):
+class TrackedPotential(SharedState):
     """The base of :class:`SemiDiscreteLoss`: all but its values. The parameters are explained there."""
 
     potential: torch.Tensor
@@ -50,11 +50,12 @@ class TrackedPotential(StateOfData):
         potential: nn.Module | None,
         potential_optimizer: torch.optim.Optimizer | MakeOptimizer | None,
         features: Features | None,
+        process_group: Any = None,
     ) -> None:
         target, feature_map, data = _compared(X_target, a_target, metric, features, potential)
         weights = target.nx.to_numpy(target.distribute(target.weights)).astype(float)
-        super().__init__(data, weights)
-        self.target, self._feature_map, self.shape = target, feature_map, X_target.shape[1:]
+        super().__init__(data, weights, target, process_group)
+        self._feature_map, self.shape = feature_map, X_target.shape[1:]
         self.dual_steps = check_count("dual_steps", dual_steps)
         self.reg = 0.01 * scale_of(self.target) if reg is None else reg
         zeros = torch.zeros_like(self.target.scatter(self.target.weights))
@@ -65,6 +66,7 @@ class TrackedPotential(StateOfData):
         if potential is not None:
             points = self.target.gather(capabilities(self.target.nx).owned(X_target))
             self.network = NetworkPotential(potential, potential_optimizer, points)
+            start_alike(self.ranks, [*self.network.parameters(), *self.network.buffers()])
             with torch.no_grad():
                 self._store(self.network(), 0)
         elif potential_optimizer is not None:
@@ -107,7 +109,7 @@ class TrackedPotential(StateOfData):
         """Whether :meth:`translate` is known: for the squared distance and a vector."""
         return self.has_majorants and self.network is None
 
-    @ours()
+    @jointly
     @torch.no_grad()
     def dual_step(self, x: torch.Tensor) -> None:
         """Move the potential by one batch of points, for a loop of your own.
@@ -120,9 +122,9 @@ class TrackedPotential(StateOfData):
         x : tensor, shape (n, ...)
             Fresh points of the generator; its graph is not followed.
         """
-        self._dual_ascent(self.local(x), 1)
+        self._dual_ascent(all_points(self.ranks, self.local(x)), 1)
 
-    @ours()
+    @jointly
     @torch.no_grad()
     def follow(self, x: torch.Tensor) -> None:
         """Move the potential by a round of many small steps with the points `x`.
@@ -136,7 +138,7 @@ class TrackedPotential(StateOfData):
         x : tensor, shape (n, ...)
             Fresh points of the generator: several batches.
         """
-        self._dual_ascent(self.local(x), self.dual_steps)
+        self._dual_ascent(all_points(self.ranks, self.local(x)), self.dual_steps)
 
     def _dual_ascent(self, x: torch.Tensor, n_steps: int, bilinear: torch.Tensor | None = None) -> None:
         """Follow the points `x`, in the coordinates of the atoms; this counts for `n_steps`."""
@@ -145,16 +147,17 @@ class TrackedPotential(StateOfData):
                 self.network.ascend(functools.partial(semi_dual, self.target, part, reg=self.reg))
             self._store(self.network(), int(self.n_steps) + n_steps)
             return
-        potential, calls = self.target.gather(self.potential), self.dual_steps // n_steps
+        target, calls = shared_target(self), self.dual_steps // n_steps
+        potential = target.gather(self.potential)
         count = int(self.n_steps) // n_steps
         if self.n_steps == 0:
-            potential = cold_start(SemiDual(self.target), x, self._tracking_reg).potential
+            potential = cold_start(SemiDual(target), x, self._tracking_reg).potential
         potential = tracking.follow(
-            potential, count, self.target, x, self._tracking_reg, self._eps_start, bilinear, calls
+            potential, count, target, x, self._tracking_reg, self._eps_start, bilinear, calls
         )
         self._store(potential, int(self.n_steps) + n_steps)
 
-    @ours()
+    @jointly
     @torch.no_grad()
     def translate(self, shift: torch.Tensor) -> None:
         r"""Let the potential go along with points that all move by one vector (squared distance only).
@@ -174,11 +177,12 @@ class TrackedPotential(StateOfData):
         if not isinstance(shift, torch.Tensor):
             raise TypeError(f"shift: expected a torch tensor, received {describe(shift)}.")
         shift, _ = check_points("shift", shift.reshape(1, -1), like=self.target.like)
-        along = self.target.in_parts(lambda atoms: atoms @ shift[0])
+        shift = mean_of_ranks(self.ranks, shift[0])
+        along = self.target.in_parts(lambda atoms: atoms @ shift)
         moved = self.target.gather(self.potential) - 2.0 * along
         self._store(moved, int(self.n_steps))
 
-    @ours()
+    @jointly
     @torch.no_grad()
     def warm_up(self, draw: Callable[[], torch.Tensor], n_batches: int = 50) -> None:
         """Start the potential from a short annealing, enough to follow a generator from.
@@ -193,9 +197,8 @@ class TrackedPotential(StateOfData):
         draw = guest(check_callable("draw", draw, "() -> points"))
         n_batches = check_count("n_batches", n_batches)
         if self.network is None:
-            start = tracking.warm_up(
-                self.target, lambda: self.local(draw()), self._tracking_reg, n_batches
-            )
+            points = lambda: all_points(self.ranks, self.local(draw()))
+            start = tracking.warm_up(shared_target(self), points, self._tracking_reg, n_batches)
             self._store(start, self.dual_steps)
             return
         for _ in range(n_batches):

@@ -12,6 +12,8 @@ from .loss import SemiDiscreteLoss
 from .majorant import Majorant
 
 Objective: TypeAlias = Callable[[], torch.Tensor]
+NEW_ROUND: dict[str, Any] = {"latents": [], "bounds": [], "mean_before": None, "position": 0}
+"""State of rounds whose next step begins one."""
 
 
 def resolve_reuse(reuse: int | None, loss: SemiDiscreteLoss, default: int = 16) -> int:

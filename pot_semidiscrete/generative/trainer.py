@@ -1,29 +1,42 @@
 """One training run: steps of the generator, the potential with them, and what is written down."""
 
 import contextlib
-import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import torch
 
-from ..backend import guest
-from ..problem import NotFiniteError
+from ..backend import guest, uninterrupted
 from ..runs import Progress
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
 from .evaluation import squared_marginal_error, warn_of_boundaries
 from .history import History
 from .loss import SemiDiscreteLoss
 from .optimizers import describe_optimizer, load_optimizer, parameters_of, set_rate
+from .parts import at_rest, placed
 from .result import TrainingResult
+from .rollback import check_finite, rollback_if_not_finite
 from .rounds import Objective, Rounds
+from .shared import (
+    all_points,
+    average_gradients,
+    averages_gradients,
+    mean_of_ranks,
+    part_of_batch,
+    start_alike,
+    unwrapped,
+)
 
 Callback: TypeAlias = Callable[[TrainingResult], Any]
 
 
 class Trainer:
-    """One run: generator, loss, optimiser and the schedule of its rate, rounds, history."""
+    """One run: generator, loss, optimiser and the schedule of its rate, rounds, history.
+
+    Of a batch each rank of the loss has an equal part.
+    """
 
     def __init__(
         self,
@@ -40,9 +53,11 @@ class Trainer:
         self.rounds = Rounds(generator, self.latent, loss, reuse)
         self.status, self.start, self.begun = "finished", time.perf_counter(), False
         self.history = History()
-        # torch.compile wraps a module, whose names and tensors it shares
-        self.module = getattr(generator, "_orig_mod", generator)
-        self.warned = False
+        self.module, self.ranks, self.warned = unwrapped(generator), loss.ranks, False
+        self.share = part_of_batch(batch_size, loss.ranks)
+        self.averages = loss.ranks is None or averages_gradients(generator, parameters_of(optimizer))
+        if not self.averages:
+            start_alike(self.ranks, self.tensors())
 
     @property
     def n_steps(self) -> int:
@@ -51,7 +66,7 @@ class Trainer:
 
     def latent(self) -> Any:
         """Fresh latent points."""
-        return guest(self.latent_sampler)(self.batch_size)
+        return guest(self.latent_sampler)(self.share)
 
     def points(self) -> torch.Tensor:
         """Fresh points, in the generator's present mode."""
@@ -67,15 +82,20 @@ class Trainer:
     ) -> None:
         """Iterate until the callback or `n_steps` says stop."""
         evaluate_every = max(1, n_steps // n_evaluations)
+        if callback is not None:
+            callback = guest(callback)
+            callback = callback if self.ranks is None else self.ranks.agreed(callback)
         if self.loss.n_steps == 0:
             with torch.no_grad():
                 self.loss.warm_up(self.points)
         for k in range(self.n_steps + 1, n_steps + 1):
-            self.step()
-            if k % evaluate_every == 0 or k == n_steps:
-                self.evaluate()
+            # where all ranks take part, in what the generator exchanges, too
+            with contextlib.nullcontext() if self.ranks is None else uninterrupted():
+                self.step()
+                if k % evaluate_every == 0 or k == n_steps:
+                    self.evaluate()
             bar.update(self.progress)
-            stop = callback is not None and bool(guest(callback)(self.result()))
+            stop = callback is not None and bool(callback(self.result()))
             # after the callback: what it changes, a learning rate say, is part of the step
             if checkpoint is not None and (k % checkpoint.every == 0 or k == n_steps or stop):
                 checkpoint.save(self)
@@ -90,13 +110,13 @@ class Trainer:
         value, its gradient or what the optimiser made of it are not finite.
         """
         values: list[torch.Tensor] = []
-        with self.rollback_if_not_finite():
+        with self.rollback():
             objective = self.rounds.objective()
             if self.schedule is not None:
                 set_rate(self.optimizer, self.schedule(self.n_steps))
             self.optimizer.step(lambda: self.differentiate(objective, values))
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
-            _check_finite("parameters", parameters_of(self.optimizer))
+            check_finite("parameters", parameters_of(self.optimizer))
         self.history.loss.append(float(values[0]))
         self.history.seconds.append(time.perf_counter() - self.start)
 
@@ -110,42 +130,34 @@ class Trainer:
                 "generator: expected points that torch can differentiate in the parameters, received "
                 "points cut from the graph; use neither detach nor numpy inside it."
             )
+        noted = mean_of_ranks(self.ranks, value.detach())
         self.optimizer.zero_grad()
+        if self.ranks is not None:  # before gradients are averaged, which all ranks take part in
+            check_finite("loss", [noted])
         value.backward()
-        _check_finite("loss", [value])
+        if not self.averages:
+            average_gradients(self.ranks, parameters_of(self.optimizer))
+        check_finite("loss", [noted])
         self.begun = True
         gradients = [p.grad for p in parameters_of(self.optimizer) if p.grad is not None]
-        _check_finite("gradient", gradients)
-        values.append(value.detach())
-        return value
+        check_finite("gradient", gradients)
+        values.append(noted)
+        return value if self.ranks is None else noted
 
-    @contextlib.contextmanager
-    def rollback_if_not_finite(self) -> Iterator[None]:
-        """If points, a value, a gradient or parameters are not finite, undo what the body changed.
-
-        All but the generator's optimiser, which moves last, and its random numbers.
-        """
+    def tensors(self) -> list[torch.Tensor]:
+        """Parameters, and buffers of the generator."""
         buffers = self.module.buffers() if isinstance(self.module, torch.nn.Module) else ()
-        tensors = [*parameters_of(self.optimizer), *buffers]
-        kept = [t.detach().clone() for t in tensors]
-        rounds = self.rounds.state_dict()
-        # within a round the loss stands still
-        loss = copy.deepcopy(self.loss.state_dict()) if self.rounds.is_due else None
-        try:
-            yield
-        except NotFiniteError:
-            with torch.no_grad():
-                for tensor, good in zip(tensors, kept, strict=True):
-                    tensor.copy_(good)
-            if loss is not None:
-                self.loss.load_state_dict(loss)
-            self.rounds.load_state_dict(rounds)
-            raise
+        return [*parameters_of(self.optimizer), *buffers]
+
+    def rollback(self) -> AbstractContextManager:
+        """Context that undoes what its body changed, if what it met is not finite."""
+        return rollback_if_not_finite(self.tensors(), self.rounds)
 
     def evaluate(self, n_batches: int = 5) -> None:
         """Measure the marginal error on fresh points."""
-        with self.rollback_if_not_finite(), torch.no_grad():
+        with self.rollback(), torch.no_grad():
             x = torch.cat([self.loss.local(self.points()) for _ in range(n_batches)])
+            x = all_points(self.ranks, x)
         history = self.history
         history.chi2_step.append(self.n_steps)
         history.chi2.append(squared_marginal_error(self.loss, x))
@@ -181,7 +193,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on, but for what a :class:`Checkpoint` adds."""
-        module, parameters = self.module, parameters_of(self.optimizer)
+        module, parameters = at_rest(self.module), parameters_of(self.optimizer)
         own, buffers = state_of(module) or {}, {}
         if isinstance(module, torch.nn.Module):
             buffers = {name: b for name, b in module.named_buffers() if name not in own}
@@ -204,7 +216,8 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another trainer was."""
         here = self.state_dict()
-        restore(self.module, state["generator"])
+        own = here["generator"]
+        restore(self.module, {k: placed(v, own.get(k)) for k, v in state["generator"].items()})
         for name, buffer in here["buffers"].items():
             buffer.copy_(state["buffers"][name])
         for parameter, value in zip(here["parameters"], state["parameters"], strict=True):
@@ -216,10 +229,3 @@ class Trainer:
         self.history.load_state_dict(state["history"])
         self.begun = True
         self.start = time.perf_counter() - float(state["history"]["seconds"][-1])
-
-
-def _check_finite(name: str, tensors: Sequence[torch.Tensor]) -> None:
-    # finite sums have finite terms, and are looked at all at once; one that is not finite may be large
-    sums = [t.sum().to(tensors[0].device) for t in tensors]
-    if tensors and not (torch.stack(sums).isfinite().all() or all(t.isfinite().all() for t in tensors)):
-        raise NotFiniteError(f"{name}: expected finite numbers, received NaN or inf.")

@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..backend import capabilities, on_host, ours
+from ..backend import capabilities, joint, on_host, ours
 from ..problem import NotFiniteError, check_callable, check_count
 from ..runs import Progress, SemiDiscreteWarning, check_output, guarded
 from ..samplers.adapters import adapted
 from ..samplers.laws import NormalSampler
-from ..samplers.resolve import resolve_random
+from ..samplers.resolve import rank_seed, resolve_random
 from .checkpoint import Checkpoint
 from .features import Features
 from .loss import SemiDiscreteLoss
 from .optimizers import LEARNING_RATE, MakeOptimizer, adam, fall, resolve_optimizer
 from .result import TrainingResult
 from .rounds import resolve_reuse
+from .shared import shared_target
 from .trainer import Callback, Trainer
 
 
@@ -40,6 +41,7 @@ def train_generator(
     verbose: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 100,
+    process_group: Any = None,
 ) -> TrainingResult:
     r"""Train a generator to minimise its regularised transport cost to a data set.
 
@@ -93,6 +95,12 @@ def train_generator(
         arguments must be those of that run, but `n_steps` may be larger.
     checkpoint_every : int, default=100
         Steps from one writing to the next; the last step is written too.
+    process_group : torch.distributed.ProcessGroup, optional
+        Processes that all make this call, with the same arguments (see :doc:`/distributed`). Of a batch
+        each draws an equal part; all parts move the potential, and the gradient is that of the whole
+        batch: by ``DistributedDataParallel``, if that is the generator, or else it is averaged here. The
+        first rank writes the checkpoint, of which any number of ranks continues the run. Only with data;
+        a loss has its own.
 
     Returns
     -------
@@ -151,33 +159,40 @@ def train_generator(
     if callback is not None:
         check_callable("callback", callback, "of the result so far")
     with ours():  # no decorator, whose frame warnings would point to
-        loss = _resolve_loss(target, reg, dual_steps, features, batch_size)
-        capabilities(loss.target.nx).require_autograd("train_generator")
-        latent = _latent(latent_sampler, loss, random_state)
-        schedule = None if optimizer is not None else lambda k: LEARNING_RATE * fall(k / n_steps)
-        optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", adam)
-        reuse = resolve_reuse(reuse, loss)
-        trainer = Trainer(generator, latent, loss, optimizer, schedule, batch_size, reuse)
-        file = None
-        if checkpoint is not None:
-            problem = trainer.problem() | _latent_problem(latent_sampler, random_state)
-            file = Checkpoint(check_output("checkpoint", checkpoint), every, problem, latent, callback)
-            trainer.latent_sampler = file.watched(latent)
-            file.load(trainer)
-            if trainer.n_steps > n_steps:
-                raise ValueError(
-                    f"n_steps: expected at least {trainer.n_steps}, the steps in the checkpoint "
-                    f"{file.path!r}, received {n_steps}; give more, or another path."
-                )
-        bar = Progress(verbose, n_steps, "train_generator", trainer.n_steps)
-        with guarded(trainer, bar):
-            try:
-                trainer.run(n_steps, callback, bar, file)
-            except NotFiniteError as error:
-                if not trainer.begun:  # the input is at fault, not the training
-                    raise
-                trainer.status = "diverged"
-                _warn_of_divergence(error, trainer.n_steps, file)
+        loss = _resolve_loss(target, reg, dual_steps, features, batch_size, process_group)
+        with joint(loss.ranks):
+            capabilities(loss.target.nx).require_autograd("train_generator")
+            latent = _latent(latent_sampler, loss, rank_seed(shared_target(loss), random_state))
+            schedule = None if optimizer is not None else lambda k: LEARNING_RATE * fall(k / n_steps)
+            optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", adam)
+            reuse = resolve_reuse(reuse, loss)
+            trainer = Trainer(generator, latent, loss, optimizer, schedule, batch_size, reuse)
+            if loss.ranks is not None:
+                facts = {"n_steps": n_steps, "checkpoint_every": every, "reg": loss.reg}
+                told = {"checkpoint": checkpoint is not None, "dual_steps": loss.dual_steps}
+                loss.ranks.check_same(batch_size=batch_size, reuse=reuse, **facts, **told)
+            file = None
+            if checkpoint is not None:
+                problem = trainer.problem() | _latent_problem(latent_sampler, random_state)
+                path = check_output("checkpoint", checkpoint)
+                file = Checkpoint(path, every, problem, latent, callback, loss.ranks)
+                trainer.latent_sampler = file.watched(latent)
+                file.load(trainer)
+                if trainer.n_steps > n_steps:
+                    raise ValueError(
+                        f"n_steps: expected at least {trainer.n_steps}, the steps in the checkpoint "
+                        f"{file.path!r}, received {n_steps}; give more, or another path."
+                    )
+            bar = Progress(verbose, n_steps, "train_generator", trainer.n_steps)
+            with guarded(trainer, bar):
+                try:
+                    with joint(loss.ranks):
+                        trainer.run(n_steps, callback, bar, file)
+                except NotFiniteError as error:
+                    if not trainer.begun:  # the input is at fault, not the training
+                        raise
+                    trainer.status = "diverged"
+                    _warn_of_divergence(error, trainer.n_steps, file)
     return trainer.result()
 
 
@@ -223,14 +238,15 @@ def _resolve_loss(
     dual_steps: int | None,
     features: Features | None,
     batch_size: int,
+    process_group: Any,
 ) -> SemiDiscreteLoss:
     """The loss that was given, or one on data."""
     if not isinstance(target, SemiDiscreteLoss):
-        return _data_loss(target, reg, dual_steps, features, batch_size)
-    if not (reg is dual_steps is features is None):
+        return _data_loss(target, reg, dual_steps, features, batch_size, process_group)
+    if not (reg is dual_steps is features is process_group is None):
         raise ValueError(
-            "reg, dual_steps, features: expected None with a SemiDiscreteLoss, which has its own; "
-            "give them to the loss."
+            "reg, dual_steps, features, process_group: expected None with a SemiDiscreteLoss, which has "
+            "its own; give them to the loss."
         )
     return target
 
@@ -241,9 +257,10 @@ def _data_loss(
     dual_steps: int | None,
     features: Features | None,
     batch_size: int,
+    process_group: Any = None,
 ) -> SemiDiscreteLoss:
     """A loss on data, by default of a sharper `reg` than its own, and of larger rounds on a GPU."""
-    loss = SemiDiscreteLoss(data, reg=reg, features=features)
+    loss = SemiDiscreteLoss(data, reg=reg, features=features, process_group=process_group)
     if reg is None:
         loss.reg *= 0.3  # rounds can follow at less than its own steps
     if dual_steps is not None:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..backend import Array, no_grad
+from ..kernels import own_rows
 from ..optim.hessian import DENSE, DenseHessian, hessian
 from ..optim.newton import ROWS, NewtonResult
 from ..optim.semi_dual import SemiDual
@@ -29,10 +30,13 @@ def _trace(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
         return eps * _exact(found)
     nx, signs, total = found.nx, np.random.default_rng(0), 0.0
     for _ in range(PROBES):
-        probe = 0.0
-        for chi in found.blocks:
-            r = nx.from_numpy(signs.choice([-1.0, 1.0], chi.shape[0]), type_as=chi)
-            probe = probe + nx.dot(r, chi) - nx.sum(r) * found.mean
+        r = signs.choice([-1.0, 1.0], found.n)
+        parts = np.split(own_rows(dual.target, r), np.cumsum([len(chi) for chi in found.blocks])[:-1])
+        products = (
+            nx.dot(nx.from_numpy(part, type_as=chi), chi)
+            for part, chi in zip(parts, found.blocks, strict=False)  # of a rank without rows, no block
+        )
+        probe = found.total(products) - float(r.sum()) * found.mean
         total += float(nx.sum(probe * found.solve(probe, 0.0, PRECISE))) / found.n
     return eps * total / PROBES
 

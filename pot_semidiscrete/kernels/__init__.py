@@ -18,6 +18,7 @@ from .reduction import (
     row_blocks,
     weight_blocks,
 )
+from .shared import all_sums, own_rows, ranks_at
 
 __all__ = [
     "BLOCK_BYTES",
@@ -29,6 +30,7 @@ __all__ = [
     "Kernel",
     "Reduction",
     "SoftBlock",
+    "all_sums",
     "check_at",
     "check_kernel",
     "draw_atoms",
@@ -37,6 +39,8 @@ __all__ = [
     "kernel_for",
     "known_bilinear",
     "mean_cost",
+    "own_rows",
+    "ranks_at",
     "reduce",
     "register_kernel",
     "registered_kernels",

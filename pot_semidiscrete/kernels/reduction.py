@@ -13,6 +13,7 @@ from .base import BLOCK_BYTES, DEVICE_ENTRIES, Atoms, Kernel, sharing_rows
 from .blocks import SoftBlock, reached
 from .generic import GenericKernel
 from .outputs import OUTPUTS, SUMS, Reduction
+from .shared import own_rows, ranks_at
 from .tiles import Tiles, is_tiled
 
 LARGEST_BILINEAR = 2**26  # entries of a matrix kept for several reductions of the same points ...
@@ -35,6 +36,7 @@ def reduce(
     Parameters
     ----------
     target : Target
+        If it is shared, each rank reduces a part of the rows, and all get the whole.
     x : array, shape (n, d)
         Source points in the target's coordinates (``target.center``).
     potential : array, shape (n_support,)
@@ -60,15 +62,35 @@ def reduce(
         return _reduce(outputs, capabilities(nx).checkpoint(generic), blocks, nx)
     with no_grad(nx):
         target, x, potential = target.detached, nx.detach(x), nx.detach(potential)
-        if is_tiled(target, x):
-            tiles = Tiles(target, potential, reg, outputs, values, x)
-            return _reduce(outputs, tiles, row_blocks(target, x, bilinear, step=tiles.rows), nx)
-        kernel = target.kernel(target, potential, reg)
-        fused = kernel.fused and bilinear is None and "weights" not in outputs
-        step = fused_rows(target, x) if fused else block_rows(target, x)
-        prepared = kernel.prepare(x, step) if bilinear is None else None
-        blocks = row_blocks(target, x, bilinear, prepared, step=step)
-        return _reduce(outputs, _evaluation(kernel, outputs, values), blocks, nx)
+        ranks, n = ranks_at(target), x.shape[0]
+        if ranks is None or n < ranks.size:
+            return _detached(target, x, potential, reg, outputs, values, bilinear)
+        own, known = (None if a is None else own_rows(target, a) for a in (x, bilinear))
+        part = _detached(target, own, potential, reg, outputs, values, known)
+        found = {name: getattr(part, name) for name in outputs}
+        parts = (v if name in SUMS else ranks.spread(v, n) for name, v in found.items())
+        return Reduction(**dict(zip(found, ranks.sum(*parts), strict=True)))
+
+
+def _detached(
+    target: Atoms,
+    x: Array,
+    potential: Array,
+    reg: float,
+    outputs: list[str],
+    values: Array | None,
+    bilinear: Array | None,
+) -> Reduction:
+    """The reduction of one process, outside any graph."""
+    if is_tiled(target, x):
+        tiles = Tiles(target, potential, reg, outputs, values, x)
+        return _reduce(outputs, tiles, row_blocks(target, x, bilinear, step=tiles.rows), target.nx)
+    kernel = target.kernel(target, potential, reg)
+    fused = kernel.fused and bilinear is None and "weights" not in outputs
+    step = fused_rows(target, x) if fused else block_rows(target, x)
+    prepared = kernel.prepare(x, step) if bilinear is None else None
+    blocks = row_blocks(target, x, bilinear, prepared, step=step)
+    return _reduce(outputs, _evaluation(kernel, outputs, values), blocks, target.nx)
 
 
 def _evaluation(kernel: Kernel, outputs: Sequence[str], values: Array | None) -> Callable:

@@ -5,12 +5,14 @@ is a matrix; otherwise it is known by products with the weights of some points, 
 """
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
 from ..backend import Array
-from ..kernels import weight_blocks
+from ..kernels import all_sums, own_rows, weight_blocks
 from ..kernels.blocks import LEAST_WEIGHT
+from ..problem import alone
 from .semi_dual import SemiDual
 
 DENSE = 256  # atoms up to which it is a matrix; benchmarks.solver
@@ -37,9 +39,10 @@ class DenseHessian:
         self.nx, self.n, n_atoms = dual.target.nx, x.shape[0], dual.n_atoms
         dual.count(x)
         mean, products = np.zeros(n_atoms), np.zeros((n_atoms, n_atoms))
-        for _, chi in weight_blocks(dual.target, x, psi, eps):
+        for _, chi in weight_blocks(alone(dual.target), own_rows(dual.target, x), psi, eps):
             products += self.nx.to_numpy(self.nx.dot(chi.T, chi))
             mean += self.nx.to_numpy(self.nx.sum(chi, axis=0))
+        mean, products = all_sums(dual.target, mean, products)
         self.mean = mean / self.n
         self.matrix = np.diag(self.mean) - products / self.n
         weights = self.nx.to_numpy(dual.target.weights)
@@ -66,18 +69,22 @@ class HessianOperator:
         self.dual, self.x, self.nx, self.n = dual, x, dual.target.nx, x.shape[0]
         dual.count(x)
         self.blocks = []
-        for _, chi in weight_blocks(dual.target, x, psi, eps):
+        for _, chi in weight_blocks(alone(dual.target), own_rows(dual.target, x), psi, eps):
             chi += LEAST_WEIGHT  # products with denormal numbers are slow
             self.blocks.append(chi)
-        self.mean = sum(self.nx.sum(chi, axis=0) for chi in self.blocks) / self.n
         weights = dual.target.weights
+        self.mean = self.total(self.nx.sum(chi, axis=0) for chi in self.blocks) / self.n
         self.scale = self.nx.maximum(self.mean, weights / (self.n * weights + 1.0))
 
     def apply(self, v: Array) -> Array:
         """Product with a vector."""
         self.dual.count(self.x, PRODUCT)
         dot = self.nx.dot
-        return self.mean * v - sum(dot(dot(chi, v), chi) for chi in self.blocks) / self.n
+        return self.mean * v - self.total(dot(dot(chi, v), chi) for chi in self.blocks) / self.n
+
+    def total(self, sums: Iterable[Array]) -> Array:
+        """Sum over all blocks, those of other ranks included."""
+        return all_sums(self.dual.target, sum(sums, start=0.0 * self.dual.target.weights))[0]
 
     def solve(self, g: Array, mu: float, forcing: float = FORCING) -> Array:
         """Solution of ``(Hessian + mu D) s = g``, for g of sum 0.

@@ -10,6 +10,7 @@ from .host import (
 )
 from .names import named_options
 from .problem import Problem, build_target, check_atoms, check_reg
+from .shared import SharedTarget, alone, shared
 from .stored import StoredAtoms
 from .target import Target
 from .units import rounding_of, scale_of, spread_of, unit_curvature
@@ -33,8 +34,10 @@ from .validation import (
 __all__ = [
     "NotFiniteError",
     "Problem",
+    "SharedTarget",
     "StoredAtoms",
     "Target",
+    "alone",
     "build_target",
     "check_array",
     "check_atoms",
@@ -64,6 +67,7 @@ __all__ = [
     "same_projection",
     "sample_costs",
     "scale_of",
+    "shared",
     "spread_of",
     "unit_curvature",
 ]

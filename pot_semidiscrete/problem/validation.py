@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, Backend, all_finite, check_plain, describe, eager, is_traced
+from ..backend import Array, Backend, NotFiniteError, all_finite, check_plain, describe, eager, is_traced
 
 POSITIONS = "an array of shape (n, d), float32 or float64"
 _LONGEST = {32: 1e15, 64: 1e75}  # by bits: sums of squares are finite; in float64, of squares of these
-
-
-class NotFiniteError(ValueError):
-    """Points or their squares were NaN or infinite: of a generator in training, a divergence."""
 
 
 def check_points(name: str, X: Any, like: Array | None = None) -> tuple[Array, Backend]:

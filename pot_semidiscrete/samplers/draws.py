@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend import Array, describe, guest, is_foreign, no_grad
+from ..kernels import ranks_at
 from ..problem import Target, check_lengths, check_same_kind
 from .base import Sampler
 
@@ -19,11 +20,12 @@ class Draws:
     Attributes
     ----------
     n_samples : int
-        Source points drawn so far.
+        Source points drawn so far, on all ranks if the target is shared.
     """
 
     def __init__(self, sampler: Sampler, target: Target) -> None:
         self.sampler, self.target, self.n_samples = sampler, target, 0
+        self._ahead: dict[tuple[str, int], Array | Exception] = {}
 
     def __call__(self, n: int) -> Array:
         """Draw the next batch."""
@@ -41,13 +43,44 @@ class Draws:
         return self._draw("sampler_source.independent", self.sampler.independent, n)
 
     def _draw(self, name: str, draw: Callable[[int], Array], n: int) -> Array:
+        ranks = ranks_at(self.target)
+        if ranks is None:
+            x = self._checked(name, draw, n)
+        elif self.are_quasi_random:  # one sequence has no parts
+            x = self._checked(name, draw, n) if ranks.rank == 0 else None
+            x = ranks.gather(self.target.like[:0] if x is None else x)
+        else:
+            x = self._of_all_ranks(name, draw, n)
+        self.n_samples += x.shape[0]
+        return x
+
+    def _of_all_ranks(self, name: str, draw: Callable[[int], Array], n: int) -> Array:
+        """Of n points each rank draws a part, and all get all; the next while they exchange sums."""
+        ranks = ranks_at(self.target)
+        part = ranks.part(n)
+        own = lambda: self._checked(name, draw, part.stop - part.start)
+        x = self._ahead.pop((name, n), None)
+        if isinstance(x, Exception):
+            raise x
+
+        def draw_ahead() -> None:
+            try:
+                self._ahead[name, n] = own()
+            except Exception as error:  # of a batch that may never be asked for
+                self._ahead[name, n] = error
+
+        ranks.meanwhile = draw_ahead
+        return ranks.gather(own() if x is None else x)
+
+    def _checked(self, name: str, draw: Callable[[int], Array], n: int) -> Array:
+        """What a sampler returns, checked, in the target's coordinates."""
+        if n == 0:
+            return self.target.like[:0]
         draw = guest(draw) if is_foreign(type(self.sampler)) else draw
         with no_grad(self.target.nx):
             x = check_batch(f"{name}({n})", draw(n), n, self.target)
             # a sampler may return the same memory each time
-            x = self.target.nx.copy(x) if self.target.origin is None else self.target.center(x)
-        self.n_samples += x.shape[0]
-        return x
+            return self.target.nx.copy(x) if self.target.origin is None else self.target.center(x)
 
 
 def check_batch(name: str, x: Any, n: int, target: Target) -> Array:

@@ -4,7 +4,8 @@ import numpy as np
 from ot.backend import get_backend
 
 from ..backend import Array, Backend, Random, capabilities, describe
-from ..problem import check_points
+from ..kernels import ranks_at
+from ..problem import Target, check_points
 from .adapters import adapted
 from .base import Law, Sampler, registered_laws
 from .laws import CallableSampler, RowSampler
@@ -30,6 +31,15 @@ def resolve_random(random_state: object, nx: Backend, like: Array) -> Random:
             raise ValueError(f"random_state: expected a seed of at least 0, received {random_state}.")
         return able.seeded(int(random_state), like)
     return able.random_of(random_state, like)
+
+
+def rank_seed(target: Target, random_state: object) -> object:
+    """Randomness of this rank of a target that is shared: a seed of its own, made by the first rank."""
+    ranks = ranks_at(target)
+    if ranks is None:
+        return random_state
+    random = resolve_random(random_state, target.nx, target.like)
+    return ranks.seed(int(random.integers(2**31, 1)[0]))
 
 
 def resolve_source(

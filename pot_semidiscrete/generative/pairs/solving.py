@@ -1,16 +1,26 @@
 """Solving for a coupling: the space, the groups, and a potential of each."""
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
 import torch
 from ot.backend import get_backend
 
-from ...backend import describe, ours
+from ...backend import describe, joint, ours, ranks_of
 from ...backend.torch_backend import TorchRandom
 from ...optim.options import Options
 from ...plan import SemiDiscretePlan
-from ...problem import Problem, Target, check_count, check_points, check_real, check_weights, flat_rows
+from ...problem import (
+    Problem,
+    Target,
+    check_count,
+    check_points,
+    check_real,
+    check_weights,
+    flat_rows,
+    shared,
+)
 from ...result import warn_shortfall
 from ...samplers.base import Sampler
 from ...samplers.laws import NormalSampler
@@ -44,6 +54,7 @@ def solve_coupling(
     init_coupling: SemiDiscreteCoupling | None = None,
     random_state: Any = None,
     verbose: bool = False,
+    process_group: Any = None,
 ) -> SemiDiscreteCoupling:
     r"""Solve for the potentials that pair noise with data, for :class:`SemiDiscretePairs`.
 
@@ -101,6 +112,9 @@ def solve_coupling(
         Randomness.
     verbose : bool, default=False
         Show the progress of each potential.
+    process_group : torch.distributed.ProcessGroup, optional
+        Processes that all make this call, with the same arguments, and solve each problem together: see
+        :doc:`/distributed`.
 
     Returns
     -------
@@ -130,14 +144,19 @@ def solve_coupling(
     >>> noise.shape, torch.equal(data, images[index]), torch.equal(label, index % 3)
     (torch.Size([16, 1, 8, 8]), True, True)
     """
-    with ours():  # no decorator, whose frame warnings would point to
+    with ours(), contextlib.ExitStack() as stack:  # no decorator, whose frame warnings would point to
         if not isinstance(X_target, torch.Tensor):
             raise TypeError(
                 f"X_target: expected a torch tensor, received {describe(X_target)}; give "
                 "torch.from_numpy(X_target)."
             )
         rows, nx = check_points("X_target", flat_rows(X_target.detach(), get_backend(X_target)))
+        ranks = ranks_of(process_group, rows)
+        stack.enter_context(joint(ranks))
         seed, shape = seed_of(random_state, rows), tuple(X_target.shape[1:])
+        own: tuple[int, ...] = ()  # of the streams of this rank
+        if ranks is not None:
+            seed, own = ranks.first_seed(seed), (ranks.rank,)
         law = NoiseLaw(noise, rows[:1])
         space, atoms = _space_of(rows, shape, projection, X_space, n_components, seed)
         weights = check_weights(a_target, atoms, nx)
@@ -161,9 +180,11 @@ def solve_coupling(
             few = None if conditions is None else conditions[member]
             problem = Problem.of(atoms[member], weights[member] / groups.weights[k], None, reg)
             start = None if init_coupling is None else init_coupling.results[k].potential
-            source = _source(space, law, few, stream(seed, 2, k, like=rows), problem.target)
+            start = problem.init_potential(start)
+            source = _source(space, law, few, stream(seed, 2, k, *own, like=rows), problem.target)
             run = replace(options, max_iter=1) if was_interrupted else options
-            result = solve_problem(problem, source, run, problem.init_potential(start), verbose)
+            problem = shared(problem, ranks, start, **vars(run))
+            result = solve_problem(problem, source, run, start, verbose)
             warn_shortfall(result, tol)
             results.append(result)
             # the others are left as they begin, for init_coupling

@@ -1,0 +1,136 @@
+"""What processes that work on one problem exchange: parts of points, and sums over them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from .arrays import Array, describe
+from .interrupts import uninterrupted
+from .torch_meetings import Meetings
+
+
+class Ranks(Meetings):
+    """The processes of a group, and what they exchange. Parameters are those of :class:`Meetings`.
+
+    Attributes
+    ----------
+    n_bytes : int
+        Of the data that this rank put into exchanges so far, without the few of the meetings.
+    n_exchanges : int
+        Exchanges of data so far.
+    """
+
+    def __init__(self, group: Any, device: torch.device) -> None:
+        super().__init__(group, device)
+        self.n_bytes = self.n_exchanges = 0
+        self.has_drawn = False
+
+    def part(self, n: int) -> slice:
+        """Which of n rows are those of this rank."""
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
+    @uninterrupted()
+    def sum(self, *arrays: Array) -> list[Array]:
+        """Sums of arrays of this rank and of all others, by one exchange; the same bits on all."""
+        tensors = [torch.as_tensor(array, device=self.device) for array in arrays]
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        self.same("sums", flat.numel())
+        self._count(flat)
+        work = self._post(dist.all_reduce, flat)
+        during, self.meanwhile = self.meanwhile, None
+        try:
+            if during is not None:
+                during()
+        finally:
+            self._wait(work)
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        sums = [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+        return [
+            total.cpu().numpy() if isinstance(array, np.ndarray) else total
+            for total, array in zip(sums, arrays, strict=True)
+        ]
+
+    def spread(self, rows: Array, n: int) -> Array:
+        """The rows of this rank among n, the others being 0: their sum has all."""
+        whole = torch.zeros((n, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
+        whole[self.part(n)] = rows
+        return whole
+
+    def first(self, *arrays: Array) -> list[Array]:
+        """The arrays of the first rank, of which others have some of the same shapes."""
+        return self.sum(*(array if self.rank == 0 else torch.zeros_like(array) for array in arrays))
+
+    @uninterrupted()
+    def objects(self, thing: Any) -> list[Any]:
+        """What each rank has, of dicts, lists, numbers and tensors."""
+        self.same("state")
+        things = [None] * self.size
+        with self.known():
+            dist.all_gather_object(things, thing, group=self.group)
+        return things
+
+    @uninterrupted()
+    def first_object(self, thing: Any) -> Any:
+        """What the first rank has."""
+        self.same("state")
+        things = [thing]
+        with self.known():
+            dist.broadcast_object_list(things, dist.get_global_rank(self.group, 0), group=self.group)
+        return things[0]
+
+    @uninterrupted()
+    def gather(self, rows: Array) -> Array:
+        """Points of all ranks: the first of each, then the second, and so on, some having fewer.
+
+        So a batch of which each rank draws a part is in the same order as several of them at once.
+        """
+        counts = [head[0] for head in self.same("points", rows.shape[0], rows.shape[1], free=1)]
+        own = torch.zeros((max(counts), rows.shape[1]), dtype=rows.dtype, device=rows.device)
+        own[: rows.shape[0]] = rows
+        parts = [torch.empty_like(own) for _ in counts]
+        self._count(own)
+        self._wait(self._post(dist.all_gather, parts, own))
+        if not self.has_drawn:
+            self._check_streams([part[:count] for part, count in zip(parts, counts, strict=True)])
+            self.has_drawn = True
+        points = torch.stack(parts, dim=1).flatten(0, 1)
+        if len(set(counts)) == 1:
+            return points
+        row = torch.arange(max(counts), device=rows.device)[:, None]
+        return points[(row < torch.tensor(counts, device=rows.device)).flatten()]
+
+    def _check_streams(self, parts: list[torch.Tensor]) -> None:
+        """Refuse ranks that draw the same points: their number would be told wrong in all estimates."""
+        for rank, part in enumerate(parts[1:], start=1):
+            if len(part) > 1 and bool((part != part[0]).any()) and torch.equal(part, parts[0]):
+                self.is_over = True
+                raise ValueError(
+                    f"process_group: expected points of its own on each rank, received on rank {rank} "
+                    "those of rank 0; seed what draws them by the rank, torch.manual_seed(seed + rank)."
+                )
+
+    def _count(self, tensor: torch.Tensor) -> None:
+        self.n_bytes += tensor.numel() * tensor.element_size()
+        self.n_exchanges += 1
+
+
+def ranks_of_group(process_group: Any, like: Array) -> Ranks:
+    """The ranks of a group that this process belongs to, for data like `like`."""
+    if not isinstance(process_group, dist.ProcessGroup):
+        raise TypeError(
+            "process_group: expected a group of torch.distributed with this process in it, received "
+            f"{describe(process_group)}; after init_process_group, give torch.distributed.group.WORLD."
+        )
+    if not isinstance(like, torch.Tensor):
+        raise TypeError(
+            f"process_group: expected atoms that are torch tensors, received {describe(like)}; use "
+            "torch.as_tensor."
+        )
+    if dist.get_backend(process_group) == "nccl" and not like.is_cuda:
+        raise ValueError(
+            "process_group: expected atoms on a GPU for a group of the backend nccl, received them on "
+            f"{like.device}; move them, or make a group of gloo."
+        )
+    return Ranks(process_group, like.device)

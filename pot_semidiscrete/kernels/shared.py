@@ -1,0 +1,23 @@
+"""Parts of a reduction that several processes do: rows to each, and sums of all."""
+
+from typing import Any
+
+from ..backend import Array
+from .base import Atoms
+
+
+def ranks_at(target: Atoms) -> Any:
+    """The ranks that work at a target together; None if there is one process."""
+    return getattr(target, "ranks", None)
+
+
+def own_rows(target: Atoms, rows: Array) -> Array:
+    """Those of the rows, which all ranks have, that are this rank's to work at: all of one process."""
+    ranks = ranks_at(target)
+    return rows if ranks is None else rows[ranks.part(rows.shape[0])]
+
+
+def all_sums(target: Atoms, *sums: Array) -> list[Array]:
+    """Sums over the rows of all ranks, from those over the rows of each, in one exchange."""
+    ranks = ranks_at(target)
+    return list(sums) if ranks is None else ranks.sum(*sums)

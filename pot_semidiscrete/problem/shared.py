@@ -1,0 +1,61 @@
+"""A target that several processes work at, each with a part of the source points."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..backend import Array
+from .fingerprints import digest
+from .problem import Problem
+from .target import Target
+
+
+@dataclass(frozen=True, eq=False)
+class SharedTarget(Target):
+    """A target whose reductions are done by the ranks of a process group together.
+
+    Attributes
+    ----------
+    ranks : Ranks or None
+        Those of ``torch.distributed``. A copy has none: it is the target of one process.
+    """
+
+    ranks: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"ranks": None}
+
+    @classmethod
+    def of(cls, target: Target, ranks: Any) -> "SharedTarget":
+        """The target, shared by the ranks."""
+        return cls(**{field.name: getattr(target, field.name) for field in fields(Target)}, ranks=ranks)
+
+
+def alone(target: Target) -> Target:
+    """The target of one process: what is asked of it no other takes part in."""
+    if not isinstance(target, SharedTarget):
+        return target
+    return Target(**{field.name: getattr(target, field.name) for field in fields(Target)})
+
+
+def shared(problem: Problem, ranks: Any, init_potential: Array | None = None, **options: Any) -> Problem:
+    """The problem of all ranks, who must agree on it and on the options of the run; None is one process.
+
+    Raises
+    ------
+    ValueError
+        If they do not. Options that have no value of their own are told by their class.
+    """
+    if ranks is None:
+        return problem
+    target, nx = problem.target, problem.nx
+    told = {
+        "X_target": target.digest,
+        "a_target": digest(target.weights[:, None], nx),
+        "metric": target.cost.name,
+        "reg": problem.reg,
+        "init_potential": None if init_potential is None else digest(init_potential[:, None], nx),
+    }
+    plain = (bool, int, float, str, type(None))
+    options = {name: v if isinstance(v, plain) else type(v).__name__ for name, v in options.items()}
+    ranks.check_same(**told, **options)
+    return Problem(SharedTarget.of(target, ranks), problem.reg)
