@@ -155,7 +155,13 @@ def test_loss_of_stored_atoms(reg, rows):
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_data_set_becomes_a_tensor(on_disk, tmp_path, capsys):
     torch = pytest.importorskip("torch")
-    from pot_semidiscrete.generative import stack_dataset
+    from pot_semidiscrete.generative import (
+        SemiDiscreteLoss,
+        SemiDiscretePairs,
+        solve_coupling,
+        stack_dataset,
+        train_generator,
+    )
 
     images = torch.arange(60.0).reshape(10, 1, 2, 3)
     dataset = torch.utils.data.TensorDataset(images, torch.arange(10))
@@ -167,6 +173,12 @@ def test_data_set_becomes_a_tensor(on_disk, tmp_path, capsys):
         stack_dataset([torch.ones(2), torch.ones(3)], path)
     with pytest.raises(ValueError, match="at least one"):
         stack_dataset([], path)
+    data = torch.utils.data.TensorDataset(images, torch.arange(10))
+    for make in (SemiDiscreteLoss, lambda data: solve_coupling(data, random_state=0).results[0]):
+        assert torch.equal(make(data).potential, make(images).potential)
+    batch = next(iter(SemiDiscretePairs(data, batch_size=4, random_state=0)))
+    assert torch.equal(batch.data, images[batch.index])
+    train_generator(torch.nn.Linear(2, 6), 2, data, n_steps=1, batch_size=4)
     if on_disk:  # a failure leaves what there was
         np.testing.assert_array_equal(np.load(path), images.byte().numpy())
 

@@ -72,6 +72,11 @@ class DataRows:
             ) from None
 
 
+def stacked(data: Any) -> Any:
+    """All items of a data set of torch; what is none is left for the checks."""
+    return stack_dataset(data) if isinstance(data, torch.utils.data.Dataset) else data
+
+
 @ours()
 def stack_dataset(
     dataset: Any,

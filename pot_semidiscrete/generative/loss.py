@@ -17,6 +17,7 @@ from ..result import SemiDiscreteResult
 from ..samplers.laws import CallableSampler
 from ..samplers.resolve import rank_seed, resolve_source
 from ..solve import SolverState, solve_problem, warn_shortfall
+from .data import stacked
 from .debias import self_cost, self_gradient
 from .features import Features
 from .majorant import Majorant, check_batches, majorants_of
@@ -35,9 +36,10 @@ class SemiDiscreteLoss(TrackedPotential):
 
     Parameters
     ----------
-    X_target : tensor, shape (n_atoms, ...)
-        Data; points of any shape, flattened. Kept by the module, but not in its ``state_dict``. Copies
-        of a point count as one, of the sum of their weights, and have one potential.
+    X_target : tensor, Dataset or StoredAtoms, shape (n_atoms, ...)
+        Data; points of any shape, flattened. A data set of torch is read by :func:`stack_dataset`.
+        Kept by the module, but not in its ``state_dict``. Copies of a point count as one, of the sum of
+        their weights, and have one potential.
     a_target : tensor, shape (n_atoms,), optional
         Weights, non-negative, of sum 1. Uniform by default.
     metric : str or callable, optional
@@ -131,7 +133,7 @@ class SemiDiscreteLoss(TrackedPotential):
         process_group: Any = None,
     ) -> None:
         more = (potential, potential_optimizer, features, process_group)
-        super().__init__(X_target, a_target, metric, reg, dual_steps, *more)
+        super().__init__(stacked(X_target), a_target, metric, reg, dual_steps, *more)
         self.debias, self._metric = bool(debias), metric
 
     @ours()

@@ -64,7 +64,7 @@ def train_generator(
     latent_sampler : callable, int, law or loader
         ``n -> z``; the dimension of a standard normal law, a name and a dimension, ``("unif", 16)``, or
         a law of SciPy or torch, drawn by `random_state`; or a ``DataLoader`` of latent points.
-    target : tensor of shape (n_atoms, ...) or SemiDiscreteLoss
+    target : tensor of shape (n_atoms, ...), Dataset, StoredAtoms or SemiDiscreteLoss
         Data; or a loss, whose potential is continued if it has one.
     n_steps : int
         Number of steps of the generator.

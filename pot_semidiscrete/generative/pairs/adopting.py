@@ -7,6 +7,7 @@ import torch
 
 from ...backend import describe, ours
 from ...plan import SemiDiscretePlan
+from ..data import stacked
 from ..potential import TrackedPotential
 from .coupling import SemiDiscreteCoupling
 from .given import Groups
@@ -30,6 +31,7 @@ def coupling_of(
     shape : tuple of int or None
         Of an item of the data that are returned.
     """
+    plan = stacked(plan)
     if isinstance(plan, torch.Tensor):
         noise = "normal" if noise is None else noise
         options = {"labels": labels, "projection": projection, "random_state": random_state}

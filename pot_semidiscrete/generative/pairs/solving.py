@@ -25,6 +25,7 @@ from ...result import warn_shortfall
 from ...samplers.base import Sampler
 from ...samplers.laws import NormalSampler
 from ...solve import solve_problem
+from ..data import stacked
 from .conditions import balanced_weight, check_conditions
 from .coupling import SemiDiscreteCoupling
 from .given import Groups, check_labels
@@ -64,8 +65,9 @@ def solve_coupling(
 
     Parameters
     ----------
-    X_target : tensor, shape (n_data, ...)
-        Data of any shape, flattened to be compared.
+    X_target : tensor or Dataset, shape (n_data, ...)
+        Data of any shape, flattened to be compared; a data set of torch is read by
+        :func:`stack_dataset`.
     noise : str, law or tensor of shape (n, ...), default="normal"
         Law of the noise, of the shape of a data point: a name, as `sampler_source` of
         :func:`pot_semidiscrete.solve_semidiscrete`; a frozen law of SciPy or a distribution of torch; or
@@ -145,6 +147,7 @@ def solve_coupling(
     (torch.Size([16, 1, 8, 8]), True, True)
     """
     with ours(), contextlib.ExitStack() as stack:  # no decorator, whose frame warnings would point to
+        X_target = stacked(X_target)
         if not isinstance(X_target, torch.Tensor):
             raise TypeError(
                 f"X_target: expected a torch tensor, received {describe(X_target)}; give "
