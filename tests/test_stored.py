@@ -178,7 +178,8 @@ def test_data_set_becomes_a_tensor(on_disk, tmp_path, capsys):
         assert torch.equal(make(data).potential, make(images).potential)
     batch = next(iter(SemiDiscretePairs(data, batch_size=4, random_state=0)))
     assert torch.equal(batch.data, images[batch.index])
-    train_generator(torch.nn.Linear(2, 6), 2, data, n_steps=1, batch_size=4)
+    generator = torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.Unflatten(1, (1, 2, 3)))
+    train_generator(generator, 2, data, n_steps=1, batch_size=4)
     if on_disk:  # a failure leaves what there was
         np.testing.assert_array_equal(np.load(path), images.byte().numpy())
 
