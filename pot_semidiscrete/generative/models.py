@@ -1,4 +1,4 @@
-"""Generator networks of the paper's experiments."""
+"""Generator networks like those of the paper's experiments."""
 
 import itertools
 import math
@@ -56,8 +56,9 @@ def dcgan_generator(
 ) -> nn.Sequential:
     """Transposed convolutions with batch normalisation, from latent points to images in [0, 1].
 
-    As in the paper (Houdard et al., arXiv:2102.05542), after Radford et al. (2016): each layer doubles
-    the size, but for one pixel where it is odd; ReLU between layers and a sigmoid at the end.
+    After Radford et al. (2016), as the one of the paper (Houdard et al., arXiv:2102.05542), whose four
+    layers of 3 by 3 pixels without bias are others: each layer doubles the size, but for one pixel where
+    it is odd; ReLU between layers and a sigmoid at the end.
 
     Parameters
     ----------
