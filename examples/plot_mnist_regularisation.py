@@ -5,9 +5,9 @@ Regularisation: sharp or stable
 The experiment of Houdard, Leclaire, Papadakis and Rabin (arXiv:2102.05542) on images: generators
 trained at several :math:`\lambda`, the cost being divided by the mean of :math:`|y|^2`. A small one
 gives sharp images, but the potential is hard to follow with, and at 0 the gradient need not exist; a
-large one is followed easily and blurs, for each point is drawn to an average of many images. Both
-generators like those of the paper are trained: a multilayer perceptron (MLP), and transposed convolutions with
-batch normalisation (DCGAN).
+large one is followed easily and blurs, for each point is drawn to an average of many images. Two
+generators like those of the paper are trained: a multilayer perceptron (MLP), and transposed
+convolutions with batch normalisation (DCGAN).
 
 The data are the 1,797 handwritten digits of scikit-learn, and the runs are short: this is one seed.
 For the 60,000 of MNIST, and the paper's sizes, run
