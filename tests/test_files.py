@@ -355,6 +355,19 @@ def test_any_flipped_bit_of_a_checkpoint_is_noticed_or_harmless(tmp_path):
 
 
 @needs_torch
+def test_a_tensor_that_is_marked_as_a_folder_is_noticed(tmp_path):
+    """Torch leaves it as memory was."""
+    path = tmp_path / "run.pt"
+    train(path)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x01\x02") + 38  # attributes, in the directory
+    content[at] |= 0x10
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="broken archive"):
+        train(path, 6)
+
+
+@needs_torch
 @pytest.mark.parametrize("entry", ["problem", "run", "latent_sampler", "callback", "global_random"])
 @pytest.mark.parametrize("value", ["gone", None, 3, {}, {"n_steps": 3}])
 def test_checkpoint_by_another_hand_is_refused(entry, value, tmp_path):

@@ -97,7 +97,7 @@ def test_unequal_weights(law, reg, nx, rng):
         nx.array(weights),
         reg=reg,
         tol=0,
-        max_iter=400,
+        max_iter=200,
         random_state=0,
     )
     marginal, potential = nx.host(result.marginal_b), nx.host(result.potential)

@@ -189,9 +189,9 @@ import re, resource, sys
 import numpy as np
 import pot_semidiscrete as ps
 
-file = np.memmap(sys.argv[1], dtype=np.uint8, mode="r", shape=(120_000, 784))
+file = np.memmap(sys.argv[1], dtype=np.uint8, mode="r", shape=(80_000, 784))
 data = int(re.search(r"VmData:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
-resource.setrlimit(resource.RLIMIT_DATA, (data + 2**28, data + 2**28))
+resource.setrlimit(resource.RLIMIT_DATA, (data + 3 * 2**26, data + 3 * 2**26))
 atoms = ps.StoredAtoms(file, 1 / 255)
 result = ps.solve_semidiscrete(atoms, "unif", reg=5.0, tol=0, max_iter=1, batch_size=64, random_state=0)
 print(result.pair(np.zeros((2, 784), dtype=np.float32), random_state=0).shape)
@@ -204,8 +204,8 @@ except MemoryError:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_memory_is_that_of_a_part(tmp_path, rng):
-    """376 MB of atoms, in 268 MB."""
-    block = rng.integers(256, size=(12_000, 784), dtype=np.uint8)
+    """251 MB of atoms, in 201 MB."""
+    block = rng.integers(256, size=(8_000, 784), dtype=np.uint8)
     with open(tmp_path / "rows", "wb") as file:
         for k in range(10):
             file.write((block + np.uint8(k)).tobytes())
