@@ -66,8 +66,25 @@ def facts():
     }
 
 
-def peak(call):
-    """What a call returns, and the bytes it adds to the resident memory, at most (Linux; else nan)."""
+def wait(device):
+    """Until a device has done what it was given."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def peak(call, device="cpu"):
+    """What a call returns, and the bytes it adds to the resident memory, at most (Linux; else nan).
+
+    Elsewhere than on the CPU, to the memory of the device.
+    """
+    if device != "cpu":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        return call(), torch.cuda.max_memory_allocated(device) - before
     if sys.platform != "linux":
         return call(), math.nan
     try:
