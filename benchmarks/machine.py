@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -66,12 +67,17 @@ def facts():
     }
 
 
-def wait(device):
-    """Until a device has done what it was given."""
-    if device != "cpu":
-        import torch
+def seconds(call, device="cpu"):
+    """What a call returns, and its seconds: of the process on the CPU, by the clock elsewhere."""
+    if device == "cpu":
+        start = time.process_time()
+        return call(), time.process_time() - start
+    import torch
 
-        torch.cuda.synchronize(device)
+    torch.cuda.synchronize(device)
+    start, found = time.perf_counter(), call()
+    torch.cuda.synchronize(device)
+    return found, time.perf_counter() - start
 
 
 def peak(call, device="cpu"):

@@ -166,7 +166,7 @@ def measured(problem, potential, goal, device="cpu"):
     offset = (potential - norms**2) / problem.reg
     offset = (offset - offset.max()).float()
     draw = problem.sampler(torch.Generator(device).manual_seed(2**31), torch.float32)
-    n_rows = max(64, BLOCK // n_atoms)
+    n_rows = max(64, BLOCK // max(atoms.shape))
     sums, squares = np.zeros((GROUPS, n_atoms)), np.zeros(GROUPS)
     for n_blocks in itertools.count(1):
         scores = torch.addmm(offset, draw(n_rows), atoms.T, alpha=2.0 / problem.reg)
@@ -215,14 +215,7 @@ SETTINGS = {"OTT tuned": adapters.OTT_GRID}
 
 def timed(run, seed=0, device="cpu"):
     """What a run returns, and facts of it: seconds, and bytes at their peak (nan if not known)."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-
-    def call():
-        start = clock()
-        found = run(seed)
-        machine.wait(device)
-        return found, clock() - start
-
+    call = functools.partial(machine.seconds, functools.partial(run, seed), device)
     (found, seconds), size = machine.peak(call, device)
     return found, {"seconds": seconds, "bytes": size}
 
