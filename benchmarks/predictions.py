@@ -87,24 +87,33 @@ def extrapolated(n_atoms, sizes, values):
 
 
 def cases(rows):
-    """Samples, and how sure they are, of the runs to predict, from rows of smaller ones.
+    """Samples of the runs to predict, from rows of smaller ones.
 
-    By the fit for each `reg`. And as if all atoms counted, ``N_eff = N``, which is the most: with the
-    factor of the largest of the runs with the least `reg`.
+    ``factor N_eff / chi2`` for each `reg`: N_eff by a power law, the factor that of the largest runs,
+    although it falls with N; a power law of the samples themselves, in which it goes on falling, is
+    beside it. And as if all atoms counted, ``N_eff = N``, which is the most, with the factor of the
+    least `reg`.
     """
     found = []
     for reg in sorted({row["relative_reg"] for row in rows}, reverse=True):
         mine = [row for row in rows if row["relative_reg"] == reg]
-        fit = extrapolated(ATOMS, *zip(*((row["n_atoms"], row["samples"]) for row in mine), strict=True))
-        found.append((f"images, reg {reg:g}", ATOMS, DIMENSION, fit))
-    most = max(row["n_atoms"] for row in mine)
-    factor = float(np.mean([row["factor"] for row in mine if row["n_atoms"] == most]))
-    for name, (n_atoms, dimension) in {
-        "images, N_eff = N": (ATOMS, DIMENSION),
-        "ImageNet, N_eff = N": IMAGENET,
-    }.items():
+        sizes = [row["n_atoms"] for row in mine]
+        law = lambda name, sizes=sizes, mine=mine: extrapolated(
+            ATOMS, sizes, [row[name] for row in mine]
+        )
+        largest = [row for row in mine if row["n_atoms"] == max(sizes)]
+        factor = float(np.mean([row["factor"] for row in largest]))
+        overdraw = float(np.mean([row["work"] / (row["n_atoms"] * row["samples"]) for row in largest]))
+        n_eff = law("measured_n_eff")
+        samples = factor * min(n_eff["value"], ATOMS) / rows[0]["chi2"]
+        facts = {"value": samples, "factor": factor, "overdraw": overdraw}
+        facts |= {"n_eff": n_eff, "power_law": law("samples")}
+        found.append((f"images, reg {reg:g}", ATOMS, DIMENSION, facts))
+    sizes = {"images, N_eff = N": (ATOMS, DIMENSION), "ImageNet, N_eff = N": IMAGENET}
+    for name, (n_atoms, dimension) in sizes.items():
         samples = factor * n_atoms / rows[0]["chi2"]
-        found.append((name, n_atoms, dimension, {"value": samples, "factor": factor}))
+        facts = {"value": samples, "factor": factor, "overdraw": overdraw}
+        found.append((name, n_atoms, dimension, facts))
     return found
 
 
@@ -114,17 +123,15 @@ def predicted(rows, here):
     These are slowed by what the largest run took in units of them.
     """
     largest = max(rows, key=lambda row: row["work"])
-    overdraw = largest["work"] / (largest["n_atoms"] * largest["samples"])
     slower = largest["seconds"] / here.seconds(largest["work"], largest["dimension"])
     table = []
     for name, n_atoms, dimension, samples in cases(rows):
-        entries = overdraw * n_atoms * samples["value"]
+        entries = samples["overdraw"] * n_atoms * samples["value"]
         seconds = {kind: rates.seconds(entries, dimension) for kind, rates in ASSUMED.items()}
         seconds["as here"] = slower * here.seconds(entries, dimension)
         facts = {"run": name, "n_atoms": n_atoms, "dimension": dimension, "samples": samples}
         table.append({**facts, "entries": entries, "seconds": seconds})
     return {
-        "overdraw": overdraw,
         "slower_than_rates": slower,
         "measured_rates": here._asdict(),
         "assumed_rates": {name: rates._asdict() for name, rates in ASSUMED.items()},
@@ -148,11 +155,12 @@ def show(found):
     """One line of each prediction."""
     for row in found["predicted"]:
         samples = row["samples"]
-        low, high = samples.get("low", math.nan), samples.get("high", math.nan)
+        law = samples.get("power_law")
+        by_law = "; by their own law {value:.3g}, {low:.3g} to {high:.3g}".format(**law) if law else ""
         seconds = ", ".join(f"{name}: {value:.3g} s" for name, value in row["seconds"].items())
         share = samples["value"] / ALIGNFLOW
         print(
             f"{row['run']:20} N {row['n_atoms']:7} d {row['dimension']:4}  {samples['value']:.3g} "
-            f"samples ({low:.3g} to {high:.3g}), {share:.2g} of AlignFlow's;  {seconds}",
+            f"samples, {share:.2g} of AlignFlow's{by_law}\n  {seconds}",
             flush=True,
         )

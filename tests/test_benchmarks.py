@@ -161,7 +161,8 @@ def test_headline_is_certified_and_predicts_the_whole(monkeypatch, tmp_path):
         assert row["measured_chi2"] <= 0.05 + 3.0 * row["measured_stderr"]
         assert row["work"] >= row["samples"] * row["n_atoms"]
     whole, *_, most, imagenet = found["predicted"]
-    assert whole["samples"]["low"] < whole["samples"]["value"] < whole["samples"]["high"]
+    law = whole["samples"]["power_law"]
+    assert law["low"] < law["value"] < law["high"]
     assert whole["samples"]["value"] < most["samples"]["value"]  # where all atoms count
     assert imagenet["entries"] == pytest.approx(12.8**2 * most["entries"])
     # as long as the largest run took for an entry
