@@ -86,34 +86,56 @@ def extrapolated(n_atoms, sizes, values):
     return {**found, "exponent": float(slope)}
 
 
-def cases(rows):
-    """Samples of the runs to predict, from rows of smaller ones.
+def fits(rows, n_atoms):
+    """Samples of a run of so many atoms for each `reg`, from rows of smaller ones.
 
     ``factor N_eff / chi2`` for each `reg`: N_eff by a power law, the factor that of the largest runs,
     although it falls with N; a power law of the samples themselves, in which it goes on falling, is
-    beside it. And as if all atoms counted, ``N_eff = N``, which is the most, with the factor of the
-    least `reg`.
+    beside it.
     """
-    found = []
+    found = {}
     for reg in sorted({row["relative_reg"] for row in rows}, reverse=True):
         mine = [row for row in rows if row["relative_reg"] == reg]
         sizes = [row["n_atoms"] for row in mine]
         law = lambda name, sizes=sizes, mine=mine: extrapolated(
-            ATOMS, sizes, [row[name] for row in mine]
+            n_atoms, sizes, [row[name] for row in mine]
         )
         largest = [row for row in mine if row["n_atoms"] == max(sizes)]
         factor = float(np.mean([row["factor"] for row in largest]))
         overdraw = float(np.mean([row["work"] / (row["n_atoms"] * row["samples"]) for row in largest]))
         n_eff = law("measured_n_eff")
-        samples = factor * min(n_eff["value"], ATOMS) / rows[0]["chi2"]
+        samples = factor * min(n_eff["value"], n_atoms) / rows[0]["chi2"]
         facts = {"value": samples, "factor": factor, "overdraw": overdraw}
-        facts |= {"n_eff": n_eff, "power_law": law("samples")}
-        found.append((f"images, reg {reg:g}", ATOMS, DIMENSION, facts))
+        found[reg] = {**facts, "n_eff": n_eff, "power_law": law("samples")}
+    return found
+
+
+def cases(rows):
+    """The runs to predict, and their samples: of each `reg`, and as if all atoms counted.
+
+    ``N_eff = N`` is the most; the factor is that of the least `reg`.
+    """
+    by_reg = fits(rows, ATOMS)
+    found = [(f"images, reg {reg:g}", ATOMS, DIMENSION, fit) for reg, fit in by_reg.items()]
+    factor, overdraw = (by_reg[min(by_reg)][name] for name in ("factor", "overdraw"))
     sizes = {"images, N_eff = N": (ATOMS, DIMENSION), "ImageNet, N_eff = N": IMAGENET}
     for name, (n_atoms, dimension) in sizes.items():
         samples = factor * n_atoms / rows[0]["chi2"]
         facts = {"value": samples, "factor": factor, "overdraw": overdraw}
         found.append((name, n_atoms, dimension, facts))
+    return found
+
+
+def held_out(rows):
+    """Samples of the largest runs, and what the others predict of them, if they have two sizes."""
+    most = max(row["n_atoms"] for row in rows)
+    smaller = [row for row in rows if row["n_atoms"] < most]
+    found = []
+    if len({row["n_atoms"] for row in smaller}) > 1:
+        for reg, fit in fits(smaller, most).items():
+            are = [r["samples"] for r in rows if (r["n_atoms"], r["relative_reg"]) == (most, reg)]
+            facts = {"relative_reg": reg, "n_atoms": most, "samples": float(np.mean(are))}
+            found.append({**facts, "predicted": fit["value"], "power_law": fit["power_law"]})
     return found
 
 
@@ -136,6 +158,7 @@ def predicted(rows, here):
         "measured_rates": here._asdict(),
         "assumed_rates": {name: rates._asdict() for name, rates in ASSUMED.items()},
         "alignflow_samples": ALIGNFLOW,
+        "held_out": held_out(rows),
         "predicted": table,
     }
 
@@ -152,7 +175,12 @@ def show_row(row, here):
 
 
 def show(found):
-    """One line of each prediction."""
+    """Two lines of each prediction, one of each that can be compared with a run."""
+    for row in found["held_out"]:
+        print(
+            f"reg {row['relative_reg']:g} N {row['n_atoms']}: {row['samples']:.4g} samples, predicted "
+            f"by the smaller {row['predicted']:.4g}; by their own law {row['power_law']['value']:.4g}"
+        )
     for row in found["predicted"]:
         samples = row["samples"]
         law = samples.get("power_law")

@@ -160,6 +160,9 @@ def test_headline_is_certified_and_predicts_the_whole(monkeypatch, tmp_path):
         assert row["reached"]
         assert row["measured_chi2"] <= 0.05 + 3.0 * row["measured_stderr"]
         assert row["work"] >= row["samples"] * row["n_atoms"]
+    (held_out,) = found["held_out"]
+    assert held_out["samples"] == found["rows"][0]["samples"]
+    assert 0.5 < held_out["predicted"] / held_out["samples"] < 2.0
     whole, *_, most, imagenet = found["predicted"]
     law = whole["samples"]["power_law"]
     assert law["low"] < law["value"] < law["high"]
