@@ -186,9 +186,10 @@ def show(found):
         law = samples.get("power_law")
         by_law = "; by their own law {value:.3g}, {low:.3g} to {high:.3g}".format(**law) if law else ""
         seconds = ", ".join(f"{name}: {value:.3g} s" for name, value in row["seconds"].items())
-        share = samples["value"] / ALIGNFLOW
+        is_cifar = row["n_atoms"] == ATOMS
+        share = f", {samples['value'] / ALIGNFLOW:.2g} of AlignFlow's" if is_cifar else ""
         print(
             f"{row['run']:20} N {row['n_atoms']:7} d {row['dimension']:4}  {samples['value']:.3g} "
-            f"samples, {share:.2g} of AlignFlow's{by_law}\n  {seconds}",
+            f"samples{share}{by_law}\n  {seconds}",
             flush=True,
         )
