@@ -35,5 +35,6 @@ benchmarks:
 	$(PYTHON) -m benchmarks.network --json benchmarks/results/network.json
 	$(PYTHON) -m benchmarks.distributed --json benchmarks/results/distributed.json
 	$(PYTHON) -m benchmarks.scaling --n-atoms 1e3 1e4 --chi2 .05 --mnist $(MNIST) --json benchmarks/results/scaling.json
+	$(PYTHON) -m benchmarks.scaling --headline --seeds 2 --json benchmarks/results/headline.json
 	$(PYTHON) -m benchmarks.training --mnist $(MNIST) --json benchmarks/results/training.json
 	$(PYTHON) -m benchmarks.gallery --mnist $(MNIST)

@@ -140,13 +140,16 @@ def applies(solver, problem):
     return not solver.startswith("OTT") or importlib.util.find_spec("ott") is not None
 
 
+def on_device(name, solver, device):
+    """A solver of this name on a device, if it is one of torch's; others as they are."""
+    if name not in ("ours", "POT"):
+        return solver
+    return functools.partial(solver, arrays=functools.partial(torch_problem, device=device))
+
+
 def applicable(names, problem, device="cpu"):
     """Those of `SOLVERS` with these names that can be run on a problem; torch's run on a device."""
-    found = {name: SOLVERS[name] for name in names if applies(name, problem)}
-    for name in found.keys() & {"ours", "POT"}:
-        arrays = functools.partial(torch_problem, device=device)
-        found[name] = functools.partial(found[name], arrays=arrays)
-    return found
+    return {name: on_device(name, SOLVERS[name], device) for name in names if applies(name, problem)}
 
 
 def warm_up(names, device="cpu"):

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # What needs a GPU, in ten minutes at most: the tests, and the figures of benchmarks/gpu.py, written to FILE.
-# A second run with the same FILE adds what is missing.
+# A second run with the same FILE adds what is missing. In the time that is left, the headline of
+# benchmarks/scaling.py, written to FILE less .json, with _headline.json.
 #
 #   benchmarks/gpu.sh [FILE [arguments of benchmarks.gpu]]
 #
 # PYTHON is the interpreter, MINUTES (6) those after which no figure is begun. DEVICE=cpu shows that the
-# script is sound: give it a small --case, and TRITON_INTERPRET=1 in the environment.
+# script is sound: give it a small --case, TRITON_INTERPRET=1 in the environment, and SHARES="0.0005 0.001"
+# of the headline (all of it, a half and a quarter on a GPU).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
@@ -20,3 +22,11 @@ if [ "$device" = cuda ]; then
 fi
 timeout "$(awk "BEGIN { print int(60 * ${MINUTES:-6}) + 20 }")" \
     "$python" -m benchmarks.gpu --device "$device" --minutes "${MINUTES:-6}" --json "$file" "$@"
+left=$((600 - SECONDS))
+if [ "$left" -ge 60 ]; then
+    # shellcheck disable=SC2086  # of SHARES, each is an argument
+    timeout "$left" "$python" -m benchmarks.scaling --headline ${SHARES:-} --device "$device" \
+        --json "${file%.json}_headline.json" || echo "the headline failed, or took too long: see above"
+else
+    echo "no time is left for the headline: python -m benchmarks.scaling --headline --device $device"
+fi

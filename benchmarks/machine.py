@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -66,8 +67,30 @@ def facts():
     }
 
 
-def peak(call):
-    """What a call returns, and the bytes it adds to the resident memory, at most (Linux; else nan)."""
+def seconds(call, device="cpu"):
+    """What a call returns, and its seconds: of the process on the CPU, by the clock elsewhere."""
+    if device == "cpu":
+        start = time.process_time()
+        return call(), time.process_time() - start
+    import torch
+
+    torch.cuda.synchronize(device)
+    start, found = time.perf_counter(), call()
+    torch.cuda.synchronize(device)
+    return found, time.perf_counter() - start
+
+
+def peak(call, device="cpu"):
+    """What a call returns, and the bytes it adds to the resident memory, at most (Linux; else nan).
+
+    Elsewhere than on the CPU, to the memory of the device.
+    """
+    if device != "cpu":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        return call(), torch.cuda.max_memory_allocated(device) - before
     if sys.platform != "linux":
         return call(), math.nan
     try:

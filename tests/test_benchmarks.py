@@ -149,6 +149,68 @@ def test_scaling_times_a_few_samples_of_many_atoms():
     assert row["seconds"] > 0.0
 
 
+def test_headline_is_certified_and_predicts_the_whole(monkeypatch, tmp_path):
+    module, path = importlib.import_module("benchmarks.scaling"), tmp_path / "results.json"
+    monkeypatch.setattr(module, "BLOCK", 2**17)  # fewer points of 3,072 coordinates
+    options = f"--headline 0.0002 0.0003 0.0004 --relative-reg 0.01 --json {path}"
+    run(module, monkeypatch, options.split())
+    found = json.loads(path.read_text())
+    assert [row["n_atoms"] for row in found["rows"]] == [40, 30, 20]
+    for row in found["rows"]:
+        assert row["reached"]
+        assert row["measured_chi2"] <= 0.05 + 3.0 * row["measured_stderr"]
+        assert row["work"] >= row["samples"] * row["n_atoms"]
+    (held_out,) = found["held_out"]
+    assert held_out["samples"] == found["rows"][0]["samples"]
+    assert 0.5 < held_out["predicted"] / held_out["samples"] < 2.0
+    whole, *_, most, imagenet = found["predicted"]
+    law = whole["samples"]["power_law"]
+    assert law["low"] < law["value"] < law["high"]
+    assert whole["samples"]["value"] < most["samples"]["value"]  # where all atoms count
+    assert imagenet["entries"] == pytest.approx(12.8**2 * most["entries"])
+    # as long as the largest run took for an entry
+    largest = max(found["rows"], key=lambda row: row["work"])
+    here = 1e-9 * largest["ns_an_entry"] * whole["entries"]
+    assert whole["seconds"]["as here"] == pytest.approx(here)
+
+
+def test_predictions_are_those_of_a_power_law_and_of_rates():
+    from benchmarks import predictions
+
+    sizes = np.array([500, 500, 1000, 2000])
+    found = predictions.extrapolated(100_000, sizes, 7.0 * sizes**0.8)
+    assert found["exponent"] == pytest.approx(0.8)
+    for name in ("low", "value", "high"):
+        assert found[name] == pytest.approx(7.0 * 100_000**0.8)
+    rates = predictions.Rates(flops=100.0, powers=10.0, products=3, passes=2, bandwidth=16.0)
+    assert rates.seconds(5, dimension=50) == pytest.approx(5 * (3 * (1.0 + 0.1) + 0.5))
+
+
+def test_interval_of_an_extrapolation_covers_the_law(rng):
+    from benchmarks import predictions
+
+    sizes, covered = np.repeat([500, 1000, 2000, 4000], 2), 0
+    for _ in range(200):
+        noisy = 3.0 * sizes**0.9 * np.exp(0.1 * rng.standard_normal(8))
+        found = predictions.extrapolated(100_000, sizes, noisy)
+        covered += found["low"] <= 3.0 * 100_000**0.9 <= found["high"]
+    assert 180 <= covered <= 199  # 190 expected, with a standard deviation of 3
+
+
+def test_fields_have_the_spectrum_of_images():
+    from benchmarks import scaling
+
+    fields = scaling.fields(1001, side=16)
+    np.testing.assert_array_equal(fields[:20], scaling.fields(20, side=16))
+    images = fields[:1000].reshape(1000, 3, 16, 16).astype(float)
+    assert images.std() == pytest.approx(0.5, rel=0.1)
+    power = (np.abs(np.fft.fft2(images)) ** 2).mean(axis=(0, 1))
+    for k in (1, 2, 4):  # twice the frequency has a fourth of the power
+        assert power[0, k] / power[0, 2 * k] == pytest.approx(4.0, rel=0.15)
+    across = np.corrcoef(images[:, 0].ravel(), images[:, 1].ravel())[0, 1]
+    assert across == pytest.approx(0.8, abs=0.03)
+
+
 def test_error_that_scaling_measures_is_that_of_an_integral():
     from benchmarks import problems, references, scaling
 
