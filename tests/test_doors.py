@@ -194,6 +194,15 @@ NO_IMAGES = [
     ("images", TypeError, "numbers"),
     (None, TypeError, "numbers"),
 ]
+NO_PICTURE = [
+    (np.zeros(4), ValueError, "height, width"),
+    (np.zeros((4, 0)), ValueError, "height, width"),
+    (np.zeros((3, 4)), ValueError, "4 pixels"),
+    (np.full((4, 4), np.nan), ValueError, "finite"),
+    (np.zeros((4, 4), dtype=int), TypeError, "floating"),
+    (IMAGES[0].tolist(), TypeError, "floating"),
+    (None, TypeError, "floating"),
+]
 OTHER_IMAGES = (np.ones((3, 9, 9)), ValueError, "shape")
 NO_LABELS = [
     (LABELS - 1, ValueError, "at least 0"),
@@ -473,6 +482,9 @@ ROWS = {
         + [(np.ones((3, 5)), ValueError, "shape")]
         for name in ("forward", "seen")
     },
+    **dict.fromkeys(("patch_size", "n_scales"), NO_COUNT),
+    "PatchLoss.image": [*NO_PICTURE, (IMAGES[None], ValueError, "one image")],
+    **{f"PatchLoss.{name}.x": NO_PICTURE for name in ("forward", "follow", "patches")},
     **{f"SemiDiscreteLoss.{name}.x": NO_ROWS for name in ("forward", "dual_step", "follow", "local")},
     "SemiDiscreteLoss.rows.x": [(None, TypeError, "as_tensor"), ("x", TypeError, "as_tensor")],
     "shift": [
@@ -702,6 +714,7 @@ OWNERS = {
     "StoredPairs": lambda given: FUNCTIONS["StoredPairs"](given.table, given.array(ATOMS), batch_size=2),
     "PlanSampler": lambda given: FUNCTIONS["PlanSampler"](given.pairs),
     "ImageFeatures": lambda given: FUNCTIONS["ImageFeatures"](given.array(IMAGES)),
+    "PatchLoss": lambda given: FUNCTIONS["PatchLoss"](**CALLS["PatchLoss"](given)),
     "TrainingResult": lambda given: module(".generative").TrainingResult(None, None, dict(HISTORY)),
     "Classifier": lambda given: trained(),
     "Judge": lambda given: judged(),
@@ -788,6 +801,14 @@ CALLS = {
     "ImageFeatures.forward": lambda given: {"x": given.array(IMAGES)},
     "ImageFeatures.seen": lambda given: {"x": given.array(IMAGES)},
     "ImageFeatures.train": lambda given: {"mode": True},
+    "PatchLoss": lambda given: given(
+        *("reg", "random_state"), image=given.array(IMAGES[0]), patch_size=4, n_scales=1
+    ),
+    **{
+        f"PatchLoss.{name}": lambda given: {"x": given.array(IMAGES[1])}
+        for name in ("forward", "follow", "patches")
+    },
+    "PatchLoss.extra_repr": lambda given: {},
     "SemiDiscreteLoss": lambda given: given(*TARGET),
     **{
         f"SemiDiscreteLoss.{name}": lambda given: given("x")

@@ -582,6 +582,18 @@ def _(nx):
     return call
 
 
+@only_torch(*(f"PatchLoss{name}" for name in ("", ".forward", ".follow", ".patches", ".extra_repr")))
+def _(nx):
+    images = nx.array(IMAGES)
+
+    def call():
+        loss = generative.PatchLoss(images[0], patch_size=3, n_scales=1, n_atoms=9, random_state=0)
+        loss.follow(images[1])
+        return [loss(images[1]), loss.patches(images[2]), loss.state_dict(), repr(loss)]
+
+    return call
+
+
 @only_torch("train_generator", refused=["inference_mode"])
 def _(nx):
     X, options = nx.array(ATOMS), {"batch_size": 20, "random_state": 0, "n_steps": 6}
@@ -630,7 +642,7 @@ def test_each_public_function_has_a_row():
     if HAS_TORCH:
         faces.append(generative)
         kinds += [generative.SemiDiscreteLoss, generative.SemiDiscreteCoupling, generative.PlanSampler]
-        kinds += [generative.SemiDiscretePairs, generative.StoredPairs]
+        kinds += [generative.SemiDiscretePairs, generative.StoredPairs, generative.PatchLoss]
     public = {name for face in faces for name in face.__all__ if inspect.isfunction(getattr(face, name))}
     for kind in kinds:
         public |= own_members(kind)

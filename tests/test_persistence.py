@@ -173,6 +173,9 @@ def torch_objects(atoms):
     images = torch.rand(20, 8, 8)
     features = generative.ImageFeatures(images)
 
+    patches = generative.PatchLoss(images[0], patch_size=3, n_scales=2, n_atoms=9)
+    patches.follow(images[1])
+
     def moved(loss):
         loss = copy.deepcopy(loss)  # a shallow copy is the same potential
         before = loss(x).item()
@@ -207,6 +210,10 @@ def torch_objects(atoms):
         (generative.SemiDiscreteLoss, "features"): (of_features, moved),
         (generative.SemiDiscreteLoss, "network"): (network, moved),
         generative.TrainingResult: (trained, all_of),
+        generative.PatchLoss: (
+            patches,
+            lambda p: [p(images[1]).item(), p.patches(images[2])[1].numpy()],
+        ),
         generative.ImageFeatures: (features, lambda f: [f(images).numpy()]),
     }
 

@@ -21,6 +21,7 @@ from .pairs import (
     StoredPairs,
     solve_coupling,
 )
+from .patches import PatchLoss
 from .result import TrainingResult
 from .training import train_generator
 
@@ -28,6 +29,7 @@ __all__ = [
     "ImageFeatures",
     "LabelledPairs",
     "Pairs",
+    "PatchLoss",
     "PlanSampler",
     "SemiDiscreteCoupling",
     "SemiDiscreteLoss",

@@ -1,0 +1,150 @@
+"""Textures: images whose patches have the law of those of an example."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from ot.backend import get_backend
+from torch import nn
+
+from ..backend import describe, ours
+from ..problem import check_count, check_points
+from ..samplers.resolve import resolve_random
+from .loss import SemiDiscreteLoss
+
+
+class PatchLoss(nn.Module):
+    r"""Transport cost from the patches of an image to those of an example, at several scales.
+
+    .. math:: L(x) = \sum_{s=0}^{S-1} \mathrm{OT}_\lambda\big(P_s(x), P_s(\mathrm{example})\big),
+
+    with :math:`P_s` the uniform law on the patches of an image whose sides were halved s times. An image
+    that minimises it has the patches of the example, each as often, wherever they are: the same texture.
+    It may be of another size, or of a generator. All of its patches are seen in each call.
+
+    Parameters
+    ----------
+    image : tensor, shape (height, width) or (channels, height, width)
+        The example.
+    patch_size : int, default=7
+        Sides of a patch, in pixels of its scale.
+    n_scales : int, default=4
+        Number of scales. At the last one pixels are means of squares of ``2 ** (n_scales - 1)`` pixels.
+    n_atoms : int, default=1000
+        Most patches of the example at each scale, drawn without replacement; all, if there are fewer.
+    reg : float, optional
+        Regularisation, in units of squared distances of patches, at all scales. 0.1% of the cost scale
+        of each by default.
+    random_state : None, int, numpy Generator or RandomState, or torch Generator
+        Randomness of the atoms.
+
+    Attributes
+    ----------
+    losses : torch.nn.ModuleList of SemiDiscreteLoss
+        One for each scale, the finest first. Their potentials are in ``state_dict``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape, dtype or range, or is too small for the scales.
+
+    References
+    ----------
+    Galerne, Leclaire, Rabin, "A Texture Synthesis Model Based on Semi-Discrete Optimal Transport in
+    Patch Space", SIAM Journal on Imaging Sciences 11, 2018; Houdard, Leclaire, Papadakis, Rabin, "A
+    Generative Model for Texture Synthesis Based on Optimal Transport Between Feature Distributions",
+    Journal of Mathematical Imaging and Vision 65, 2023.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pot_semidiscrete.generative import PatchLoss
+    >>> example = torch.rand(32, 32, generator=torch.Generator().manual_seed(0))
+    >>> loss = PatchLoss(example, patch_size=5, n_scales=2, n_atoms=200, random_state=0)
+    >>> x = torch.full((24, 40), 0.5, requires_grad=True)
+    >>> loss.follow(x)
+    >>> loss(x).backward()
+    >>> x.grad.shape
+    torch.Size([24, 40])
+    """
+
+    losses: Any
+
+    @ours()
+    def __init__(
+        self,
+        image: torch.Tensor,
+        *,
+        patch_size: int = 7,
+        n_scales: int = 4,
+        n_atoms: int = 1000,
+        reg: float | None = None,
+        random_state: object = None,
+    ) -> None:
+        super().__init__()
+        n_scales, n_atoms = check_count("n_scales", n_scales), check_count("n_atoms", n_atoms)
+        self.patch_size = check_count("patch_size", patch_size)
+        if getattr(image, "requires_grad", False) or getattr(image, "ndim", 2) == 4:
+            raise ValueError(f"image: expected one image, without a graph, received {describe(image)}.")
+        self.channels = image.shape[0] if getattr(image, "ndim", 2) == 3 else 1
+        scales = self._scales("image", image, n_scales)
+        random = resolve_random(random_state, get_backend(scales[0]), scales[0])
+        self.losses = nn.ModuleList()
+        for rows in scales:
+            chosen = random.uniform(len(rows), 1)[:, 0].argsort()[:n_atoms]
+            loss = SemiDiscreteLoss(rows[chosen], reg=reg)
+            if reg is None:
+                loss.reg *= 0.1  # patches differ in their means most, and it is to tell more
+            self.losses.append(loss)
+
+    @ours()
+    @torch.no_grad()
+    def follow(self, x: torch.Tensor) -> None:
+        """Move the potentials by a round of small steps with all patches of images.
+
+        To be called before each step of the image or the generator: see :meth:`SemiDiscreteLoss.follow`.
+
+        Parameters
+        ----------
+        x : tensor, shape (height, width), (channels, height, width) or (n, channels, height, width)
+            Images; their graph is not followed. Grey ones may be of shape (n, height, width).
+        """
+        for loss, rows in zip(self.losses, self.patches(x), strict=True):
+            loss.follow(rows)
+
+    @ours()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Sum of the semi-dual values of images, of shapes as in :meth:`follow`."""
+        scales = zip(self.losses, self.patches(x), strict=True)
+        return torch.stack([loss(rows) for loss, rows in scales]).sum()
+
+    @ours()
+    def patches(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """All patches of images, of shapes as in :meth:`follow`: one row each, for each scale."""
+        if isinstance(x, torch.Tensor) and x.is_floating_point():
+            x = x.to(self.losses[0].potential.dtype)
+        return self._scales("x", x, len(self.losses))
+
+    def _scales(self, name: str, x: torch.Tensor, n_scales: int) -> list[torch.Tensor]:
+        """Patches of images, which are checked."""
+        c, least = self.channels, self.patch_size * 2 ** (n_scales - 1)
+        kind = f"of shape (height, width), ({c}, height, width) or (n, {c}, height, width)"
+        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+            raise TypeError(f"{name}: expected a floating tensor, {kind}, received {describe(x)}.")
+        is_grey = c == 1 and x.ndim in (2, 3)
+        if not (is_grey or (x.ndim in (3, 4) and x.shape[-3] == c)) or min(x.shape) < 1:
+            raise ValueError(f"{name}: expected one {kind}, received {describe(x)}; permute its axes.")
+        if min(x.shape[-2:]) < least:
+            raise ValueError(
+                f"{name}: expected sides of {least} pixels, received {describe(x)}; take fewer scales."
+            )
+        x, found = x.reshape(-1, c, *x.shape[-2:]), []
+        for scale in range(n_scales):
+            x = F.avg_pool2d(x, 2) if scale else x
+            rows = F.unfold(x, self.patch_size).transpose(1, 2).flatten(0, 1)
+            found.append(check_points(name, rows)[0])
+        return found
+
+    def extra_repr(self) -> str:
+        """What ``repr`` tells beside the losses."""
+        return f"patch_size={self.patch_size}, channels={self.channels}"
