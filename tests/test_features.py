@@ -195,7 +195,7 @@ def test_bad_data_are_refused_as_without_features(data):
 
 def test_a_loss_has_its_own_features():
     data = images()
-    with pytest.raises(ValueError, match="features, .*: expected None with a SemiDiscreteLoss"):
+    with pytest.raises(ValueError, match=r"features, .*: expected None with a SemiDiscreteLoss"):
         train_generator(
             new_generator(), 4, SemiDiscreteLoss(data), n_steps=1, features=ImageFeatures(data)
         )

@@ -37,9 +37,8 @@ class SemiDiscreteLoss(TrackedPotential):
     Parameters
     ----------
     X_target : tensor, Dataset or StoredAtoms, shape (n_atoms, ...)
-        Data; points of any shape, flattened. A data set of torch is read by :func:`stack_dataset`.
-        Kept by the module, but not in its ``state_dict``. Copies of a point count as one, of the sum of
-        their weights, and have one potential.
+        Data; points of any shape, flattened. Kept by the module, but not in its ``state_dict``. Copies
+        of a point count as one, of the sum of their weights, and have one potential.
     a_target : tensor, shape (n_atoms,), optional
         Weights, non-negative, of sum 1. Uniform by default.
     metric : str or callable, optional
@@ -212,8 +211,9 @@ class SemiDiscreteLoss(TrackedPotential):
             callback = guest(check_callable("callback", callback, "of the state"))
         options = Options.checked(tol, max_iter, batch_size)
         with ours(), joint(self.ranks):  # no decorator, whose frame the warning would point to
-            start = Problem(self.target, self.reg).init_potential(init_potential)
-            problem = shared(Problem(self.target, self.reg), self.ranks, start, **vars(options))
+            problem = Problem(self.target, self.reg)
+            start = problem.init_potential(init_potential)
+            problem = shared(problem, self.ranks, start, **vars(options))
             source = resolve_source(sampler, self.target.like, rank_seed(problem.target, random_state))
             if isinstance(source, CallableSampler):  # of points of any shape
                 function = source.function
