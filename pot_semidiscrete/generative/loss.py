@@ -211,9 +211,8 @@ class SemiDiscreteLoss(TrackedPotential):
             callback = guest(check_callable("callback", callback, "of the state"))
         options = Options.checked(tol, max_iter, batch_size)
         with ours(), joint(self.ranks):  # no decorator, whose frame the warning would point to
-            problem = Problem(self.target, self.reg)
-            start = problem.init_potential(init_potential)
-            problem = shared(problem, self.ranks, start, **vars(options))
+            start = Problem(self.target, self.reg).init_potential(init_potential)
+            problem = shared(Problem(self.target, self.reg), self.ranks, start, **vars(options))
             source = resolve_source(sampler, self.target.like, rank_seed(problem.target, random_state))
             if isinstance(source, CallableSampler):  # of points of any shape
                 function = source.function
