@@ -14,15 +14,16 @@ from .validation import check_points
 class ShardedAtoms:
     """Data of which each process of a group has its own rows, given as `X_target`.
 
-    For atoms that do not fit where one process is: no rank ever holds all of them. All make the same
-    calls, each with its own rows; whatever has one number for each atom is whole on all of them. The
-    atoms are those of the first rank, then those of the second, and so on.
+    For atoms that do not fit where one process is: each keeps its own. All make the same calls, each
+    with its own rows; whatever has one number for each atom is whole on all of them. The atoms are
+    those of the first rank, then those of the second, and so on. See :doc:`/distributed`.
 
     Parameters
     ----------
     rows : tensor, shape (n_rows, d)
         Those of this rank, float32 or float64; any number of them.
     process_group : torch.distributed.ProcessGroup
+        The processes that have them; all make one of these at the same time.
 
     Attributes
     ----------
@@ -45,7 +46,6 @@ class ShardedAtoms:
 
     @ours()
     def __init__(self, rows: Array, process_group: Any) -> None:
-        rows, nx = check_points("rows", rows)
         if process_group is None:
             raise TypeError(
                 "process_group: expected a group of torch.distributed, received None; give that of the "
@@ -53,6 +53,7 @@ class ShardedAtoms:
             )
         self._ranks = ranks_of(process_group, rows)
         with joint(self._ranks):
+            rows, nx = check_points("rows", rows)
             self._ranks.check_same(dtype=rows.dtype, dimension=rows.shape[1])
             counts = [count for count, _ in self._ranks.meet("arguments", rows.shape[0])]
         self._rows = nx.detach(rows)
