@@ -92,7 +92,7 @@ def check_doors(X):
         sd.ShardedAtoms(X[:, rank:], world)
     with pytest.raises(TypeError, match="tensors"):
         sd.ShardedAtoms(X.numpy(), world)
-    with pytest.raises(ValueError if rank else RuntimeError, match="rows: expected finite"):
+    with pytest.raises(ValueError, match="rows: expected finite"):
         sd.ShardedAtoms(X / (0.0 if rank else 1.0), world)
     for group in (None, "gloo"):
         with pytest.raises(TypeError, match=r"group of torch\.distributed"):
