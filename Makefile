@@ -34,6 +34,7 @@ benchmarks:
 	$(PYTHON) -m benchmarks.multilevel --json benchmarks/results/multilevel.json
 	$(PYTHON) -m benchmarks.network --json benchmarks/results/network.json
 	$(PYTHON) -m benchmarks.distributed --json benchmarks/results/distributed.json
+	$(PYTHON) -m benchmarks.distributed --ranks 1 2 --share atoms --json benchmarks/results/distributed_atoms.json
 	$(PYTHON) -m benchmarks.scaling --n-atoms 1e3 1e4 --chi2 .05 --mnist $(MNIST) --json benchmarks/results/scaling.json
 	$(PYTHON) -m benchmarks.scaling --headline --seeds 2 --json benchmarks/results/headline.json
 	$(PYTHON) -m benchmarks.training --mnist $(MNIST) --json benchmarks/results/training.json

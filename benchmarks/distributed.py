@@ -1,7 +1,7 @@
 """Steps on several ranks: bytes against the formula, efficiency here, and what to expect elsewhere.
 
 ``python -m benchmarks.distributed [--ranks 1 2 4] [--atoms 20000] [--dimension 16] [--batch 2048]
-[--rounds 10] [--device cpu] [--bandwidth 50e9] [--latency 5e-6] [--json FILE]``
+[--rounds 10] [--share points] [--device cpu] [--bandwidth 50e9] [--latency 5e-6] [--json FILE]``
 
 A step is what the solver does with a batch: c-transforms, masses and sums of squares at all atoms, in
 float32. Each rank draws its part of the points, which go to all, ``P = 4 batch dimension`` bytes; and
@@ -14,6 +14,9 @@ Efficiency is ``t_1 / (ranks t)``: of the best seconds by the clock, where ranks
 there are with all else, and of seconds of the processor, the sum of all ranks'. A solve is of as many
 batches for each number of ranks, and Newton's method at its end. Parts are those of a step, of all ranks
 at once, and nothing exchanged: what a machine loses by itself, whose cores share what they have.
+
+With ``--share atoms`` each rank has a part of the atoms instead, and reduces all rows at these: least
+c-transforms go before the sums, so that ``V = 8 (atoms + batch)``.
 
 Predicted is ``e batch atoms / ranks + (ranks - 1) / ranks (P + 2 V) / bandwidth + 8 log2(ranks)
 latency``, of four exchanges, as if nothing were done meanwhile, in 784 dimensions. The seconds e of an
@@ -38,7 +41,7 @@ import torch.multiprocessing as mp
 import pot_semidiscrete as sd
 from pot_semidiscrete.backend import ranks_of
 from pot_semidiscrete.kernels import reduce
-from pot_semidiscrete.problem import SharedTarget, build_target
+from pot_semidiscrete.problem import SharedTarget, build_target, resolve_shards
 
 from . import machine
 
@@ -51,9 +54,10 @@ PIXELS = 784  # of that training
 ITEM = 4  # bytes of a number
 
 
-def ring_bytes(ranks, n_atoms, dimension, batch):
+def ring_bytes(ranks, n_atoms, dimension, batch, share="points"):
     """Bytes that a rank sends in a step, in rings: points, and sums at the atoms."""
-    return (ranks - 1) / ranks * ITEM * (batch * dimension + 2 * (2 * n_atoms + batch))
+    sums = 2 * n_atoms + batch * (2 if share == "atoms" else 1)
+    return (ranks - 1) / ranks * ITEM * (batch * dimension + 2 * sums)
 
 
 def loopback():
@@ -66,7 +70,7 @@ def loopback():
     return float(found[0][8]) if found else math.nan
 
 
-def work(rank, size, folder, sizes, rounds, device, queue):
+def work(rank, size, folder, sizes, rounds, share, device, queue):
     """What each rank does: steps, then a solve; the first tells what it measured."""
     machine.limit_threads(1)
     dist.init_process_group(
@@ -81,14 +85,22 @@ def work(rank, size, folder, sizes, rounds, device, queue):
     atoms, x = (torch.randn((n, d), generator=rng).to(device) for n in (n_atoms, batch))
     psi = 0.1 * torch.randn(n_atoms, generator=rng).to(device)
     ranks = ranks_of(dist.group.WORLD, atoms)
-    local = build_target(atoms)
-    target, part = SharedTarget.of(local, ranks), x[ranks.part(batch)]
+    part = x[ranks.part(batch)]
+    given, rows, mine, group = atoms, part, psi, dist.group.WORLD
+    if share == "atoms":
+        mine, own_atoms = (array[ranks.part(n_atoms)] for array in (psi, atoms))
+        given, rows, group = sd.ShardedAtoms(own_atoms, group), x, None
+        shards, ranks = resolve_shards(given)
+        local, target = build_target(own_atoms), SharedTarget.of(build_target(shards), ranks)
+    else:
+        local = build_target(atoms)
+        target = SharedTarget.of(local, ranks)
 
     def step():
         return reduce(target, target.center(ranks.gather(part)), psi, 0.1 * d, OUTPUTS)
 
     def own():
-        return reduce(local, local.center(part), psi, 0.1 * d, OUTPUTS)
+        return reduce(local, local.center(rows), mine, 0.1 * d, OUTPUTS)
 
     step()
     float(own().colsum[0])
@@ -112,7 +124,7 @@ def work(rank, size, folder, sizes, rounds, device, queue):
     sampler = lambda n: torch.randn((n, d), generator=rng).to(device)
     rng.manual_seed(rank + 1)
     options = {"batch_size": batch, "tol": 0, "max_iter": max(rounds, 2)}
-    sd.solve_semidiscrete(atoms, sampler, reg=0.1 * d, process_group=dist.group.WORLD, **options)
+    sd.solve_semidiscrete(given, sampler, reg=0.1 * d, process_group=group, **options)
     start, used = time.perf_counter() - start, time.process_time() - used
     totals = torch.tensor([processor, used, alone], dtype=torch.float64, device=device)
     dist.all_reduce(totals)
@@ -124,13 +136,13 @@ def work(rank, size, folder, sizes, rounds, device, queue):
     dist.destroy_process_group()
 
 
-def measure(size, sizes, rounds, device):
+def measure(size, sizes, rounds, share, device):
     """The row of a number of ranks."""
     queue = mp.get_context("spawn").SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(work, (size, folder, sizes, rounds, device, queue), nprocs=size)
+        mp.spawn(work, (size, folder, sizes, rounds, share, device, queue), nprocs=size)
         row = queue.get()
-    row["formula_bytes"] = size * ring_bytes(size, *sizes)
+    row["formula_bytes"] = size * ring_bytes(size, *sizes, share)
     return row
 
 
@@ -168,13 +180,16 @@ def main():
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     for name, default in {"atoms": 20_000, "dimension": 16, "batch": 2048, "rounds": 10}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--share", choices=["points", "atoms"], default="points")
     parser.add_argument("--device", default="cpu", help="cuda: a GPU for each rank")
     parser.add_argument("--bandwidth", type=float, default=50e9, help="bytes a second, assumed")
     parser.add_argument("--latency", type=float, default=5e-6, help="seconds, assumed")
     args = parser.parse_args()
     sizes = args.atoms, args.dimension, args.batch
     facts = machine.facts()
-    rows = efficiencies([measure(n, sizes, args.rounds, args.device) for n in sorted({1, *args.ranks})])
+    rows = efficiencies(
+        [measure(n, sizes, args.rounds, args.share, args.device) for n in sorted({1, *args.ranks})]
+    )
     for row in rows:
         shares = [
             f"{name} {row[name + '_efficiency']:.2f} ({row[name + '_processor_efficiency']:.2f})"
@@ -204,7 +219,7 @@ def main():
             f"{row['kernel']}: {row['atoms']} atoms, batch {row['batch']}, {row['gpus']} GPUs: step "
             f"{1e3 * row['step_s']:.3g} ms, efficiency {row['efficiency']:.2f} (predicted)"
         )
-    shape = dict(zip(("atoms", "dimension", "batch"), sizes, strict=True))
+    shape = dict(zip(("atoms", "dimension", "batch"), sizes, strict=True)) | {"share": args.share}
     assumed = {"bandwidth": args.bandwidth, "latency": args.latency}
     found = {"entry_s": here, "training_entry_s": entry, "rows": rows, "predicted": predicted}
     machine.write(args.json, machine=facts, **shape, assumed=assumed, **found)

@@ -15,7 +15,7 @@ from .functional import (
     semidiscrete_ot_map,
 )
 from .generators import ParameterResult, generator_gradient, train_parameters
-from .problem import StoredAtoms
+from .problem import ShardedAtoms, StoredAtoms
 from .result import SemiDiscreteResult, SolverState
 from .runs import SemiDiscreteWarning
 from .solve import solve_semidiscrete
@@ -28,6 +28,7 @@ __all__ = [
     "ParameterResult",
     "SemiDiscreteResult",
     "SemiDiscreteWarning",
+    "ShardedAtoms",
     "SolverState",
     "StoredAtoms",
     "cost_scale",

@@ -1,13 +1,14 @@
 """The plan of a potential, at a built target: what users differentiate, and its pairs."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
-from .backend import Array, capabilities, converted, ours, template
+from .backend import Array, capabilities, converted, joint, ours, template
 from .costs import CallableMetric
 from .diagnostics import GradientDiagnostics, diagnose
 from .kernels import draw_atoms, reduce
-from .problem import Problem, Target, alone, check_lengths
+from .problem import Problem, Target, alone, check_lengths, digest
 from .samplers.resolve import resolve_random
 
 
@@ -90,6 +91,7 @@ class SemiDiscretePlan:
     def _moved(self, where: Any) -> tuple[Callable[[Array], Array], Target, Array]:
         """What moves an array where a user asks for, and the target and the potential there."""
         like = template("where", where, self._target.like)
+        self._check_whole("to")
         convert = lambda array: converted(array, like)
         target = self._target.map(convert)
         check_lengths("where", target.like, target.nx, "ask for float64")
@@ -124,11 +126,28 @@ class SemiDiscretePlan:
 
     @ours()
     def _field(self, name: str, x: Array) -> Array:
-        return field(name, self._target, self._points(x), self._potential, self.reg)
+        with self._together():
+            return field(name, self._target, self._points(x), self._potential, self.reg)
 
     def _points(self, x: Array) -> Array:
-        """A user's points, checked, in the coordinates of the target."""
-        return Problem(self._target, self.reg).points("x", x)
+        """A user's points, checked, in the coordinates of the target; the same on all ranks."""
+        x, shard = Problem(self._target, self.reg).points("x", x), self._target.shard
+        if shard is not None:
+            shard.ranks.check_same(x=digest(x, self._target.nx))
+        return x
+
+    def _together(self) -> AbstractContextManager:
+        """Context of what all ranks do, if the atoms are sharded."""
+        shard = self._target.shard
+        return joint(None if shard is None else shard.ranks)
+
+    def _check_whole(self, name: str) -> None:
+        """Refuse what is not done where atoms are sharded."""
+        if self._target.shard is not None:
+            raise TypeError(
+                f"{name}: expected a result whose atoms this process has, received sharded ones; "
+                "save it, and load it where they fit."
+            )
 
     @ours()
     def pair(self, x: Array, random_state: Any = None) -> Array:
@@ -151,13 +170,15 @@ class SemiDiscretePlan:
             Rows of `X_target`.
         """
         target, nx = self._target, self._target.nx
-        x = self._points(x)
-        if random_state is None:
-            random_state = capabilities(nx).shared_seed()
-        random = resolve_random(random_state, nx, target.like)
-        uniform = lambda n: random.uniform(n, 1)[:, 0]
-        index = draw_atoms(target, x, self._potential, self.reg, uniform)
-        return target.rows(index, lambda n: nx.to_numpy(uniform(n)))
+        with self._together():
+            x = self._points(x)
+            if random_state is None:
+                random_state = capabilities(nx).shared_seed()
+            random, shard = resolve_random(random_state, nx, target.like), target.shard
+            first = (lambda u: u) if shard is None else lambda u: shard.ranks.first(u)[0]
+            uniform = lambda n: first(random.uniform(n, 1)[:, 0])
+            index = draw_atoms(target, x, self._potential, self.reg, uniform)
+            return target.rows(index, lambda n: nx.to_numpy(uniform(n)))
 
     @ours()
     def diagnose(self, x: Array) -> GradientDiagnostics:
@@ -173,5 +194,6 @@ class SemiDiscretePlan:
         GradientDiagnostics
             The verdict, and what it rests on.
         """
+        self._check_whole("diagnose")
         x = self._target.nx.detach(self._points(x))
         return diagnose(self._target, x, self._potential, self.reg)

@@ -9,14 +9,14 @@ from typing import Any, NoReturn
 import numpy as np
 from ot.utils import OTResult
 
-from .backend import Array, ours
+from .backend import Array, joint, ours
 from .costs import Metric
 from .inference.estimates import Estimates, StoredEstimates
 from .inference.storage import FACTS, read, write
 from .optim.ascent import AscentState
 from .optim.stopping import StoppingRule
 from .plan import SemiDiscretePlan
-from .problem import Target
+from .problem import Target, resolve_shards
 from .runs import SemiDiscreteWarning
 
 _ABSENT = {
@@ -226,10 +226,12 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
         Parameters
         ----------
         path : str or path-like
-            Written as it is; the file appears whole or not at all.
+            Written as it is; the file appears whole or not at all. With :class:`ShardedAtoms` all ranks
+            make the call, and the first writes.
         """
         facts = {name: getattr(self, name) for name in FACTS}
-        write(path, self._target, self.potential_b, self._estimates, facts, self._log)
+        with self._together():
+            write(path, self._target, self.potential_b, self._estimates, facts, self._log)
 
     @classmethod
     def load(
@@ -241,7 +243,8 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
         ----------
         path : str or path-like
         X_target : array, shape (n_atoms, d)
-            The atoms the result was computed for; backend and dtype may differ.
+            The atoms the result was computed for; backend and dtype may differ. :class:`ShardedAtoms`
+            need not be those of as many ranks.
         metric : str or callable, optional
             Needed if the result was computed with a callable; otherwise what was saved.
 
@@ -255,7 +258,9 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
             If the file is not one of ours, or the atoms or the metric are not those of the result.
         """
         with ours():  # no decorator, whose frame warnings would point to
-            return cls(**read(path, X_target, metric))
+            atoms, ranks = resolve_shards(X_target)
+            with joint(ranks):
+                return cls(**read(path, atoms, metric))
 
 
 for _name, _reason in _ABSENT.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, guest, joint, ours, ranks_of
+from .backend import Array, guest, joint, ours
 from .costs import CallableMetric, Metric
 from .inference.bounds import FittedPoints
 from .inference.estimates import UNKNOWN, Estimates, StoredEstimates, evaluate
@@ -27,7 +27,7 @@ from .optim.newton import can_correct, maximize
 from .optim.options import Options
 from .optim.semi_dual import SemiDual
 from .optim.stopping import StoppingRule, rule_of
-from .problem import Problem, check_bool, check_callable, named_options, shared
+from .problem import Problem, check_bool, check_callable, named_options, resolve_shards, shared
 from .result import SemiDiscreteResult, SolverState, warn_shortfall
 from .runs import Progress, guarded
 from .samplers.base import Sampler
@@ -186,13 +186,13 @@ class Solver:
     def estimate(self) -> None:
         """Tell what was reached, by fresh points that are drawn now: as it is asked for, mostly.
 
-        At once where a user's metric may have changed until then.
+        At once where a user's metric may have changed until then, or other ranks be needed for it.
         """
         points = self.test_points
         if not self.evaluation.is_known or points is None:
             points = self.stream.independent(max(FEW_POINTS, self.n_used // 16), again=False)
         self.estimates = estimates = self.estimates_at(points)
-        if isinstance(self.target.cost, CallableMetric):
+        if isinstance(self.target.cost, CallableMetric) or self.target.shard is not None:
             self.estimates = estimates.stored()
 
     def estimates_at(self, points: Array) -> Estimates:
@@ -272,6 +272,7 @@ def solve_semidiscrete(
     ----------
     X_target : array, shape (n_atoms, d)
         Atoms :math:`y_j`; their backend, dtype and device are those of the computation.
+        :class:`StoredAtoms` and :class:`ShardedAtoms` are not, or not all, in memory.
     sampler_source : callable, str, law, loader or array of shape (n, d), default="unif"
         Source :math:`\mu`: a callable ``n -> (n, d)`` array in the backend of `X_target` (a torch
         generator is called without gradient); a name, ``"unif"`` (``"unif_cube"``), ``"ball"``
@@ -317,7 +318,8 @@ def solve_semidiscrete(
         Processes that all make this call, with the same arguments: each draws its part of a batch and
         reduces its part of the points, and all get the same result (see :doc:`/distributed`). A source
         with a `random_state` has another stream on each; a callable must draw other points on each.
-        The callback is called on each, and stops the run if one returns True.
+        The callback is called on each, and stops the run if one returns True. That of
+        :class:`ShardedAtoms` need not be given.
 
     Returns
     -------
@@ -362,7 +364,7 @@ def solve_semidiscrete(
     if callback is not None:
         callback = guest(check_callable("callback", callback, "of the state"))
     with ours():  # no decorator, whose frame the warning would point to
-        ranks = ranks_of(process_group, getattr(X_target, "like", X_target))
+        X_target, ranks = resolve_shards(X_target, process_group)
         with joint(ranks):
             problem = Problem.of(X_target, a_target, metric, reg)
             init_potential = problem.init_potential(init_potential)

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import generative
+from tests import shards
 
 TIMEOUT = 20.0  # seconds that ranks wait for each other
 
@@ -52,12 +53,16 @@ def interleaved(parts):
     return torch.stack([part[i] for i in range(max(map(len, parts))) for part in parts if i < len(part)])
 
 
-def check_same_as_one_process(n_atoms, reg, **options):
-    """The potential of one process on the same samples, and the certificates of all of them."""
-    X, stream = atoms(n_atoms), Stream(10 + dist.get_rank())
+def check_same_as_one_process(X, reg, share=None, **options):
+    """The potential of one process on the same samples, and the certificates of all of them.
+
+    Each rank has what `share` gives it of the atoms, or all.
+    """
+    X, stream = atoms(X) if isinstance(X, int) else X, Stream(10 + dist.get_rank())
     X = X.to(options.pop("dtype", X.dtype))
+    given = (X, dist.group.WORLD) if share is None else (share(X), None)
     sampler, options = (lambda n: stream(n).to(X.dtype)), {"batch_size": 250} | options
-    result = sd.solve_semidiscrete(X, sampler, reg=reg, process_group=dist.group.WORLD, **options)
+    result = sd.solve_semidiscrete(given[0], sampler, reg=reg, process_group=given[1], **options)
     streams, potentials = of_all(stream.drawn), of_all(result.potential)
     assert all(torch.equal(potential, potentials[0]) for potential in potentials)
     batches = (interleaved(parts).to(X.dtype) for parts in zip(*streams, strict=True))
@@ -351,6 +356,7 @@ def two(folder):
     check_sources()
     check_refusals()
     check_exits()
+    shards.check(folder)
     check_loss()
     check_training()
     check_ends_of_training()

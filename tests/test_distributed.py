@@ -71,7 +71,7 @@ def code(language, words):
 
 def shell(script, folder, **variables):
     """Run a script beside ``solve.py``; what it prints."""
-    (folder / "solve.py").write_text(code("python", "solve_semidiscrete"))
+    (folder / "solve.py").write_text(code("python", "init_process_group"))
     path = f"{folder}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     run = subprocess.run(
         ["bash", "-c", script],

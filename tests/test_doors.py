@@ -26,6 +26,7 @@ RECEIVED = (  # receive these, and never build them
     *("SemiDiscreteCoupling", "SemiDiscreteResult", "SemiDiscreteWarning", "SolverState"),
     "TrainingResult",
 )
+SHARED = "ShardedAtoms"  # processes make it together: tests/shards.py
 HOOKS = "get_extra_state", "set_extra_state"  # torch calls these
 ATOMS, POINTS = (np.random.default_rng(k).normal(size=(6 - 2 * k, 2)) for k in range(2))
 IMAGES = np.random.default_rng(2).random((8, 4, 4))
@@ -574,7 +575,7 @@ def reflected():
         own = [name for name in own if vars(module(where))[name].__module__ == module(where).__name__]
         for name in own if names is None else names:
             value = getattr(module(where), name)
-            if name in DERIVED or name.startswith("_"):
+            if name in (*DERIVED, SHARED) or name.startswith("_"):
                 continue
             if name not in RECEIVED:
                 found[name] = value

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from .arrays import NotFiniteError
 from .interrupts import uninterrupted
 
-PLACES = ["points", "sums", "callback", "arguments", "seed", "state", "exit"]
+PLACES = ["points", "sums", "minima", "callback", "arguments", "seed", "state", "exit"]
 EXITS: dict[int, type[BaseException]] = {1: KeyboardInterrupt, 2: NotFiniteError, 3: RuntimeError}
 """How a rank leaves, by what the others raise; it is 0 while it stays."""
 

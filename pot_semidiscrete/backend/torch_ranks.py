@@ -52,6 +52,15 @@ class Ranks(Meetings):
             for total, array in zip(sums, arrays, strict=True)
         ]
 
+    @uninterrupted()
+    def least(self, array: Array) -> Array:
+        """The least of the entries of this rank and of all others."""
+        least = array.clone()
+        self.same("minima", least.numel())
+        self._count(least)
+        self._wait(self._post(dist.all_reduce, least, dist.ReduceOp.MIN))
+        return least
+
     def spread(self, rows: Array, n: int) -> Array:
         """The rows of this rank among n, the others being 0: their sum has all."""
         whole = torch.zeros((n, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)

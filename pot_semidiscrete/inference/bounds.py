@@ -153,7 +153,8 @@ def coupling(target: Target, excess: np.ndarray, lacking: np.ndarray) -> sparse.
     if n_atoms <= MOST_ATOMS:
         sent = _matched(np.arange(n_atoms), excess, lacking, optimal)
     else:
-        every = stride(target.like.shape[1], 64) if target.is_stored else 1  # coordinates in memory
+        most = 64 if target.shard is None else 8  # coordinates in memory
+        every = stride(target.like.shape[1], most) if target.is_stored else 1
         few = nx.to_numpy(target.in_parts(lambda atoms: atoms[:, ::every]))
         order = ordered(few, MOST_ATOMS)
         groups = np.split(order, range(MOST_ATOMS, n_atoms, MOST_ATOMS))

@@ -98,6 +98,8 @@ def write(
         arrays["marginal"] = host(target.distribute(evaluation.marginal))
     arrays |= {f"log_{name}": np.asarray(values) for name, values in log.items()}
     arrays["meta"] = np.array(json.dumps(meta | {"entries": sorted(arrays)}))
+    if target.shard is not None and target.shard.ranks.rank > 0:
+        return
     with replaced(path) as file:
         np.savez_compressed(file, **arrays)
 

@@ -5,6 +5,7 @@ The loop is here; a kernel turns a block of points into a block of weights.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -12,8 +13,9 @@ from ..backend import Array, Backend, capabilities, equal_rows, joined, no_grad,
 from .base import BLOCK_BYTES, DEVICE_ENTRIES, Atoms, Kernel, sharing_rows
 from .blocks import SoftBlock, reached
 from .generic import GenericKernel
-from .outputs import OUTPUTS, SUMS, Reduction
-from .shared import own_rows, ranks_at
+from .outputs import OF_COLUMNS, OUTPUTS, SUMS, Reduction
+from .sharded import ShardTiles, draw_from_shards
+from .shared import own_rows, row_ranks
 from .tiles import Tiles, is_tiled
 
 LARGEST_BILINEAR = 2**26  # entries of a matrix kept for several reductions of the same points ...
@@ -36,7 +38,8 @@ def reduce(
     Parameters
     ----------
     target : Target
-        If it is shared, each rank reduces a part of the rows, and all get the whole.
+        If it is shared, each rank reduces a part of the rows, or a part of the atoms if each has one,
+        and all get the whole.
     x : array, shape (n, d)
         Source points in the target's coordinates (``target.center``).
     potential : array, shape (n_support,)
@@ -56,13 +59,20 @@ def reduce(
     Reduction
     """
     nx, outputs = target.nx, sorted(set(outputs), key=list(OUTPUTS).index)
+    if differentiable and target.shard is not None:
+        raise TypeError(
+            "X_target: expected atoms that this process has where a gradient is asked for, received "
+            "sharded ones; detach the points."
+        )
     if differentiable:
         generic = _evaluation(GenericKernel(target, potential, reg), outputs, values)
         blocks = row_blocks(target, x, bilinear, None)
         return _reduce(outputs, capabilities(nx).checkpoint(generic), blocks, nx)
     with no_grad(nx):
         target, x, potential = target.detached, nx.detach(x), nx.detach(potential)
-        ranks, n = ranks_at(target), x.shape[0]
+        if target.shard is not None:
+            return _sharded(target, x, potential, reg, outputs, values, bilinear)
+        ranks, n = row_ranks(target), x.shape[0]
         if ranks is None or n < ranks.size:
             return _detached(target, x, potential, reg, outputs, values, bilinear)
         own, known = (None if a is None else own_rows(target, a) for a in (x, bilinear))
@@ -70,6 +80,25 @@ def reduce(
         found = {name: getattr(part, name) for name in outputs}
         parts = (v if name in SUMS else ranks.spread(v, n) for name, v in found.items())
         return Reduction(**dict(zip(found, ranks.sum(*parts), strict=True)))
+
+
+def _sharded(
+    target: Atoms,
+    x: Array,
+    potential: Array,
+    reg: float,
+    outputs: list[str],
+    values: Array | None,
+    bilinear: Array | None,
+) -> Reduction:
+    """The reduction of ranks each of which has a part of the atoms, and all points."""
+    tiles = ShardTiles(target, potential, reg, outputs, values, x)
+    found = _reduce(outputs, tiles, row_blocks(target.own, x, bilinear, step=tiles.rows), target.nx)
+    names = [name for name in outputs if name in OF_COLUMNS and reg > 0]
+    if names:
+        parts = target.shard.whole(*(getattr(found, name) for name in names), axis=-1)
+        found = replace(found, **dict(zip(names, parts, strict=True)))
+    return found
 
 
 def _detached(
@@ -121,9 +150,12 @@ def _reduce(
 def known_bilinear(target: Atoms, x: Array) -> Array | None:
     """The part of the costs that a reduction computes first, to keep for several of the points `x`.
 
+    Of sharded atoms, that of this rank's.
+
     None, and to be computed each time, where it would have more than `LARGEST_BILINEAR` entries, or
     `DEVICE_BILINEAR` in the memory of a device, and where the kernel is fused.
     """
+    target = target.own
     nx, most = target.nx, LARGEST_BILINEAR if on_host(x) else DEVICE_BILINEAR
     if target.kernel.fused or x.shape[0] * target.weights.shape[0] > most:
         return None
@@ -135,7 +167,10 @@ def weight_blocks(
     target: Atoms, x: Array, potential: Array, reg: float
 ) -> Iterator[tuple[Array, Array]]:
     """Blocks of points, ``(k, d)``, and their assignment weights, ``(k, n_support)``, one by one."""
-    for (rows,) in row_blocks(target, x):
+    row, step = target.weights.shape[0] * target.nx.bitsize(target.weights) // 8, None
+    if target.shard is not None:  # a block takes three exchanges: larger ones
+        step = equal_rows(x.shape[0], BLOCK_BYTES // 16 // row)
+    for (rows,) in row_blocks(target, x, step=step):
         yield rows, reduce(target, rows, potential, reg, ("weights",)).weights
 
 
@@ -160,9 +195,10 @@ def expected_cost(target: Atoms, x: Array, law: Array) -> Array:
     with no_grad(nx):
         for (rows,) in row_blocks(target, x):
             terms = nx.sum(law) * cost.source_term(rows, nx) + nx.sum(law * target.target_term)
-            for columns, part in target.parts():
-                terms = terms - cost.target_mean(rows, part.atoms, law[columns], nx)
-            means.append(terms)
+            of_part = lambda columns, part, rows=rows: cost.target_mean(
+                rows, part.atoms, law[columns], nx
+            )
+            means.append(terms - target.total(of_part))
     return nx.concatenate(means, axis=0)
 
 
@@ -214,12 +250,20 @@ def draw_atoms(
     nx, share = target.nx, 1.0 - uniform(x.shape[0])
     with no_grad(nx):
         target, x, potential = target.detached, nx.detach(x), nx.detach(potential)
-        if is_tiled(target, x):
-            return Tiles(target, potential, reg, (), None, x).draw(x, share)
-        kernel = target.kernel(target, potential, reg)
-        # two caches, for its steps are small
-        step = fused_rows(target, x) if kernel.fused else block_rows(target, x, caches=2)
-        blocks = row_blocks(target, x, None, kernel.prepare(x, step), share, step=step)
-        parts = [cast(SoftBlock, kernel(*rows)).narrow(share) for *rows, share in blocks]
-        start, weights, share = (joined(pieces, nx) for pieces in zip(*parts, strict=True))
-        return start + reached(weights, share, nx)[0]
+        if target.shard is None:
+            return _drawn(target, x, potential, reg, share)
+        own = partial(_drawn, target.own, potential=potential[target.shard.columns], reg=reg)
+        return draw_from_shards(ShardTiles(target, potential, reg, (), None, x), x, share, own)
+
+
+def _drawn(target: Atoms, x: Array, potential: Array, reg: float, share: Array) -> Array:
+    """Atom of each point where its distribution function reaches a share in (0, 1]."""
+    if is_tiled(target, x):
+        return Tiles(target, potential, reg, (), None, x).draw(x, share)
+    nx, kernel = target.nx, target.kernel(target, potential, reg)
+    # two caches, for its steps are small
+    step = fused_rows(target, x) if kernel.fused else block_rows(target, x, caches=2)
+    blocks = row_blocks(target, x, None, kernel.prepare(x, step), share, step=step)
+    parts = [cast(SoftBlock, kernel(*rows)).narrow(share) for *rows, share in blocks]
+    start, weights, share = (joined(pieces, nx) for pieces in zip(*parts, strict=True))
+    return start + reached(weights, share, nx)[0]

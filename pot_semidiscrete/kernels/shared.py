@@ -11,13 +11,18 @@ def ranks_at(target: Atoms) -> Any:
     return getattr(target, "ranks", None)
 
 
+def row_ranks(target: Atoms) -> Any:
+    """Those ranks, if each works at a part of the rows, and all have all atoms."""
+    return ranks_at(target) if target.shard is None else None
+
+
 def own_rows(target: Atoms, rows: Array) -> Array:
     """Those of the rows, which all ranks have, that are this rank's to work at: all of one process."""
-    ranks = ranks_at(target)
+    ranks = row_ranks(target)
     return rows if ranks is None else rows[ranks.part(rows.shape[0])]
 
 
 def all_sums(target: Atoms, *sums: Array) -> list[Array]:
     """Sums over the rows of all ranks, from those over the rows of each, in one exchange."""
-    ranks = ranks_at(target)
+    ranks = row_ranks(target)
     return list(sums) if ranks is None else ranks.sum(*sums)

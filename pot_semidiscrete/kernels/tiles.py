@@ -66,14 +66,32 @@ class Tiles:
         most, cached = BLOCK_BYTES // entry, target.kernel.cache() // entry
         if not on_host(x):
             most = cached = DEVICE_ENTRIES
-        self.rows = equal_rows(x.shape[0], most // n_atoms if self.is_kept else SHARING)
+        self.rows = equal_rows(x.shape[0], self.most_rows(most))
         width = max(2 * cached // self.rows, SHARING)
         if target.is_stored:
             width = min(width, next(target.atoms.parts()).stop)
         self.columns = [slice(k, min(k + width, n_atoms)) for k in range(0, n_atoms, width)]
 
+    def most_rows(self, entries: int) -> int:
+        """Points of a block, at most, whose tiles together have at most so many entries if kept."""
+        return entries // len(self.potential) if self.is_kept else SHARING
+
     def __call__(self, x: Array, bilinear: Array | None = None, *_: None) -> tuple:
         """Outputs for a block of points."""
+        found, kept = self.local(x, bilinear)
+        found = self.whole(found)
+        whole = found["c_transform"]
+        if self.reg > 0:
+            kept = [block.scaled(self.share(whole, block.c_transform)) for block in kept]
+        elif self.column_names:
+            kept = [replace(kept[-1], index=found["index"], n_atoms=self.n_atoms, c_transform=whole)]
+        for name in self.column_names:
+            parts = [OUTPUTS[name](self.target, x, block) for block in kept]
+            found[name] = self.nx.concatenate(parts, axis=-1)
+        return tuple(found[name] for name in self.outputs)
+
+    def local(self, x: Array, bilinear: Array | None = None) -> tuple[dict[str, Array], list[Any]]:
+        """Outputs for each point, and the blocks of sums over points: all, or the last at reg = 0."""
         joined: list[Array] = []
         kept: list[Any] = []
         for columns, tile in self.tiles(self.columns):
@@ -83,18 +101,17 @@ class Tiles:
             if self.reg == 0:
                 part[1] = part[1] + columns.start
             joined = self.join(joined, part) if joined else part
-            if self.is_kept:
-                kept.append(block)
-        found = dict(zip(self.row_names, joined, strict=True))
-        whole = found["c_transform"]
-        if self.reg > 0:
-            kept = [block.scaled(self.share(whole, block.c_transform)) for block in kept]
-        elif self.column_names:
-            kept = [replace(block, index=found["index"], n_atoms=len(self.potential), c_transform=whole)]
-        for name in self.column_names:
-            parts = [OUTPUTS[name](self.target, x, block) for block in kept]
-            found[name] = self.nx.concatenate(parts, axis=-1)
-        return tuple(found[name] for name in self.outputs)
+            kept = [*kept, block] if self.is_kept else [block]
+        return dict(zip(self.row_names, joined, strict=True)), kept
+
+    @property
+    def n_atoms(self) -> int:
+        """Columns of a block."""
+        return len(self.potential)
+
+    def whole(self, found: dict[str, Array]) -> dict[str, Array]:
+        """Outputs for all atoms, from those for the ones that there are tiles of."""
+        return found
 
     def tiles(self, columns: list[slice]) -> Iterator[tuple[slice, Atoms]]:
         """Tiles of these atoms; the next is read while one is used, if they are not in memory."""

@@ -10,6 +10,7 @@ from .host import (
 )
 from .names import named_options
 from .problem import Problem, build_target, check_atoms, check_reg
+from .sharded import ShardedAtoms, resolve_shards
 from .shared import SharedTarget, alone, shared
 from .stored import StoredAtoms
 from .target import Target
@@ -34,6 +35,7 @@ from .validation import (
 __all__ = [
     "NotFiniteError",
     "Problem",
+    "ShardedAtoms",
     "SharedTarget",
     "StoredAtoms",
     "Target",
@@ -62,6 +64,7 @@ __all__ = [
     "named_options",
     "projection",
     "remedy_for",
+    "resolve_shards",
     "rounding_of",
     "same_costs",
     "same_projection",

@@ -11,6 +11,7 @@ from ..costs import Metric, check_cost, resolve_metric
 from ..kernels import BLOCK_BYTES
 from .fingerprints import digest
 from .places import Copies, places
+from .sharded import ShardedAtoms, TargetShard
 from .stored import StoredAtoms, TargetAtoms
 from .target import Target
 from .units import rounding_of
@@ -91,12 +92,19 @@ def check_atoms(X_target: Any) -> tuple[Any, Array]:
         X_target = TargetAtoms(X_target)
         X_target.check("X_target")
         return X_target, X_target.like
+    if isinstance(X_target, TargetShard):
+        return X_target, X_target.like
+    if isinstance(X_target, ShardedAtoms):
+        raise TypeError(
+            f"X_target: expected atoms that this process has, received {X_target!r}; solve_semidiscrete "
+            "and SemiDiscreteResult.load take these, and the result is asked by its methods."
+        )
     X_target, _ = check_points("X_target", X_target)
     return X_target, X_target
 
 
 def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: Metric) -> Target:
-    is_stored, able = isinstance(X_target, TargetAtoms), capabilities(nx)
+    is_stored, able = isinstance(X_target, TargetAtoms | TargetShard), capabilities(nx)
     cost = resolve_metric(metric, nx)
     if is_foreign(type(cost)):
         check_cost(cost, X_target[-3:], X_target[:4], nx)  # no atom twice, if there are enough

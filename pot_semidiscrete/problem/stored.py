@@ -124,9 +124,7 @@ class TargetAtoms(StoredAtoms):
 
     def parts(self) -> Iterator[slice]:
         """Neighbouring atoms, few enough to be read at once."""
-        (n, d), size = self.shape, self._nx.bitsize(self._like) // 8
-        step = max(BLOCK_BYTES // 16 // (d * size), 1)  # a few parts are in memory at a time
-        return (slice(start, min(start + step, n)) for start in range(0, n, step))
+        return neighbours(self.shape, self._nx.bitsize(self._like) // 8)
 
     def check(self, name: str) -> None:
         """Check the numbers as :func:`check_points` does."""
@@ -154,6 +152,12 @@ class TargetAtoms(StoredAtoms):
         other = copy.copy(self)
         vars(other).update(changed)
         return other
+
+
+def neighbours(shape: tuple[int, int], size: int) -> Iterator[slice]:
+    """Neighbouring atoms, few enough to be read at once, of numbers of so many bytes."""
+    step = max(BLOCK_BYTES // 16 // (shape[1] * size), 1)  # a few parts are in memory at a time
+    return (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
 def _rows(data: Any, which: slice | np.ndarray) -> Any:

@@ -21,6 +21,7 @@ from ..backend import (
 from ..costs import Cost
 from ..kernels import Kernel, check_at, kernel_for
 from .places import Copies
+from .sharded import TargetShard
 from .stored import TargetAtoms
 from .support import Support
 
@@ -122,29 +123,53 @@ class Target(Support):
     @property
     def is_stored(self) -> bool:
         """Whether atoms are not in the memory of the computation, and read as they are needed."""
-        return isinstance(self.atoms, TargetAtoms)
+        return isinstance(self.atoms, TargetAtoms | TargetShard)
+
+    @property
+    def shard(self) -> TargetShard | None:
+        """The atoms, if each of several ranks has a part of them."""
+        return self.atoms if isinstance(self.atoms, TargetShard) else None
+
+    @_known
+    def own(self) -> "Target":
+        """The target of the atoms of this rank, whose weights are left as they are."""
+        if self.shard is None:
+            return self
+        columns = self.shard.columns
+        own = replace(self, atoms=self.shard.rows, weights=self.weights[columns])
+        log_weights, target_term = self.log_weights[columns], self.target_term[columns]
+        vars(own).update(kernel=self.kernel, log_weights=log_weights, target_term=target_term)
+        return own
 
     @property
     def like(self) -> Array:
         """Array of the kind of the atoms, and as many columns."""
-        return self.atoms.like if isinstance(self.atoms, TargetAtoms) else self.atoms
+        return self.atoms.like if self.is_stored else self.atoms
 
     def parts(self) -> Iterator[tuple[slice, "Target"]]:
-        """Atoms that are in memory at once: all, unless they are stored."""
-        if not isinstance(self.atoms, TargetAtoms):
+        """Atoms that are in memory at once: all, unless they are stored; of this rank."""
+        if isinstance(self.atoms, TargetAtoms):
+            yield from ((part, self.subset(part)) for part in self.atoms.parts())
+        elif self.shard is not None:
+            columns = self.shard.columns
+            yield columns, replace(self, atoms=self.shard.rows, weights=self.weights[columns])
+        else:
             yield slice(None), self
-            return
-        for part in self.atoms.parts():
-            yield part, self.subset(part)
 
     def in_parts(self, function: Callable[[Array], Array], axis: int = 0) -> Array:
         """A function of atoms, joined for all."""
-        return joined([function(target.atoms) for _, target in self.parts()], self.nx, axis)
+        found = joined([function(target.atoms) for _, target in self.parts()], self.nx, axis)
+        return found if self.shard is None else self.shard.whole(found, axis=axis)[0]
+
+    def total(self, function: Callable[[slice, "Target"], Array]) -> Array:
+        """A sum over atoms, from those of its :meth:`parts`."""
+        found = sum(function(*part) for part in self.parts())
+        return found if self.shard is None else self.shard.ranks.sum(found)[0]
 
     @property
     def mean(self) -> Array:
         """Weighted mean of the atoms."""
-        return sum(self.nx.dot(part.weights, part.atoms) for _, part in self.parts())
+        return self.total(lambda _, part: self.nx.dot(part.weights, part.atoms))
 
     @property
     def unit(self) -> float:
@@ -160,8 +185,9 @@ class Target(Support):
         """The same target, which shares no memory with the user's arrays."""
         if self.support is not None:
             return self
-        is_shared = self.origin is None and not self.is_stored
-        atoms = self.nx.copy(self.atoms) if is_shared else self.atoms
+        atoms = self.atoms
+        if self.origin is None and not isinstance(atoms, TargetAtoms):
+            atoms = self.nx.copy(atoms) if self.shard is None else atoms.map(self.nx.copy)
         return replace(self, atoms=atoms, weights=self.nx.copy(self.weights))
 
     def subset(self, atoms: Array | slice) -> "Target":

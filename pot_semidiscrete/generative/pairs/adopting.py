@@ -71,6 +71,7 @@ def _coupling_of_potential(
             projection = loss.rows
     elif not isinstance(plan._potential, torch.Tensor):
         plan = plan.to("cpu")  # as torch's tensors
+    plan._check_whole("plan")
     target = plan._target
     atoms = target.scatter(target.atoms[:]) + (0.0 if target.origin is None else target.origin)
     projection = check_projection(projection, atoms)

@@ -1,0 +1,94 @@
+"""Reductions over atoms of which each rank has a part: all-reduces of least scores and of sums.
+
+All ranks have the same points. Each has the outputs ``o_k`` for its own atoms and their c-transform
+``c_k``. With the least of all, ``c_0``, and the sums of ``p_k = exp((c_0 - c_k) / reg)`` and of
+``p_k o_k``, ``c = c_0 - reg log sum_k p_k`` and ``o = sum_k p_k o_k / sum_k p_k``. At ``reg = 0`` the
+first of the atoms where c is reached has it all.
+"""
+
+from collections.abc import Callable, Sequence
+
+from ..backend import Array
+from .base import Atoms
+from .blocks import share_of_group
+from .tiles import Tiles
+
+
+class ShardTiles(Tiles):
+    """Blocks of points over the atoms of this rank, joined with those of all others.
+
+    Outputs that have one number for each atom are those of this rank's at ``reg > 0``. Parameters are
+    those of :class:`Tiles`, of all atoms.
+    """
+
+    def __init__(
+        self,
+        target: Atoms,
+        potential: Array,
+        reg: float,
+        outputs: Sequence[str],
+        values: Array | None,
+        x: Array,
+    ) -> None:
+        self.shard = target.shard
+        columns = self.shard.columns
+        own = None if values is None else values[columns]
+        super().__init__(target.own, potential[columns], reg, outputs, own, x)
+
+    def most_rows(self, entries: int) -> int:
+        """As many on all ranks: as fit where most atoms are."""
+        return entries // self.shard.largest
+
+    @property
+    def n_atoms(self) -> int:
+        """Those of all ranks."""
+        return self.shard.shape[0]
+
+    def whole(self, found: dict[str, Array]) -> dict[str, Array]:
+        """Outputs for all atoms, by two exchanges."""
+        nx, ranks, columns = self.nx, self.shard.ranks, self.shard.columns
+        transform = found.pop("c_transform")
+        least = ranks.least(transform)
+        if self.reg > 0:
+            share = self.share(least, transform)
+            total, *sums = ranks.sum(share, *(_by_row(share, v) * v for v in found.values()))
+            found = {name: v / _by_row(total, v) for name, v in zip(found, sums, strict=True)}
+            return {"c_transform": least - self.reg * nx.log(total)} | found
+        index = found.pop("index") + columns.start
+        first = ranks.least(nx.where(transform == least, index, self.n_atoms + 0 * index))
+        if found:
+            is_own = index == first
+            parts = [nx.where(_by_row(is_own, v), v, 0.0 * v) for v in found.values()]
+            found = dict(zip(found, ranks.sum(*parts), strict=True))
+        return {"c_transform": least, "index": first} | found
+
+
+def _by_row(numbers: Array, values: Array) -> Array:
+    """A number for each row of values."""
+    return numbers if values.ndim == 1 else numbers[:, None]
+
+
+def draw_from_shards(tiles: ShardTiles, x: Array, share: Array, draw: Callable[..., Array]) -> Array:
+    """Atom of each point where its distribution function reaches a share: its rank, then itself.
+
+    Parameters
+    ----------
+    tiles : ShardTiles
+    x : array, shape (n, d)
+    share : array, shape (n,)
+    draw : callable
+        ``(x, share=share) -> array of int``, of the atoms of this rank.
+    """
+    nx, shard, transforms = tiles.nx, tiles.shard, []
+    ranks = shard.ranks
+    for start in range(0, x.shape[0], tiles.rows):
+        transforms.append(tiles.local(x[start : start + tiles.rows])[0]["c_transform"])
+    own = nx.concatenate(transforms, axis=0)[:, None]
+    place = nx.arange(ranks.size, type_as=own)[None, :] == ranks.rank
+    (every,) = ranks.sum(place * own)
+    which, part = share_of_group(tiles.share(nx.min(every, axis=1)[:, None], every), share, nx)
+    mine = which == ranks.rank
+    index = 0 * which
+    if bool(mine.any()):
+        index[mine] = shard.columns.start + draw(x[mine], share=part[mine])
+    return ranks.sum(index)[0]

@@ -1,0 +1,177 @@
+"""Atoms of which each process has a part."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import numpy as np
+from ot.backend import get_backend
+
+from ..backend import Array, capabilities, describe, joint, ours, ranks_of
+from .stored import neighbours
+from .validation import check_points
+
+
+class ShardedAtoms:
+    """Data of which each process of a group has its own rows, given as `X_target`.
+
+    For atoms that do not fit where one process is: each keeps its own. All make the same calls, each
+    with its own rows; whatever has one number for each atom is whole on all of them. The atoms are
+    those of the first rank, then those of the second, and so on. See :doc:`/distributed`.
+
+    Parameters
+    ----------
+    rows : tensor, shape (n_rows, d)
+        Those of this rank, float32 or float64; any number of them.
+    process_group : torch.distributed.ProcessGroup
+        The processes that have them; all make one of these at the same time.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Numbers of atoms, of all ranks, and of coordinates.
+    dtype : dtype
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no such rows, no such group, or other ranks have rows of another dtype or dimension.
+
+    Examples
+    --------
+    On each rank::
+
+        atoms = ShardedAtoms(rows, torch.distributed.group.WORLD)
+        result = solve_semidiscrete(atoms, "normal", reg=0.1, random_state=0)
+    """
+
+    @ours()
+    def __init__(self, rows: Array, process_group: Any) -> None:
+        if process_group is None:
+            raise TypeError(
+                "process_group: expected a group of torch.distributed, received None; give that of the "
+                "processes that have the rows, torch.distributed.group.WORLD, say."
+            )
+        self._ranks = ranks_of(process_group, rows)
+        with joint(self._ranks):
+            rows, nx = check_points("rows", rows)
+            self._ranks.check_same(dtype=rows.dtype, dimension=rows.shape[1])
+            counts = [count for count, _ in self._ranks.meet("arguments", rows.shape[0])]
+        self._rows = nx.detach(rows)
+        self._bounds = np.cumsum([0, *counts])
+
+    def __repr__(self) -> str:
+        (n, d), dtype = self.shape, str(self.dtype).rsplit(".", 1)[-1]
+        return f"ShardedAtoms({len(self._rows)} of {n} atoms of {d} coordinates, {dtype})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "ShardedAtoms: expected to stay in this process, whose group no copy has; keep a result by "
+            "result.save, on all ranks, and load it with ShardedAtoms made again."
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of atoms, of all ranks, and of coordinates."""
+        return int(self._bounds[-1]), self._rows.shape[1]
+
+    @property
+    def dtype(self) -> Any:
+        """That of the rows."""
+        return self._rows.dtype
+
+
+class TargetShard(ShardedAtoms):
+    """Sharded atoms of a target: those on its support, less its origin.
+
+    Attributes
+    ----------
+    ranks : Ranks
+    rows : array, shape (n_rows, d)
+        Atoms of this rank.
+    columns : slice
+        Which of all they are.
+    largest : int
+        Atoms of the rank that has most.
+    """
+
+    def __init__(self, ranks: Any, rows: Array, bounds: np.ndarray) -> None:
+        self.ranks, self.rows, self._bounds = ranks, rows, bounds
+        self._ranks, self._rows, sizes = ranks, rows, np.diff(bounds)
+        self.columns = slice(*(int(bound) for bound in bounds[ranks.rank : ranks.rank + 2]))
+        self.largest = int(sizes.max())
+        if sizes.min() == 0:
+            raise ValueError(
+                "X_target: expected on each rank an atom of positive weight that is not one of a rank "
+                f"before, received none on rank {int(sizes.argmin())}; deal the rows out in another way."
+            )
+
+    @classmethod
+    def of(cls, atoms: ShardedAtoms) -> "TargetShard":
+        """Those of a user."""
+        return cls(atoms._ranks, atoms._rows, atoms._bounds)
+
+    def __getitem__(self, which: slice | Array) -> Array:
+        """A few of all atoms, on all ranks, which ask for the same ones."""
+        nx, able = get_backend(self.rows), capabilities(get_backend(self.rows))
+        chosen = which if isinstance(which, (slice, np.ndarray)) else nx.to_numpy(which)
+        if isinstance(chosen, slice):
+            chosen = np.arange(*chosen.indices(self.shape[0]))
+        start, stop = self.columns.start, self.columns.stop
+        here = np.flatnonzero((chosen >= start) & (chosen < stop))
+        found = nx.zeros((len(chosen), self.shape[1]), type_as=self.rows)
+        found[able.index(here, self.rows)] = self.rows[able.index(chosen[here] - start, self.rows)]
+        return self.ranks.sum(found)[0]
+
+    @property
+    def like(self) -> Array:
+        """Array of the kind of the atoms, and as many columns."""
+        return self.rows[:1]
+
+    def parts(self) -> Iterator[slice]:
+        """Neighbours among all atoms, few enough to be asked for at once."""
+        return neighbours(self.shape, get_backend(self.rows).bitsize(self.rows) // 8)
+
+    def whole(self, *parts: Array, axis: int = 0) -> list[Array]:
+        """Arrays with one entry for each atom in an axis, from those of the atoms of each rank."""
+        nx, arrays = get_backend(self.rows), []
+        for part in parts:
+            shape = list(part.shape)
+            shape[axis] = self.shape[0]
+            array = nx.zeros(tuple(shape), type_as=part)
+            array[(slice(None),) * (axis % part.ndim) + (self.columns,)] = part
+            arrays.append(array)
+        return self.ranks.sum(*arrays)
+
+    def chosen(self, index: np.ndarray) -> "TargetShard":
+        """Some of the atoms, by their numbers, which rise."""
+        bounds = np.searchsorted(index, self._bounds)
+        own = index[bounds[self.ranks.rank] : bounds[self.ranks.rank + 1]] - self.columns.start
+        able = capabilities(get_backend(self.rows))
+        return TargetShard(self.ranks, self.rows[able.index(own, self.rows)], bounds)
+
+    def centred(self, origin: Array) -> "TargetShard":
+        """The atoms less a point."""
+        return self.map(lambda rows: rows - origin)
+
+    def map(self, function: Callable[[Array], Array]) -> "TargetShard":
+        """The same with other rows, as many."""
+        return TargetShard(self.ranks, function(self.rows), self._bounds)
+
+
+def resolve_shards(X_target: Any, process_group: Any = None) -> tuple[Any, Any]:
+    """Atoms as they are checked further, and the ranks that work at them, or None.
+
+    Raises
+    ------
+    ValueError
+        If sharded atoms are of another group.
+    """
+    if not isinstance(X_target, ShardedAtoms):
+        return X_target, ranks_of(process_group, getattr(X_target, "like", X_target))
+    atoms = TargetShard.of(X_target)
+    if process_group is not None and process_group is not atoms.ranks.group:
+        raise ValueError(
+            f"process_group: expected that of X_target, or none, received {describe(process_group)}; "
+            "leave it out."
+        )
+    return atoms, atoms.ranks
