@@ -373,6 +373,7 @@ def four(folder):
 def main():
     case, rank, size, folder = sys.argv[1:]
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/rendezvous of {size}",

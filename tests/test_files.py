@@ -472,6 +472,7 @@ from tests import test_files
 from pot_semidiscrete.runs import files
 
 path, kind = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
 if kind == "train":
     import torch
     torch.set_num_threads(1)

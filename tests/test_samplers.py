@@ -424,10 +424,12 @@ def test_data_sets_as_atoms_are_told_how():
 
     data = torch.utils.data.TensorDataset(torch.rand(6, 2))
     loader, subset = torch.utils.data.DataLoader(data), torch.utils.data.Subset(data, [0, 1])
-    for given, words in ((data, "dataset.tensors"), (loader, "torch.cat"), (subset, "give its points")):
-        for function in (ps.solve_semidiscrete, SemiDiscreteLoss):
-            with pytest.raises(TypeError, match=rf"X_target: expected .*{words}"):
-                function(given)
+    for given, words in ((data, "dataset.tensors"), (loader, "torch.cat"), (subset, "stack_dataset")):
+        with pytest.raises(TypeError, match=rf"X_target: expected .*{words}"):
+            ps.solve_semidiscrete(given)
+    with pytest.raises(TypeError, match=r"X_target: expected .*torch\.cat"):
+        SemiDiscreteLoss(loader)
+    assert SemiDiscreteLoss(subset).potential.shape == (2,)  # which are read
 
 
 def test_names_of_laws_are_latent_laws_of_a_dimension():

@@ -61,10 +61,10 @@ def remedy_for(X: object) -> str:
     """How what is no array becomes one."""
     if hasattr(X, "tensors"):
         return "give its points, dataset.tensors[0]"
-    if hasattr(X, "dataset"):
-        return "give its points, torch.cat([x for x, *_ in loader])"
     if hasattr(X, "__getitem__") and hasattr(X, "__len__") and not isinstance(X, str):
         return "give its points, generative.stack_dataset(dataset)"
+    if hasattr(X, "dataset"):
+        return "give its points, torch.cat([x for x, *_ in loader])"
     return "convert it to a NumPy array or a torch tensor"
 
 
