@@ -8,10 +8,10 @@ first of the atoms where c is reached has it all.
 
 from collections.abc import Callable, Sequence
 
-from ..backend import Array
+from ..backend import Array, joined
 from .base import Atoms
 from .blocks import share_of_group
-from .tiles import Tiles
+from .tiles import Tiles, by_row
 
 
 class ShardTiles(Tiles):
@@ -51,21 +51,16 @@ class ShardTiles(Tiles):
         least = ranks.least(transform)
         if self.reg > 0:
             share = self.share(least, transform)
-            total, *sums = ranks.sum(share, *(_by_row(share, v) * v for v in found.values()))
-            found = {name: v / _by_row(total, v) for name, v in zip(found, sums, strict=True)}
+            total, *sums = ranks.sum(share, *(by_row(share, v) * v for v in found.values()))
+            found = {name: v / by_row(total, v) for name, v in zip(found, sums, strict=True)}
             return {"c_transform": least - self.reg * nx.log(total)} | found
         index = found.pop("index") + columns.start
         first = ranks.least(nx.where(transform == least, index, self.n_atoms + 0 * index))
         if found:
             is_own = index == first
-            parts = [nx.where(_by_row(is_own, v), v, 0.0 * v) for v in found.values()]
+            parts = [nx.where(by_row(is_own, v), v, 0.0 * v) for v in found.values()]
             found = dict(zip(found, ranks.sum(*parts), strict=True))
         return {"c_transform": least, "index": first} | found
-
-
-def _by_row(numbers: Array, values: Array) -> Array:
-    """A number for each row of values."""
-    return numbers if values.ndim == 1 else numbers[:, None]
 
 
 def draw_from_shards(tiles: ShardTiles, x: Array, share: Array, draw: Callable[..., Array]) -> Array:
@@ -83,7 +78,7 @@ def draw_from_shards(tiles: ShardTiles, x: Array, share: Array, draw: Callable[.
     ranks = shard.ranks
     for start in range(0, x.shape[0], tiles.rows):
         transforms.append(tiles.local(x[start : start + tiles.rows])[0]["c_transform"])
-    own = nx.concatenate(transforms, axis=0)[:, None]
+    own = joined(transforms, nx)[:, None]
     place = nx.arange(ranks.size, type_as=own)[None, :] == ranks.rank
     (every,) = ranks.sum(place * own)
     which, part = share_of_group(tiles.share(nx.min(every, axis=1)[:, None], every), share, nx)

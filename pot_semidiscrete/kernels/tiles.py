@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from ..backend import Array, equal_rows, on_host
+from ..backend import Array, equal_rows, joined, on_host
 from .base import BLOCK_BYTES, DEVICE_ENTRIES, SHARING, Atoms, sharing_rows
 from .blocks import reached, share_of_group
 from .outputs import OF_COLUMNS, OUTPUTS
@@ -87,12 +87,12 @@ class Tiles:
             kept = [replace(kept[-1], index=found["index"], n_atoms=self.n_atoms, c_transform=whole)]
         for name in self.column_names:
             parts = [OUTPUTS[name](self.target, x, block) for block in kept]
-            found[name] = self.nx.concatenate(parts, axis=-1)
+            found[name] = joined(parts, self.nx, axis=-1)
         return tuple(found[name] for name in self.outputs)
 
     def local(self, x: Array, bilinear: Array | None = None) -> tuple[dict[str, Array], list[Any]]:
         """Outputs for each point, and the blocks of sums over points: all, or the last at reg = 0."""
-        joined: list[Array] = []
+        found: list[Array] = []
         kept: list[Any] = []
         for columns, tile in self.tiles(self.columns):
             block = self.block(columns, tile, x, bilinear)
@@ -100,9 +100,11 @@ class Tiles:
             part = [OUTPUTS[name](tile, x, block, values) for name in self.row_names]
             if self.reg == 0:
                 part[1] = part[1] + columns.start
-            joined = self.join(joined, part) if joined else part
-            kept = [*kept, block] if self.is_kept else [block]
-        return dict(zip(self.row_names, joined, strict=True)), kept
+            found = self.join(found, part) if found else part
+            if not self.is_kept:
+                kept.clear()
+            kept.append(block)
+        return dict(zip(self.row_names, found, strict=True)), kept
 
     @property
     def n_atoms(self) -> int:
@@ -147,14 +149,11 @@ class Tiles:
         if self.reg == 0:
             is_new = new[0] < old[0]
             pairs = zip(old, new, strict=True)
-            return [nx.where(is_new if a.ndim == 1 else is_new[:, None], b, a) for a, b in pairs]
+            return [nx.where(by_row(is_new, a), b, a) for a, b in pairs]
         transform = least - self.reg * nx.log(sum(self.share(least, part) for part in both))
         left, right = (self.share(transform, part) for part in both)
-        joined = [transform]
-        for a, b in zip(old[1:], new[1:], strict=True):
-            one, two = (left, right) if a.ndim == 1 else (left[:, None], right[:, None])
-            joined.append(one * a + two * b)
-        return joined
+        pairs = zip(old[1:], new[1:], strict=True)
+        return [transform, *(by_row(left, a) * a + by_row(right, b) * b for a, b in pairs)]
 
     def draw(self, x: Array, share: Array) -> Array:
         """Atom of each point where its distribution function reaches a share: its tile, then itself."""
@@ -167,7 +166,7 @@ class Tiles:
             tile, part = share_of_group(masses, share[start : start + self.rows], nx)
             chosen.append(tile)
             shares.append(part)
-        which, share = nx.concatenate(chosen, axis=0), nx.concatenate(shares, axis=0)
+        which, share = joined(chosen, nx), joined(shares, nx)
         points = {k: nx.where(which == k)[0] for k in nx.unique(which).tolist()}
         needed = [self.columns[k] for k in points]
         order, index = [], []
@@ -177,4 +176,9 @@ class Tiles:
                 first, weights, part = self.block(columns, tile, x[rows]).narrow(share[rows])
                 order.append(rows)
                 index.append(columns.start + first + reached(weights, part, nx)[0])
-        return nx.concatenate(index, axis=0)[nx.argsort(nx.concatenate(order, axis=0))]
+        return joined(index, nx)[nx.argsort(joined(order, nx))]
+
+
+def by_row(numbers: Array, values: Array) -> Array:
+    """A number for each row of values."""
+    return numbers if values.ndim == 1 else numbers[:, None]
