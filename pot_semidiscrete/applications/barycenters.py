@@ -145,8 +145,7 @@ def barycenter(
     objective = Objective(samplers, shares.tolist(), reg, False, n_points)
     lloyd = Lloyd(objective, atoms, uniform, [0.0 * uniform for _ in samplers])
     transports = lloyd.run(n_steps)
-    history = {name: np.array(values) for name, values in lloyd.history.items()}
-    return BarycenterResult(lloyd.atoms, transports, shares, history)
+    return BarycenterResult(lloyd.atoms, transports, shares, lloyd.told)
 
 
 def _shares(weights: Any, n: int) -> np.ndarray:

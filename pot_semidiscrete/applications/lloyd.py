@@ -106,6 +106,11 @@ class Lloyd:
         start = [target.merge(psi, aim.reg) for psi in self.potentials]
         return [aim.transport(target, k, psi) for k, psi in enumerate(start)]
 
+    @property
+    def told(self) -> dict[str, np.ndarray]:
+        """The history as results have it."""
+        return {name: np.array(values) for name, values in self.history.items()}
+
     def step(self) -> None:
         """Fit the potentials to fresh points; move the atoms to the means."""
         aim, target = self.objective, build_target(self.atoms, self.weights, merge=False).detached

@@ -167,6 +167,11 @@ def sharing_rows(x: Array) -> int:
     return min(2 * x.shape[1], SHARING)
 
 
+def row_bytes(target: Atoms) -> int:
+    """Bytes of a row of scores."""
+    return target.weights.shape[0] * target.nx.bitsize(target.weights) // 8
+
+
 _REGISTRY: "LazyRegistry[type[Kernel]]" = LazyRegistry()
 
 

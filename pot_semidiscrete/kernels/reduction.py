@@ -10,7 +10,7 @@ from functools import partial
 from typing import cast
 
 from ..backend import Array, Backend, capabilities, equal_rows, joined, no_grad, on_host
-from .base import BLOCK_BYTES, DEVICE_ENTRIES, Atoms, Kernel, sharing_rows
+from .base import BLOCK_BYTES, DEVICE_ENTRIES, Atoms, Kernel, row_bytes, sharing_rows
 from .blocks import SoftBlock, reached
 from .generic import GenericKernel
 from .outputs import OF_COLUMNS, OUTPUTS, SUMS, Reduction
@@ -167,9 +167,9 @@ def weight_blocks(
     target: Atoms, x: Array, potential: Array, reg: float
 ) -> Iterator[tuple[Array, Array]]:
     """Blocks of points, ``(k, d)``, and their assignment weights, ``(k, n_support)``, one by one."""
-    row, step = target.weights.shape[0] * target.nx.bitsize(target.weights) // 8, None
+    step = None
     if target.shard is not None:  # a block takes three exchanges: larger ones
-        step = equal_rows(x.shape[0], BLOCK_BYTES // 16 // row)
+        step = equal_rows(x.shape[0], BLOCK_BYTES // 16 // row_bytes(target))
     for (rows,) in row_blocks(target, x, step=step):
         yield rows, reduce(target, rows, potential, reg, ("weights",)).weights
 
@@ -218,7 +218,7 @@ def block_rows(target: Atoms, x: Array, caches: int = 1) -> int:
     """
     n_rows, n_atoms = x.shape[0], target.weights.shape[0]
     if on_host(x):
-        row = n_atoms * target.nx.bitsize(target.weights) // 8
+        row = row_bytes(target)
         rows = min(max(caches * target.kernel.cache() // row, sharing_rows(x)), BLOCK_BYTES // row)
     else:
         rows = DEVICE_ENTRIES // n_atoms

@@ -12,15 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 from ..backend import Array, equal_rows, joined, on_host
-from .base import BLOCK_BYTES, DEVICE_ENTRIES, SHARING, Atoms, sharing_rows
+from .base import BLOCK_BYTES, DEVICE_ENTRIES, SHARING, Atoms, row_bytes, sharing_rows
 from .blocks import reached, share_of_group
 from .outputs import OF_COLUMNS, OUTPUTS
 
 
 def is_tiled(target: Atoms, x: Array) -> bool:
     """Whether a block of all atoms has too few rows for their reading to be cheap."""
-    bytes_of = lambda rows: rows * target.weights.shape[0] * target.nx.bitsize(target.weights) // 8
-    return target.is_stored or (on_host(x) and bytes_of(sharing_rows(x)) > BLOCK_BYTES)
+    is_large = sharing_rows(x) * row_bytes(target) > BLOCK_BYTES
+    return target.is_stored or (on_host(x) and is_large)
 
 
 class Tiles:
@@ -145,11 +145,11 @@ class Tiles:
     def join(self, old: list[Array], new: list[Array]) -> list[Array]:
         """Outputs of the tiles so far and of the next, their c-transforms first."""
         nx, both = self.nx, (old[0], new[0])
-        least = nx.minimum(*both)
         if self.reg == 0:
             is_new = new[0] < old[0]
             pairs = zip(old, new, strict=True)
             return [nx.where(by_row(is_new, a), b, a) for a, b in pairs]
+        least = nx.minimum(*both)
         transform = least - self.reg * nx.log(sum(self.share(least, part) for part in both))
         left, right = (self.share(transform, part) for part in both)
         pairs = zip(old[1:], new[1:], strict=True)
