@@ -278,7 +278,9 @@ class Checkpoint:
             return
         known = self.problem
         if state["format"] == FORMATS[0]:  # which has less
-            known = {name: known[name] for name in known if name not in ("data", "costs")}
+            known = {
+                name: known[name] for name in known if name not in ("data", "costs", "descent", "critic")
+            }
         check_same(self.path, state["problem"], known)
         if is_stateful(self.others["latent_sampler"]) and state["latent_sampler"] is None:
             raise ValueError(

@@ -12,6 +12,7 @@ from torch import nn
 from ..backend import describe, ours
 from ..problem import check_callable, check_count, check_real
 from ..samplers.resolve import resolve_random
+from .principal import principal_components
 
 Features: TypeAlias = Callable[..., torch.Tensor]
 """Points of any shape to one row of features each; a module or a function."""
@@ -188,6 +189,9 @@ class ImageFeatures(nn.Module):
         :func:`random_filters` by default.
     share : float, default=0.6
         Of the features in the variance, at least 0 and below 1.
+    n_components : int, optional
+        Of the images and their features together, only the coordinates in so many directions of largest
+        variance are kept: distances are nearly the same, and cost less. All, if there are no more.
 
     Raises
     ------
@@ -213,9 +217,17 @@ class ImageFeatures(nn.Module):
     """
 
     scale: torch.Tensor
+    directions: torch.Tensor | None
 
     @ours()
-    def __init__(self, images: torch.Tensor, body: nn.Module | None = None, share: float = 0.6) -> None:
+    def __init__(
+        self,
+        images: torch.Tensor,
+        body: nn.Module | None = None,
+        share: float = 0.6,
+        *,
+        n_components: int | None = None,
+    ) -> None:
         super().__init__()
         shaped = isinstance(images, torch.Tensor) and images.is_floating_point()
         if not shaped or images.ndim not in (3, 4) or 0 in images.shape:
@@ -246,6 +258,18 @@ class ImageFeatures(nn.Module):
             )
         ratio = share / (1.0 - share)
         self.register_buffer("scale", (ratio * pixels / seen.clamp(min=1e-30)).sqrt())
+        self.register_buffer("directions", None)
+        if n_components is not None:
+            self.directions = self._main(images, check_count("n_components", n_components))
+
+    def _main(self, images: torch.Tensor, k: int) -> torch.Tensor | None:
+        """Directions of largest variance; None if there are no more than `k`."""
+        rows = in_parts(self.joined, images)
+        d = rows.shape[1]
+        if k >= d:
+            return None
+        start = resolve_random(0, get_backend(rows), rows).normal(d, min(2 * k, d))
+        return principal_components(rows, k, start)[0]
 
     def seen(self, x: torch.Tensor) -> torch.Tensor:
         """Features of images, one row each."""
@@ -260,11 +284,16 @@ class ImageFeatures(nn.Module):
         return self.body(x[:, None] if x.ndim == 3 else x).flatten(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pixels and features of images, one row each, in full precision."""
+        """Pixels and features of images, or their main components, one row each, in full precision."""
         kind = x.device.type if isinstance(x, torch.Tensor) else "cpu"
         if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):  # and not ours(), which torch.compile cannot trace
                 return self.forward(x.to(self.scale.dtype))
+        rows = self.joined(x)
+        return rows if self.directions is None else rows @ self.directions
+
+    def joined(self, x: torch.Tensor) -> torch.Tensor:
+        """Pixels and features of images side by side."""
         seen = self.seen(x)
         return torch.cat([x.flatten(1), self.scale * seen], dim=1)
 

@@ -1,27 +1,28 @@
-"""What a step of the generator goes down: the loss at fresh points, or the bounds of a round."""
+"""Rounds of training: a move of the potential, then steps of the generator."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch.utils import _pytree
 
 from ..backend import guest
 from ..problem import check_count
+from .descents import BoundDescent, Descent, PointCost
 from .loss import SemiDiscreteLoss
-from .majorant import Majorant
 
-Objective: TypeAlias = Callable[[], torch.Tensor]
 NEW_ROUND: dict[str, Any] = {"latents": [], "bounds": [], "mean_before": None, "position": 0}
 """State of rounds whose next step begins one."""
 
 
-def resolve_reuse(reuse: int | None, loss: SemiDiscreteLoss, default: int = 16) -> int:
-    """Steps of the generator in a round: more than one need the squared distance."""
+def resolve_reuse(
+    reuse: int | None, loss: SemiDiscreteLoss, in_pairs: bool = False, default: int = 16
+) -> int:
+    """Steps of the generator in a round: more than one need the squared distance, or pairs."""
     if reuse is None:
-        return default if loss.has_majorants and loss.network is None else 1
+        return default if (loss.has_majorants or in_pairs) and loss.network is None else 1
     reuse = check_count("reuse", reuse)
-    if reuse > 1 and not loss.has_majorants:
+    if reuse > 1 and not (loss.has_majorants or in_pairs):
         raise ValueError(
             f"reuse: expected 1 with metric {loss.target.cost.name!r}, received {reuse}; the bound that "
             "several steps descend is known for 'sqeuclidean'."
@@ -40,11 +41,13 @@ class Rounds:
     loss : SemiDiscreteLoss
     reuse : int
         Steps of the generator in a round.
+    descent : Descent, optional
+        What they go down; with ``reuse=1`` the loss itself, at fresh points, if it is left out.
 
     Attributes
     ----------
     latents, bounds : list
-        Batches of the present round, and the :class:`Majorant` of each.
+        Batches of the present round, and what the descent noted of each.
     mean_before : tensor, shape (d,), or None
         Of the first batch's points when the round began.
     moves : int
@@ -59,10 +62,13 @@ class Rounds:
         latent: Callable[[], Any],
         loss: SemiDiscreteLoss,
         reuse: int,
+        descent: Descent | None = None,
     ) -> None:
         self.generator, self.latent, self.loss, self.reuse = guest(generator), latent, loss, reuse
+        self.fresh = reuse == 1 and descent is None
+        self.descent: Descent = BoundDescent(loss) if descent is None else descent
         self.latents: list[Any] = []
-        self.bounds: list[Majorant] = []
+        self.bounds: list[list[torch.Tensor]] = []
         self.mean_before: torch.Tensor | None = None
         self.moves = self.position = 0
 
@@ -72,30 +78,28 @@ class Rounds:
         return self.reuse == 1 or not self.latents or self.position == self.reuse
 
     @torch.no_grad()
-    def objective(self) -> Objective:
-        """Value of the next step's batch, to be differentiated: a function of nothing.
+    def next(self) -> tuple[Any, PointCost]:
+        """Latent points of the next step's batch, and the value of its points.
 
-        Optimisers may call it several times. The potential has moved before, if that was due.
+        The potential has moved before, if that was due.
         """
-        if self.reuse == 1:
-            return self.loss_objective()
+        if self.fresh:
+            return self.fresh_batch()
         if self.is_due:
             self.begin()
         k = self.position % len(self.latents)
-        z, bound = self.latents[k], self.bounds[k]
         self.position += 1
-        return lambda: bound(self.loss.target.center(self.loss.rows(self.generator(z))))
+        return self.latents[k], self.descent.value(self.bounds[k])
 
-    def loss_objective(self) -> Objective:
+    def fresh_batch(self) -> tuple[Any, PointCost]:
         """The loss at points that nothing has seen: formula (G)."""
         self.loss.follow(torch.cat(self.draw()))
         self.latents, self.moves = self.latents[:1], self.loss.moves
-        z = self.latent()
-        return lambda: self.loss(self.generator(z))
+        return self.latent(), self.loss
 
     def begin(self) -> None:
-        """Follow with the potential, by points whose bounds the generator will then go down."""
-        self.bounds, self.position = self.loss.majorants(self.draw(), follow=True), 0
+        """Follow with the potential, by the points that the steps of the round are for."""
+        self.bounds, self.position = self.descent.begin(self.draw()), 0
         self.moves = self.loss.moves
 
     def draw(self) -> list[torch.Tensor]:
@@ -119,9 +123,10 @@ class Rounds:
         """Where the round is."""
         return {
             "latents": self.latents,
-            "bounds": [[bound.goal, bound.constant] for bound in self.bounds],
+            "bounds": self.bounds,
             "mean_before": self.mean_before if self.moves == self.loss.moves else None,
             "position": self.position,
+            "descent": self.descent.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -129,6 +134,8 @@ class Rounds:
         device = self.loss.target.weights.device
         move = lambda z: z.to(device) if isinstance(z, torch.Tensor) else z
         self.latents = _pytree.tree_map(move, state["latents"])
-        self.bounds = [Majorant(move(goal), move(constant)) for goal, constant in state["bounds"]]
+        self.bounds = _pytree.tree_map(move, state["bounds"])
+        if "descent" in state:  # not that of another number of ranks, or of an older file
+            self.descent.load_state_dict(state["descent"])
         self.mean_before, self.moves = move(state["mean_before"]), self.loss.moves
         self.position = state["position"]

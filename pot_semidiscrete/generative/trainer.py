@@ -11,14 +11,15 @@ import torch
 from ..backend import guest, uninterrupted
 from ..runs import Progress
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
+from .choices import Parts
+from .descents import PointCost
 from .evaluation import squared_marginal_error, warn_of_boundaries
 from .history import History
-from .loss import SemiDiscreteLoss
 from .optimizers import describe_optimizer, load_optimizer, parameters_of, set_rate
 from .parts import at_rest, placed
 from .result import TrainingResult
 from .rollback import check_finite, rollback_if_not_finite
-from .rounds import Objective, Rounds
+from .rounds import Rounds
 from .shared import (
     all_points,
     average_gradients,
@@ -42,22 +43,23 @@ class Trainer:
         self,
         generator: Any,
         latent_sampler: Callable[[int], Any],
-        loss: SemiDiscreteLoss,
+        parts: Parts,
         optimizer: torch.optim.Optimizer,
         schedule: Callable[[int], float] | None,
         batch_size: int,
         reuse: int,
     ) -> None:
-        self.generator, self.latent_sampler, self.loss = generator, latent_sampler, loss
+        self.generator, self.latent_sampler, self.loss = generator, latent_sampler, parts.loss
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
-        self.rounds = Rounds(generator, self.latent, loss, reuse)
+        self.rounds = Rounds(generator, self.latent, self.loss, reuse, parts.descent)
+        self.critic, self.points_before = parts.critic, torch.empty(0)
         self.status, self.start, self.begun = "finished", time.perf_counter(), False
         self.history = History()
-        self.module, self.ranks, self.warned = unwrapped(generator), loss.ranks, False
-        self.share = part_of_batch(batch_size, loss.ranks)
-        self.averages = loss.ranks is None or averages_gradients(generator, parameters_of(optimizer))
+        self.module, self.ranks, self.warned = unwrapped(generator), self.loss.ranks, False
+        self.share = part_of_batch(batch_size, self.ranks)
+        self.averages = self.ranks is None or averages_gradients(generator, parameters_of(optimizer))
         if not self.averages:
-            start_alike(self.ranks, self.tensors())
+            start_alike(self.ranks, [*self.tensors(), *parts.tensors()])
 
     @property
     def n_steps(self) -> int:
@@ -111,20 +113,28 @@ class Trainer:
         """
         values: list[torch.Tensor] = []
         with self.rollback():
-            objective = self.rounds.objective()
+            z, value_at = self.rounds.next()
             if self.schedule is not None:
                 set_rate(self.optimizer, self.schedule(self.n_steps))
-            self.optimizer.step(lambda: self.differentiate(objective, values))
+            self.optimizer.step(lambda: self.differentiate(z, value_at, values))
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
             check_finite("parameters", parameters_of(self.optimizer))
+            if self.critic is not None:  # which sees the points that the generator has moved from
+                rate = self.optimizer.param_groups[0]["lr"] / self.optimizer.defaults["lr"]
+                self.critic.step(self.points_before, float(rate), self.ranks)
         self.history.loss.append(float(values[0]))
         self.history.seconds.append(time.perf_counter() - self.start)
 
     @torch.enable_grad()
-    def differentiate(self, objective: Objective, values: list[torch.Tensor]) -> Any:
+    def differentiate(self, z: Any, value_at: PointCost, values: list[torch.Tensor]) -> Any:
         """Value of a batch, noted in `values`, and its gradient: the closure of an optimiser."""
         torch.clear_autocast_cache()
-        value = objective()
+        x = guest(self.generator)(z)
+        if self.critic is None:
+            value = value_at(x)
+        else:
+            self.points_before = x.detach()
+            value = self.critic.guide(value_at, x, self.ranks)
         if not value.requires_grad:
             raise TypeError(
                 "generator: expected points that torch can differentiate in the parameters, received "
@@ -187,6 +197,8 @@ class Trainer:
         return problem_of(self.loss) | {
             "batch_size": self.batch_size,
             "reuse": self.rounds.reuse,
+            "descent": repr(self.rounds.descent),
+            "critic": repr(self.critic),
             "generator": shapes((state_of(self.module) or {}) | parameters),
             "optimizer": describe_optimizer(self.optimizer) + (" that falls" if self.schedule else ""),
         }
@@ -208,6 +220,7 @@ class Trainer:
             "reg": self.loss.reg,
             "warned": self.warned,
             "round": self.rounds.state_dict(),
+            "critic": state_of(self.critic),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history.state_dict(),
         }
@@ -225,6 +238,7 @@ class Trainer:
         self.loss.load_state_dict(state["loss"])
         self.loss.reg, self.warned = state["reg"], state["warned"]
         self.rounds.load_state_dict(state["round"])
+        restore(self.critic, state.get("critic"))
         load_optimizer(self.optimizer, state["optimizer"])
         self.history.load_state_dict(state["history"])
         self.begun = True

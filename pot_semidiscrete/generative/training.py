@@ -3,18 +3,21 @@
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from ..backend import capabilities, joint, on_host, ours
+from ..backend import capabilities, joint, ours
 from ..problem import NotFiniteError, check_callable, check_count
 from ..runs import Progress, SemiDiscreteWarning, check_output, guarded
 from ..samplers.adapters import adapted
 from ..samplers.laws import NormalSampler
 from ..samplers.resolve import rank_seed, resolve_random
 from .checkpoint import Checkpoint
+from .choices import parts_of_data, parts_of_loss
+from .critic import GradientPenaltyCritic
+from .descents import PairCost
 from .features import Features
 from .loss import SemiDiscreteLoss
 from .optimizers import LEARNING_RATE, MakeOptimizer, adam, fall, resolve_optimizer
@@ -35,7 +38,10 @@ def train_generator(
     batch_size: int = 200,
     reuse: int | None = None,
     optimizer: torch.optim.Optimizer | MakeOptimizer | None = None,
-    features: Features | None = None,
+    n_atoms: int | Literal[False] | None = None,
+    features: Features | Literal[False] | None = None,
+    pair_cost: str | PairCost | Literal[False] | None = None,
+    critic: str | torch.nn.Module | GradientPenaltyCritic | Literal[False] | None = None,
     callback: Callback | None = None,
     random_state: object = None,
     verbose: bool = False,
@@ -158,15 +164,26 @@ def train_generator(
     check_callable("generator", generator, "z -> points")
     if callback is not None:
         check_callable("callback", callback, "of the result so far")
+    options: dict[str, Any] = {
+        "n_atoms": n_atoms,
+        "features": features,
+        "pair_cost": pair_cost,
+        "critic": critic,
+    }
+    options |= {"reg": reg, "dual_steps": dual_steps, "process_group": process_group}
     with ours():  # no decorator, whose frame warnings would point to
-        loss = _resolve_loss(target, reg, dual_steps, features, batch_size, process_group)
+        if isinstance(target, SemiDiscreteLoss):
+            parts = parts_of_loss(target, **options)
+        else:
+            parts = parts_of_data(target, batch_size, random_state, **options)
+        loss = parts.loss
         with joint(loss.ranks):
             capabilities(loss.target.nx).require_autograd("train_generator")
             latent = _latent(latent_sampler, loss, rank_seed(shared_target(loss), random_state))
             schedule = None if optimizer is not None else lambda k: LEARNING_RATE * fall(k / n_steps)
             optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", adam)
-            reuse = resolve_reuse(reuse, loss)
-            trainer = Trainer(generator, latent, loss, optimizer, schedule, batch_size, reuse)
+            reuse = resolve_reuse(reuse, loss, parts.descent is not None)
+            trainer = Trainer(generator, latent, parts, optimizer, schedule, batch_size, reuse)
             if loss.ranks is not None:
                 facts = {"n_steps": n_steps, "checkpoint_every": every, "reg": loss.reg}
                 told = {"checkpoint": checkpoint is not None, "dual_steps": loss.dual_steps}
@@ -230,43 +247,3 @@ def _latent(
     if callable(latent_sampler):
         return latent_sampler
     return NormalSampler(check_count("latent_sampler", latent_sampler), random)
-
-
-def _resolve_loss(
-    target: torch.Tensor | SemiDiscreteLoss,
-    reg: float | None,
-    dual_steps: int | None,
-    features: Features | None,
-    batch_size: int,
-    process_group: Any,
-) -> SemiDiscreteLoss:
-    """The loss that was given, or one on data."""
-    if not isinstance(target, SemiDiscreteLoss):
-        return _data_loss(target, reg, dual_steps, features, batch_size, process_group)
-    if not (reg is dual_steps is features is process_group is None):
-        raise ValueError(
-            "reg, dual_steps, features, process_group: expected None with a SemiDiscreteLoss, which has "
-            "its own; give them to the loss."
-        )
-    return target
-
-
-def _data_loss(
-    data: torch.Tensor,
-    reg: float | None,
-    dual_steps: int | None,
-    features: Features | None,
-    batch_size: int,
-    process_group: Any = None,
-) -> SemiDiscreteLoss:
-    """A loss on data, by default of a sharper `reg` than its own, and of larger rounds on a GPU."""
-    loss = SemiDiscreteLoss(data, reg=reg, features=features, process_group=process_group)
-    if reg is None:
-        loss.reg *= 0.3  # rounds can follow at less than its own steps
-    if dual_steps is not None:
-        loss.dual_steps = check_count("dual_steps", dual_steps)
-    elif not on_host(loss.potential):
-        # a round is bound there by the number of its operations
-        points = min(0.125 * loss.target.n_atoms, 8192)
-        loss.dual_steps = max(loss.dual_steps, int(points) // batch_size)
-    return loss

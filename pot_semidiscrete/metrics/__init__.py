@@ -2,6 +2,7 @@
 
 from .classifier import Classifier, class_shares, entropy
 from .judge import Judge
+from .neighbors import coverage, precision_recall
 from .transport import (
     covariance_ratio,
     frechet_distance,
@@ -15,9 +16,11 @@ __all__ = [
     "Judge",
     "class_shares",
     "covariance_ratio",
+    "coverage",
     "entropy",
     "frechet_distance",
     "nearest_cost",
+    "precision_recall",
     "semi_dual_value",
     "transport_cost",
 ]

@@ -6,6 +6,7 @@ from ..backend import describe, ours
 from ..problem import check_images
 from ..samplers.sobol import resolve_seed
 from .classifier import Classifier, class_shares, entropy
+from .neighbors import coverage, precision_recall
 from .transport import covariance_ratio, flat, frechet_distance, nearest_cost, transport_cost
 
 
@@ -19,6 +20,9 @@ class Judge:
     ``covariance``       ratio of covariance traces, over the held-out images
     ``nearest``          cost to the nearest training image, in the same unit: near 0 for copies
     ``frechet``          Frechet distance to the held-out images in a classifier's features
+    ``precision``        share of the images that lie among the held-out ones, by those features
+    ``recall``           share of the held-out ones that lie among the images
+    ``coverage``         share of the held-out ones that an image comes near to
     ``entropy``          entropy of the classes that it finds
     ``rarest``           share of the rarest class
     ===================  =======================================================================
@@ -65,8 +69,8 @@ class Judge:
         random_state: int | np.random.Generator | None = 0,
     ) -> None:
         seed = resolve_seed(random_state)
-        self.train = images = check_images("images", images, least=4)
-        self.held_out = held_out = check_images("held_out", held_out, images.shape[1:], least=2)
+        self.train = images = check_images("images", images, least=12)
+        self.held_out = held_out = check_images("held_out", held_out, images.shape[1:], least=6)
         if not all(hasattr(classifier, name) for name in ("features", "labels", "n_classes")):
             raise TypeError(
                 f"classifier: expected a Classifier, received {describe(classifier)}; train one on the "
@@ -89,15 +93,20 @@ class Judge:
     @ours()
     def __call__(self, images: np.ndarray) -> dict[str, float]:
         """Measures of generated images, ndarray of shape (k, height, width): a dict of float."""
-        return self._measure(check_images("images", images, self.train.shape[1:], least=2), self.train)
+        return self._measure(check_images("images", images, self.train.shape[1:], least=6), self.train)
 
     def _measure(self, images: np.ndarray, train: np.ndarray) -> dict[str, float]:
         shares = class_shares(self.classifier.labels(images), self.classifier.n_classes)
+        features = self.classifier.features(images)
+        precision, recall = precision_recall(features, self._features)
         return {
             "cost": transport_cost(images, self.held_out, self.unit),
             "covariance": covariance_ratio(images, self.held_out),
             "nearest": nearest_cost(images, train, self.unit),
-            "frechet": frechet_distance(self.classifier.features(images), self._features),
+            "frechet": frechet_distance(features, self._features),
+            "precision": precision,
+            "recall": recall,
+            "coverage": coverage(features, self._features),
             "entropy": entropy(shares),
             "rarest": float(shares.min()),
         }

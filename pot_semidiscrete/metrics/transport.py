@@ -13,7 +13,7 @@ from ..solve import solve_semidiscrete
 BLOCK = 500  # points at a time
 
 
-def _samples(x: np.ndarray, y: np.ndarray, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def samples(x: np.ndarray, y: np.ndarray, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Points of any shape as rows of one length, at least so many, in double precision."""
     given = {"x": x, "y": y}
     x, y = (check_numbers(name, v, finite=False).astype(float) for name, v in given.items())
@@ -52,7 +52,7 @@ def transport_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     >>> transport_cost(np.zeros((2, 1)), np.ones((2, 1)))
     1.0
     """
-    x, y = _samples(x, y)
+    x, y = samples(x, y)
     unit = check_real("unit", unit, positive=True)
     # 10 million iterations: ot.emd2's own limit is met at 2,000 points
     return float(ot.emd2([], [], ot.dist(x, y), numItermax=10_000_000)) / unit
@@ -130,7 +130,7 @@ def covariance_ratio(x: np.ndarray, y: np.ndarray) -> float:
     >>> covariance_ratio(np.array([[0.0], [1.0]]), np.array([[0.0], [2.0]]))
     0.25
     """
-    x, y = _samples(x, y, least=2)
+    x, y = samples(x, y, least=2)
     spread = float(y.var(axis=0, ddof=1).sum())
     if spread == 0.0:
         raise ValueError("y: expected points that differ, received copies of one point.")
@@ -158,7 +158,7 @@ def nearest_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     >>> nearest_cost(np.array([[0.0], [1.0]]), np.array([[0.0], [3.0]]))
     0.5
     """
-    x, y = _samples(x, y)
+    x, y = samples(x, y)
     unit = check_real("unit", unit, positive=True)
     nearest = [ot.dist(part, y).min(axis=1) for part in np.array_split(x, -(-len(x) // BLOCK))]
     return float(np.concatenate(nearest).mean()) / unit
@@ -186,7 +186,7 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     >>> frechet_distance(np.array([[-1.0], [1.0]]), np.array([[0.0], [4.0]]))  # sd sqrt(2), sqrt(8)
     6.0
     """
-    x, y = _samples(x, y, least=2)
+    x, y = samples(x, y, least=2)
     cx, cy = (np.atleast_2d(np.cov(points.T)) for points in (x, y))
     values, vectors = np.linalg.eigh(cx)
     root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T

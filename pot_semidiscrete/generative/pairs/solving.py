@@ -26,10 +26,11 @@ from ...samplers.base import Sampler
 from ...samplers.laws import NormalSampler
 from ...solve import solve_problem
 from ..data import stacked
+from ..principal import principal_components
 from .conditions import balanced_weight, check_conditions
 from .coupling import SemiDiscreteCoupling
 from .given import Groups, check_labels
-from .space import PairingSpace, Projection, check_projection, principal_components
+from .space import PairingSpace, Projection, check_projection
 from .streams import NoiseLaw, permutation, seed_of, stream
 
 COMPONENTS = 64  # in which pairs are made, at most

@@ -97,32 +97,3 @@ class PairingSpace:
         v = self.projection
         v = v.to(like) if isinstance(v, torch.Tensor) else v
         return PairingSpace(self.shape, v, self.condition_weight)
-
-
-def principal_components(
-    x: torch.Tensor, n_components: int, start: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Directions of largest variance, an orthonormal matrix (d, n_components), and their shares in it.
-
-    Nearly: by two steps of the iteration of a random subspace (Halko, Martinsson, Tropp, 2011, algorithm
-    4.4), each of which is a pass over the data.
-
-    Parameters
-    ----------
-    x : tensor, shape (n, d)
-    n_components : int
-    start : tensor, shape (d, k)
-        Normal numbers; k is twice `n_components`, say.
-    """
-    center, basis = x.mean(dim=0), start
-
-    def covariance(q: torch.Tensor) -> torch.Tensor:
-        image = x @ q - center @ q
-        return x.T @ image - center[:, None] * image.sum(dim=0)
-
-    for _ in range(2):
-        basis = torch.linalg.qr(covariance(torch.linalg.qr(basis)[0]))[0]
-    small = basis.T @ covariance(basis)
-    values, vectors = torch.linalg.eigh((small + small.T) / 2.0)
-    shares = values.flip(0)[:n_components] / (len(x) * x.var(dim=0, correction=0).sum())
-    return (basis @ vectors.flip(1)[:, :n_components]).contiguous(), shares

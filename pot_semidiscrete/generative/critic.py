@@ -1,0 +1,221 @@
+"""A critic that is trained beside a generator, and what it adds to the generator's gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from ot.backend import get_backend
+from torch import nn
+
+from ..backend import describe, guest, ours
+from ..problem import check_count, check_real
+from ..samplers.resolve import resolve_random
+from .data import DataRows
+from .optimizers import MakeOptimizer, load_optimizer, parameters_of, resolve_optimizer, set_rate
+from .shared import average_gradients, mean_of_ranks
+
+
+def perceptron(d: int) -> nn.Sequential:
+    """The default critic of points of `d` numbers: two hidden layers, of LeakyReLU 0.2."""
+    inner, outer = nn.Linear(d, 512), nn.Linear(512, 256)
+    slope = nn.LeakyReLU(0.2)
+    return nn.Sequential(nn.Flatten(1), inner, slope, outer, slope, nn.Linear(256, 1))
+
+
+def adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The default optimiser, without momentum nearly, as critics are trained."""
+    return torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.9))
+
+
+class GradientPenaltyCritic:
+    r"""A critic of generated points, for the `critic` of :func:`train_generator`.
+
+    A network D that is trained to be larger at data than at generated points,
+
+    .. math:: \min_D \; E D(x) - E D(y) + \rho \, E \bigl(|\nabla D(u)| - 1\bigr)^2,
+
+    x being generated points, y data, and u between the two: WGAN-GP's, one step of it for each step of
+    the generator. The generator's points then go up D, too: the gradient of :math:`-D(x)` is added to
+    that of what else they go down, in every batch scaled to have `share` times its norm. So neither
+    the units of the two nor those of the data matter.
+
+    With a critic the generator no longer follows the gradient of a transport cost, formula (G): what
+    it converges to, if it does, is a compromise of two objectives, of which one is a game.
+
+    Parameters
+    ----------
+    data : tensor or Dataset, shape (n, ...)
+        All data, of the shape of a generated point: there may be more of them than atoms.
+    network : torch.nn.Module, optional
+        D: ``(m, ...) -> (m,)`` or ``(m, 1)``. A perceptron of two layers of 512 and 256 by default.
+    optimizer : torch.optim.Optimizer, or callable of parameters, optional
+        ``Adam(lr=1e-3, betas=(0.5, 0.9))`` by default. Its rate falls as that of the generator does.
+    share : float, default=0.4
+        Norm of what the critic adds to the gradient in the points, relative to the other part.
+    penalty : float, default=10
+        The factor :math:`\rho`.
+    batch_size : int, default=64
+        Points, and data, in a step.
+    random_state : None, int or torch.Generator
+        Randomness of the data drawn, and of u.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong kind, shape or range.
+
+    References
+    ----------
+    Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, "Improved Training of Wasserstein GANs", NeurIPS
+    2017 (the critic). Esser, Rombach, Ommer, "Taming Transformers for High-Resolution Image Synthesis",
+    CVPR 2021, equation 7 (the scale, by the ratio of two norms).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pot_semidiscrete.generative import GradientPenaltyCritic, train_generator
+    >>> data = torch.randn(200, 2) + 3
+    >>> critic = GradientPenaltyCritic(data, share=0.2, random_state=0)
+    >>> train_generator(torch.nn.Linear(2, 2), 2, data, n_steps=20, critic=critic).status
+    'finished'
+    """
+
+    @ours()
+    def __init__(
+        self,
+        data: torch.Tensor,
+        network: nn.Module | None = None,
+        *,
+        optimizer: torch.optim.Optimizer | MakeOptimizer | None = None,
+        share: float = 0.4,
+        penalty: float = 10.0,
+        batch_size: int = 64,
+        random_state: object = None,
+    ) -> None:
+        self.rows = DataRows(data, None)
+        if len(data) == 0:
+            raise ValueError("data: expected at least one point, received none.")
+        first = self.rows.item(0)
+        if not first.is_floating_point() or first.ndim == 0:
+            raise TypeError(
+                f"data: expected points of floating numbers, received {describe(first)}; convert them."
+            )
+        self.shape = first.shape
+        if network is None:
+            network = perceptron(first.numel()).to(first)
+        if not isinstance(network, nn.Module):
+            raise TypeError(
+                f"network: expected a torch.nn.Module of points, received {describe(network)}."
+            )
+        self.network = network
+        self.optimizer = resolve_optimizer("optimizer", optimizer, network, "network", adam)
+        self.share, self.penalty = check_real("share", share), check_real("penalty", penalty)
+        self.batch_size = check_count("batch_size", batch_size)
+        like = parameters_of(self.optimizer)[0].detach()
+        self.random = resolve_random(random_state, get_backend(like), like)
+        self.rate = float(self.optimizer.param_groups[0]["lr"])
+
+    def __repr__(self) -> str:
+        return (
+            f"GradientPenaltyCritic(n={len(self.rows.data)}, shape={tuple(self.shape)}, "
+            f"share={self.share:g}, penalty={self.penalty:g}, batch_size={self.batch_size})"
+        )
+
+    def score(self, x: torch.Tensor) -> torch.Tensor:
+        """D at points of the shape of the data, shape (n,)."""
+        found = guest(self.network)(x.reshape(-1, *self.shape))
+        if not isinstance(found, torch.Tensor) or found.shape not in ((len(x),), (len(x), 1)):
+            raise ValueError(
+                f"network: expected a module that returns one number for each of {len(x)} points, "
+                f"received {describe(found)}."
+            )
+        return found.reshape(-1)
+
+    @torch.enable_grad()
+    def step(self, x: torch.Tensor, progress: float = 1.0, ranks: Any = None) -> None:
+        """One step of the critic, at points of the generator.
+
+        Parameters
+        ----------
+        x : tensor, shape (n, ...)
+            Without a graph; the first `batch_size` of them are taken.
+        progress : float
+            Learning rate, relative to the first.
+        ranks : Ranks or None
+            Processes whose steps are one.
+        """
+        x = x[: self.batch_size]
+        y = self.rows(self.random.integers(len(self.rows.data), len(x))).to(x).reshape(x.shape)
+        share = self.random.uniform(len(x), *[1] * (x.ndim - 1)).to(x)
+        between = (y + share * (x - y)).requires_grad_()
+        (slope,) = torch.autograd.grad(self.score(between).sum(), between, create_graph=True)
+        excess = slope.flatten(1).norm(dim=1) - 1.0
+        made, real = self.score(torch.cat([x, y])).tensor_split(2)
+        self.optimizer.zero_grad()
+        (made.mean() - real.mean() + self.penalty * excess.square().mean()).backward()
+        if ranks is not None:
+            average_gradients(ranks, parameters_of(self.optimizer))
+        set_rate(self.optimizer, self.rate * progress)
+        self.optimizer.step()
+
+    def guide(
+        self, value_at: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, ranks: Any = None
+    ) -> torch.Tensor:
+        """A value of points, whose derivative in them has the critic's beside its own.
+
+        Parameters
+        ----------
+        value_at : callable
+            ``x -> value``
+        x : tensor, shape (n, ...)
+            Points of the generator, with their graph.
+        ranks : Ranks or None
+            Processes whose points are one batch.
+        """
+        points = x.detach().requires_grad_()
+        value = value_at(points)
+        (own,) = torch.autograd.grad(value, points)
+        (push,) = torch.autograd.grad(-self.score(points).mean(), points)
+        squares = mean_of_ranks(ranks, torch.stack([own.square().sum(), push.square().sum()]))
+        ratio = (squares[0] / squares[1].clamp(min=torch.finfo(squares.dtype).tiny)).sqrt()
+        direction = own + self.share * ratio * push
+        return value.detach() + ((x - points.detach()) * direction).sum()
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Parameters and buffers."""
+        return [*parameters_of(self.optimizer), *self.network.buffers()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Network, optimiser, and where the random numbers are."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": self.random.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.network.load_state_dict(state["network"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.random.load_state_dict(state["random"])
+
+
+def resolve_critic(critic: Any, data: Any, seed: object) -> GradientPenaltyCritic | None:
+    """The critic that was asked for: None, ``"wgan-gp"``, a network, or one as it is.
+
+    Parameters
+    ----------
+    data : tensor
+        What it compares points to, if it has none of its own.
+    seed : None, int or generator
+    """
+    if critic is None or isinstance(critic, GradientPenaltyCritic):
+        return critic
+    if isinstance(critic, nn.Module):
+        return GradientPenaltyCritic(data, critic, random_state=seed)
+    if critic == "wgan-gp":
+        return GradientPenaltyCritic(data, random_state=seed)
+    raise TypeError(
+        "critic: expected 'wgan-gp', a torch.nn.Module, a GradientPenaltyCritic, or False for none, "
+        f"received {describe(critic)}."
+    )

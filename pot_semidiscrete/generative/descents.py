@@ -1,0 +1,123 @@
+"""What a round of the generator's steps goes down: bounds of the loss, or costs of pairs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import torch
+
+from ..backend import describe, guest
+from ..plan import SemiDiscretePlan
+from .data import DataRows
+from .loss import SemiDiscreteLoss
+from .majorant import Majorant
+
+PointCost: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+"""Value of a batch of points, ``x -> scalar``, differentiable."""
+PairCost: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Costs of pairs, ``(x, y) -> (n,)``, differentiable in x."""
+
+
+class Descent(Protocol):
+    """What the steps of a round go down."""
+
+    def begin(self, batches: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
+        """Follow points with the potential, and note for each batch what its value needs."""
+
+    def value(self, noted: list[torch.Tensor]) -> PointCost:
+        """Value of a batch, of what was noted of it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where its random numbers are."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+
+
+class BoundDescent:
+    """Down the bounds that touch the loss where the round began: formula (G) there.
+
+    Parameters
+    ----------
+    loss : SemiDiscreteLoss
+    """
+
+    def __init__(self, loss: SemiDiscreteLoss) -> None:
+        self.loss = loss
+
+    def __repr__(self) -> str:
+        return "bounds of the loss"
+
+    def begin(self, batches: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
+        bounds = self.loss.majorants(batches, follow=True)
+        return [[bound.goal, bound.constant] for bound in bounds]
+
+    def value(self, noted: list[torch.Tensor]) -> PointCost:
+        bound = Majorant(*noted)
+        return lambda x: bound(self.loss.target.center(self.loss.rows(x)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+class PairDescent:
+    r"""Down the mean cost of pairs: of each point and an atom that the plan drew for it.
+
+    Pairs of latent points and data, :math:`\gamma`, have been drawn from the plan, which is one of
+    the ground cost of the loss. A step then goes down :math:`E_\gamma\, c'(g(z), y)`, for another cost
+    :math:`c'` of points and data themselves. Whatever the plan is, this bounds their transport cost of
+    :math:`c'` from above.
+
+    Parameters
+    ----------
+    loss : SemiDiscreteLoss
+    data : tensor or Dataset
+        The atoms of the loss, as points.
+    cost : str or callable
+        :math:`c'`, ``(x, y) -> (n,)``, or one of `COSTS`.
+    random : Random
+        Of the draws.
+    """
+
+    def __init__(self, loss: SemiDiscreteLoss, data: Any, cost: Any, random: Any) -> None:
+        self.loss, self.rows, self.random = loss, DataRows(data, None, "target"), random
+        self.name = cost if isinstance(cost, str) else "a callable"
+        self.cost = COSTS[cost] if isinstance(cost, str) else guest(cost)
+
+    def __repr__(self) -> str:
+        return f"costs of pairs, {self.name}"
+
+    def begin(self, batches: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
+        loss, points = self.loss, torch.cat(list(batches))
+        loss.follow(points)
+        plan = SemiDiscretePlan(loss.target, loss.target.gather(loss.potential), loss.reg)
+        goals = self.rows(plan.pair(loss.rows(points), self.random.generator))
+        return [[part] for part in goals.split([len(batch) for batch in batches])]
+
+    def value(self, noted: list[torch.Tensor]) -> PointCost:
+        (goal,) = noted
+        return lambda x: self._costs(x, goal).mean()
+
+    def _costs(self, x: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+        costs = self.cost(x, goal.to(x).reshape(x.shape))
+        if not isinstance(costs, torch.Tensor) or costs.shape != x.shape[:1]:
+            raise ValueError(
+                f"pair_cost: expected a callable that returns {len(x)} numbers, one for each pair, "
+                f"received {describe(costs)}."
+            )
+        return costs
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.random.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.random.load_state_dict(state)
+
+
+COSTS: dict[str, PairCost] = {
+    "cityblock": lambda x, y: (x - y).abs().flatten(1).sum(dim=1),
+    "sqeuclidean": lambda x, y: (x - y).square().flatten(1).sum(dim=1),
+}
+"""Costs of pairs by the names of metrics: shape (n,)."""

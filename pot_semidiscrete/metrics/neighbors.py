@@ -1,0 +1,98 @@
+"""Measures by nearest neighbours: how many points lie among others, and how many these reach."""
+
+import numpy as np
+import ot
+
+from ..backend import ours
+from ..problem import check_count
+from .transport import BLOCK, samples
+
+
+def _radii(x: np.ndarray, k: int) -> np.ndarray:
+    """Squared distance of each point to its k-th neighbour, shape (n,)."""
+    parts = np.array_split(x, -(-len(x) // BLOCK))
+    return np.concatenate([np.partition(ot.dist(part, x), k, axis=1)[:, k] for part in parts])
+
+
+def _within(x: np.ndarray, y: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which points of `x` lie in a ball about one of `y`, and in which balls there is one of `x`."""
+    inside, reached = [], np.zeros(len(y), dtype=bool)
+    for part in np.array_split(x, -(-len(x) // BLOCK)):
+        found = ot.dist(part, y) <= radii
+        inside.append(found.any(axis=1))
+        reached |= found.any(axis=0)
+    return np.concatenate(inside), reached
+
+
+@ours()
+def precision_recall(x: np.ndarray, y: np.ndarray, k: int = 3) -> tuple[float, float]:
+    """Share of `x` that lies among `y`, and of `y` that lies among `x`.
+
+    A point lies among others if it is no farther from one of them than the k-th neighbour of that one
+    among its own. Precision is high where points are plausible, recall where they are diverse.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, ...)
+        Points in question, or their features.
+    y : ndarray, shape (m, ...)
+        Data, or their features.
+    k : int, default=3
+        Number of the neighbour; both have more points than that.
+
+    Returns
+    -------
+    precision, recall : float
+
+    References
+    ----------
+    Kynkaanniemi, Karras, Laine, Lehtinen, Aila, "Improved Precision and Recall Metric for Assessing
+    Generative Models", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y = np.arange(10.0)[:, None]
+    >>> precision_recall(y[:5] + 0.5, y)  # of y, 0 to 7 are within 3 of 0.5 to 4.5
+    (1.0, 0.8)
+    """
+    k = check_count("k", k)
+    x, y = samples(x, y, least=k + 1)
+    inside, _ = _within(x, y, _radii(y, k))
+    among, _ = _within(y, x, _radii(x, k))
+    return float(inside.mean()), float(among.mean())
+
+
+@ours()
+def coverage(x: np.ndarray, y: np.ndarray, k: int = 5) -> float:
+    """Share of `y` with a point of `x` no farther than their k-th neighbour in `y`.
+
+    Unlike recall, it is not raised by points of `x` far from all others, whose balls are large.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, ...)
+    y : ndarray, shape (m, ...)
+    k : int, default=5
+        Number of the neighbour; `y` has more points than that.
+
+    Returns
+    -------
+    float
+
+    References
+    ----------
+    Naeem, Oh, Uh, Choi, Yoo, "Reliable Fidelity and Diversity Metrics for Generative Models", ICML 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y = np.arange(10.0)[:, None]
+    >>> coverage(y[:1], y, k=1), coverage(y[:1], y)
+    (0.2, 0.4)
+    """
+    k = check_count("k", k)
+    x, y = samples(x, y)
+    if len(y) <= k:
+        raise ValueError(f"y: expected more than {k} points, received {len(y)}.")
+    return float(_within(x, y, _radii(y, k))[1].mean())
