@@ -1,7 +1,7 @@
-"""Generators of MNIST's digits trained for the same seconds by six recipes.
+"""Generators of MNIST's digits trained for the same seconds by several recipes.
 
-``python -m benchmarks.training --mnist FOLDER [--seconds 180] [--coordinates 100] [--batch 200]
-[--device cuda] [--json FILE]``
+``python -m benchmarks.training --mnist FOLDER [--recipe NAME ...] [--seconds 180] [--atoms 10000]
+[--coordinates 100] [--device cuda] [--json FILE]``
 
 The generator is the paper's perceptron, from the same initialisation, and its latent law is normal: 100
 independent coordinates, or `--coordinates` of them, the others 0 and the variance in all the same. Adam
@@ -9,11 +9,17 @@ has a rate of 1e-3 and batches 200 points, of ours `--batch`, unless the recipe 
 is the squared distance, in units of the mean squared norm of the atoms, and the regularisation 0.01 of
 that.
 
-- ``ours``: `train_generator` with its default settings, the rate of its optimiser falling by the clock
-  instead of by the steps, whose number is not known.
-- ``features``: the same, with images compared by `ImageFeatures`: pixels and the responses of random
+- ``ours``: `train_generator` with its default settings, those of images: pairs drawn by features of
+  4,000 of them, the distance of pixels, and a critic. The rate of its optimiser falls by the clock instead of
+  by the steps, whose number is not known.
+- ``pairs``: the same, without a critic.
+- ``pixels``: the same with none of these: the paper's gradient, of the squared distance of pixels.
+- ``features``: as that, with images compared by `ImageFeatures`: pixels and the responses of random
   filters, which have `--share` of the variance. No labels, and no other network, take part.
 - ``few_features``: the same, with 4 filters instead of 16, and 5% of the variance in their responses.
+- ``wgan_gp``: Gulrajani et al.'s, batches of 64 points, the critic of `GradientPenaltyCritic`, rates of
+  both that fall by the clock; the rate and the critic's steps for one of the generator are `--rate` and
+  `--critic-steps`, or with ``--grid`` each of `RATES` and `CRITIC_STEPS` is run with the first seed.
 - ``authors``: the alternation of Houdard et al.: before each step of the generator, 10 steps of an
   averaged SGD made anew, of which the last iterate is kept. The step is the best of `STEPS`, in runs
   of a sixth of the seconds.
@@ -29,9 +35,11 @@ classifier trained on all training images. ``value`` is a 95% interval of the tr
 regularisation above. Measuring is outside the seconds.
 """
 
+import itertools
 import json
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,20 +47,32 @@ import ot
 import torch
 
 from pot_semidiscrete.datasets import load_mnist, load_mnist_labels
-from pot_semidiscrete.generative import ImageFeatures, mlp_generator, random_filters, train_generator
+from pot_semidiscrete.generative import (
+    GradientPenaltyCritic,
+    ImageFeatures,
+    mlp_generator,
+    random_filters,
+    train_generator,
+)
+from pot_semidiscrete.generative.optimizers import LEARNING_RATE, adam, fall, set_rate
 from pot_semidiscrete.metrics import Classifier, Judge, semi_dual_value
 
 from . import machine
 
 LATENT, BATCH, RATE, REG = 100, 200, 1e-3, 0.01
-DEFAULT_RATE = 3e-3  # of train_generator
 N_HELD_OUT, INTERVAL_BATCHES = 2000, 10
 FILTERS, SHARE = 4, 0.05  # where they are few
 STEPS = (0.05, 0.5, 5.0, 50.0, 500.0)  # of the authors' averaged SGD
 SHORT = 5.0 / 6.0  # of the seconds, for all of them together
 DUAL_STEPS, POT_BATCH, SINKHORN_STEPS = 10, 32, 200
 
-MEASURES = ("steps", "cost", "covariance", "nearest", "frechet", "entropy", "rarest")
+RATES, CRITIC_STEPS = (1e-4, 5e-4, 1e-3, 2e-3, 4e-3), (1, 5)  # of WGAN-GP
+
+MEASURES = (
+    *("steps", "cost", "covariance", "nearest", "frechet"),
+    *("precision", "recall", "coverage", "entropy", "rarest"),
+)
+PLAIN = {"n_atoms": False, "features": False, "pair_cost": False, "critic": False}
 
 
 def clock(device):
@@ -131,14 +151,13 @@ class Run:
         self.follow(x, goal)
 
 
-def ours(run, features=None, batch_size=BATCH):
-    options = {"lr": DEFAULT_RATE, "betas": (0.9, 0.99), "fused": True}  # as documented
-    optimizer = torch.optim.Adam(run.generator.parameters(), **options)
+def ours(run, batch_size=BATCH, **options):
+    optimizer = adam(list(run.generator.parameters()))  # the default
 
     def by_the_clock(result):
         run.steps += 1
         left = 1.0 - run.used / run.seconds
-        optimizer.param_groups[0]["lr"] = DEFAULT_RATE * min(1.0, 3.0 * max(left, 0.0))
+        set_rate(optimizer, LEARNING_RATE * fall(1.0 - left))
         return left < 0.0
 
     train_generator(
@@ -148,17 +167,44 @@ def ours(run, features=None, batch_size=BATCH):
         n_steps=10**6,
         batch_size=batch_size,
         optimizer=optimizer,
-        features=features,
+        random_state=run.seed,
         callback=by_the_clock,
+        **options,
     )
 
 
+def pairs(run, **options):
+    ours(run, **{"critic": False} | options)
+
+
+def pixels(run, **options):
+    ours(run, **PLAIN | options)
+
+
 def features(run, share=0.6, **options):
-    ours(run, ImageFeatures(run.images, share=share), **options)
+    pixels(run, features=ImageFeatures(run.images, share=share), **options)
 
 
 def few_features(run, **options):
-    ours(run, ImageFeatures(run.images, random_filters(FILTERS), share=SHARE), **options)
+    few = ImageFeatures(run.images, random_filters(FILTERS), share=SHARE)
+    pixels(run, features=few, **options)
+
+
+def wgan_gp(run, rate=2e-3, critic_steps=5):
+    optimizer = torch.optim.Adam(run.generator.parameters(), lr=rate, betas=(0.5, 0.9), fused=True)
+    like = partial(adam, lr=rate, betas=(0.5, 0.9))
+    critic = GradientPenaltyCritic(run.images, optimizer=like, random_state=run.seed)
+    while run.goes_on:
+        progress = fall(run.used / run.seconds)
+        set_rate(optimizer, rate * progress)
+        for _ in range(critic_steps):
+            with torch.no_grad():
+                x = run.generator(run.latent(critic.batch_size))
+            critic.step(x, progress)
+        optimizer.zero_grad()
+        (-critic.score(run.generator(run.latent(critic.batch_size))).mean()).backward()
+        optimizer.step()
+        run.steps += 1
 
 
 def authors(run, step):
@@ -200,8 +246,8 @@ def pot(run):
         run.follow_potential(potential)
 
 
-OURS = ("ours", "features", "few_features")
-RECIPES = {recipe.__name__: recipe for recipe in (ours, features, few_features, authors, sinkhorn, pot)}
+OURS = (ours, pairs, pixels, features, few_features)
+RECIPES = {recipe.__name__: recipe for recipe in (*OURS, wgan_gp, authors, sinkhorn, pot)}
 
 
 def train(recipe, images, seconds, seed, coordinates=LATENT, **options):
@@ -237,9 +283,9 @@ def best_step(images, seconds, judge):
 
 def show(name, row):
     print(
-        f"{name:15} cost {row['cost']:.3f}  covariance {row['covariance']:.2f}  frechet "
-        f"{row['frechet']:7.2f}  entropy {row['entropy']:.3f}  rarest {row['rarest']:.3f}  nearest "
-        f"{row['nearest']:.3f}",
+        f"{name:15} frechet {row['frechet']:7.2f}  precision {row['precision']:.2f}  recall "
+        f"{row['recall']:.2f}  coverage {row['coverage']:.2f}  cost {row['cost']:.3f}  covariance "
+        f"{row['covariance']:.2f}  nearest {row['nearest']:.3f}  entropy {row['entropy']:.3f}",
         flush=True,
     )
 
@@ -289,6 +335,9 @@ def main():
     )
     parser.add_argument("--batch", type=int, default=BATCH, help="points in a batch of ours")
     parser.add_argument("--share", type=float, help="of the features in the variance; 0.6 if left out")
+    parser.add_argument("--rate", type=float, default=2e-3, help="of WGAN-GP")
+    parser.add_argument("--critic-steps", type=int, default=5, help="of WGAN-GP")
+    parser.add_argument("--grid", action="store_true", help="settings of WGAN-GP, with the first seed")
     parser.add_argument("--images", metavar="FOLDER", help="save 96 images of each generator")
     args = parser.parse_args()
     torch.set_flush_denormal(True)  # for all: the weights of POT's and the authors' steps have many
@@ -298,11 +347,14 @@ def main():
     facts, rows = kept(args.json, args.recipe, args.seeds, settings)
     with machine.limit_threads(args.threads):
         facts |= {"machine": machine.facts(), **settings}
+        grid = facts.pop("grid", [])
         images, judge = load(args.mnist, args.atoms)
         images = images.to(args.device)
         facts["floor"] = judge.floor
         show("floor", judge.floor)
-        options = {recipe: {"batch_size": args.batch} if recipe in OURS else {} for recipe in RECIPES}
+        of_all = [recipe.__name__ for recipe in OURS]
+        options = {recipe: {"batch_size": args.batch} if recipe in of_all else {} for recipe in RECIPES}
+        options["wgan_gp"] = {"rate": args.rate, "critic_steps": args.critic_steps}
         if args.share is not None:
             options["features"]["share"] = args.share
         if "authors" in args.recipe:
@@ -310,6 +362,15 @@ def main():
             if step is None:
                 step, facts["authors_steps"] = best_step(images, SHORT * args.seconds, judge)
             options["authors"] = {"step": step}
+        if args.grid:
+            for rate, critic_steps in itertools.product(RATES, CRITIC_STEPS):
+                setting = {"rate": rate, "critic_steps": critic_steps}
+                run = train("wgan_gp", images, args.seconds, args.seeds[0], args.coordinates, **setting)
+                grid.append(setting | {"steps": run.steps} | measure(run, judge))
+                show(f"wgan {rate:g} {critic_steps}", grid[-1])
+                machine.write(args.json, **facts, grid=grid, rows=rows, medians=medians(rows))
+            best = min(grid, key=lambda row: row["frechet"])
+            options["wgan_gp"] = {name: best[name] for name in ("rate", "critic_steps")}
         for seed in args.seeds:
             for recipe in args.recipe:
                 run = train(recipe, images, args.seconds, seed, args.coordinates, **options[recipe])
@@ -317,7 +378,7 @@ def main():
                 row["processor"] = machine.processor()
                 rows.append({**row, **options[recipe], **measure(run, judge), "value": interval(run)})
                 show(f"{recipe} {seed}", rows[-1])
-                machine.write(args.json, **facts, rows=rows, medians=medians(rows))
+                machine.write(args.json, **facts, grid=grid, rows=rows, medians=medians(rows))
                 if args.images:
                     draw(Path(args.images) / f"{recipe}_{seed}.png", run)
     for recipe, row in medians(rows).items():

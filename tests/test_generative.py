@@ -26,10 +26,10 @@ nn = torch.nn
 from pot_semidiscrete.generative import (  # noqa: E402
     SemiDiscreteLoss,
     TrainingResult,
+    choices,
     dcgan_generator,
     mlp_generator,
     train_generator,
-    training,
 )
 
 DTYPES = [torch.float32, torch.float64]
@@ -879,15 +879,15 @@ def test_data_and_options_are_as_a_loss_with_them():
 @pytest.mark.parametrize(("n_atoms", "expected"), [(1600, 5), (8000, 10), (65_600, 81), (80_000, 81)])
 def test_rounds_have_more_points_on_a_gpu(n_atoms, expected, monkeypatch):
     """As many as a share of the atoms, up to a limit; what is given is kept."""
-    monkeypatch.setattr(training, "on_host", lambda x: False)
+    monkeypatch.setattr(choices, "on_host", lambda x: False)
     data = randn(n_atoms, 1, seed=1)
     for given in (None, 3):
-        loss = training._data_loss(data, None, given, None, batch_size=100)
-        assert loss.dual_steps == (given or expected)
+        parts = choices.parts_of_data(data, 100, 0, dual_steps=given)
+        assert parts.loss.dual_steps == (given or expected)
 
 
 def test_rounds_have_five_batches_on_a_processor():
-    assert training._data_loss(randn(8000, 1, seed=1), None, None, None, batch_size=100).dual_steps == 5
+    assert choices.parts_of_data(randn(8000, 1, seed=1), 100, 0).loss.dual_steps == 5
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 63), (1, 32)])

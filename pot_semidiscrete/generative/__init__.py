@@ -8,6 +8,7 @@ except ImportError as error:
         "torch, see pot_semidiscrete.train_parameters."
     ) from error
 
+from .critic import GradientPenaltyCritic
 from .data import stack_dataset
 from .features import ImageFeatures, random_filters
 from .loss import SemiDiscreteLoss
@@ -26,6 +27,7 @@ from .result import TrainingResult
 from .training import train_generator
 
 __all__ = [
+    "GradientPenaltyCritic",
     "ImageFeatures",
     "LabelledPairs",
     "Pairs",

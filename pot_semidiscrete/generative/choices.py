@@ -56,13 +56,14 @@ def parts_of_data(
     data: Any,
     batch_size: int,
     random_state: object,
-    n_atoms: Any,
-    pair_cost: Any,
-    critic: Any,
-    features: Any,
-    dual_steps: int | None,
-    reg: float | None,
-    process_group: Any,
+    *,
+    n_atoms: Any = None,
+    features: Any = None,
+    pair_cost: Any = None,
+    critic: Any = None,
+    reg: float | None = None,
+    dual_steps: int | None = None,
+    process_group: Any = None,
 ) -> Parts:
     """Those on data: None is what suits them, False is without."""
     data = stacked(data)

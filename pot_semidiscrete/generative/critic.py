@@ -1,6 +1,7 @@
 """A critic that is trained beside a generator, and what it adds to the generator's gradient."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from ..backend import describe, guest, ours
 from ..problem import check_count, check_real
 from ..samplers.resolve import resolve_random
 from .data import DataRows
-from .optimizers import MakeOptimizer, load_optimizer, parameters_of, resolve_optimizer, set_rate
+from .optimizers import MakeOptimizer, adam, load_optimizer, parameters_of, resolve_optimizer, set_rate
 from .shared import average_gradients, mean_of_ranks
 
 
@@ -20,11 +21,6 @@ def perceptron(d: int) -> nn.Sequential:
     inner, outer = nn.Linear(d, 512), nn.Linear(512, 256)
     slope = nn.LeakyReLU(0.2)
     return nn.Sequential(nn.Flatten(1), inner, slope, outer, slope, nn.Linear(256, 1))
-
-
-def adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The default optimiser, without momentum nearly, as critics are trained."""
-    return torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.9))
 
 
 class GradientPenaltyCritic:
@@ -108,7 +104,8 @@ class GradientPenaltyCritic:
                 f"network: expected a torch.nn.Module of points, received {describe(network)}."
             )
         self.network = network
-        self.optimizer = resolve_optimizer("optimizer", optimizer, network, "network", adam)
+        default = partial(adam, lr=1e-3, betas=(0.5, 0.9))  # Gulrajani et al. have 1e-4 and (0, .9)
+        self.optimizer = resolve_optimizer("optimizer", optimizer, network, "network", default)
         self.share, self.penalty = check_real("share", share), check_real("penalty", penalty)
         self.batch_size = check_count("batch_size", batch_size)
         like = parameters_of(self.optimizer)[0].detach()

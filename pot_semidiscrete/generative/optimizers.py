@@ -14,10 +14,14 @@ LEARNING_RATE = 3e-3  # of the default optimiser, until it falls
 MakeOptimizer: TypeAlias = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
 
-def adam(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def adam(
+    parameters: list[torch.nn.Parameter],
+    lr: float = LEARNING_RATE,
+    betas: tuple[float, float] = (0.9, 0.99),
+) -> torch.optim.Optimizer:
     """The default optimiser of a list of parameters: in one pass over them, where torch has it."""
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
-    return torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), fused=fused)
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=fused)
 
 
 def resolve_optimizer(
@@ -75,6 +79,12 @@ def describe_optimizer(optimizer: torch.optim.Optimizer) -> str:
 def fall(progress: float) -> float:
     """Learning rate after a share of a run, relative to the first: it falls to 0 in the last third."""
     return min(1.0, 3.0 * max(1.0 - progress, 0.0))
+
+
+def relative_rate(optimizer: torch.optim.Optimizer) -> float:
+    """Present learning rate, relative to that which the optimiser was made with."""
+    first = optimizer.defaults.get("lr")
+    return float(optimizer.param_groups[0]["lr"] / first) if first else 1.0
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

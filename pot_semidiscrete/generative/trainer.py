@@ -12,10 +12,17 @@ from ..backend import guest, uninterrupted
 from ..runs import Progress
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
 from .choices import Parts
+from .critic import GradientPenaltyCritic
 from .descents import PointCost
 from .evaluation import squared_marginal_error, warn_of_boundaries
 from .history import History
-from .optimizers import describe_optimizer, load_optimizer, parameters_of, set_rate
+from .optimizers import (
+    describe_optimizer,
+    load_optimizer,
+    parameters_of,
+    relative_rate,
+    set_rate,
+)
 from .parts import at_rest, placed
 from .result import TrainingResult
 from .rollback import check_finite, rollback_if_not_finite
@@ -52,7 +59,7 @@ class Trainer:
         self.generator, self.latent_sampler, self.loss = generator, latent_sampler, parts.loss
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
         self.rounds = Rounds(generator, self.latent, self.loss, reuse, parts.descent)
-        self.critic, self.points_before = parts.critic, torch.empty(0)
+        self.critic = parts.critic
         self.status, self.start, self.begun = "finished", time.perf_counter(), False
         self.history = History()
         self.module, self.ranks, self.warned = unwrapped(generator), self.loss.ranks, False
@@ -119,22 +126,23 @@ class Trainer:
             self.optimizer.step(lambda: self.differentiate(z, value_at, values))
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
             check_finite("parameters", parameters_of(self.optimizer))
-            if self.critic is not None:  # which sees the points that the generator has moved from
-                rate = self.optimizer.param_groups[0]["lr"] / self.optimizer.defaults["lr"]
-                self.critic.step(self.points_before, float(rate), self.ranks)
+            if self.critic is not None:
+                self.step_critic(self.critic)
         self.history.loss.append(float(values[0]))
         self.history.seconds.append(time.perf_counter() - self.start)
+
+    def step_critic(self, critic: GradientPenaltyCritic) -> None:
+        """Let the critic see fresh points: those of a round are drawn to data that they keep to."""
+        with torch.no_grad():
+            x = self.points()
+        critic.step(x, relative_rate(self.optimizer), self.ranks)
 
     @torch.enable_grad()
     def differentiate(self, z: Any, value_at: PointCost, values: list[torch.Tensor]) -> Any:
         """Value of a batch, noted in `values`, and its gradient: the closure of an optimiser."""
         torch.clear_autocast_cache()
         x = guest(self.generator)(z)
-        if self.critic is None:
-            value = value_at(x)
-        else:
-            self.points_before = x.detach()
-            value = self.critic.guide(value_at, x, self.ranks)
+        value = value_at(x) if self.critic is None else self.critic.guide(value_at, x, self.ranks)
         if not value.requires_grad:
             raise TypeError(
                 "generator: expected points that torch can differentiate in the parameters, received "
