@@ -10,8 +10,8 @@ is the squared distance, in units of the mean squared norm of the atoms, and the
 that.
 
 - ``ours``: `train_generator` with its default settings, those of images: pairs drawn by features of
-  4,000 of them, the distance of pixels, and a critic. The rate of its optimiser falls by the clock instead of
-  by the steps, whose number is not known.
+  4,000 of them, the distance of pixels, and a critic. The rate of its optimiser falls by the clock
+  instead of by the steps, whose number is not known.
 - ``pairs``: the same, without a critic.
 - ``pixels``: the same with none of these: the paper's gradient, of the squared distance of pixels.
 - ``features``: as that, with images compared by `ImageFeatures`: pixels and the responses of random
