@@ -1,0 +1,277 @@
+"""Pairs and critics: what else a generator may be trained by."""
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+from pot_semidiscrete import semidiscrete_atom_weights  # noqa: E402
+from pot_semidiscrete.generative import (  # noqa: E402
+    GradientPenaltyCritic,
+    ImageFeatures,
+    SemiDiscreteLoss,
+    mlp_generator,
+    train_generator,
+)
+from pot_semidiscrete.generative.choices import are_images, parts_of_data, sample  # noqa: E402
+from pot_semidiscrete.generative.descents import PairDescent  # noqa: E402
+from pot_semidiscrete.samplers.resolve import resolve_random  # noqa: E402
+
+PLAIN = {"n_atoms": False, "features": False, "pair_cost": False, "critic": False}
+
+
+@pytest.fixture(autouse=True)
+def _own_torch_seed():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def cloud(*shape, seed=1):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def trained(data, n_steps=20, **options):
+    """Parameters of a small generator after some steps."""
+    torch.manual_seed(3)
+    shape = tuple(data.shape[1:])
+    generator = mlp_generator(3, shape, widths=(16,)) if len(shape) == 2 else nn.Linear(3, *shape)
+    options = {"random_state": 0} | options
+    result = train_generator(generator, 3, data, n_steps=n_steps, **options)
+    return [p.detach().clone() for p in generator.parameters()], result
+
+
+def assert_same(one, other, rtol=0.0):
+    for p, q in zip(one, other, strict=True):
+        torch.testing.assert_close(p, q, rtol=rtol, atol=rtol)
+
+
+# Pairs.
+
+
+def test_pairs_of_the_squared_distance_are_the_bounds_where_cells_decide():
+    """At reg = 0 the drawn atom is the map's; the bound is the cost of the pair, but for a constant."""
+    data = cloud(40, 2)
+    one, _ = trained(data, reg=0.0)
+    other, _ = trained(data, reg=0.0, pair_cost="sqeuclidean")
+    assert_same(one, other, rtol=1e-5)
+    third, _ = trained(data, reg=0.0, pair_cost="cityblock")
+    assert (third[0] - one[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("featured", [False, True])
+def test_goals_are_drawn_by_the_plan(featured):
+    """Each atom as often as the plan of the moved potential gives it."""
+    data = cloud(5, 8, 8)
+    features = ImageFeatures(data) if featured else None
+    loss = SemiDiscreteLoss(data, reg=0.5, features=features)
+    descent = PairDescent(loss, data, "cityblock", resolve_random(0, loss.target.nx, loss.potential))
+    x = cloud(1, 8, 8, seed=2).expand(2000, 8, 8)
+    noted = descent.begin([x[:1500], x[1500:]])
+    assert [len(part) for (part,) in noted] == [1500, 500]
+    goals = torch.cat([part for (part,) in noted])
+    found = torch.stack([(goals == atom).all(dim=(1, 2)).float().mean() for atom in data])
+    rows = loss.rows(data)
+    expected = semidiscrete_atom_weights(rows, loss.rows(x[:1]), loss.potential, reg=0.5)[0]
+    assert found.sum() == 1.0
+    assert 0.02 < expected.min() < expected.max() < 0.9
+    np.testing.assert_allclose(found, expected, atol=4.0 * 0.5 / math.sqrt(2000))
+
+
+def test_a_cost_of_pairs_may_be_a_function():
+    data = cloud(30, 2)
+    one, _ = trained(data, pair_cost="cityblock")
+    other, _ = trained(data, pair_cost=lambda x, y: (x - y).abs().sum(dim=1))
+    assert_same(one, other)
+    with pytest.raises(ValueError, match=r"pair_cost: expected a callable that returns 200 numbers"):
+        trained(data, pair_cost=lambda x, y: (x - y).abs())
+
+
+def test_pairs_lead_to_the_median_of_a_median_cost():
+    """A generator of one point: the mean cost of pairs is least at the median of the data."""
+    data = torch.tensor([[0.0], [1.0], [10.0]])
+    place = nn.Parameter(torch.tensor([4.0]))
+    adam = torch.optim.Adam([place], lr=0.05)
+    train_generator(
+        lambda z: place.expand(len(z), 1),
+        1,
+        data,
+        n_steps=400,
+        optimizer=adam,
+        pair_cost="cityblock",
+        callback=lambda result: adam.param_groups[0].update(lr=1.0 / (1.0 + result.n_steps)),
+        random_state=0,
+    )
+    assert abs(float(place.detach()) - 1.0) < 0.2
+
+
+# Critics.
+
+
+def test_critic_finds_the_distance_of_two_laws():
+    """Kantorovich and Rubinstein: the most that a function of slope 1 tells them apart by."""
+    normal = torch.Generator().manual_seed(0)
+    data = 3.0 + torch.randn(2000, 1, generator=normal)
+    torch.manual_seed(0)
+    critic = GradientPenaltyCritic(data, random_state=0)
+    for _ in range(150):
+        critic.step(torch.randn(64, 1, generator=normal))
+    x = torch.randn(2000, 1, generator=normal)
+    found = critic.score(data).mean() - critic.score(x).mean()
+    assert float(found.detach()) == pytest.approx(3.0, rel=0.2)
+
+
+def test_critic_adds_a_share_of_the_norm():
+    data, x = cloud(50, 4), cloud(20, 4, seed=5).requires_grad_()
+    value_at = lambda x: 7.0 * x.square().sum(dim=1).mean()
+    for share in (0.0, 0.4, 2.0):
+        critic = GradientPenaltyCritic(data, share=share)
+        value = critic.guide(value_at, x)
+        torch.testing.assert_close(value, value_at(x), rtol=1e-6, atol=0.0)
+        (found,) = torch.autograd.grad(value, x)
+        added = found - 14.0 * x.detach() / 20
+        assert float(added.norm()) == pytest.approx(
+            share * float((0.7 * x.detach()).norm()), rel=1e-4, abs=1e-5
+        )
+        (push,) = torch.autograd.grad(-critic.score(x).mean(), x)
+        along = (added * push).sum() / push.norm()
+        assert float(along) == pytest.approx(float(added.norm()), rel=1e-4, abs=1e-5)
+
+
+def test_critic_of_no_share_leaves_training_alone():
+    data = cloud(40, 2)
+    critic = GradientPenaltyCritic(data, share=0.0, random_state=0)
+    one, _ = trained(data, 1)  # after it, other points: the critic sees some of its own
+    other, _ = trained(data, 1, critic=critic)
+    assert_same(one, other, rtol=1e-6)
+
+
+def test_rate_of_the_critic_falls_with_that_of_the_generator():
+    data = cloud(40, 2)
+    critic = GradientPenaltyCritic(data, random_state=0)
+    rates = []
+    note = lambda result: rates.append(critic.optimizer.param_groups[0]["lr"])
+    trained(data, 30, critic=critic, callback=note)
+    assert rates[:20] == [1e-3] * 20
+    assert 0.0 < rates[-1] < 0.2e-3
+
+
+@pytest.mark.parametrize("kind", ["wgan-gp", "module"])
+def test_a_run_with_critic_is_continued_bit_for_bit(kind, tmp_path):
+    data, critic = cloud(30, 8, 8), "wgan-gp"
+    options = {"n_steps": 30, "checkpoint_every": 20, "batch_size": 20}
+    torch.manual_seed(1)
+    if kind == "module":
+        critic = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 1))
+    start = None if kind == "wgan-gp" else {k: v.clone() for k, v in critic.state_dict().items()}
+
+    def run(**more):
+        if start is not None:
+            critic.load_state_dict(start)
+        return trained(data, critic=critic, **options | more)
+
+    whole, _ = run()
+    path = tmp_path / "run.pt"
+    run(checkpoint=path, callback=lambda result: result.n_steps == 20)
+    again, result = run(checkpoint=path)
+    assert result.n_steps == 30
+    assert_same(whole, again)
+    with pytest.raises(ValueError, match=r"critic: expected GradientPenaltyCritic.*received None"):
+        trained(data, **options, checkpoint=path, critic=False)
+    with pytest.raises(ValueError, match="descent: expected costs of pairs, cityblock"):
+        trained(data, **options, checkpoint=path, critic=critic, pair_cost=False)
+
+
+# What suits the data.
+
+
+def test_images_have_what_suits_them_and_points_have_not():
+    parts = parts_of_data(cloud(50, 8, 8), 100, 0)
+    assert isinstance(parts.loss.features, ImageFeatures)
+    assert isinstance(parts.descent, PairDescent)
+    assert repr(parts.critic).startswith("GradientPenaltyCritic(n=50, shape=(8, 8), share=0.4")
+    for data in (cloud(50, 64), cloud(50, 4, 4), (255 * cloud(50, 8, 8)).to(torch.uint8)):
+        assert not are_images(data)
+    parts = parts_of_data(cloud(50, 64), 100, 0)
+    assert parts.loss.features is parts.descent is parts.critic is None
+    parts = parts_of_data(cloud(50, 8, 8), 100, 0, **PLAIN)
+    assert parts.loss.features is parts.descent is parts.critic is None
+    parts = parts_of_data(cloud(50, 8, 8), 100, 0, n_atoms=20)
+    assert parts.loss.target.n_atoms == 20
+    assert len(parts.critic.rows.data) == 50
+
+
+def test_images_in_colour_are_trained():
+    _, result = trained(cloud(60, 3, 8, 8).flatten(1).reshape(60, 3, 8, 8)[:, 0], 5, batch_size=16)
+    assert result.status == "finished"
+    generator = nn.Sequential(nn.Linear(3, 192), nn.Unflatten(1, (3, 8, 8)))
+    result = train_generator(generator, 3, cloud(60, 3, 8, 8), n_steps=5, batch_size=16, random_state=0)
+    assert result.status == "finished"
+
+
+def test_a_sample_is_a_part_without_replacement():
+    data = torch.arange(100.0)[:, None]
+    some = sample(data, 30)
+    assert len(set(some[:, 0].tolist())) == 30
+    torch.testing.assert_close(some, sample(data, 30))
+    assert sample(data, 100) is data
+
+
+def test_main_components_keep_distances():
+    data = cloud(300, 8, 8) + 3.0 * cloud(300, 1, 1, seed=4)
+    whole, few = ImageFeatures(data), ImageFeatures(data, n_components=100)
+    assert few(data).shape == (300, 100)
+    one, other = (torch.cdist(f(data[:50]), f(data[50:])).square() for f in (whole, few))
+    assert (other <= one * (1 + 1e-4)).all()
+    assert other.mean() > 0.95 * one.mean()
+    assert ImageFeatures(data, n_components=128).directions is None
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"critic": "gan"}, TypeError, "critic: expected 'wgan-gp', a torch.nn.Module"),
+        ({"pair_cost": "hamming"}, TypeError, "pair_cost: expected a callable"),
+        ({"n_atoms": 0}, ValueError, "n_atoms: expected"),
+        ({"n_atoms": 2.5}, TypeError, "n_atoms: expected"),
+    ],
+)
+def test_options_are_checked(options, error, message):
+    with pytest.raises(error, match=message):
+        trained(cloud(30, 2), 1, **options)
+
+
+def test_a_loss_has_its_own_options():
+    loss = SemiDiscreteLoss(cloud(30, 2))
+    with pytest.raises(ValueError, match=r"pair_cost, .*: expected None with a SemiDiscreteLoss"):
+        train_generator(nn.Linear(2, 2), 2, loss, n_steps=1, pair_cost="cityblock")
+    with pytest.raises(TypeError, match="critic: expected a GradientPenaltyCritic"):
+        train_generator(nn.Linear(2, 2), 2, loss, n_steps=1, critic="wgan-gp")
+    critic = GradientPenaltyCritic(cloud(30, 2))
+    assert train_generator(nn.Linear(2, 2), 2, loss, n_steps=2, critic=critic).status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"data": cloud(0, 2)}, ValueError, "data: expected at least one point"),
+        ({"data": torch.arange(6).reshape(3, 2)}, TypeError, "data: expected points of floating"),
+        ({"network": len}, TypeError, "network: expected a torch.nn.Module"),
+        ({"network": nn.ReLU()}, ValueError, "network: expected a module with parameters"),
+        ({"share": -1.0}, ValueError, "share: expected"),
+        ({"penalty": math.nan}, ValueError, "penalty: expected"),
+        ({"batch_size": 0}, ValueError, "batch_size: expected"),
+    ],
+)
+def test_a_critic_checks_what_it_is_made_of(options, error, message):
+    with pytest.raises(error, match=message):
+        GradientPenaltyCritic(**{"data": cloud(30, 2)} | options)
+
+
+def test_a_network_has_one_number_for_each_point():
+    critic = GradientPenaltyCritic(cloud(30, 2), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="network: expected a module that returns one number"):
+        critic.step(cloud(5, 2))
