@@ -51,6 +51,10 @@ def train_generator(
 ) -> TrainingResult:
     r"""Train a generator to minimise its regularised transport cost to a data set.
 
+    For points, along the paper's gradient. For images, options that are left out are those with the best
+    images after the same time, and what steps follow is no longer that gradient: see `pair_cost` and
+    `critic`, and :doc:`/training` for what each option does, and is worth.
+
     In rounds: the potential moves by stochastic ascent on `dual_steps` fresh batches of the generator;
     then the generator takes `reuse` steps with the potential frozen. They go through the same batches,
     down the bound
@@ -84,16 +88,29 @@ def train_generator(
     reuse : int, optional
         Steps of the generator in each round; 16 by default. With 1, and by default for another metric
         than the squared distance or a potential that is a network, they are steps along (G), each on a
-        fresh batch.
+        fresh batch, unless there is a `pair_cost`.
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
         By default ``Adam(lr=3e-3, betas=(0.9, 0.99))``, whose rate falls to 0 in the last third.
-    features : torch.nn.Module or callable, optional
-        What images are compared by, instead of their pixels: see :class:`ImageFeatures`. Only with data.
+    n_atoms : int or False, optional
+        Take so many of the data as atoms, a sample that is always the same; a critic sees all. Of images
+        4,000, else all. Only with data.
+    features : torch.nn.Module, callable or False, optional
+        What images are compared by, instead of their pixels. Of images :class:`ImageFeatures`, in their
+        256 main components, else none. Only with data.
+    pair_cost : str, callable or False, optional
+        Cost c' of pairs, ``(x, y) -> (n,)``, ``"cityblock"`` or ``"sqeuclidean"``. The potential then
+        only decides which atom y each point x of a round is paired with, drawn from the plan; steps go
+        down the mean of :math:`c'(x, y)`, which bounds the transport cost of c' from above. No gradient
+        goes through `features`. Of images ``"cityblock"``: its minimum is a median, that of squares a grey
+        average. Only with data.
+    critic : str, torch.nn.Module, GradientPenaltyCritic or False, optional
+        What else the points follow: ``"wgan-gp"``, or one with a network of yours; see
+        :class:`GradientPenaltyCritic`. Of images that, else none.
     callback : callable, optional
         Called with the :class:`TrainingResult` so far after each step; stops by returning True. A
         checkpoint keeps its state, if it has ``state_dict`` and ``load_state_dict``.
     random_state : None, int or torch.Generator
-        Randomness of the latent law, if `latent_sampler` is a dimension.
+        Randomness of the latent law, if `latent_sampler` is a dimension, of pairs and of the critic.
     verbose : bool, default=False
         Show a progress bar (tqdm's if it is installed).
     checkpoint : str or path-like, optional
@@ -147,7 +164,8 @@ def train_generator(
 
     References
     ----------
-    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the alternating algorithm).
+    Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the alternating algorithm). Gulrajani et al.,
+    arXiv:1704.00028 (the critic).
 
     Examples
     --------
