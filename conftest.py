@@ -11,6 +11,7 @@ NEEDS = {
         "pot_semidiscrete/kernels/triton_kernel.py",
         "doc/index.rst",
         "doc/long_runs.rst",
+        "doc/training.rst",
         "doc/theory.rst",
     ],
     "triton": [

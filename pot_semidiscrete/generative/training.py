@@ -101,8 +101,8 @@ def train_generator(
         Cost c' of pairs, ``(x, y) -> (n,)``, ``"cityblock"`` or ``"sqeuclidean"``. The potential then
         only decides which atom y each point x of a round is paired with, drawn from the plan; steps go
         down the mean of :math:`c'(x, y)`, which bounds the transport cost of c' from above. No gradient
-        goes through `features`. Of images ``"cityblock"``: its minimum is a median, that of squares a grey
-        average. Only with data.
+        goes through `features`. Of images ``"cityblock"``: its minimum is a median, that of squares a
+        grey average. Only with data.
     critic : str, torch.nn.Module, GradientPenaltyCritic or False, optional
         What else the points follow: ``"wgan-gp"``, or one with a network of yours; see
         :class:`GradientPenaltyCritic`. Of images that, else none.
