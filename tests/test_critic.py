@@ -17,6 +17,7 @@ from pot_semidiscrete.generative import (  # noqa: E402
     train_generator,
 )
 from pot_semidiscrete.generative.choices import are_images, parts_of_data, sample  # noqa: E402
+from pot_semidiscrete.generative.critic import guided  # noqa: E402
 from pot_semidiscrete.generative.descents import PairDescent  # noqa: E402
 from pot_semidiscrete.samplers.resolve import resolve_random  # noqa: E402
 
@@ -129,7 +130,7 @@ def test_critic_adds_a_share_of_the_norm():
     value_at = lambda x: 7.0 * x.square().sum(dim=1).mean()
     for share in (0.0, 0.4, 2.0):
         critic = GradientPenaltyCritic(data, share=share)
-        value = critic.guide(value_at, x)
+        value = guided(critic, value_at, x)
         torch.testing.assert_close(value, value_at(x), rtol=1e-6, atol=0.0)
         (found,) = torch.autograd.grad(value, x)
         added = found - 14.0 * x.detach() / 20
@@ -275,3 +276,5 @@ def test_a_network_has_one_number_for_each_point():
     critic = GradientPenaltyCritic(cloud(30, 2), nn.Linear(2, 2))
     with pytest.raises(ValueError, match="network: expected a module that returns one number"):
         critic.step(cloud(5, 2))
+    with pytest.raises(ValueError, match=r"x: expected points of the shape of the data, \(n, 2\)"):
+        critic.step(cloud(5, 3))

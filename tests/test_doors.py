@@ -426,6 +426,7 @@ ROWS = {
     # measures
     **{f"{name}.x": NO_SAMPLE for name in ("transport_cost", "nearest_cost")},
     **{f"{name}.x": NO_SAMPLE for name in ("covariance_ratio", "frechet_distance")},
+    **{f"{name}.x": NO_SAMPLE for name in ("coverage", "precision_recall")},
     "y": NO_SAMPLE,
     "covariance_ratio.y": [*NO_SAMPLE, (np.ones((4, 2)), ValueError, "differ")],
     "frechet_distance.y": [*NO_SAMPLE, (np.ones((1, 2)), ValueError, "2 points")],
@@ -448,9 +449,9 @@ ROWS = {
     "Classifier.images": [*NO_IMAGES, (np.ones((8, 3, 4)), ValueError, "4 by 4")],
     "Classifier.labels": [*NO_LABELS, (LABELS[:4], ValueError, "images")],
     **{f"Classifier.{name}.images": [*NO_IMAGES, OTHER_IMAGES] for name in ("features", "labels")},
-    "Judge.images": [*NO_IMAGES, (0.0 * IMAGES, ValueError, "blank"), (IMAGES[:3], ValueError, "4")],
-    "held_out": [*NO_IMAGES, OTHER_IMAGES, (np.ones((4, 4, 4)), ValueError, "differ")],
-    "Judge.__call__.images": [*NO_IMAGES, OTHER_IMAGES, (IMAGES[:1], ValueError, "at least 2")],
+    "Judge.images": [*NO_IMAGES, (0.0 * IMAGES, ValueError, "blank"), (IMAGES[:7], ValueError, "8")],
+    "held_out": [*NO_IMAGES, OTHER_IMAGES, (np.ones((6, 4, 4)), ValueError, "differ")],
+    "Judge.__call__.images": [*NO_IMAGES, OTHER_IMAGES, (IMAGES[:3], ValueError, "at least 4")],
     "classifier": [(3, TypeError, "Classifier"), (None, TypeError, "Classifier")],
     # figures
     "history": [
@@ -483,7 +484,27 @@ ROWS = {
         + [(np.ones((3, 5)), ValueError, "shape")]
         for name in ("forward", "seen")
     },
-    **dict.fromkeys(("patch_size", "n_scales"), NO_COUNT),
+    **dict.fromkeys(("patch_size", "n_scales", "k", "n_components"), NO_COUNT),
+    "GradientPenaltyCritic.data": [
+        *[(3, TypeError, "tensor"), (np.ones((0, 2)), ValueError, "at least one")],
+        (np.arange(4), TypeError, "floating"),
+    ],
+    "network": [(3, TypeError, "Module"), (linear(2, frozen=True), ValueError, "parameters")],
+    "GradientPenaltyCritic.share": NO_REAL,
+    "penalty": NO_REAL,
+    **{
+        f"GradientPenaltyCritic.{name}.x": [
+            (None, TypeError, "tensor"),
+            (np.ones((3, 5)), ValueError, "shape"),
+        ]
+        for name in ("score", "step")
+    },
+    "rate": NO_REAL,
+    "GradientPenaltyCritic.load_state_dict.state": [
+        *[(bad, TypeError, "state_dict") for bad in (None, "state", {})],
+    ],
+    "pair_cost": [(3, TypeError, "callable"), ("gauss", TypeError, "callable")],
+    "critic": [(3, TypeError, "wgan-gp"), ("gan", TypeError, "wgan-gp")],
     "PatchLoss.image": [*NO_PICTURE, (IMAGES[None], ValueError, "one image")],
     **{f"PatchLoss.{name}.x": NO_PICTURE for name in ("forward", "follow", "patches")},
     **{f"SemiDiscreteLoss.{name}.x": NO_ROWS for name in ("forward", "dual_step", "follow", "local")},
@@ -697,7 +718,7 @@ def trained():
 
 @functools.cache
 def judged():
-    return FUNCTIONS["Judge"](IMAGES, IMAGES[:4], trained())
+    return FUNCTIONS["Judge"](IMAGES, IMAGES[:6], trained())
 
 
 def mean(x):
@@ -716,6 +737,7 @@ OWNERS = {
     "PlanSampler": lambda given: FUNCTIONS["PlanSampler"](given.pairs),
     "ImageFeatures": lambda given: FUNCTIONS["ImageFeatures"](given.array(IMAGES)),
     "PatchLoss": lambda given: FUNCTIONS["PatchLoss"](**CALLS["PatchLoss"](given)),
+    "GradientPenaltyCritic": lambda given: FUNCTIONS["GradientPenaltyCritic"](given.array(ATOMS)),
     "TrainingResult": lambda given: module(".generative").TrainingResult(None, None, dict(HISTORY)),
     "Classifier": lambda given: trained(),
     "Judge": lambda given: judged(),
@@ -778,6 +800,8 @@ CALLS = {
     },
     "transport_cost": lambda given: SAMPLES,
     "nearest_cost": lambda given: SAMPLES,
+    "coverage": lambda given: {**SAMPLES, "k": 1},
+    "precision_recall": lambda given: {**SAMPLES, "k": 1},
     "covariance_ratio": lambda given: SAMPLES,
     "frechet_distance": lambda given: SAMPLES,
     "semi_dual_value": lambda given: given(
@@ -792,13 +816,20 @@ CALLS = {
     "Classifier": lambda given: {"images": IMAGES, "labels": LABELS, "n_steps": 1},
     "Classifier.features": lambda given: {"images": IMAGES},
     "Classifier.labels": lambda given: {"images": IMAGES},
-    "Judge": lambda given: {"images": IMAGES, "held_out": IMAGES[:4], "classifier": trained()},
+    "Judge": lambda given: {"images": IMAGES, "held_out": IMAGES[:6], "classifier": trained()},
     "Judge.__call__": lambda given: {"images": IMAGES},
     "TrainingResult.plot": lambda given: {"axes": given.axes(2)},
     "mlp_generator": lambda given: {"latent_dim": 2, "shape": (4, 4), "widths": (8,)},
     "dcgan_generator": lambda given: {"latent_dim": 2, "shape": (8, 8), "channels": (8, 8)},
     "random_filters": lambda given: {"n_filters": 2},
     "ImageFeatures": lambda given: {"images": given.array(IMAGES)},
+    "GradientPenaltyCritic": lambda given: {"data": given.array(ATOMS), "random_state": 0},
+    "GradientPenaltyCritic.score": lambda given: {"x": given.array(ATOMS)},
+    "GradientPenaltyCritic.step": lambda given: {"x": given.array(ATOMS)},
+    "GradientPenaltyCritic.state_dict": lambda given: {},
+    "GradientPenaltyCritic.load_state_dict": lambda given: {
+        "state": OWNERS["GradientPenaltyCritic"](given).state_dict()
+    },
     "ImageFeatures.forward": lambda given: {"x": given.array(IMAGES)},
     "ImageFeatures.seen": lambda given: {"x": given.array(IMAGES)},
     "ImageFeatures.train": lambda given: {"mode": True},

@@ -410,14 +410,16 @@ def _(nx):
 
 
 SCORES = "covariance_ratio", "frechet_distance", "nearest_cost", "transport_cost"
+NEAR = "coverage", "precision_recall"
 
 
-@row("class_shares", "entropy", *SCORES, kinds=["numpy"])
+@row("class_shares", "entropy", *SCORES, *NEAR, kinds=["numpy"])
 def _(nx):
     x, y = 1e-30 * IMAGES[:20].astype("float32"), IMAGES[20:].astype("float32")
 
     def call():
         found = [getattr(metrics, name)(a, b) for name in SCORES for a in (x, y) for b in (x, y)]
+        found += [getattr(metrics, name)(x, y) for name in NEAR]
         shares = np.array([1e-310, 0.5, 0.5, 0.0])
         return [*found, metrics.class_shares(LABELS, 5), metrics.entropy(shares)]
 
@@ -479,6 +481,9 @@ def vectors(nx, **options):
     """Losses, each to be used once; their steps see no atoms of 1e-30."""
     X, a = nx.array(ATOMS[2:]), nx.array(WEIGHTS[2:])
     return [generative.SemiDiscreteLoss(X, a, reg=reg, **options) for reg in REGS]
+
+
+CRITIC = "", ".score", ".step", ".state_dict", ".load_state_dict"
 
 
 def losses(nx):
@@ -590,6 +595,19 @@ def _(nx):
         loss = generative.PatchLoss(images[0], patch_size=3, n_scales=1, n_atoms=9, random_state=0)
         loss.follow(images[1])
         return [loss(images[1]), loss.patches(images[2]), loss.state_dict(), repr(loss)]
+
+    return call
+
+
+@only_torch(*(f"GradientPenaltyCritic{name}" for name in CRITIC), refused=["inference_mode"])
+def _(nx):
+    x, network = nx.array(ATOMS), potential_network()
+
+    def call():
+        critic = generative.GradientPenaltyCritic(x, copy.deepcopy(network), random_state=0)
+        critic.step(x)
+        critic.load_state_dict(critic.state_dict())
+        return [critic.score(x), repr(critic), critic.state_dict()["network"]]
 
     return call
 

@@ -176,6 +176,14 @@ def torch_objects(atoms):
     patches = generative.PatchLoss(images[0], patch_size=3, n_scales=2, n_atoms=9)
     patches.follow(images[1])
 
+    critic = generative.GradientPenaltyCritic(atoms, random_state=0)
+    critic.step(x)
+
+    def played(critic):
+        critic = copy.deepcopy(critic)
+        critic.step(x)
+        return critic.score(x).detach().numpy()
+
     def moved(loss):
         loss = copy.deepcopy(loss)  # a shallow copy is the same potential
         before = loss(x).item()
@@ -214,6 +222,7 @@ def torch_objects(atoms):
             patches,
             lambda p: [p(images[1]).item(), p.patches(images[2])[1].numpy()],
         ),
+        generative.GradientPenaltyCritic: (critic, played),
         generative.ImageFeatures: (features, lambda f: [f(images).numpy()]),
     }
 

@@ -62,6 +62,7 @@ def torch_objects():
     judge = images.numpy()
     classifier = metrics.Classifier(judge, np.arange(40) % 4, n_steps=1)
     made = [generative.mlp_generator(2, (8, 8)), generative.dcgan_generator(2, (8, 8), (4, 2))]
+    made.append(generative.GradientPenaltyCritic(images))
     made.append(generative.PatchLoss(images[0], patch_size=4, n_scales=2))
     found = [loss, features, run, *made, generative.random_filters(), *loss.majorants([images])]
     labels, path = torch.arange(40, device="cpu") % 2, os.path.join(tempfile.mkdtemp(), "pairs.npz")

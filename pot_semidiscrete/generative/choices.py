@@ -32,10 +32,6 @@ class Parts:
     descent: PairDescent | None = None
     critic: GradientPenaltyCritic | None = None
 
-    def tensors(self) -> list[torch.Tensor]:
-        """What processes start from alike."""
-        return [] if self.critic is None else self.critic.tensors()
-
 
 def parts_of_loss(loss: SemiDiscreteLoss, critic: Any, **options: Any) -> Parts:
     """Those of a loss of the user's, which has all options of its own but the critic."""

@@ -1,5 +1,6 @@
 """A critic that is trained beside a generator, and what it adds to the generator's gradient."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -8,11 +9,19 @@ import torch
 from ot.backend import get_backend
 from torch import nn
 
-from ..backend import describe, guest, ours
+from ..backend import capabilities, describe, ours
 from ..problem import check_count, check_real
 from ..samplers.resolve import resolve_random
 from .data import DataRows
-from .optimizers import MakeOptimizer, adam, load_optimizer, parameters_of, resolve_optimizer, set_rate
+from .optimizers import (
+    MakeOptimizer,
+    adam,
+    load_optimizer,
+    parameters_of,
+    relative_rate,
+    resolve_optimizer,
+    set_rate,
+)
 from .shared import average_gradients, mean_of_ranks
 
 
@@ -43,7 +52,8 @@ class GradientPenaltyCritic:
     data : tensor or Dataset, shape (n, ...)
         All data, of the shape of a generated point: there may be more of them than atoms.
     network : torch.nn.Module, optional
-        D: ``(m, ...) -> (m,)`` or ``(m, 1)``. A perceptron of two layers of 512 and 256 by default.
+        D: ``(m, ...) -> (m,)`` or ``(m, 1)``, called without autocast. A perceptron of two layers of 512
+        and 256 by default.
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
         ``Adam(lr=1e-3, betas=(0.5, 0.9))`` by default. Its rate falls as that of the generator does.
     share : float, default=0.4
@@ -108,9 +118,9 @@ class GradientPenaltyCritic:
         self.optimizer = resolve_optimizer("optimizer", optimizer, network, "network", default)
         self.share, self.penalty = check_real("share", share), check_real("penalty", penalty)
         self.batch_size = check_count("batch_size", batch_size)
-        like = parameters_of(self.optimizer)[0].detach()
+        like = self.like = parameters_of(self.optimizer)[0].detach()
         self.random = resolve_random(random_state, get_backend(like), like)
-        self.rate = float(self.optimizer.param_groups[0]["lr"])
+        self.rate, self.ranks = float(self.optimizer.param_groups[0]["lr"]), None
 
     def __repr__(self) -> str:
         return (
@@ -118,9 +128,33 @@ class GradientPenaltyCritic:
             f"share={self.share:g}, penalty={self.penalty:g}, batch_size={self.batch_size})"
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"ranks": None}
+
+    def _points(self, x: torch.Tensor) -> torch.Tensor:
+        """Points in the shape of the data."""
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"x: expected a torch tensor, received {describe(x)}; use torch.as_tensor.")
+        if x.ndim < 2 or x[0].numel() != math.prod(self.shape):
+            raise ValueError(
+                f"x: expected points of the shape of the data, (n, {', '.join(map(str, self.shape))}), "
+                f"received {describe(x)}."
+            )
+        return x.reshape(-1, *self.shape).to(self.like.dtype)
+
+    @ours()
     def score(self, x: torch.Tensor) -> torch.Tensor:
-        """D at points of the shape of the data, shape (n,)."""
-        found = guest(self.network)(x.reshape(-1, *self.shape))
+        """D at points.
+
+        Parameters
+        ----------
+        x : tensor, shape (n, ...)
+
+        Returns
+        -------
+        tensor, shape (n,)
+        """
+        found = self.network(self._points(x))
         if not isinstance(found, torch.Tensor) or found.shape not in ((len(x),), (len(x), 1)):
             raise ValueError(
                 f"network: expected a module that returns one number for each of {len(x)} points, "
@@ -128,21 +162,21 @@ class GradientPenaltyCritic:
             )
         return found.reshape(-1)
 
+    @ours()
     @torch.enable_grad()
-    def step(self, x: torch.Tensor, progress: float = 1.0, ranks: Any = None) -> None:
+    def step(self, x: torch.Tensor, rate: float = 1.0) -> None:
         """One step of the critic, at points of the generator.
 
         Parameters
         ----------
         x : tensor, shape (n, ...)
-            Without a graph; the first `batch_size` of them are taken.
-        progress : float
-            Learning rate, relative to the first.
-        ranks : Ranks or None
-            Processes whose steps are one.
+            The first `batch_size` of them are taken, without their graph.
+        rate : float, default=1
+            Learning rate, relative to that which the optimiser was given with.
         """
-        x = x[: self.batch_size]
-        y = self.rows(self.random.integers(len(self.rows.data), len(x))).to(x).reshape(x.shape)
+        capabilities(get_backend(self.like)).require_autograd("GradientPenaltyCritic.step")
+        x, rate = self._points(x).detach()[: self.batch_size], check_real("rate", rate)
+        y = self.rows(self.random.integers(len(self.rows.data), len(x))).to(x)
         share = self.random.uniform(len(x), *[1] * (x.ndim - 1)).to(x)
         between = (y + share * (x - y)).requires_grad_()
         (slope,) = torch.autograd.grad(self.score(between).sum(), between, create_graph=True)
@@ -150,37 +184,10 @@ class GradientPenaltyCritic:
         made, real = self.score(torch.cat([x, y])).tensor_split(2)
         self.optimizer.zero_grad()
         (made.mean() - real.mean() + self.penalty * excess.square().mean()).backward()
-        if ranks is not None:
-            average_gradients(ranks, parameters_of(self.optimizer))
-        set_rate(self.optimizer, self.rate * progress)
+        if self.ranks is not None:
+            average_gradients(self.ranks, parameters_of(self.optimizer))
+        set_rate(self.optimizer, self.rate * rate)
         self.optimizer.step()
-
-    def guide(
-        self, value_at: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, ranks: Any = None
-    ) -> torch.Tensor:
-        """A value of points, whose derivative in them has the critic's beside its own.
-
-        Parameters
-        ----------
-        value_at : callable
-            ``x -> value``
-        x : tensor, shape (n, ...)
-            Points of the generator, with their graph.
-        ranks : Ranks or None
-            Processes whose points are one batch.
-        """
-        points = x.detach().requires_grad_()
-        value = value_at(points)
-        (own,) = torch.autograd.grad(value, points)
-        (push,) = torch.autograd.grad(-self.score(points).mean(), points)
-        squares = mean_of_ranks(ranks, torch.stack([own.square().sum(), push.square().sum()]))
-        ratio = (squares[0] / squares[1].clamp(min=torch.finfo(squares.dtype).tiny)).sqrt()
-        direction = own + self.share * ratio * push
-        return value.detach() + ((x - points.detach()) * direction).sum()
-
-    def tensors(self) -> list[torch.Tensor]:
-        """Parameters and buffers."""
-        return [*parameters_of(self.optimizer), *self.network.buffers()]
 
     def state_dict(self) -> dict[str, Any]:
         """Network, optimiser, and where the random numbers are."""
@@ -190,11 +197,75 @@ class GradientPenaltyCritic:
             "random": self.random.state_dict(),
         }
 
+    @ours()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from there.
+
+        Parameters
+        ----------
+        state : dict
+            Of :meth:`state_dict`.
+        """
+        if not isinstance(state, dict) or state.keys() != {"network", "optimizer", "random"}:
+            raise TypeError(f"state: expected what state_dict() returned, received {describe(state)}.")
         self.network.load_state_dict(state["network"])
         load_optimizer(self.optimizer, state["optimizer"])
         self.random.load_state_dict(state["random"])
+
+
+def guided(
+    critic: GradientPenaltyCritic, value_at: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+) -> torch.Tensor:
+    """A value of points, whose derivative in them has the critic's beside its own.
+
+    Parameters
+    ----------
+    critic : GradientPenaltyCritic
+    value_at : callable
+        ``x -> value``
+    x : tensor, shape (n, ...)
+        Points of the generator, with their graph.
+    """
+    points = x.detach().requires_grad_()
+    value = value_at(points)
+    (own,) = torch.autograd.grad(value, points)
+    (push,) = torch.autograd.grad(-critic.score(points).mean(), points)
+    squares = mean_of_ranks(critic.ranks, torch.stack([own.square().sum(), push.square().sum()]))
+    ratio = (squares[0] / squares[1].clamp(min=torch.finfo(squares.dtype).tiny)).sqrt()
+    direction = own + critic.share * ratio * push
+    return value.detach() + ((x - points.detach()) * direction).sum()
+
+
+@torch.no_grad()
+def step_beside(
+    critic: GradientPenaltyCritic,
+    draw: Callable[[], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    ranks: Any,
+) -> None:
+    """A step of the critic after one of the generator, by the same schedule.
+
+    At fresh points: those of a round are drawn to data that they keep to.
+
+    Parameters
+    ----------
+    critic : GradientPenaltyCritic
+    draw : callable
+        ``() -> x``, a batch of the generator.
+    optimizer : torch.optim.Optimizer
+        Of the generator.
+    ranks : Ranks or None
+        Processes whose batches are one.
+    """
+    critic.ranks = ranks
+    critic.step(draw(), relative_rate(optimizer))
+
+
+def tensors_of(critic: GradientPenaltyCritic | None) -> list[torch.Tensor]:
+    """Parameters and buffers, which processes start from alike."""
+    if critic is None:
+        return []
+    return [*parameters_of(critic.optimizer), *critic.network.buffers()]
 
 
 def resolve_critic(critic: Any, data: Any, seed: object) -> GradientPenaltyCritic | None:

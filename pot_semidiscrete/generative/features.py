@@ -264,7 +264,7 @@ class ImageFeatures(nn.Module):
 
     def _main(self, images: torch.Tensor, k: int) -> torch.Tensor | None:
         """Directions of largest variance; None if there are no more than `k`."""
-        rows = in_parts(self.joined, images)
+        rows = in_parts(self._joined, images)
         d = rows.shape[1]
         if k >= d:
             return None
@@ -289,10 +289,10 @@ class ImageFeatures(nn.Module):
         if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):  # and not ours(), which torch.compile cannot trace
                 return self.forward(x.to(self.scale.dtype))
-        rows = self.joined(x)
+        rows = self._joined(x)
         return rows if self.directions is None else rows @ self.directions
 
-    def joined(self, x: torch.Tensor) -> torch.Tensor:
+    def _joined(self, x: torch.Tensor) -> torch.Tensor:
         """Pixels and features of images side by side."""
         seen = self.seen(x)
         return torch.cat([x.flatten(1), self.scale * seen], dim=1)

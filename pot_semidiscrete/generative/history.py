@@ -44,6 +44,16 @@ class History:
         """What there is, without a copy."""
         return {name: column.view() for name, column in self.columns().items()}
 
+    def shown(self, batch_size: int) -> dict[str, float]:
+        """Numbers for a progress bar."""
+        if not self.loss.n:
+            return {}
+        facts, found = {"loss": self.loss.view()[-1]}, self.chi2.view()
+        if len(found):
+            facts["chi2"] = found[-1]
+        seconds = max(self.seconds.view()[-1], 1e-9)
+        return facts | {"images/s": self.loss.n * batch_size / seconds}
+
     def state_dict(self) -> dict[str, Any]:
         """The same as tensors, for a file."""
         return {name: torch.from_numpy(values) for name, values in self.views().items()}

@@ -12,7 +12,7 @@ from ..backend import guest, uninterrupted
 from ..runs import Progress
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
 from .choices import Parts
-from .critic import GradientPenaltyCritic
+from .critic import guided, step_beside, tensors_of
 from .descents import PointCost
 from .evaluation import squared_marginal_error, warn_of_boundaries
 from .history import History
@@ -20,7 +20,6 @@ from .optimizers import (
     describe_optimizer,
     load_optimizer,
     parameters_of,
-    relative_rate,
     set_rate,
 )
 from .parts import at_rest, placed
@@ -66,7 +65,7 @@ class Trainer:
         self.share = part_of_batch(batch_size, self.ranks)
         self.averages = self.ranks is None or averages_gradients(generator, parameters_of(optimizer))
         if not self.averages:
-            start_alike(self.ranks, [*self.tensors(), *parts.tensors()])
+            start_alike(self.ranks, [*self.tensors(), *tensors_of(parts.critic)])
 
     @property
     def n_steps(self) -> int:
@@ -127,22 +126,16 @@ class Trainer:
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
             check_finite("parameters", parameters_of(self.optimizer))
             if self.critic is not None:
-                self.step_critic(self.critic)
+                step_beside(self.critic, self.points, self.optimizer, self.ranks)
         self.history.loss.append(float(values[0]))
         self.history.seconds.append(time.perf_counter() - self.start)
-
-    def step_critic(self, critic: GradientPenaltyCritic) -> None:
-        """Let the critic see fresh points: those of a round are drawn to data that they keep to."""
-        with torch.no_grad():
-            x = self.points()
-        critic.step(x, relative_rate(self.optimizer), self.ranks)
 
     @torch.enable_grad()
     def differentiate(self, z: Any, value_at: PointCost, values: list[torch.Tensor]) -> Any:
         """Value of a batch, noted in `values`, and its gradient: the closure of an optimiser."""
         torch.clear_autocast_cache()
         x = guest(self.generator)(z)
-        value = value_at(x) if self.critic is None else self.critic.guide(value_at, x, self.ranks)
+        value = value_at(x) if self.critic is None else guided(self.critic, value_at, x)
         if not value.requires_grad:
             raise TypeError(
                 "generator: expected points that torch can differentiate in the parameters, received "
@@ -186,14 +179,7 @@ class Trainer:
 
     def progress(self) -> dict[str, float]:
         """Numbers to show."""
-        if not self.n_steps:
-            return {}
-        history = self.history.views()
-        facts = {"loss": history["loss"][-1]}
-        if len(history["chi2"]):
-            facts["chi2"] = history["chi2"][-1]
-        facts["images/s"] = self.n_steps * self.batch_size / max(history["seconds"][-1], 1e-9)
-        return facts
+        return self.history.shown(self.batch_size)
 
     def result(self) -> TrainingResult:
         """What was reached."""

@@ -69,7 +69,7 @@ class Judge:
         random_state: int | np.random.Generator | None = 0,
     ) -> None:
         seed = resolve_seed(random_state)
-        self.train = images = check_images("images", images, least=12)
+        self.train = images = check_images("images", images, least=8)
         self.held_out = held_out = check_images("held_out", held_out, images.shape[1:], least=6)
         if not all(hasattr(classifier, name) for name in ("features", "labels", "n_classes")):
             raise TypeError(
@@ -93,7 +93,7 @@ class Judge:
     @ours()
     def __call__(self, images: np.ndarray) -> dict[str, float]:
         """Measures of generated images, ndarray of shape (k, height, width): a dict of float."""
-        return self._measure(check_images("images", images, self.train.shape[1:], least=6), self.train)
+        return self._measure(check_images("images", images, self.train.shape[1:], least=4), self.train)
 
     def _measure(self, images: np.ndarray, train: np.ndarray) -> dict[str, float]:
         shares = class_shares(self.classifier.labels(images), self.classifier.n_classes)
