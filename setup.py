@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "pot_semidiscrete/__init__.py").read_text())[1]
-REPOSITORY = ""  # where the files of a release can be read; then its pictures show on an index of packages
+REPOSITORY = ""  # address of the files of a release: where there is one, the README's pictures show
 
 TORCH = ["torch>=2.4"]
 PLOT = ["matplotlib>=3.7"]

@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.gallery --mnist FOLDER [--examples NAME ...] [--output FOLDER]``
 
-Runs each script of `EXAMPLES` with its arguments, and writes what it printed, after
-the facts of the machine, to ``NAME.txt``, and its figures, as small as a page shows them, to ``NAME*.png``. The
+Runs each script of `EXAMPLES` with its arguments, and writes what it printed, after the facts of the
+machine, to ``NAME.txt``, and its figures, as small as a page shows them, to ``NAME*.png``. The
 documentation shows the files of ``benchmarks/results/gallery``.
 """
 

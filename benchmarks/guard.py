@@ -10,8 +10,8 @@ float32:
 
 - *solve*: 1,000 normal atoms in dimension 16, regularisation 1% of the mean cost, to the default `tol`;
 - *correct*: 300 atoms in the plane, 25,600 samples and Newton's method on them;
-- *train*: 20 steps of the potential and 20 losses with their gradients, of 1,000 atoms in dimension 64, in
-  torch.
+- *train*: 20 steps of the potential and 20 losses with their gradients, in torch, of 1,000 atoms in
+  dimension 64.
 """
 
 import json
@@ -62,7 +62,8 @@ def correct():
 
 
 def train():
-    loss, points = SemiDiscreteLoss(torch.from_numpy(normal(1000, 64))), torch.from_numpy(normal(512, 64))
+    atoms, points = (torch.from_numpy(normal(n, 64)) for n in (1000, 512))
+    loss = SemiDiscreteLoss(atoms)
     for _ in range(20):
         loss.follow(points)
         x = points.clone().requires_grad_()
@@ -96,8 +97,8 @@ def main():
     for row in rows:
         row["worse"] = row["ratio"] / known[row["name"]]
         print(
-            f"{row['name']:8} {row['seconds']:7.3f} s, {row['ratio']:6.2f} sweeps, {row['worse']:5.2f} times "
-            "what is committed"
+            f"{row['name']:8} {row['seconds']:7.3f} s, {row['ratio']:6.2f} sweeps, {row['worse']:5.2f} "
+            "times what is committed"
         )
     machine.write(args.json, machine=facts, rounds=args.rounds, rows=rows)
     slower = [row["name"] for row in rows if row["worse"] > WORSE]

@@ -109,7 +109,7 @@ DIGITS = 4  # of what is written
 
 
 def plain(value):
-    """The same to `DIGITS` digits, whole numbers as they are, with None for what JSON has no number for."""
+    """The same to `DIGITS` digits, whole numbers as they are; None where JSON has no number."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

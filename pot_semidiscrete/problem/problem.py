@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, Backend, capabilities, eager, is_foreign, is_traced
+from ..backend import Array, Backend, capabilities, eager, in_double, is_foreign, is_traced
 from ..costs import Metric, check_cost, resolve_metric
 from ..kernels import BLOCK_BYTES
 from .fingerprints import digest
@@ -138,7 +138,7 @@ def _merged(target: Target) -> Target:
         return target
     where = capabilities(nx).index(first, target.weights)
     user = np.arange(target.n_atoms) if target.place is None else target.place
-    copies, total = Copies.of(place, nx.to_numpy(target.weights).astype(float), user)
+    copies, total = Copies.of(place, in_double(target.weights), user)
     return replace(
         target,
         atoms=target.atoms.chosen(first) if target.is_stored else target.atoms[where],
