@@ -12,7 +12,7 @@ from ..kernels import BLOCK_BYTES
 from .fingerprints import digest
 from .places import Copies, places
 from .sharded import ShardedAtoms, TargetShard
-from .stored import StoredAtoms, TargetAtoms
+from .stored import LazyAtoms, StoredAtoms, TargetAtoms
 from .target import Target
 from .units import rounding_of
 from .validation import check_points, check_real, check_vector, check_weights
@@ -104,7 +104,7 @@ def check_atoms(X_target: Any) -> tuple[Any, Array]:
 
 
 def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: Metric) -> Target:
-    is_stored, able = isinstance(X_target, TargetAtoms | TargetShard), capabilities(nx)
+    is_stored, able = isinstance(X_target, LazyAtoms), capabilities(nx)
     cost = resolve_metric(metric, nx)
     if is_foreign(type(cost)):
         check_cost(cost, X_target[-3:], X_target[:4], nx)  # no atom twice, if there are enough
