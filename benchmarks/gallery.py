@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.gallery --mnist FOLDER [--examples NAME ...] [--output FOLDER]``
 
-Runs each script of `EXAMPLES` with its arguments, and writes what it printed, after
-the facts of the machine, to ``NAME.txt``, and its figures to ``NAME*.png``. The documentation shows
-the files of ``benchmarks/results/gallery``.
+Runs each script of `EXAMPLES` with its arguments, and writes what it printed, after the facts of the
+machine, to ``NAME.txt``, and its figures, as small as a page shows them, to ``NAME*.png``. The
+documentation shows the files of ``benchmarks/results/gallery``.
 """
 
 import argparse
@@ -15,6 +15,8 @@ import runpy
 import sys
 import time
 from pathlib import Path
+
+from PIL import Image
 
 from . import machine
 
@@ -28,6 +30,8 @@ EXAMPLES = {
     "versus_wgan": ("plot_versus_wgan", "--seconds 90 --output versus_wgan.png"),
 }
 
+WIDTH, GREYS, COLORS = 960, 16, 64  # of a picture
+
 
 class Tee(io.TextIOBase):
     """What is written goes to two places."""
@@ -40,6 +44,16 @@ class Tee(io.TextIOBase):
             stream.write(text)
             stream.flush()
         return len(text)
+
+
+def shrink(path):
+    """Write a picture again, at most `WIDTH` pixels wide, in few greys or colours."""
+    image = Image.open(path).convert("RGB")
+    width = min(WIDTH, image.width)
+    image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+    red, green, blue = image.split()
+    number = GREYS if red.tobytes() == green.tobytes() == blue.tobytes() else COLORS
+    image.quantize(number, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def run(name, script, options, mnist, output):
@@ -58,6 +72,8 @@ def run(name, script, options, mnist, output):
         stack.enter_context(contextlib.redirect_stdout(Tee(sys.stdout, file)))
         runpy.run_path(str(script), run_name="__main__")
         print(f"\n{time.perf_counter() - start:.0f} seconds in all")
+    for path in output.glob(f"{name}*.png"):
+        shrink(path)
 
 
 def main():

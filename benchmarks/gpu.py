@@ -297,7 +297,7 @@ def main():
             print(json.dumps(rows[-1]), flush=True)
             machine.write(args.json, machine=facts, rows=rows)
         found = ratios([row for row in rows if facts_of.items() <= row.items()])
-        print(json.dumps({**facts_of, "ratios": machine.finite(found)}), flush=True)
+        print(json.dumps({**facts_of, "ratios": machine.plain(found)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import functools
 import importlib.metadata
 import json
 import math
@@ -104,18 +105,31 @@ def peak(call, device="cpu"):
     return found, int(status["VmHWM"].split()[0]) * 1024 - before
 
 
-def finite(value):
-    """The same, with None for what JSON has no number for."""
+DIGITS = 4  # of what is written
+
+
+def plain(value):
+    """The same to `DIGITS` digits, whole numbers as they are; None where JSON has no number."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not value.is_integer():
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return int(value) if isinstance(value, float) else value
+
+
+def entry(value):
+    """A line of JSON, or one for each row of a table."""
+    line = functools.partial(json.dumps, separators=(",", ":"))
+    is_table = isinstance(value, list) and any(isinstance(row, (dict, list)) for row in value)
+    return "[\n  " + ",\n  ".join(map(line, value)) + "\n ]" if is_table else line(value)
 
 
 def write(path, **results):
-    """Results as JSON, if there is a path."""
+    """Results as JSON, short enough to be kept, if there is a path."""
     if path is not None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(finite(results), indent=1) + "\n")
+        entries = ",\n ".join(f'"{key}": {entry(value)}' for key, value in plain(results).items())
+        path.write_text(f"{{\n {entries}\n}}\n")

@@ -5,7 +5,7 @@ from scipy import sparse, special, stats
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import ConvexHull
 
-from .references import BLOCK, quantile_potential
+from .references import quantile_potential
 
 STUDENT = stats.t(3)
 # cumulative distribution, its inverse, x -> E[X; X < x], and E[X^2]
@@ -159,20 +159,3 @@ def square_optimum(atoms, weights, tol=1e-20):
             break
         potential, (value, marginal, hessian) = trial, moved
     return potential - weights @ potential, float(value)
-
-
-def points(law, log2_n=20):
-    """A fixed set of Sobol points of a uniform or normal law: to compare potentials only."""
-    uniform = stats.qmc.Sobol(law.dimension, rng=0).random_base2(log2_n)
-    return law.place(uniform if law.name == "unif" else special.ndtri(uniform))
-
-
-def points_value(x, atoms, weights, potential):
-    """Semi-dual value at ``reg = 0`` of the uniform law on points."""
-    centre = weights @ atoms
-    atoms, total = atoms - centre, 0.0
-    bias = (atoms**2).sum(axis=1) - potential
-    for start in range(0, len(x), BLOCK):
-        block = x[start : start + BLOCK] - centre
-        total += (block**2).sum() + (bias - 2.0 * block @ atoms.T).min(axis=1).sum()
-    return float(total / len(x) + weights @ potential)

@@ -20,7 +20,7 @@ from .result import SemiDiscreteResult, SolverState
 from .runs import SemiDiscreteWarning
 from .solve import solve_semidiscrete
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "GradientDiagnostics",

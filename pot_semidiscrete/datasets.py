@@ -11,7 +11,6 @@ import numpy as np
 from .backend import describe
 from .runs import check_input
 
-PARTS = "train", "t10k"
 _IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
@@ -69,7 +68,7 @@ def load_mnist(folder: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     FileNotFoundError
         If a file is missing; the message names it.
     """
-    train, test = (_read_part(folder, f"{part}-images-idx3-ubyte") for part in PARTS)
+    train, test = _read_parts(folder, "images-idx3-ubyte")
     return train.astype(np.float32) / 255.0, test.astype(np.float32) / 255.0
 
 
@@ -91,8 +90,13 @@ def load_mnist_labels(folder: str | os.PathLike) -> tuple[np.ndarray, np.ndarray
     FileNotFoundError
         If a file is missing; the message names it.
     """
-    train, test = (_read_part(folder, f"{part}-labels-idx1-ubyte") for part in PARTS)
+    train, test = _read_parts(folder, "labels-idx1-ubyte")
     return train.astype(np.int64), test.astype(np.int64)
+
+
+def _read_parts(folder: str | os.PathLike, kind: str) -> list[np.ndarray]:
+    """Those to train with, and those to test with."""
+    return [_read_part(folder, f"{part}-{kind}") for part in ("train", "t10k")]
 
 
 def _read_part(folder: str | os.PathLike, name: str) -> np.ndarray:

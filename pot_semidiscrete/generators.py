@@ -140,7 +140,7 @@ def gradient_at(
         x = _rows(points, target)
         out = reduce(target, target.center(x), potential, reg, ("c_transform", "gradient"))
         value = target.semi_dual(out.c_transform, potential)
-        return value, nx.reshape(out.gradient / x.shape[0], tuple(points.shape))
+        return value, nx.reshape(out.gradient / float(x.shape[0]), tuple(points.shape))
 
     if vjp is not None:
         value, cotangent = cotangent_of(generator(theta, z))

@@ -51,7 +51,7 @@ def semi_dual(target: Target, x: Array, potential: Array, reg: float) -> Array:
     if is_tracked(target):
         out = reduce(target, x, potential, reg, differentiable=True)
         return target.semi_dual(out.c_transform, potential)
-    target, n = target.detached, x.shape[0]
+    target, n = target.detached, float(x.shape[0])
 
     def evaluate(
         arrays: tuple[Array, ...], needed: tuple[bool, ...]

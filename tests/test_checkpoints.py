@@ -3,9 +3,6 @@
 import copy
 import itertools
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -439,71 +436,6 @@ def test_compiled_generator_trains_and_continues_and_is_the_same_run(order, tmp_
         )
     result.generator = inner
     assert_same_run((result, optimizer), whole)
-
-
-# A kill, for real.
-
-
-N_STEPS = 60
-
-
-def long_run(path):
-    return run(N_STEPS, checkpoint=path, checkpoint_every=1)
-
-
-KILLING = """
-import os, random, signal, sys, time
-import torch
-from tests.test_checkpoints import long_run, run
-
-def written():
-    return os.stat(path).st_ino if os.path.exists(path) else None
-
-def wait_for_a_writing(child):
-    before, start = written(), time.monotonic()
-    while written() == before and os.waitpid(child, os.WNOHANG) == (0, 0):
-        time.sleep(1e-4)
-    return time.monotonic() - start
-
-torch.set_num_threads(1)
-run(1)  # what is imported on first use, is imported once
-path = sys.argv[1]
-random.seed(0)
-for _ in range(8):
-    child = os.fork()
-    if child == 0:
-        torch.manual_seed(99 if os.path.exists(path) else 7)
-        long_run(path)
-        os._exit(0)
-    for _ in range(random.randint(1, 4)):
-        seconds = wait_for_a_writing(child)
-    time.sleep(seconds * random.random())  # at any moment of a step
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    print(torch.load(path, weights_only=True)["run"]["n_steps"])
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_any_moment_and_continued(tmp_path):
-    """SIGKILL, eight times; some of them come in the middle of a writing."""
-    path = tmp_path / "run.pt"
-    done = subprocess.run(
-        [sys.executable, "-c", KILLING, str(path)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    reached = [int(line) for line in done.stdout.splitlines()]
-    assert len(reached) == 8
-    assert (np.diff(reached) > 0).all()
-    torch.manual_seed(99)
-    again = long_run(path)
-    torch.manual_seed(7)
-    assert_same_run(again, run(N_STEPS))
 
 
 # The file.

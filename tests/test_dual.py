@@ -14,7 +14,7 @@ from pot_semidiscrete import kernels
 from pot_semidiscrete.kernels import in_place as in_place_kernel
 from pot_semidiscrete.kernels import reduction, tiles
 from pot_semidiscrete.kernels.outputs import OUTPUTS as KNOWN
-from pot_semidiscrete.kernels.outputs import SUMS
+from pot_semidiscrete.kernels.outputs import SUMS, Task
 from pot_semidiscrete.kernels.tiles import Tiles
 from pot_semidiscrete.problem import build_target
 from tests.backends import BACKENDS, Backend, counted
@@ -245,7 +245,7 @@ def test_tiles_of_atoms_are_one_block(metric, reg, problem, nx):
     cost = nx.host(target.cost_matrix(x)).max()
     tolerance = 50 * nx.eps * (1.0 + (cost / reg if reg else 0.0))
     for rows, columns in ((1, 1), (5, 1), (17, 7), (4, 30)):
-        tiles = Tiles(target, potential, reg, names, values, x)
+        tiles = Tiles(Task(target, potential, reg, names, values), x)
         tiles.rows = rows
         tiles.columns = [slice(k, min(k + columns, 30)) for k in range(0, 30, columns)]
         parts = [tiles(x[k : k + rows]) for k in range(0, 17, rows)]

@@ -152,6 +152,20 @@ def test_loss_of_stored_atoms(reg, rows):
         SemiDiscreteLoss(ps.StoredAtoms(rows))
 
 
+class ReadBy:
+    """Items, whose numbers are noted when they are read."""
+
+    def __init__(self, reads, items):
+        self.reads, self.items = reads, items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        self.reads.append(i)
+        return self.items[i]
+
+
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_data_set_becomes_a_tensor(on_disk, tmp_path, capsys):
     torch = pytest.importorskip("torch")
@@ -169,6 +183,9 @@ def test_data_set_becomes_a_tensor(on_disk, tmp_path, capsys):
     found = stack_dataset(dataset, path, transform=lambda x: x.byte(), verbose=True)
     assert torch.equal(found, images.byte())
     assert "stack_dataset: 10/10" in capsys.readouterr().out
+    reads = []
+    stack_dataset(ReadBy(reads, dataset.tensors[0]), path)
+    assert reads == list(range(10))  # each once
     with pytest.raises(ValueError, match="like the first"):
         stack_dataset([torch.ones(2), torch.ones(3)], path)
     with pytest.raises(ValueError, match="at least one"):

@@ -82,6 +82,14 @@ def test_functions_say_what_is_owed(name):
         assert "References\n" in doc
 
 
+def test_the_version_is_the_same_everywhere():
+    """In the package, its citation, and the news, which may tell of a version to come before it."""
+    version = pot_semidiscrete.__version__
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    news = re.findall(r"^(.+)\n-+$", (ROOT / "doc" / "whats_new.rst").read_text(), re.MULTILINE)
+    assert version in news[:2]
+
+
 def readme_blocks():
     text = (ROOT / "README.rst").read_text()
     blocks = re.findall(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", text)

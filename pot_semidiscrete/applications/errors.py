@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, describe, no_grad, ours
+from ..backend import Array, describe, in_double, no_grad, ours
 from ..inference.trace import PRECISE
 from ..kernels import reduce, weight_blocks
 from ..optim.hessian import DenseHessian, hessian
@@ -184,9 +184,9 @@ class ErrorBars:
             rows.append(nx.sum(weighted, axis=1))
             slope = slope + nx.sum(weighted, axis=0) - nx.dot(rows[-1], chi)
         # a point moves the potential by A^+ (b - chi), and that the mean by its slope
-        v = self._hessian.solve(slope / n, 0.0, PRECISE)
+        v = self._hessian.solve(slope / float(n), 0.0, PRECISE)
         moved = reduce(target, self._x, psi, reg, ("average",), values=v).average
-        values, moved = (nx.to_numpy(a).astype(float) for a in (nx.concatenate(rows, axis=0), moved))
+        values, moved = map(in_double, (nx.concatenate(rows, axis=0), moved))
         return float(values.mean()), float((values - moved).std(ddof=1) / math.sqrt(n))
 
 

@@ -21,7 +21,7 @@ from .arrays import (
     stride,
 )
 from .capabilities import Capabilities, capabilities, eager, no_grad, register
-from .conversion import converted, template
+from .conversion import converted, in_double, template
 from .interrupts import uninterrupted
 from .random import Random
 from .ranks import joint, ranks_of
@@ -44,6 +44,7 @@ __all__ = [
     "eager",
     "equal_rows",
     "guest",
+    "in_double",
     "is_foreign",
     "is_traced",
     "joined",

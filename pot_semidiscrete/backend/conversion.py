@@ -48,6 +48,12 @@ def template(name: str, where: Any, like: Array) -> Array:
     return found
 
 
+def in_double(array: Array) -> np.ndarray:
+    """Numbers of an array of any backend on the host, in double precision."""
+    nx = get_backend(array)
+    return nx.to_numpy(nx.detach(array)).astype(float)
+
+
 def converted(array: Array, like: Array) -> Array:
     """An array in the backend and on the device of another, and, but for whole numbers, in its dtype."""
     if isinstance(array, np.generic):  # a number of NumPy

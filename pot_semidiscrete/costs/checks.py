@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, Backend, describe, is_traced, rounding_unit
+from ..backend import Array, Backend, describe, in_double, is_traced, rounding_unit
 from .base import Cost, UnknownGradientError
 
 
@@ -65,7 +65,7 @@ def check_cost(cost: Cost, x: Array, y: Array, nx: Backend) -> None:
         x, y = x - origin, y - origin
     _check_kinds(cost, x, y, nx)
     matrix, once, thrice = (
-        _host(v, nx) for v in (cost.matrix(x, y, nx), *(cost.bilinear(x, y, s, nx) for s in (1.0, 3.0)))
+        in_double(v) for v in (cost.matrix(x, y, nx), *(cost.bilinear(x, y, s, nx) for s in (1.0, 3.0)))
     )
     if not np.isfinite(matrix).all():
         raise ValueError(f"metric {cost.name!r}: expected finite costs, received NaN or inf.")
@@ -80,17 +80,13 @@ def check_cost(cost: Cost, x: Array, y: Array, nx: Backend) -> None:
         _check_vjp(cost, x, y, nx)
 
 
-def _host(v: Array, nx: Backend) -> np.ndarray:
-    return nx.to_numpy(nx.detach(v)).astype(float)
-
-
 def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
 
 
 def _distances(x: Array, y: Array, nx: Backend) -> tuple[np.ndarray, np.ndarray]:
     """Euclidean distances, ``(n, m)``, and which are large: a cost of others may be rounding only."""
-    distances = np.linalg.norm(_host(x, nx)[:, None] - _host(y, nx)[None], axis=2)
+    distances = np.linalg.norm(in_double(x)[:, None] - in_double(y)[None], axis=2)
     return distances, distances > 0.1 * distances.max()
 
 
@@ -135,7 +131,7 @@ def _check_invariance(cost: Cost, x: Array, y: Array, matrix: np.ndarray, nx: Ba
     distances, far = _distances(x, y, nx)
     vector = distances.max() * np.cos(np.arange(x.shape[1])) / x.shape[1] ** 0.5
     shift = nx.from_numpy(vector, type_as=x)
-    moved = _host(cost.matrix(x + shift, y + shift, nx), nx)
+    moved = in_double(cost.matrix(x + shift, y + shift, nx))
     if (np.abs(moved - matrix) > 1e-2 * np.abs(matrix).max())[far].any():
         raise ValueError(
             f"metric {cost.name!r}: expected costs that stay as all points move by one vector, "
@@ -148,7 +144,7 @@ def _check_vjp(cost: Cost, x: Array, y: Array, nx: Backend) -> None:
 
     What kinks, jumps and rounding make of the difference is allowed for, and a second, shorter step.
     """
-    points, (distances, far) = _host(x, nx), _distances(x, y, nx)
+    points, (distances, far) = in_double(x), _distances(x, y, nx)
     like = lambda v: nx.from_numpy(v, type_as=x)
     chi = np.random.default_rng(0).dirichlet(np.ones(y.shape[0]), x.shape[0]) * far
     chi /= np.maximum(chi.sum(axis=1, keepdims=True), 1e-300)
@@ -160,17 +156,17 @@ def _check_vjp(cost: Cost, x: Array, y: Array, nx: Backend) -> None:
     _check_kind(words, gradient, tuple(x.shape), x, y)
     if not far.any():
         return
-    slope, length, unit = _host(gradient, nx), np.median(distances[far]), rounding_unit(x, nx)
-    way = length * (_unit(slope) + 0.5 * _unit(points - chi @ _host(y, nx)))
+    slope, length, unit = in_double(gradient), np.median(distances[far]), rounding_unit(x, nx)
+    way = length * (_unit(slope) + 0.5 * _unit(points - chi @ in_double(y)))
     noise = 30.0 * unit * (1.0 + (np.linalg.norm(points, axis=1).max() / length) ** 2)
     rate = None
     for step in (unit ** (1.0 / 3.0), unit**0.5):
         moved = [like(points + sign * step * way) for sign in (-1.0, 0.0, 1.0)]
         with np.errstate(all="ignore"):
-            costs = [_host(cost.matrix(v, y, nx), nx) for v in moved]
+            costs = [in_double(cost.matrix(v, y, nx)) for v in moved]
         below, here, above = ((chi * v).sum(axis=1) for v in costs)
         found, bend = above - below, np.abs(above - 2.0 * here + below).max()
-        expected = (slope * (_host(moved[2], nx) - _host(moved[0], nx))).sum(axis=1)
+        expected = (slope * (in_double(moved[2]) - in_double(moved[0]))).sum(axis=1)
         # costs that stay may be too small for the dtype; others jump, or are rounding
         rate, before = found / step, found / step if rate is None else rate
         tells = (found != 0.0) & (np.abs(rate - before) < 0.5 * np.abs(rate))

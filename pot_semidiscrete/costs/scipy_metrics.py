@@ -7,19 +7,6 @@ import ot
 from ..backend import Array, Backend, capabilities
 from .base import Cost, register_cost
 
-NAMES = (
-    "braycurtis",
-    "canberra",
-    "chebyshev",
-    "dice",
-    "hamming",
-    "jaccard",
-    "rogerstanimoto",
-    "russellrao",
-    "sokalsneath",
-    "yule",
-)
-
 
 class ScipyMetric(Cost):
     """One of them, by its name."""
@@ -36,5 +23,16 @@ class ScipyMetric(Cost):
         return ot.dist(x, y, metric=self.name, nx=nx).astype(x.dtype)
 
 
-for name in NAMES:
+for name in (
+    "braycurtis",
+    "canberra",
+    "chebyshev",
+    "dice",
+    "hamming",
+    "jaccard",
+    "rogerstanimoto",
+    "russellrao",
+    "sokalsneath",
+    "yule",
+):
     register_cost(ScipyMetric, name, make=functools.partial(ScipyMetric, name))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..backend import Array, capabilities
+from ..backend import Array, capabilities, in_double
 from ..kernels import SoftBlock, weight_blocks
 from ..problem import Target, spread_of, unit_curvature
 from .ties import LEAST_COUNT, SIGMAS, Ties, jumps
@@ -25,7 +25,7 @@ def near_boundary(target: Target, x: Array, ties: Ties) -> tuple[dict[str, float
         return dict.fromkeys(names, 0.0) | {"window": math.inf}, 0.0
     able, rows = capabilities(target.nx), (nearest, ties.first[nearest], ties.second[nearest])
     index = [able.index(v, target.weights) for v in rows]
-    vectors = target.nx.to_numpy(jumps(target, x[index[0]], *index[1:])).astype(float)
+    vectors = in_double(jumps(target, x[index[0]], *index[1:]))
     jump, distance = ties.jump[nearest], ties.distance[nearest]
     vectors /= np.sqrt(jump)[:, None]
     windows = len(nearest) // 2 ** np.arange(max(1, math.ceil(math.log2(len(nearest) / LEAST_COUNT))))
@@ -63,10 +63,7 @@ def smoothness(
             vector = vector / nx.maximum(norm, 1e-30 + 0.0 * norm)[:, None]
             vector = _second_derivative(target, part, chi, vector, reg)
         found.append((nx.sqrt(nx.sum(vector**2, axis=1)), nx.max(chi, axis=1)))
-    norms, largest = (
-        np.concatenate([nx.to_numpy(v).astype(float) for v in field])
-        for field in zip(*found, strict=True)
-    )
+    norms, largest = (np.concatenate([*map(in_double, field)]) for field in zip(*found, strict=True))
     return norms, largest
 
 

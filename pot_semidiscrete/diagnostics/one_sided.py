@@ -10,7 +10,7 @@ import numpy as np
 import ot
 from ot.backend import get_backend
 
-from ..backend import Array, all_finite, describe, guest, no_grad, ours
+from ..backend import Array, all_finite, describe, guest, in_double, no_grad, ours
 from ..costs import Metric
 from ..optim.newton import eps_scaling
 from ..optim.semi_dual import SemiDual
@@ -228,9 +228,7 @@ def _values(target: Target, x: Array, reg: float, n_batches: int) -> tuple[np.nd
 
 def _exact(target: Target, x: Array) -> tuple[float, float]:
     """Transport cost at ``reg = 0``, a linear program, and its rounding error."""
-    host = target.nx.to_numpy
-    costs = host(target.cost_matrix(x)).astype(float)
-    weights = host(target.weights).astype(float)
+    costs, weights = in_double(target.cost_matrix(x)), in_double(target.weights)
     mass = np.full(len(costs), 1.0 / len(costs))
     value = ot.emd2(mass, weights / weights.sum(), costs, numItermax=10_000_000)
     return float(value), target.unit * float(np.abs(costs).max())

@@ -1,5 +1,6 @@
 """Data sets of torch: their items by number, and all of them as a tensor."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -130,8 +131,8 @@ def stack_dataset(
         raise ValueError("dataset: expected at least one item, received none.")
 
     def items() -> Iterator[torch.Tensor]:
-        for i in range(n):
-            item = rows.item(i).detach().cpu()
+        for item in itertools.chain([first], map(rows.item, range(1, n))):
+            item = item.detach().cpu()
             if item.shape != first.shape or item.dtype != first.dtype:
                 raise ValueError(
                     f"dataset: expected items like the first, {describe(first)}, received "

@@ -10,14 +10,13 @@ from ot.backend import get_backend
 from torch import nn
 
 from ..backend import describe, ours
+from ..metrics.transport import BLOCK
 from ..problem import check_callable, check_count, check_real
 from ..samplers.resolve import resolve_random
 from .principal import principal_components
 
 Features: TypeAlias = Callable[..., torch.Tensor]
 """Points of any shape to one row of features each; a module or a function."""
-
-PART = 500  # points in one call
 
 
 def frozen(module: nn.Module) -> nn.Module:
@@ -37,7 +36,7 @@ def frozen(module: nn.Module) -> nn.Module:
 def in_parts(function: Features, points: torch.Tensor) -> torch.Tensor:
     """What a function makes of points, a part of them at a time, without a graph."""
     with torch.no_grad():
-        return torch.cat([function(part) for part in points.split(PART)])
+        return torch.cat([function(part) for part in points.split(BLOCK)])
 
 
 class FeatureMap:
@@ -56,7 +55,7 @@ class FeatureMap:
         self.function = frozen(function) if isinstance(function, nn.Module) else function
         self.shape = points.shape[1:]
         with torch.no_grad():
-            self.check(points[:PART])
+            self.check(points[:BLOCK])
 
     def check(self, points: torch.Tensor, rtol: float = 1e-3) -> None:
         """Refuse what is not one row of numbers for each point, the same in each call.

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from ..backend import capabilities, describe, guest, ours
+from ..backend import capabilities, describe, guest, in_double, ours
 from ..costs import Metric, SqEuclidean
 from ..optim import tracking
 from ..optim.ascent import cold_start
@@ -53,7 +53,7 @@ class TrackedPotential(SharedState):
         process_group: Any = None,
     ) -> None:
         target, feature_map, data = _compared(X_target, a_target, metric, features, potential)
-        weights = target.nx.to_numpy(target.distribute(target.weights)).astype(float)
+        weights = in_double(target.distribute(target.weights))
         super().__init__(data, weights, target, process_group)
         self._feature_map, self.shape = feature_map, X_target.shape[1:]
         self.dual_steps = check_count("dual_steps", dual_steps)

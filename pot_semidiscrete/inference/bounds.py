@@ -17,7 +17,7 @@ import ot
 from scipy import sparse
 from scipy.special import xlogy
 
-from ..backend import Array, brief, capabilities, stride
+from ..backend import Array, brief, capabilities, in_double, stride
 from ..kernels import expected_cost, reduce, weight_blocks
 from ..optim.newton import NewtonResult
 from ..problem import Target
@@ -82,9 +82,9 @@ def plan_cost(fit: FittedPoints, most: int) -> tuple[float, float, np.ndarray]:
     rows : ndarray
         Cost of each of these points, up to a constant.
     """
-    measured, nx, part = fit.found.measured, fit.target.nx, fit.some(most).points
+    measured, part = fit.found.measured, fit.some(most).points
     transform, added = (_filled if fit.reg > 0 else _sent)(fit, part)
-    mass, scale = (nx.to_numpy(v).astype(float) for v in (measured.marginal, fit.scale))
+    mass, scale = map(in_double, (measured.marginal, fit.scale))
     cost = measured.value + np.mean(added) + fit.reg * np.sum(scale * mass * np.log(scale))
     # the part is among the points, so that the two means vary together
     covariance = np.cov(transform, added)
@@ -104,9 +104,7 @@ def _filled(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
     lacking = lacking / nx.maximum(nx.sum(lacking), 1e-30 + 0.0 * b)
     filling = expected_cost(target, part, lacking) - nx.sum(lacking * psi)
     short = nx.maximum(1.0 - out.average, 0.0 * out.average)
-    b, lacking, short, filling, transform = (
-        nx.to_numpy(v).astype(float) for v in (b, lacking, short, filling, out.c_transform)
-    )
+    b, lacking, short, filling, transform = map(in_double, (b, lacking, short, filling, out.c_transform))
     added = short * (filling + reg * np.sum(xlogy(lacking, lacking / b)) - transform)
     return transform, added - reg * xlogy(1.0 - short, 1.0 - short)
 
@@ -115,7 +113,7 @@ def _sent(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
     """The same at ``reg = 0``, where each cell sends what it has too much to atoms that are near."""
     target, psi, to_numpy = fit.target, fit.found.potential, fit.target.nx.to_numpy
     marginal = fit.found.measured.marginal
-    b, mass, values = (to_numpy(v).astype(float) for v in (target.weights, marginal, psi))
+    b, mass, values = map(in_double, (target.weights, marginal, psi))
     excess = np.maximum(mass - b, 0.0)
     where, e = coupling(target, excess, np.maximum(b - mass, 0.0)), excess / np.maximum(mass, b)
     expected, transforms, added = where @ values, [], []
@@ -144,7 +142,7 @@ def coupling(target: Target, excess: np.ndarray, lacking: np.ndarray) -> sparse.
     """
     nx, n_atoms = target.nx, len(excess)
     index = lambda some: capabilities(nx).index(some, target.weights)
-    read = lambda some: nx.to_numpy(target.atoms[index(some)]).astype(float)
+    read = lambda some: in_double(target.atoms[index(some)])
 
     def optimal(over: np.ndarray, under: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         costs = ot.dist(read(over), read(under))

@@ -1,16 +1,16 @@
 """The squared relative error of the masses, without bias, from fresh points."""
 
 import math
-from typing import Any
 
 import numpy as np
 
+from ..backend import Array, in_double
 from ..optim.semi_dual import Measurement
 
 GROUPS = 32  # of points, by which the error of chi2 is estimated: its variance to a quarter
 
 
-def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[float, float]:
+def chi_square(measured: Measurement, weights: Array) -> tuple[float, float]:
     """Unbiased ``sum_j (m_j - b_j)^2 / b_j``, and its standard error.
 
     A U-statistic: products of different points only, so that the noise of the points adds nothing in
@@ -22,7 +22,6 @@ def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[flo
     ----------
     measured : Measurement
     weights : array, shape (n_support,)
-    nx : ot.backend.Backend
 
     Returns
     -------
@@ -32,20 +31,17 @@ def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[flo
     Examples
     --------
     >>> import numpy as np
-    >>> from ot.backend import NumpyBackend
     >>> m, rows = np.array([0.5, 0.5]), [np.array([1.0, 0.0]), np.array([0.0, 1.0])]
-    >>> found = chi_square(Measurement(2, 0.0, m, m, 1.0, None, rows), m, NumpyBackend())
+    >>> found = chi_square(Measurement(2, 0.0, m, m, 1.0, None, rows), m)
     >>> round(found[0], 6)  # two points, each of its own atom
     -1.0
     """
     n = measured.n
     if n < 2:
         return math.nan, math.nan
-    b, m, second = (
-        nx.to_numpy(v).astype(float) for v in (weights, measured.marginal, measured.second_moment)
-    )
+    b, m, second = map(in_double, (weights, measured.marginal, measured.second_moment))
     parts = ((n * m**2 - second) / (n - 1.0) - 2.0 * b * m + b**2) / b
-    chi2, groups = float(parts.sum()), [nx.to_numpy(v) for v in measured.groups]
+    chi2, groups = float(parts.sum()), [in_double(v) for v in measured.groups]
     if len(groups) < 4:
         return chi2, math.nan
     least = math.sqrt(2.0 / max(len(b) - 1.0, 1.0)) * measured.n_eff / n  # Cauchy and Schwarz
@@ -73,11 +69,9 @@ def _stderr(means: np.ndarray, b: np.ndarray) -> float:
     return math.sqrt(4.0 * single / n_groups + 2.0 * pair / n_groups**2)
 
 
-def worst_atom(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[float, float]:
+def worst_atom(measured: Measurement, weights: Array) -> tuple[float, float]:
     """Largest relative error of a mass, and the standard error of that mass, relative as well."""
-    b, m, second = (
-        nx.to_numpy(v).astype(float) for v in (weights, measured.marginal, measured.second_moment)
-    )
+    b, m, second = map(in_double, (weights, measured.marginal, measured.second_moment))
     worst = int(np.argmax(np.abs(m - b) / b))
     variance = max(second[worst] - m[worst] ** 2, 0.0) / measured.n
     return float(abs(m[worst] - b[worst]) / b[worst]), float(math.sqrt(variance) / b[worst])

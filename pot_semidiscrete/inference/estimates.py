@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..backend import Array, brief
+from ..backend import Array, brief, in_double
 from ..kernels import reduce
 from ..optim.ascent import resolving_eps
 from ..optim.newton import NewtonResult, maximize
@@ -51,12 +51,12 @@ UNKNOWN = Evaluation()
 
 def evaluate(dual: SemiDual, x: Array, psi: Array, reg: float) -> Evaluation:
     """Estimates at a potential that has not seen the points `x`."""
-    target, nx = dual.target, dual.target.nx
+    target = dual.target
     measured = dual.measure(x, psi, reg, min(GROUPS, x.shape[0]))
-    host = nx.to_numpy(measured.transform).astype(float)
+    host = in_double(measured.transform)
     return Evaluation(
-        *chi_square(measured, target.weights, nx),
-        *worst_atom(measured, target.weights, nx),
+        *chi_square(measured, target.weights),
+        *worst_atom(measured, target.weights),
         measured.n_eff,
         value=target.semi_dual(measured.transform, psi),
         value_stderr=float(host.std(ddof=1) / math.sqrt(len(host))) if len(host) > 1 else math.nan,
@@ -199,7 +199,7 @@ def certify(
     found = maximize(dual, x, psi, reg, rtol=ROUGHLY) if enough else NewtonResult(psi, measured, reg)
     own = FittedPoints(target, x, found)
     cost, deviation, rows = plan_cost(own, n)
-    paired = rows - target.nx.to_numpy(measured.transform).astype(float)
+    paired = rows - in_double(measured.transform)
     noise = float(paired.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
     gap = max(cost - value, 0.0) + NORMAL_95 * noise
     if fit is not None and fit.n > n:

@@ -28,7 +28,6 @@ from .estimates import Certificate, Estimates, Evaluation, StoredEstimates
 
 _FORMATS = [1, 2]  # 1: of version 0.1.0, which knows its atoms by a projection
 FACTS = ("status", "reg", "n_iter", "n_samples", "work")
-_LATER = ("work", "marginal_error", "marginal_error_stderr", "suboptimality_bound")  # not in 0.1.0
 _FLOATS = ("value_stderr", "chi2", "chi2_stderr", "marginal_error", "marginal_error_stderr")
 
 
@@ -141,7 +140,8 @@ def _facts(archive: Archive) -> dict[str, Any]:
     meta = json.loads(str(archive.array("meta", "U", ())))
     if not isinstance(meta, dict) or not _CHECKS["format"](meta.get("format")):
         raise ValueError(f"format {meta.get('format') if isinstance(meta, dict) else meta!r}")
-    meta = dict.fromkeys(_LATER, math.nan) | {"entries": []} | meta
+    later = ("work", "marginal_error", "marginal_error_stderr", "suboptimality_bound")  # not in 0.1.0
+    meta = dict.fromkeys(later, math.nan) | {"entries": []} | meta
     check_facts(meta, _CHECKS)
     return meta
 

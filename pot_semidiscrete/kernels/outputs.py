@@ -1,7 +1,7 @@
 """What a reduction can be asked for, each from a block of weights."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..backend import Array, brief
@@ -45,6 +45,37 @@ class Reduction:
     colsquare: Array = None
 
     __repr__ = brief
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a reduction is asked for, whatever the points.
+
+    Attributes
+    ----------
+    target : Target
+        Cut from any graph, unless a gradient is asked for.
+    potential : array, shape (n_support,)
+    reg : float
+    outputs : sequence of str
+        Names of fields of :class:`Reduction`.
+    values : array, shape (n_support,), or None
+        What ``"average"`` is the average of.
+    """
+
+    target: Atoms
+    potential: Array
+    reg: float
+    outputs: Sequence[str] = ()
+    values: Array | None = None
+
+    __repr__ = brief
+
+    def of_rank(self) -> "Task":
+        """The same of the atoms that this rank has."""
+        columns = self.target.shard.columns
+        values = None if self.values is None else self.values[columns]
+        return replace(self, target=self.target.own, potential=self.potential[columns], values=values)
 
 
 def _linear(target: Atoms, x: Array, block: Block, *_: Any) -> Array:

@@ -13,7 +13,7 @@ from ..backend import Array, Backend, capabilities, equal_rows, joined, no_grad,
 from .base import BLOCK_BYTES, DEVICE_ENTRIES, Atoms, Kernel, row_bytes, sharing_rows
 from .blocks import SoftBlock, reached
 from .generic import GenericKernel
-from .outputs import OF_COLUMNS, OUTPUTS, SUMS, Reduction
+from .outputs import OF_COLUMNS, OUTPUTS, SUMS, Reduction, Task
 from .sharded import ShardTiles, draw_from_shards
 from .shared import own_rows, row_ranks
 from .tiles import Tiles, is_tiled
@@ -65,69 +65,58 @@ def reduce(
             "sharded ones; detach the points."
         )
     if differentiable:
-        generic = _evaluation(GenericKernel(target, potential, reg), outputs, values)
+        task = Task(target, potential, reg, outputs, values)
+        generic = _evaluation(GenericKernel(target, potential, reg), task)
         blocks = row_blocks(target, x, bilinear, None)
         return _reduce(outputs, capabilities(nx).checkpoint(generic), blocks, nx)
     with no_grad(nx):
         target, x, potential = target.detached, nx.detach(x), nx.detach(potential)
+        task = Task(target, potential, reg, outputs, values)
         if target.shard is not None:
-            return _sharded(target, x, potential, reg, outputs, values, bilinear)
+            return _sharded(task, x, bilinear)
         ranks, n = row_ranks(target), x.shape[0]
         if ranks is None or n < ranks.size:
-            return _detached(target, x, potential, reg, outputs, values, bilinear)
+            return _detached(task, x, bilinear)
         own, known = (None if a is None else own_rows(target, a) for a in (x, bilinear))
-        part = _detached(target, own, potential, reg, outputs, values, known)
+        part = _detached(task, own, known)
         found = {name: getattr(part, name) for name in outputs}
         parts = (v if name in SUMS else ranks.spread(v, n) for name, v in found.items())
         return Reduction(**dict(zip(found, ranks.sum(*parts), strict=True)))
 
 
-def _sharded(
-    target: Atoms,
-    x: Array,
-    potential: Array,
-    reg: float,
-    outputs: list[str],
-    values: Array | None,
-    bilinear: Array | None,
-) -> Reduction:
+def _sharded(task: Task, x: Array, bilinear: Array | None) -> Reduction:
     """The reduction of ranks each of which has a part of the atoms, and all points."""
-    tiles = ShardTiles(target, potential, reg, outputs, values, x)
-    found = _reduce(outputs, tiles, row_blocks(target.own, x, bilinear, step=tiles.rows), target.nx)
-    names = [name for name in outputs if name in OF_COLUMNS and reg > 0]
+    target, tiles = task.target, ShardTiles(task, x)
+    blocks = row_blocks(target.own, x, bilinear, step=tiles.rows)
+    found = _reduce(task.outputs, tiles, blocks, target.nx)
+    names = [name for name in task.outputs if name in OF_COLUMNS and task.reg > 0]
     if names:
         parts = target.shard.whole(*(getattr(found, name) for name in names), axis=-1)
         found = replace(found, **dict(zip(names, parts, strict=True)))
     return found
 
 
-def _detached(
-    target: Atoms,
-    x: Array,
-    potential: Array,
-    reg: float,
-    outputs: list[str],
-    values: Array | None,
-    bilinear: Array | None,
-) -> Reduction:
+def _detached(task: Task, x: Array, bilinear: Array | None) -> Reduction:
     """The reduction of one process, outside any graph."""
+    target = task.target
     if is_tiled(target, x):
-        tiles = Tiles(target, potential, reg, outputs, values, x)
-        return _reduce(outputs, tiles, row_blocks(target, x, bilinear, step=tiles.rows), target.nx)
-    kernel = target.kernel(target, potential, reg)
-    fused = kernel.fused and bilinear is None and "weights" not in outputs
+        tiles = Tiles(task, x)
+        blocks = row_blocks(target, x, bilinear, step=tiles.rows)
+        return _reduce(task.outputs, tiles, blocks, target.nx)
+    kernel = target.kernel(target, task.potential, task.reg)
+    fused = kernel.fused and bilinear is None and "weights" not in task.outputs
     step = fused_rows(target, x) if fused else block_rows(target, x)
     prepared = kernel.prepare(x, step) if bilinear is None else None
     blocks = row_blocks(target, x, bilinear, prepared, step=step)
-    return _reduce(outputs, _evaluation(kernel, outputs, values), blocks, target.nx)
+    return _reduce(task.outputs, _evaluation(kernel, task), blocks, target.nx)
 
 
-def _evaluation(kernel: Kernel, outputs: Sequence[str], values: Array | None) -> Callable:
+def _evaluation(kernel: Kernel, task: Task) -> Callable:
     """``(x, bilinear, prepared) -> outputs`` of a block of points."""
 
     def evaluate(x: Array, bilinear: Array | None, prepared: Array | None) -> tuple:
         block = kernel(x, bilinear, prepared)
-        return tuple(OUTPUTS[name](kernel.target, x, block, values) for name in outputs)
+        return tuple(OUTPUTS[name](kernel.target, x, block, task.values) for name in task.outputs)
 
     return evaluate
 
@@ -253,13 +242,13 @@ def draw_atoms(
         if target.shard is None:
             return _drawn(target, x, potential, reg, share)
         own = partial(_drawn, target.own, potential=potential[target.shard.columns], reg=reg)
-        return draw_from_shards(ShardTiles(target, potential, reg, (), None, x), x, share, own)
+        return draw_from_shards(ShardTiles(Task(target, potential, reg), x), x, share, own)
 
 
 def _drawn(target: Atoms, x: Array, potential: Array, reg: float, share: Array) -> Array:
     """Atom of each point where its distribution function reaches a share in (0, 1]."""
     if is_tiled(target, x):
-        return Tiles(target, potential, reg, (), None, x).draw(x, share)
+        return Tiles(Task(target, potential, reg), x).draw(x, share)
     nx, kernel = target.nx, target.kernel(target, potential, reg)
     # two caches, for its steps are small
     step = fused_rows(target, x) if kernel.fused else block_rows(target, x, caches=2)

@@ -6,11 +6,11 @@ All ranks have the same points. Each has the outputs ``o_k`` for its own atoms a
 first of the atoms where c is reached has it all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ..backend import Array, joined
-from .base import Atoms
 from .blocks import share_of_group
+from .outputs import Task
 from .tiles import Tiles, by_row
 
 
@@ -21,19 +21,9 @@ class ShardTiles(Tiles):
     those of :class:`Tiles`, of all atoms.
     """
 
-    def __init__(
-        self,
-        target: Atoms,
-        potential: Array,
-        reg: float,
-        outputs: Sequence[str],
-        values: Array | None,
-        x: Array,
-    ) -> None:
-        self.shard = target.shard
-        columns = self.shard.columns
-        own = None if values is None else values[columns]
-        super().__init__(target.own, potential[columns], reg, outputs, own, x)
+    def __init__(self, task: Task, x: Array) -> None:
+        self.shard = task.target.shard
+        super().__init__(task.of_rank(), x)
 
     def most_rows(self, entries: int) -> int:
         """As many on all ranks: as fit where most atoms are."""

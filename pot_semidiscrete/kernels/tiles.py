@@ -6,7 +6,7 @@ the share of a tile is ``exp((c - c_k) / reg)`` (Milakov and Gimelshein, 2018); 
 of all has it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from ..backend import Array, equal_rows, joined, on_host
 from .base import BLOCK_BYTES, DEVICE_ENTRIES, SHARING, Atoms, row_bytes, sharing_rows
 from .blocks import reached, share_of_group
-from .outputs import OF_COLUMNS, OUTPUTS
+from .outputs import OF_COLUMNS, OUTPUTS, Task
 
 
 def is_tiled(target: Atoms, x: Array) -> bool:
@@ -28,12 +28,7 @@ class Tiles:
 
     Parameters
     ----------
-    target : Target
-        Cut from any graph.
-    potential : array, shape (n_support,)
-    reg : float
-    outputs : sequence of str
-    values : array, shape (n_support,), or None
+    task : Task
     x : array, shape (n, d)
         All points.
 
@@ -45,17 +40,10 @@ class Tiles:
         Atoms of each tile.
     """
 
-    def __init__(
-        self,
-        target: Atoms,
-        potential: Array,
-        reg: float,
-        outputs: Sequence[str],
-        values: Array | None,
-        x: Array,
-    ) -> None:
-        self.target, self.potential, self.reg, self.nx = target, potential, reg, target.nx
-        self.outputs, self.values = outputs, values
+    def __init__(self, task: Task, x: Array) -> None:
+        self.target, self.potential, self.reg = task.target, task.potential, task.reg
+        self.outputs, self.values, self.nx = task.outputs, task.values, task.target.nx
+        target, outputs, reg = self.target, self.outputs, self.reg
         self.column_names = [name for name in outputs if name in OF_COLUMNS]
         first = ["c_transform"] if reg > 0 else ["c_transform", "index"]
         self.row_names = [*first, *(name for name in outputs if name not in OF_COLUMNS | {*first})]

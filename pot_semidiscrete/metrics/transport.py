@@ -188,6 +188,7 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     """
     x, y = samples(x, y, least=2)
     cx, cy = (np.atleast_2d(np.cov(points.T)) for points in (x, y))
+    # ot.gaussian's distance is not a number where covariances are singular, as those of few points
     values, vectors = np.linalg.eigh(cx)
     root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cy @ root), 0.0)).sum()

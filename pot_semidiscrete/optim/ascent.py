@@ -166,7 +166,7 @@ def step(
     Measurement
         At the potential before the step: `x` had not been seen.
     """
-    eps, n = state.eps, x.shape[0]
+    eps, n = state.eps, float(x.shape[0])
     eta = STEP * min(1.0, n / state.batch)  # the last batch may be short
     found = dual.measure(x, state.potential, eps)
     mass, square = state.mass + n * found.marginal, state.square + n * found.second_moment

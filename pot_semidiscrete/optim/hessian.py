@@ -73,14 +73,14 @@ class HessianOperator:
             chi += LEAST_WEIGHT  # products with denormal numbers are slow
             self.blocks.append(chi)
         weights = dual.target.weights
-        self.mean = self.total(self.nx.sum(chi, axis=0) for chi in self.blocks) / self.n
-        self.scale = self.nx.maximum(self.mean, weights / (self.n * weights + 1.0))
+        self.mean = self.total(self.nx.sum(chi, axis=0) for chi in self.blocks) / float(self.n)
+        self.scale = self.nx.maximum(self.mean, weights / (float(self.n) * weights + 1.0))
 
     def apply(self, v: Array) -> Array:
         """Product with a vector."""
         self.dual.count(self.x, PRODUCT)
         dot = self.nx.dot
-        return self.mean * v - self.total(dot(dot(chi, v), chi) for chi in self.blocks) / self.n
+        return self.mean * v - self.total(dot(dot(chi, v), chi) for chi in self.blocks) / float(self.n)
 
     def total(self, sums: Iterable[Array]) -> Array:
         """Sum over all blocks, those of other ranks included."""

@@ -87,7 +87,7 @@ class SemiDual:
         outputs = ("c_transform", "colsum", "colsquare")
         outs = [reduce(target, x[a:b], psi, eps, outputs) for a, b in pairwise(ends)]
         marginal, second = (
-            functools.reduce(operator.add, (getattr(out, name) for out in outs)) / n
+            functools.reduce(operator.add, (getattr(out, name) for out in outs)) / float(n)
             for name in outputs[1:]
         )
         transform = joined([out.c_transform for out in outs], nx)
@@ -96,7 +96,7 @@ class SemiDual:
         value = float(mean + np.sum(nx.to_numpy(target.weights * psi), dtype=float))
         if not math.isfinite(value):
             raise self.not_finite(x)
-        sizes = [b - a for a, b in pairwise(ends)]
+        sizes = [float(b - a) for a, b in pairwise(ends)]
         means = [out.colsum / size for out, size in zip(outs, sizes, strict=True)] if groups > 1 else []
         return Measurement(n, value, marginal, second, n_eff, transform, means)
 

@@ -96,4 +96,4 @@ def follow(
 def _step(target: Target, x: Array, psi: Array, eps: float, bilinear: Array | None = None) -> Array:
     """One step of ascent with the points `x`."""
     colsum = reduce(target, x, psi, eps, ("colsum",), bilinear=bilinear).colsum
-    return ascend(target, psi, colsum / x.shape[0], eps, clip=ROUND_CLIP)
+    return ascend(target, psi, colsum / float(x.shape[0]), eps, clip=ROUND_CLIP)

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from ..backend import Array, Backend, is_traced
+from ..backend import Array, Backend, in_double, is_traced
 from .target import Target
 
 
@@ -33,12 +33,12 @@ def digest(X: Array, nx: Backend) -> str:
 
 def projection(target: Target) -> np.ndarray:
     """What files of version 0.1.0 know their atoms by: a number for each, and one for the origin."""
-    nx, direction = target.nx, np.cos(1.0 + np.arange(target.like.shape[1]))
-    along = [nx.to_numpy(nx.detach(part.atoms)).astype(float) @ direction for _, part in target.parts()]
+    direction = np.cos(1.0 + np.arange(target.like.shape[1]))
+    along = [in_double(part.atoms) @ direction for _, part in target.parts()]
     numbers = np.concatenate(along)
     if target.copies is not None:  # as if they had not been merged
         numbers = numbers[target.copies.place[target.copies.share > 0]]
-    origin = 0.0 if target.origin is None else nx.to_numpy(target.origin).astype(float) @ direction
+    origin = 0.0 if target.origin is None else in_double(target.origin) @ direction
     return np.append(numbers, origin)
 
 
@@ -54,7 +54,7 @@ def sample_costs(target: Target) -> np.ndarray:
     """Costs between a few of the atoms: what tells a cost from another of the same name."""
     target = target.detached
     few = target.subset(slice(None, None, -(-target.weights.shape[0] // 8)))
-    return target.nx.to_numpy(few.cost_matrix(few.atoms)).astype(float)
+    return in_double(few.cost_matrix(few.atoms))
 
 
 def same_costs(expected: np.ndarray, received: np.ndarray) -> bool:

@@ -8,15 +8,14 @@ from typing import ParamSpec, TypeVar
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-_STEPS = "steps are in units of the problem; leave it out"
-_FALL = "the regularisation always falls to reg, from a cost that is measured; leave it out"
 _INSTEAD = {
-    "lr0": _STEPS,
-    "lr_exponent": _STEPS,
-    "max_cost": _STEPS,
-    "decreasing_reg": _FALL,
-    "decreasing_reg_initial_eps": _FALL,
-    "decreasing_reg_exponent": _FALL,
+    **dict.fromkeys(
+        ("lr0", "lr_exponent", "max_cost"), "steps are in units of the problem; leave it out"
+    ),
+    **dict.fromkeys(
+        ("decreasing_reg", "decreasing_reg_initial_eps", "decreasing_reg_exponent"),
+        "the regularisation always falls to reg, from a cost that is measured; leave it out",
+    ),
     "polyak_average": "iterates are always averaged; leave it out",
     "log": "the history is the attribute log of the result; leave it out",
     "numItermax": "use max_iter",

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, Backend, capabilities, eager, is_foreign, is_traced
+from ..backend import Array, Backend, capabilities, eager, in_double, is_foreign, is_traced
 from ..costs import Metric, check_cost, resolve_metric
 from ..kernels import BLOCK_BYTES
 from .fingerprints import digest
 from .places import Copies, places
 from .sharded import ShardedAtoms, TargetShard
-from .stored import StoredAtoms, TargetAtoms
+from .stored import LazyAtoms, StoredAtoms, TargetAtoms
 from .target import Target
 from .units import rounding_of
 from .validation import check_points, check_real, check_vector, check_weights
@@ -104,7 +104,7 @@ def check_atoms(X_target: Any) -> tuple[Any, Array]:
 
 
 def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: Metric) -> Target:
-    is_stored, able = isinstance(X_target, TargetAtoms | TargetShard), capabilities(nx)
+    is_stored, able = isinstance(X_target, LazyAtoms), capabilities(nx)
     cost = resolve_metric(metric, nx)
     if is_foreign(type(cost)):
         check_cost(cost, X_target[-3:], X_target[:4], nx)  # no atom twice, if there are enough
@@ -138,7 +138,7 @@ def _merged(target: Target) -> Target:
         return target
     where = capabilities(nx).index(first, target.weights)
     user = np.arange(target.n_atoms) if target.place is None else target.place
-    copies, total = Copies.of(place, nx.to_numpy(target.weights).astype(float), user)
+    copies, total = Copies.of(place, in_double(target.weights), user)
     return replace(
         target,
         atoms=target.atoms.chosen(first) if target.is_stored else target.atoms[where],

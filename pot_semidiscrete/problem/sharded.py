@@ -1,13 +1,13 @@
 """Atoms of which each process has a part."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from ot.backend import get_backend
 
 from ..backend import Array, capabilities, describe, joint, ours, ranks_of
-from .stored import neighbours
+from .stored import LazyAtoms
 from .validation import check_points
 
 
@@ -80,8 +80,8 @@ class ShardedAtoms:
         return self._rows.dtype
 
 
-class TargetShard(ShardedAtoms):
-    """Sharded atoms of a target: those on its support, less its origin.
+class TargetShard(ShardedAtoms, LazyAtoms):
+    """Sharded atoms of a target.
 
     Attributes
     ----------
@@ -127,10 +127,6 @@ class TargetShard(ShardedAtoms):
         """Array of the kind of the atoms, and as many columns."""
         return self.rows[:1]
 
-    def parts(self) -> Iterator[slice]:
-        """Neighbours among all atoms, few enough to be asked for at once."""
-        return neighbours(self.shape, get_backend(self.rows).bitsize(self.rows) // 8)
-
     def whole(self, *parts: Array, axis: int = 0) -> list[Array]:
         """Arrays with one entry for each atom in an axis, from those of the atoms of each rank."""
         nx, arrays = get_backend(self.rows), []
@@ -142,20 +138,17 @@ class TargetShard(ShardedAtoms):
             arrays.append(array)
         return self.ranks.sum(*arrays)
 
-    def chosen(self, index: np.ndarray) -> "TargetShard":
-        """Some of the atoms, by their numbers, which rise."""
+    def chosen(self, index: np.ndarray) -> Self:
         bounds = np.searchsorted(index, self._bounds)
         own = index[bounds[self.ranks.rank] : bounds[self.ranks.rank + 1]] - self.columns.start
         able = capabilities(get_backend(self.rows))
-        return TargetShard(self.ranks, self.rows[able.index(own, self.rows)], bounds)
+        return type(self)(self.ranks, self.rows[able.index(own, self.rows)], bounds)
 
-    def centred(self, origin: Array) -> "TargetShard":
-        """The atoms less a point."""
+    def centred(self, origin: Array) -> Self:
         return self.map(lambda rows: rows - origin)
 
-    def map(self, function: Callable[[Array], Array]) -> "TargetShard":
-        """The same with other rows, as many."""
-        return TargetShard(self.ranks, function(self.rows), self._bounds)
+    def map(self, function: Callable[[Array], Array]) -> Self:
+        return type(self)(self.ranks, function(self.rows), self._bounds)
 
 
 def resolve_shards(X_target: Any, process_group: Any = None) -> tuple[Any, Any]:

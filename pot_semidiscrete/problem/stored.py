@@ -2,8 +2,9 @@
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from ot.backend import get_backend
@@ -116,15 +117,47 @@ class StoredAtoms:
         return get_backend(self._like)
 
 
-class TargetAtoms(StoredAtoms):
-    """Stored atoms of a target: those on its support, less its origin."""
+class LazyAtoms(ABC):
+    """Atoms of a target that are no array: those on its support, less its origin."""
 
-    def __init__(self, atoms: StoredAtoms) -> None:
-        vars(self).update(vars(atoms))
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Numbers of atoms and of coordinates."""
+
+    @property
+    @abstractmethod
+    def like(self) -> Array:
+        """Array of the kind of the atoms, and as many columns."""
+
+    @abstractmethod
+    def __getitem__(self, atoms: slice | Array) -> Array:
+        """Some of the atoms, in the memory of the computation."""
+
+    @abstractmethod
+    def chosen(self, index: np.ndarray) -> Self:
+        """Some of the atoms, by their numbers, which rise."""
+
+    @abstractmethod
+    def centred(self, origin: Array) -> Self:
+        """The atoms less a point."""
+
+    @abstractmethod
+    def map(self, function: Callable[[Array], Array]) -> Self:
+        """The same with other arrays: on another device, say."""
 
     def parts(self) -> Iterator[slice]:
         """Neighbouring atoms, few enough to be read at once."""
-        return neighbours(self.shape, self._nx.bitsize(self._like) // 8)
+        (n, d), size = self.shape, get_backend(self.like).bitsize(self.like) // 8
+        step = max(BLOCK_BYTES // 16 // (d * size), 1)  # a few parts are in memory at a time
+        return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+
+class TargetAtoms(StoredAtoms, LazyAtoms):
+    """Stored atoms of a target."""
+
+    def __init__(self, atoms: StoredAtoms) -> None:
+        vars(self).update(vars(atoms))
 
     def check(self, name: str) -> None:
         """Check the numbers as :func:`check_points` does."""
@@ -135,29 +168,20 @@ class TargetAtoms(StoredAtoms):
             largest = max(largest, float(nx.max(nx.abs(atoms))))
         check_lengths(name, nx.full(self._like.shape, largest, type_as=self._like), nx, "", least=True)
 
-    def chosen(self, index: np.ndarray) -> "TargetAtoms":
-        """Some of the atoms, by their numbers."""
+    def chosen(self, index: np.ndarray) -> Self:
         return self._with(_index=index if self._index is None else self._index[index])
 
-    def centred(self, origin: Array) -> "TargetAtoms":
-        """The atoms less a point."""
+    def centred(self, origin: Array) -> Self:
         return self._with(_origin=origin)
 
-    def map(self, function: Callable[[Array], Array]) -> "TargetAtoms":
-        """The same with other arrays: on another device, say."""
+    def map(self, function: Callable[[Array], Array]) -> Self:
         origin = None if self._origin is None else function(self._origin)
         return self._with(_like=function(self._like), _origin=origin)
 
-    def _with(self, **changed: Any) -> "TargetAtoms":
+    def _with(self, **changed: Any) -> Self:
         other = copy.copy(self)
         vars(other).update(changed)
         return other
-
-
-def neighbours(shape: tuple[int, int], size: int) -> Iterator[slice]:
-    """Neighbouring atoms, few enough to be read at once, of numbers of so many bytes."""
-    step = max(BLOCK_BYTES // 16 // (shape[1] * size), 1)  # a few parts are in memory at a time
-    return (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
 def _rows(data: Any, which: slice | np.ndarray) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..backend import Array, Backend, capabilities
+from ..backend import Array, Backend, capabilities, in_double
 from .places import Copies
 
 
@@ -58,7 +58,7 @@ class Support:
         """Potential at the support whose c-transform is that of a user's potential."""
         if self.copies is None:
             return self.gather(potential)
-        merged = self.copies.merge(self.nx.to_numpy(potential).astype(float), reg)
+        merged = self.copies.merge(in_double(potential), reg)
         return self.nx.from_numpy(merged, type_as=potential)
 
     def rows(self, index: Array, uniform: Callable[[int], np.ndarray]) -> Array:

@@ -22,7 +22,7 @@ from ..costs import Cost
 from ..kernels import Kernel, check_at, kernel_for
 from .places import Copies
 from .sharded import TargetShard
-from .stored import TargetAtoms
+from .stored import LazyAtoms, TargetAtoms
 from .support import Support
 
 Thing = TypeVar("Thing")
@@ -123,7 +123,7 @@ class Target(Support):
     @property
     def is_stored(self) -> bool:
         """Whether atoms are not in the memory of the computation, and read as they are needed."""
-        return isinstance(self.atoms, TargetAtoms | TargetShard)
+        return isinstance(self.atoms, LazyAtoms)
 
     @property
     def shard(self) -> TargetShard | None:

@@ -29,7 +29,7 @@ def seed_of(random_state: Any, like: torch.Tensor) -> int:
 
 def stream(seed: int, *count: int, like: torch.Tensor) -> TorchRandom:
     """Random numbers of that count, on the device of `like`: those of another count are independent."""
-    seed = int(np.random.SeedSequence((seed, *count)).generate_state(1, np.uint64)[0] >> 1)
+    seed = int(np.random.SeedSequence((seed, *count)).generate_state(1, np.uint64)[0]) >> 1
     return TorchRandom(torch.Generator(like.device).manual_seed(seed), like)
 
 
