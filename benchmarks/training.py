@@ -54,7 +54,7 @@ from pot_semidiscrete.generative import (
     random_filters,
     train_generator,
 )
-from pot_semidiscrete.generative.optimizers import LEARNING_RATE, adam, fall, set_rate
+from pot_semidiscrete.generative.optimizers import adam, calm_adam, fall, set_relative_rate
 from pot_semidiscrete.metrics import Classifier, Judge, semi_dual_value
 
 from . import machine
@@ -151,13 +151,13 @@ class Run:
         self.follow(x, goal)
 
 
-def ours(run, batch_size=BATCH, **options):
-    optimizer = adam(list(run.generator.parameters()))  # the default
+def ours(run, make=calm_adam, **options):
+    optimizer = make(list(run.generator.parameters()))  # the default
 
     def by_the_clock(result):
         run.steps += 1
         left = 1.0 - run.used / run.seconds
-        set_rate(optimizer, LEARNING_RATE * fall(1.0 - left))
+        set_relative_rate(optimizer, fall(1.0 - left))
         return left < 0.0
 
     train_generator(
@@ -165,7 +165,6 @@ def ours(run, batch_size=BATCH, **options):
         run.latent,
         run.images,
         n_steps=10**6,
-        batch_size=batch_size,
         optimizer=optimizer,
         random_state=run.seed,
         callback=by_the_clock,
@@ -178,7 +177,7 @@ def pairs(run, **options):
 
 
 def pixels(run, **options):
-    ours(run, **PLAIN | options)
+    ours(run, **PLAIN | {"make": adam} | options)
 
 
 def features(run, share=0.6, **options):
@@ -196,7 +195,7 @@ def wgan_gp(run, rate=2e-3, critic_steps=5):
     critic = GradientPenaltyCritic(run.images, optimizer=like, random_state=run.seed)
     while run.goes_on:
         progress = fall(run.used / run.seconds)
-        set_rate(optimizer, rate * progress)
+        set_relative_rate(optimizer, progress)
         for _ in range(critic_steps):
             with torch.no_grad():
                 x = run.generator(run.latent(critic.batch_size))

@@ -31,6 +31,10 @@ def _own_torch_seed():
         yield
 
 
+def adam(parameters):
+    return torch.optim.Adam(parameters, lr=1e-3)
+
+
 def cloud(*shape, seed=1):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -56,11 +60,12 @@ def assert_same(one, other, rtol=0.0):
 def test_pairs_of_the_squared_distance_are_the_bounds_where_cells_decide():
     """At reg = 0 the drawn atom is the map's; the bound is the cost of the pair, but for a constant."""
     data = cloud(40, 2)
-    one, _ = trained(data, reg=0.0)
-    other, _ = trained(data, reg=0.0, pair_cost="sqeuclidean")
+    options = {"reg": 0.0, "optimizer": adam}
+    one, _ = trained(data, **options)
+    other, _ = trained(data, **options, pair_cost="sqeuclidean")
     assert_same(one, other, rtol=1e-5)
-    third, _ = trained(data, reg=0.0, pair_cost="cityblock")
-    assert (third[0] - one[0]).abs().max() > 1e-3
+    third, _ = trained(data, **options, pair_cost="cityblock")
+    assert (third[0] - one[0]).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("featured", [False, True])
@@ -95,15 +100,15 @@ def test_pairs_lead_to_the_median_of_a_median_cost():
     """A generator of one point: the mean cost of pairs is least at the median of the data."""
     data = torch.tensor([[0.0], [1.0], [10.0]])
     place = nn.Parameter(torch.tensor([4.0]))
-    adam = torch.optim.Adam([place], lr=0.05)
+    optimizer = torch.optim.Adam([place], lr=0.05)
     train_generator(
         lambda z: place.expand(len(z), 1),
         1,
         data,
         n_steps=400,
-        optimizer=adam,
+        optimizer=optimizer,
         pair_cost="cityblock",
-        callback=lambda result: adam.param_groups[0].update(lr=1.0 / (1.0 + result.n_steps)),
+        callback=lambda result: optimizer.param_groups[0].update(lr=1.0 / (1.0 + result.n_steps)),
         random_state=0,
     )
     assert abs(float(place.detach()) - 1.0) < 0.2
@@ -145,8 +150,8 @@ def test_critic_adds_a_share_of_the_norm():
 def test_critic_of_no_share_leaves_training_alone():
     data = cloud(40, 2)
     critic = GradientPenaltyCritic(data, share=0.0, random_state=0)
-    one, _ = trained(data, 1)  # after it, other points: the critic sees some of its own
-    other, _ = trained(data, 1, critic=critic)
+    one, _ = trained(data, 1, optimizer=adam)  # after it, other points: the critic sees some of its own
+    other, _ = trained(data, 1, optimizer=adam, critic=critic)
     assert_same(one, other, rtol=1e-6)
 
 
@@ -156,8 +161,8 @@ def test_rate_of_the_critic_falls_with_that_of_the_generator():
     rates = []
     note = lambda result: rates.append(critic.optimizer.param_groups[0]["lr"])
     trained(data, 30, critic=critic, callback=note)
-    assert rates[:20] == [1e-3] * 20
-    assert 0.0 < rates[-1] < 0.2e-3
+    assert rates[:20] == [2e-3] * 20
+    assert 0.0 < rates[-1] < 0.4e-3
 
 
 @pytest.mark.parametrize("kind", ["wgan-gp", "module"])
@@ -190,17 +195,17 @@ def test_a_run_with_critic_is_continued_bit_for_bit(kind, tmp_path):
 
 
 def test_images_have_what_suits_them_and_points_have_not():
-    parts = parts_of_data(cloud(50, 8, 8), 100, 0)
+    parts = parts_of_data(cloud(50, 8, 8), 0)
     assert isinstance(parts.loss.features, ImageFeatures)
     assert isinstance(parts.descent, PairDescent)
     assert repr(parts.critic).startswith("GradientPenaltyCritic(n=50, shape=(8, 8), share=0.4")
     for data in (cloud(50, 64), cloud(50, 4, 4), (255 * cloud(50, 8, 8)).to(torch.uint8)):
         assert not are_images(data)
-    parts = parts_of_data(cloud(50, 64), 100, 0)
+    parts = parts_of_data(cloud(50, 64), 0)
     assert parts.loss.features is parts.descent is parts.critic is None
-    parts = parts_of_data(cloud(50, 8, 8), 100, 0, **PLAIN)
+    parts = parts_of_data(cloud(50, 8, 8), 0, **PLAIN)
     assert parts.loss.features is parts.descent is parts.critic is None
-    parts = parts_of_data(cloud(50, 8, 8), 100, 0, n_atoms=20)
+    parts = parts_of_data(cloud(50, 8, 8), 0, n_atoms=20)
     assert parts.loss.target.n_atoms == 20
     assert len(parts.critic.rows.data) == 50
 

@@ -74,14 +74,15 @@ def test_training_is_that_of_the_composed_generator(reuse):
     features, runs = ImageFeatures(data), []
     for composed in (False, True):
         generator = new_generator()
-        options = {"n_steps": 12, "reuse": reuse, "random_state": 0}
+        options = {"n_steps": 12, "reuse": reuse, "random_state": 0, "batch_size": 200}
         if composed:
             optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
             whole = nn.Sequential(generator, features)
             train_generator(whole, 4, featured(features, data), optimizer=optimizer, **options)
         else:
             optimizer = lambda parameters: torch.optim.Adam(parameters, lr=1e-3)
-            options |= {"n_atoms": False, "pair_cost": False, "critic": False, "features": features}
+            options |= {"n_atoms": False, "pair_cost": False, "critic": False, "dual_steps": 5}
+            options["features"] = features
             train_generator(generator, 4, data, optimizer=optimizer, **options)
         runs.append([p.detach() for p in generator.parameters()])
     for found, expected in zip(*runs, strict=True):

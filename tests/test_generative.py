@@ -882,12 +882,12 @@ def test_rounds_have_more_points_on_a_gpu(n_atoms, expected, monkeypatch):
     monkeypatch.setattr(choices, "on_host", lambda x: False)
     data = randn(n_atoms, 1, seed=1)
     for given in (None, 3):
-        parts = choices.parts_of_data(data, 100, 0, dual_steps=given)
+        parts = choices.parts_of_data(data, 0, batch_size=100, dual_steps=given)
         assert parts.loss.dual_steps == (given or expected)
 
 
 def test_rounds_have_five_batches_on_a_processor():
-    assert choices.parts_of_data(randn(8000, 1, seed=1), 100, 0).loss.dual_steps == 5
+    assert choices.parts_of_data(randn(8000, 1, seed=1), 0, batch_size=100).loss.dual_steps == 5
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 63), (1, 32)])

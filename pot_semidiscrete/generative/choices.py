@@ -13,7 +13,15 @@ from .data import stacked
 from .descents import COSTS, PairDescent
 from .features import ImageFeatures
 from .loss import SemiDiscreteLoss
+from .rounds import resolve_reuse
 from .shared import shared_target
+
+OF_IMAGES: dict[str, Any] = {
+    **{"n_atoms": 4000, "pair_cost": "cityblock", "critic": "wgan-gp"},
+    **{"batch_size": 100, "dual_steps": 10, "reuse": 20},
+}
+"""What serves images best, beside :class:`ImageFeatures`: ``python -m benchmarks.training``."""
+POINTS = 200  # in a batch, of other data
 
 
 @dataclass
@@ -23,18 +31,26 @@ class Parts:
     Attributes
     ----------
     loss : SemiDiscreteLoss
+    batch_size : int
+        Points in a batch.
+    reuse : int
+        Steps of the generator in a round.
     descent : PairDescent or None
         What rounds go down, if not the bounds of the loss.
     critic : GradientPenaltyCritic or None
     """
 
     loss: SemiDiscreteLoss
+    batch_size: int
+    reuse: int
     descent: PairDescent | None = None
     critic: GradientPenaltyCritic | None = None
 
 
-def parts_of_loss(loss: SemiDiscreteLoss, critic: Any, **options: Any) -> Parts:
-    """Those of a loss of the user's, which has all options of its own but the critic."""
+def parts_of_loss(
+    loss: SemiDiscreteLoss, *, batch_size: int | None, reuse: int | None, critic: Any, **options: Any
+) -> Parts:
+    """Those of a loss of the user's, which has most options itself."""
     if any(value is not None for value in options.values()):
         raise ValueError(
             f"{', '.join(options)}: expected None with a SemiDiscreteLoss, which has its own; give them "
@@ -45,27 +61,39 @@ def parts_of_loss(loss: SemiDiscreteLoss, critic: Any, **options: Any) -> Parts:
             "critic: expected a GradientPenaltyCritic, which has data of its own, with a "
             f"SemiDiscreteLoss, received {describe(critic)}."
         )
-    return Parts(loss, None, critic or None)
+    return Parts(loss, batch_size or POINTS, resolve_reuse(reuse, loss), None, critic or None)
 
 
-def parts_of_data(
-    data: Any,
-    batch_size: int,
-    random_state: object,
-    *,
-    n_atoms: Any = None,
-    features: Any = None,
-    pair_cost: Any = None,
-    critic: Any = None,
-    reg: float | None = None,
-    dual_steps: int | None = None,
-    process_group: Any = None,
-) -> Parts:
-    """Those on data: None is what suits them, False is without."""
+def parts_of_data(data: Any, random_state: object, **options: Any) -> Parts:
+    """Those on data, by the options of :func:`train_generator`: None is what suits, False is without."""
     data = stacked(data)
-    n_atoms, features, pair_cost, critic = suited(data, n_atoms, features, pair_cost, critic)
+    suited = (OF_IMAGES if are_images(data) else {}) | {
+        name: None if value is False else value for name, value in options.items() if value is not None
+    }
+    n_atoms, pair_cost = suited.get("n_atoms"), suited.get("pair_cost")
+    check_pairs(data, n_atoms, pair_cost)
     atoms = data if n_atoms is None else sample(data, n_atoms)
-    loss = SemiDiscreteLoss(atoms, reg=reg, features=features, process_group=process_group)
+    if are_images(data) and "features" not in suited:
+        suited["features"] = ImageFeatures(sample(data, OF_IMAGES["n_atoms"]), n_components=64)
+    batch_size = suited.get("batch_size", POINTS)
+    loss = loss_on(atoms, batch_size, suited)
+    parts = Parts(loss, batch_size, resolve_reuse(suited.get("reuse"), loss, pair_cost is not None))
+    if pair_cost is None and suited.get("critic") is None:
+        return parts
+    nx, like = loss.target.nx, loss.potential
+    random = resolve_random(rank_seed(shared_target(loss), random_state), nx, like)
+    of_pairs, of_critic = random.integers(2**31, 2).tolist()
+    if pair_cost is not None:
+        parts.descent = PairDescent(loss, atoms, pair_cost, resolve_random(of_pairs, nx, like))
+    parts.critic = resolve_critic(suited.get("critic"), data, of_critic)
+    return parts
+
+
+def loss_on(atoms: Any, batch_size: int, options: dict[str, Any]) -> SemiDiscreteLoss:
+    """A loss, by default of a sharper `reg` than its own, and of larger rounds on a GPU."""
+    reg, dual_steps = options.get("reg"), options.get("dual_steps")
+    features, group = options.get("features"), options.get("process_group")
+    loss = SemiDiscreteLoss(atoms, reg=reg, features=features, process_group=group)
     if reg is None:
         loss.reg *= 0.3  # rounds can follow at less than its own steps
     if dual_steps is not None:
@@ -74,41 +102,20 @@ def parts_of_data(
         # a round is bound there by the number of its operations
         points = min(0.125 * loss.target.n_atoms, 8192)
         loss.dual_steps = max(loss.dual_steps, int(points) // batch_size)
-    parts = Parts(loss)
-    if pair_cost is None and critic is None:
-        return parts
-    nx, like = loss.target.nx, loss.potential
-    random = resolve_random(rank_seed(shared_target(loss), random_state), nx, like)
-    of_pairs, of_critic = random.integers(2**31, 2).tolist()
-    if pair_cost is not None:
-        parts.descent = PairDescent(loss, atoms, pair_cost, resolve_random(of_pairs, nx, like))
-    parts.critic = resolve_critic(critic, data, of_critic)
-    return parts
+    return loss
 
 
-def suited(data: Any, n_atoms: Any, features: Any, pair_cost: Any, critic: Any) -> tuple[Any, ...]:
-    """The options, checked: for images, those that were left out are what serves them best.
-
-    4,000 atoms, compared by the main components of their :class:`ImageFeatures`; ``python -m
-    benchmarks.training`` measures what each does.
-    """
-    if are_images(data):
-        n_atoms = 4000 if n_atoms is None else n_atoms
-        pair_cost = "cityblock" if pair_cost is None else pair_cost
-        critic = "wgan-gp" if critic is None else critic
-        if features is None:
-            features = ImageFeatures(sample(data, 4000), n_components=256)
-    found = [None if value is False else value for value in (n_atoms, features, pair_cost, critic)]
-    n_atoms, features, pair_cost, critic = found
+def check_pairs(data: Any, n_atoms: Any, pair_cost: Any) -> None:
+    """Refuse a number of atoms or a cost that is none, and atoms that are not in memory with either."""
     if n_atoms is not None:
         check_count("n_atoms", n_atoms)
     if pair_cost is not None and pair_cost not in COSTS:
         check_callable("pair_cost", pair_cost, f"(x, y) -> costs, or one of {', '.join(COSTS)}")
-    if (n_atoms is pair_cost is None) or isinstance(data, torch.Tensor):
-        return n_atoms, features, pair_cost, critic
-    raise TypeError(
-        f"target: expected a tensor or a data set with n_atoms or pair_cost, received {describe(data)}."
-    )
+    if not (n_atoms is pair_cost is None) and not isinstance(data, torch.Tensor):
+        raise TypeError(
+            "target: expected a tensor or a data set with n_atoms or pair_cost, received "
+            f"{describe(data)}."
+        )
 
 
 def are_images(data: Any, least: int = 8) -> bool:

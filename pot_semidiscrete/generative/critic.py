@@ -20,7 +20,7 @@ from .optimizers import (
     parameters_of,
     relative_rate,
     resolve_optimizer,
-    set_rate,
+    set_relative_rate,
 )
 from .shared import average_gradients, mean_of_ranks
 
@@ -55,7 +55,7 @@ class GradientPenaltyCritic:
         D: ``(m, ...) -> (m,)`` or ``(m, 1)``, called without autocast. A perceptron of two layers of 512
         and 256 by default.
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
-        ``Adam(lr=1e-3, betas=(0.5, 0.9))`` by default. Its rate falls as that of the generator does.
+        ``Adam(lr=2e-3, betas=(0.5, 0.9))`` by default. Its rate falls as that of the generator does.
     share : float, default=0.4
         Norm of what the critic adds to the gradient in the points, relative to the other part.
     penalty : float, default=10
@@ -114,13 +114,13 @@ class GradientPenaltyCritic:
                 f"network: expected a torch.nn.Module of points, received {describe(network)}."
             )
         self.network = network
-        default = partial(adam, lr=1e-3, betas=(0.5, 0.9))  # Gulrajani et al. have 1e-4 and (0, .9)
+        default = partial(adam, lr=2e-3, betas=(0.5, 0.9))  # python -m benchmarks.training --grid
         self.optimizer = resolve_optimizer("optimizer", optimizer, network, "network", default)
         self.share, self.penalty = check_real("share", share), check_real("penalty", penalty)
         self.batch_size = check_count("batch_size", batch_size)
         like = self.like = parameters_of(self.optimizer)[0].detach()
         self.random = resolve_random(random_state, get_backend(like), like)
-        self.rate, self.ranks = float(self.optimizer.param_groups[0]["lr"]), None
+        self.ranks: Any = None
 
     def __repr__(self) -> str:
         return (
@@ -186,7 +186,7 @@ class GradientPenaltyCritic:
         (made.mean() - real.mean() + self.penalty * excess.square().mean()).backward()
         if self.ranks is not None:
             average_gradients(self.ranks, parameters_of(self.optimizer))
-        set_rate(self.optimizer, self.rate * rate)
+        set_relative_rate(self.optimizer, rate)
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:

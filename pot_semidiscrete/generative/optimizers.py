@@ -1,5 +1,6 @@
 """Optimisers: the user's or ours, and what a file keeps of one."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -9,19 +10,21 @@ from ..backend import describe
 from ..problem import check_callable
 from .parts import placed
 
-LEARNING_RATE = 3e-3  # of the default optimiser, until it falls
-
 MakeOptimizer: TypeAlias = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
 
 def adam(
     parameters: list[torch.nn.Parameter],
-    lr: float = LEARNING_RATE,
+    lr: float = 3e-3,
     betas: tuple[float, float] = (0.9, 0.99),
 ) -> torch.optim.Optimizer:
     """The default optimiser of a list of parameters: in one pass over them, where torch has it."""
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
     return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=fused)
+
+
+calm_adam: MakeOptimizer = functools.partial(adam, lr=1.5e-3, betas=(0.5, 0.99))
+"""The default beside a critic, or for pairs: with more momentum images go blank, or all alike."""
 
 
 def resolve_optimizer(
@@ -87,10 +90,10 @@ def relative_rate(optimizer: torch.optim.Optimizer) -> float:
     return float(optimizer.param_groups[0]["lr"] / first) if first else 1.0
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give all parameters one learning rate."""
+def set_relative_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give all parameters one learning rate, relative to that which the optimiser was made with."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = optimizer.defaults["lr"] * rate
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

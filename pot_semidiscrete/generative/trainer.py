@@ -20,7 +20,7 @@ from .optimizers import (
     describe_optimizer,
     load_optimizer,
     parameters_of,
-    set_rate,
+    set_relative_rate,
 )
 from .parts import at_rest, placed
 from .result import TrainingResult
@@ -52,17 +52,15 @@ class Trainer:
         parts: Parts,
         optimizer: torch.optim.Optimizer,
         schedule: Callable[[int], float] | None,
-        batch_size: int,
-        reuse: int,
     ) -> None:
         self.generator, self.latent_sampler, self.loss = generator, latent_sampler, parts.loss
-        self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
-        self.rounds = Rounds(generator, self.latent, self.loss, reuse, parts.descent)
+        self.optimizer, self.schedule, self.batch_size = optimizer, schedule, parts.batch_size
+        self.rounds = Rounds(generator, self.latent, self.loss, parts.reuse, parts.descent)
         self.critic = parts.critic
         self.status, self.start, self.begun = "finished", time.perf_counter(), False
         self.history = History()
         self.module, self.ranks, self.warned = unwrapped(generator), self.loss.ranks, False
-        self.share = part_of_batch(batch_size, self.ranks)
+        self.share = part_of_batch(self.batch_size, self.ranks)
         self.averages = self.ranks is None or averages_gradients(generator, parameters_of(optimizer))
         if not self.averages:
             start_alike(self.ranks, [*self.tensors(), *tensors_of(parts.critic)])
@@ -121,7 +119,7 @@ class Trainer:
         with self.rollback():
             z, value_at = self.rounds.next()
             if self.schedule is not None:
-                set_rate(self.optimizer, self.schedule(self.n_steps))
+                set_relative_rate(self.optimizer, self.schedule(self.n_steps))
             self.optimizer.step(lambda: self.differentiate(z, value_at, values))
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
             check_finite("parameters", parameters_of(self.optimizer))

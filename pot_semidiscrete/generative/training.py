@@ -20,9 +20,8 @@ from .critic import GradientPenaltyCritic
 from .descents import PairCost
 from .features import Features
 from .loss import SemiDiscreteLoss
-from .optimizers import LEARNING_RATE, MakeOptimizer, adam, fall, resolve_optimizer
+from .optimizers import MakeOptimizer, adam, calm_adam, fall, resolve_optimizer
 from .result import TrainingResult
-from .rounds import resolve_reuse
 from .shared import shared_target
 from .trainer import Callback, Trainer
 
@@ -35,7 +34,7 @@ def train_generator(
     n_steps: int,
     reg: float | None = None,
     dual_steps: int | None = None,
-    batch_size: int = 200,
+    batch_size: int | None = None,
     reuse: int | None = None,
     optimizer: torch.optim.Optimizer | MakeOptimizer | None = None,
     n_atoms: int | Literal[False] | None = None,
@@ -81,22 +80,24 @@ def train_generator(
     reg : float, optional
         Regularisation, in units of the metric; 0.3% of the cost scale by default. Only with data.
     dual_steps : int, optional
-        Batches for the potential in each round. By default 5; on a GPU, if that is more, as many as have
-        an eighth as many points as there are atoms, but at most 8,192. Only with data.
-    batch_size : int, default=200
-        Points in a batch.
+        Batches for the potential in each round. By default 5, of images 10; of other data on a GPU, if
+        that is more, as many as have an eighth as many points as there are atoms, but at most 8,192.
+        Only with data.
+    batch_size : int, optional
+        Points in a batch: 200, of images 100.
     reuse : int, optional
-        Steps of the generator in each round; 16 by default. With 1, and by default for another metric
-        than the squared distance or a potential that is a network, they are steps along (G), each on a
-        fresh batch, unless there is a `pair_cost`.
+        Steps of the generator in each round; 16 by default, of images 20. With 1, and by default for
+        another metric than the squared distance or a potential that is a network, they are steps along
+        (G), each on a fresh batch, unless there is a `pair_cost`.
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
-        By default ``Adam(lr=3e-3, betas=(0.9, 0.99))``, whose rate falls to 0 in the last third.
+        By default ``Adam(lr=3e-3, betas=(0.9, 0.99))``, whose rate falls to 0 in the last third; with a
+        `pair_cost` or a critic ``Adam(lr=1.5e-3, betas=(0.5, 0.99))``, which does, too.
     n_atoms : int or False, optional
         Take so many of the data as atoms, a sample that is always the same; a critic sees all. Of images
         4,000, else all. Only with data.
     features : torch.nn.Module, callable or False, optional
         What images are compared by, instead of their pixels. Of images :class:`ImageFeatures`, in their
-        256 main components, else none. Only with data.
+        64 main components, else none. Only with data.
     pair_cost : str, callable or False, optional
         Cost c' of pairs, ``(x, y) -> (n,)``, ``"cityblock"`` or ``"sqeuclidean"``. The potential then
         only decides which atom y each point x of a round is paired with, drawn from the plan; steps go
@@ -177,35 +178,35 @@ def train_generator(
     >>> result.status, len(result.history["loss"])
     ('finished', 20)
     """
-    n_steps, batch_size = check_count("n_steps", n_steps), check_count("batch_size", batch_size)
-    every = check_count("checkpoint_every", checkpoint_every)
+    n_steps, every = check_count("n_steps", n_steps), check_count("checkpoint_every", checkpoint_every)
+    for name, count in {"batch_size": batch_size, "reuse": reuse, "dual_steps": dual_steps}.items():
+        if count is not None:
+            check_count(name, count)
     check_callable("generator", generator, "z -> points")
     if callback is not None:
         check_callable("callback", callback, "of the result so far")
     options: dict[str, Any] = {
-        "n_atoms": n_atoms,
-        "features": features,
-        "pair_cost": pair_cost,
-        "critic": critic,
+        **{"batch_size": batch_size, "reuse": reuse, "dual_steps": dual_steps, "reg": reg},
+        **{"n_atoms": n_atoms, "features": features, "pair_cost": pair_cost, "critic": critic},
+        "process_group": process_group,
     }
-    options |= {"reg": reg, "dual_steps": dual_steps, "process_group": process_group}
     with ours():  # no decorator, whose frame warnings would point to
         if isinstance(target, SemiDiscreteLoss):
             parts = parts_of_loss(target, **options)
         else:
-            parts = parts_of_data(target, batch_size, random_state, **options)
+            parts = parts_of_data(target, random_state, **options)
         loss = parts.loss
         with joint(loss.ranks):
             capabilities(loss.target.nx).require_autograd("train_generator")
             latent = _latent(latent_sampler, loss, rank_seed(shared_target(loss), random_state))
-            schedule = None if optimizer is not None else lambda k: LEARNING_RATE * fall(k / n_steps)
-            optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", adam)
-            reuse = resolve_reuse(reuse, loss, parts.descent is not None)
-            trainer = Trainer(generator, latent, parts, optimizer, schedule, batch_size, reuse)
+            schedule = None if optimizer is not None else lambda k: fall(k / n_steps)
+            default = adam if parts.descent is parts.critic is None else calm_adam
+            optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", default)
+            trainer = Trainer(generator, latent, parts, optimizer, schedule)
             if loss.ranks is not None:
                 facts = {"n_steps": n_steps, "checkpoint_every": every, "reg": loss.reg}
                 told = {"checkpoint": checkpoint is not None, "dual_steps": loss.dual_steps}
-                loss.ranks.check_same(batch_size=batch_size, reuse=reuse, **facts, **told)
+                loss.ranks.check_same(batch_size=parts.batch_size, reuse=parts.reuse, **facts, **told)
             file = None
             if checkpoint is not None:
                 problem = trainer.problem() | _latent_problem(latent_sampler, random_state)
