@@ -3,11 +3,11 @@
 ``python -m benchmarks.training --mnist FOLDER [--recipe NAME ...] [--seconds 180] [--atoms 10000]
 [--coordinates 100] [--device cuda] [--json FILE]``
 
-The generator is the paper's perceptron, from the same initialisation, and its latent law is normal: 100
-independent coordinates, or `--coordinates` of them, the others 0 and the variance in all the same. Adam
-has a rate of 1e-3 and batches 200 points, of ours `--batch`, unless the recipe says otherwise; the cost
-is the squared distance, in units of the mean squared norm of the atoms, and the regularisation 0.01 of
-that.
+The generator is the paper's perceptron, or with ``--generator dcgan`` convolutional, from the same
+initialisation, and its latent law is normal: 100 independent coordinates, or `--coordinates` of them,
+the others 0 and the variance in all the same. Adam has a rate of 1e-3 and batches 200 points, unless
+the recipe says otherwise; ours have what is theirs by default, or `--batch` points. The cost is the
+squared distance, in units of the mean squared norm of the atoms, and the regularisation 0.01 of that.
 
 - ``ours``: `train_generator` with its default settings, those of images: pairs drawn by features of
   4,000 of them, the distance of pixels, and a critic. The rate of its optimiser falls by the clock
@@ -50,6 +50,7 @@ from pot_semidiscrete.datasets import load_mnist, load_mnist_labels
 from pot_semidiscrete.generative import (
     GradientPenaltyCritic,
     ImageFeatures,
+    dcgan_generator,
     mlp_generator,
     random_filters,
     train_generator,
@@ -72,6 +73,7 @@ MEASURES = (
     *("steps", "cost", "covariance", "nearest", "frechet"),
     *("precision", "recall", "coverage", "entropy", "rarest"),
 )
+GENERATORS = {"mlp": mlp_generator, "dcgan": dcgan_generator}
 PLAIN = {"n_atoms": False, "features": False, "pair_cost": False, "critic": False}
 
 
@@ -103,11 +105,11 @@ class Run:
         Steps of the generator so far.
     """
 
-    def __init__(self, images, seconds, seed, coordinates=LATENT):
+    def __init__(self, images, seconds, seed, coordinates=LATENT, kind="mlp"):
         torch.manual_seed(seed)
         self.images, self.seconds, self.seed, self.steps = images, seconds, seed, 0
         self.coordinates = coordinates
-        self.generator = mlp_generator(LATENT, images.shape[1:]).to(images.device)
+        self.generator = GENERATORS[kind](LATENT, images.shape[1:]).to(images.device)
         self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=RATE, fused=True)
         self.root = float(images.flatten(1).square().sum(dim=1).mean().sqrt())
         self.atoms = images.flatten(1) / self.root
@@ -249,9 +251,9 @@ OURS = (ours, pairs, pixels, features, few_features)
 RECIPES = {recipe.__name__: recipe for recipe in (*OURS, wgan_gp, authors, sinkhorn, pot)}
 
 
-def train(recipe, images, seconds, seed, coordinates=LATENT, **options):
+def train(recipe, images, seconds, seed, coordinates=LATENT, kind="mlp", **options):
     """A run of a recipe, ended."""
-    run = Run(images, seconds, seed, coordinates)
+    run = Run(images, seconds, seed, coordinates, kind)
     RECIPES[recipe](run, **options)
     run.total = run.used
     return run
@@ -327,12 +329,13 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--atoms", type=int, default=10_000)
     parser.add_argument("--coordinates", type=int, default=LATENT, help="of the latent law")
+    parser.add_argument("--generator", choices=GENERATORS, default="mlp")
     parser.add_argument("--device", default="cpu", help="of all but the measures, e.g. cuda")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--step", type=float, help="of the authors' recipe; the best of a grid if left out"
     )
-    parser.add_argument("--batch", type=int, default=BATCH, help="points in a batch of ours")
+    parser.add_argument("--batch", type=int, help="points in a batch of ours; their own if left out")
     parser.add_argument("--share", type=float, help="of the features in the variance; 0.6 if left out")
     parser.add_argument("--rate", type=float, default=2e-3, help="of WGAN-GP")
     parser.add_argument("--critic-steps", type=int, default=5, help="of WGAN-GP")
@@ -341,7 +344,8 @@ def main():
     args = parser.parse_args()
     torch.set_flush_denormal(True)  # for all: the weights of POT's and the authors' steps have many
     settings = {
-        name: getattr(args, name) for name in ("seconds", "atoms", "coordinates", "batch", "device")
+        name: getattr(args, name)
+        for name in ("seconds", "atoms", "coordinates", "generator", "batch", "device")
     }
     facts, rows = kept(args.json, args.recipe, args.seeds, settings)
     with machine.limit_threads(args.threads):
@@ -352,7 +356,9 @@ def main():
         facts["floor"] = judge.floor
         show("floor", judge.floor)
         of_all = [recipe.__name__ for recipe in OURS]
-        options = {recipe: {"batch_size": args.batch} if recipe in of_all else {} for recipe in RECIPES}
+        given = {} if args.batch is None else {"batch_size": args.batch}
+        law = (args.coordinates, args.generator)
+        options = {recipe: dict(given) if recipe in of_all else {} for recipe in RECIPES}
         options["wgan_gp"] = {"rate": args.rate, "critic_steps": args.critic_steps}
         if args.share is not None:
             options["features"]["share"] = args.share
@@ -364,7 +370,7 @@ def main():
         if args.grid:
             for rate, critic_steps in itertools.product(RATES, CRITIC_STEPS):
                 setting = {"rate": rate, "critic_steps": critic_steps}
-                run = train("wgan_gp", images, args.seconds, args.seeds[0], args.coordinates, **setting)
+                run = train("wgan_gp", images, args.seconds, args.seeds[0], *law, **setting)
                 grid.append(setting | {"steps": run.steps} | measure(run, judge))
                 show(f"wgan {rate:g} {critic_steps}", grid[-1])
                 machine.write(args.json, **facts, grid=grid, rows=rows, medians=medians(rows))
@@ -372,7 +378,7 @@ def main():
             options["wgan_gp"] = {name: best[name] for name in ("rate", "critic_steps")}
         for seed in args.seeds:
             for recipe in args.recipe:
-                run = train(recipe, images, args.seconds, seed, args.coordinates, **options[recipe])
+                run = train(recipe, images, args.seconds, seed, *law, **options[recipe])
                 row = {"recipe": recipe, "seed": seed, "seconds": run.total, "steps": run.steps}
                 row["processor"] = machine.processor()
                 rows.append({**row, **options[recipe], **measure(run, judge), "value": interval(run)})
