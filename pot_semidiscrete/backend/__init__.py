@@ -18,6 +18,7 @@ from .arrays import (
     largest_exponent,
     on_host,
     rounding_unit,
+    slices,
     stride,
 )
 from .capabilities import Capabilities, capabilities, eager, no_grad, register
@@ -56,6 +57,7 @@ __all__ = [
     "ranks_of",
     "register",
     "rounding_unit",
+    "slices",
     "stride",
     "template",
     "theirs",

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -105,6 +105,11 @@ def stride(n: int, most: int) -> int:
     It is odd, for in a Sobol sequence every second point lies in the same half of the space.
     """
     return -(-n // most) // 2 * 2 + 1 if n > most else 1
+
+
+def slices(n: int, step: int) -> Iterator[slice]:
+    """Neighbours among n rows, so many at a time; the last may be fewer."""
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 def equal_rows(n_rows: int, most: int) -> int:

@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 
-from ..backend import Array, equal_rows, joined
+from ..backend import Array, equal_rows, joined, slices
 from .base import Kernel
 from .blocks import SoftBlock
 
@@ -73,7 +73,7 @@ class InPlaceKernel(Kernel):
         """Parts of the rows of a block on the host, each to be passed over while it is in the cache."""
         n_rows, n_columns = scores.shape
         rows = equal_rows(n_rows, self.cache() // (n_columns * scores.itemsize))
-        return [scores[start : start + rows] for start in range(0, n_rows, rows)]
+        return [scores[part] for part in slices(n_rows, rows)]
 
     def matmul(self, u: Array, v: Array) -> Array:
         return self.product(u, v.T, self.room(u))
@@ -96,8 +96,8 @@ class InPlaceKernel(Kernel):
         self.right = nx.concatenate([v.T, bias, of(-1.0, bias)], axis=0)
         left, landmarks = nx.concatenate([u, of(1.0, term)], axis=1), nx.copy(self.right[:-1, ::every])
         maxima, many = [], every * rows  # as many scores with the landmarks as a block has
-        for start in range(0, n_rows, many):
-            part = left[start : start + many]
+        for rows_of_part in slices(n_rows, many):
+            part = left[rows_of_part]
             room = self.memory(part, landmarks.shape[1])
             maxima.append(self.row_max(self.product(part, landmarks, room)))
         return nx.concatenate([left, joined(maxima, nx)[:, None], term], axis=1)

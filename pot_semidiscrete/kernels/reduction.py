@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import cast
 
-from ..backend import Array, Backend, capabilities, equal_rows, joined, no_grad, on_host
+from ..backend import Array, Backend, capabilities, equal_rows, joined, no_grad, on_host, slices
 from .base import BLOCK_BYTES, DEVICE_ENTRIES, Atoms, Kernel, row_bytes, sharing_rows
 from .blocks import SoftBlock, reached
 from .generic import GenericKernel
@@ -196,8 +196,8 @@ def row_blocks(
 ) -> Iterator[tuple]:
     """Source points, and arrays of as many rows, a block at a time; None stays None."""
     step = step or block_rows(target, x)
-    for start in range(0, x.shape[0], step):
-        yield tuple(None if array is None else array[start : start + step] for array in (x, *others))
+    for rows in slices(x.shape[0], step):
+        yield tuple(None if array is None else array[rows] for array in (x, *others))
 
 
 def block_rows(target: Atoms, x: Array, caches: int = 1) -> int:

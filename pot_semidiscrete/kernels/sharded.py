@@ -8,7 +8,7 @@ first of the atoms where c is reached has it all.
 
 from collections.abc import Callable
 
-from ..backend import Array, joined
+from ..backend import Array, joined, slices
 from .blocks import share_of_group
 from .outputs import Task
 from .tiles import Tiles, by_row
@@ -66,8 +66,8 @@ def draw_from_shards(tiles: ShardTiles, x: Array, share: Array, draw: Callable[.
     """
     nx, shard, transforms = tiles.nx, tiles.shard, []
     ranks = shard.ranks
-    for start in range(0, x.shape[0], tiles.rows):
-        transforms.append(tiles.local(x[start : start + tiles.rows])[0]["c_transform"])
+    for rows in slices(x.shape[0], tiles.rows):
+        transforms.append(tiles.local(x[rows])[0]["c_transform"])
     own = joined(transforms, nx)[:, None]
     place = nx.arange(ranks.size, type_as=own)[None, :] == ranks.rank
     (every,) = ranks.sum(place * own)

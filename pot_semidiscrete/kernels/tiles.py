@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from ..backend import Array, equal_rows, joined, on_host
+from ..backend import Array, equal_rows, joined, on_host, slices
 from .base import BLOCK_BYTES, DEVICE_ENTRIES, SHARING, Atoms, row_bytes, sharing_rows
 from .blocks import reached, share_of_group
 from .outputs import OF_COLUMNS, OUTPUTS, Task
@@ -58,7 +58,7 @@ class Tiles:
         width = max(2 * cached // self.rows, SHARING)
         if target.is_stored:
             width = min(width, next(target.atoms.parts()).stop)
-        self.columns = [slice(k, min(k + width, n_atoms)) for k in range(0, n_atoms, width)]
+        self.columns = list(slices(n_atoms, width))
 
     def most_rows(self, entries: int) -> int:
         """Points of a block, at most, whose tiles together have at most so many entries if kept."""
@@ -146,12 +146,11 @@ class Tiles:
     def draw(self, x: Array, share: Array) -> Array:
         """Atom of each point where its distribution function reaches a share: its tile, then itself."""
         nx, chosen, shares = self.nx, [], []
-        for start in range(0, x.shape[0], self.rows):
-            rows = x[start : start + self.rows]
-            blocks = (self.block(*tile, rows) for tile in self.tiles(self.columns))
+        for rows in slices(x.shape[0], self.rows):
+            blocks = (self.block(*tile, x[rows]) for tile in self.tiles(self.columns))
             transforms = nx.stack([block.c_transform for block in blocks], axis=1)
             masses = self.share(nx.min(transforms, axis=1)[:, None], transforms)
-            tile, part = share_of_group(masses, share[start : start + self.rows], nx)
+            tile, part = share_of_group(masses, share[rows], nx)
             chosen.append(tile)
             shares.append(part)
         which, share = joined(chosen, nx), joined(shares, nx)
@@ -159,8 +158,8 @@ class Tiles:
         needed = [self.columns[k] for k in points]
         order, index = [], []
         for all_rows, (columns, tile) in zip(points.values(), self.tiles(needed), strict=True):
-            for start in range(0, all_rows.shape[0], self.rows):
-                rows = all_rows[start : start + self.rows]
+            for some in slices(all_rows.shape[0], self.rows):
+                rows = all_rows[some]
                 first, weights, part = self.block(columns, tile, x[rows]).narrow(share[rows])
                 order.append(rows)
                 index.append(columns.start + first + reached(weights, part, nx)[0])

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from ..backend import Array, Backend, in_double, is_traced
+from ..backend import Array, Backend, in_double, is_traced, slices
 from .target import Target
 
 
@@ -20,8 +20,8 @@ def digest(X: Array, nx: Backend) -> str:
     if is_traced(X):
         return ""
     found, rows = hashlib.sha256(str(tuple(X.shape)).encode()), max(2**22 // X.shape[1], 1)
-    for start in range(0, X.shape[0], rows):
-        block = nx.to_numpy(nx.detach(X[start : start + rows]))
+    for part in slices(X.shape[0], rows):
+        block = nx.to_numpy(nx.detach(X[part]))
         largest = float(np.abs(block).max())
         with np.errstate(all="ignore"):
             if not 1e-37 < largest < 1e37:  # single precision does not have them

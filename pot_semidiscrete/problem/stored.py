@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, Backend, converted, describe, ours, template
+from ..backend import Array, Backend, converted, describe, ours, slices, template
 from ..kernels import BLOCK_BYTES
 from .validation import check_lengths, check_points, check_real
 
@@ -149,8 +149,7 @@ class LazyAtoms(ABC):
     def parts(self) -> Iterator[slice]:
         """Neighbouring atoms, few enough to be read at once."""
         (n, d), size = self.shape, get_backend(self.like).bitsize(self.like) // 8
-        step = max(BLOCK_BYTES // 16 // (d * size), 1)  # a few parts are in memory at a time
-        return (slice(start, min(start + step, n)) for start in range(0, n, step))
+        return slices(n, max(BLOCK_BYTES // 16 // (d * size), 1))  # a few are in memory at a time
 
 
 class TargetAtoms(StoredAtoms, LazyAtoms):
