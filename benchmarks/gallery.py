@@ -57,8 +57,13 @@ def shrink(path):
 
 
 def run(name, script, options, mnist, output):
-    """Run a script of the examples in the folder `output`, and keep what it prints there by a name."""
-    mnist = Path(mnist).resolve()
+    """Run a script of the examples in the folder `output`, keep what it prints there, and its names.
+
+    `mnist` is None for one that needs no images.
+    """
+    data, told = (
+        ([], "") if mnist is None else (["--mnist", str(Path(mnist).resolve())], " --mnist FOLDER")
+    )
     script, facts, start = ROOT / "examples" / f"{script}.py", machine.facts(), time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -66,14 +71,15 @@ def run(name, script, options, mnist, output):
         stack.enter_context(contextlib.chdir(output))
         argv = sys.argv
         stack.callback(setattr, sys, "argv", argv)
-        sys.argv = [str(script), "--mnist", str(mnist), *options.split()]
-        command = f"{script.name} --mnist FOLDER {options}"
+        sys.argv = [str(script), *data, *options.split()]
+        command = f"{script.name}{told} {options}"
         file.write(f"{command}\n{', '.join(f'{key} {value}' for key, value in facts.items())}\n\n")
         stack.enter_context(contextlib.redirect_stdout(Tee(sys.stdout, file)))
-        runpy.run_path(str(script), run_name="__main__")
+        names = runpy.run_path(str(script), run_name="__main__")
         print(f"\n{time.perf_counter() - start:.0f} seconds in all")
     for path in output.glob(f"{name}*.png"):
         shrink(path)
+    return names
 
 
 def main():

@@ -346,7 +346,7 @@ def solve_semidiscrete(
     ----------
     Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the semi-discrete setting);
     Genevay, Cuturi, Peyre, Bach, "Stochastic Optimization for Large-scale Optimal Transport",
-    NeurIPS 2016; Mousavi-Hosseini, Zhang, Klein, Cuturi, arXiv:2509.25519 (flow matching).
+    NeurIPS 2016; Mousavi-Hosseini, Zhang, Klein, Cuturi, arXiv:2509.25519 (to stop by `chi2`).
 
     Examples
     --------

@@ -7,11 +7,20 @@ import sys
 from contextlib import nullcontext
 
 import numpy as np
+import ot
 import pytest
 from test_data import idx
 
+from pot_semidiscrete.metrics import Classifier
+from pot_semidiscrete.plan import SemiDiscretePlan
+from pot_semidiscrete.problem import Problem
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("threadpoolctl")
+
+from torch import nn  # noqa: E402
+
+from pot_semidiscrete.generative import mlp_generator  # noqa: E402
 
 COMMANDS = (
     "algorithm",
@@ -26,6 +35,7 @@ COMMANDS = (
     "guard",
     "kernels",
     "network",
+    "paper.__main__",
     "quasi",
     "references.__main__",
     "scaling",
@@ -161,6 +171,93 @@ def test_benchmark_of_training_compares_its_recipes(rng, monkeypatch, tmp_path):
     found = json.loads(path.read_text())
     assert set(found["medians"]) == set(module.RECIPES)
     assert all(row["steps"] > 0 and row["value"][0] < row["value"][1] for row in found["rows"])
+
+
+@pytest.fixture
+def paper(rng, monkeypatch, tmp_path):
+    """A call of the benchmark of the paper, with two steps of each generator: its rows."""
+    mnist = write_spots(tmp_path, rng, n_train=200, n_test=100)
+    module, path = importlib.import_module("benchmarks.paper.__main__"), tmp_path / "results.json"
+    few = lambda images, labels, n_steps: Classifier(images, labels, n_steps=20)
+    monkeypatch.setattr(module, "Classifier", few)
+    small = lambda name, shape: nn.Sequential(mlp_generator(100, shape, (16,)), nn.Flatten())
+    for part in (module.fixed_batch, module.images):
+        monkeypatch.setattr(part, "make_generator", small)
+
+    def call(options):
+        run(module, monkeypatch, [*options.split(), "--mnist", mnist, "--json", path])
+        return json.loads(path.read_text())["rows"]
+
+    return call
+
+
+def test_paper_solves_the_dual_of_a_fixed_batch_and_certifies_it(paper):
+    rows = {row["name"]: row for row in paper("--share 0.05 --experiment fixed_batch")}
+    best = rows.pop("ours")
+    assert 0.0 <= best["gap"] < 1e-4
+    assert len(rows) == 3
+    assert all(row["value"] <= best["value"] + best["gap"] for row in rows.values())
+
+
+def test_generators_of_the_paper_are_those_of_its_scripts():
+    from benchmarks.paper.rules import make_generator
+
+    for name, count in (("DCGAN", 600_512), ("MLP", 1_486_352)):
+        generator = make_generator(name, (28, 28))
+        assert generator(torch.zeros(2, 100)).shape == (2, 784)
+        assert sum(p.numel() for p in generator.parameters()) == count
+
+
+def test_certificate_of_the_paper_tells_a_potential_that_is_not_optimal(rng):
+    from benchmarks.paper import fixed_batch
+
+    x, y = torch.as_tensor(rng.normal(size=(10, 2))), torch.as_tensor(rng.normal(size=(400, 2)))
+    value, gap = fixed_batch.certified(fixed_batch.ours(x, y, 0.1), x, y)
+    plan = ot.sinkhorn(np.full(10, 0.1), np.full(400, 1 / 400), ot.dist(x.numpy(), y.numpy()), 0.1)
+    cost = np.sum(plan * (ot.dist(x.numpy(), y.numpy()) + 0.1 * np.log(plan * 4000.0)))
+    assert value - 1e-6 <= cost <= value + gap + 1e-6
+    assert gap < 1e-5
+    target = Problem.of(x, None, None, 0.1).target
+    poor = SemiDiscretePlan(target, 0.0 * target.weights, 0.1)
+    below, gap = fixed_batch.certified(poor, x, y)
+    assert 0.01 < value - below <= gap
+
+
+def test_paper_trains_its_generators_once(paper, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    options = "--share 0.0006 --experiment fresh_batches sweep parts wgans --generators MLP --regs 0"
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    rows = paper(f"{options} --figures {tmp_path / 'figures'}")
+    count = {name: sum(row["experiment"] == name for row in rows) for name in options.split()[3:7]}
+    assert count == {"fresh_batches": 5, "sweep": 3, "parts": 5, "wgans": 2}
+    assert all(len(row["losses"]) == 2 for row in rows if "losses" in row)
+    for name in ("fresh_batches", "sweep_MLP_images", "parts_losses", "wgans_images"):
+        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5_000
+    assert "vector, reg 0" in (tmp_path / "figures" / "sweep.txt").read_text()
+    assert paper(options) == rows  # seconds and all
+
+
+def test_paper_runs_the_example_of_three_atoms(paper):
+    pytest.importorskip("matplotlib")
+    (row,) = paper("--share 0.002 --experiment three_atoms")
+    assert {run["rule"] for run in row["runs"]} == {"authors", "train_parameters"}
+
+
+def test_critics_stay_lipschitz():
+    from benchmarks.wgan import CLIP, WGAN, gradient_penalty, perceptron
+
+    torch.manual_seed(0)
+    x, y = torch.randn(200, 3), torch.randn(200, 3) + torch.tensor([2.0, 0.0, 0.0])
+    clipped, penalised = (WGAN(perceptron(3, (32,)), kind, 1e-2) for kind in ("clipping", "penalty"))
+    for _ in range(100):
+        clipped.step(x, y)
+        penalised.step(x, y)
+    weights = torch.nn.utils.parameters_to_vector(clipped.critic.parameters()).detach()
+    assert weights.abs().max() <= CLIP < 1.1 * weights.abs().max()
+    assert gradient_penalty(penalised.critic, x, y) < 0.1
+    with torch.no_grad():
+        distance = float(penalised.critic(y).mean() - penalised.critic(x).mean())
+    assert distance == pytest.approx(2.0, abs=0.5)
 
 
 def test_scaling_measures_the_error_of_what_stops_by_itself(rng, monkeypatch, tmp_path):

@@ -471,6 +471,8 @@ ROWS = {
     ],
     "widths": NO_COUNTS,
     "dcgan_generator.channels": [*NO_COUNTS, ((), ValueError, "at least 1")],
+    "kernel_size": [*NO_COUNT, (5, ValueError, "3 or 4")],
+    "bias": [(1, TypeError, "True or False"), (None, TypeError, "True or False")],
     "size": [(1, ValueError, "at least 2"), *NO_COUNT[2:]],
     "random_filters.unit": NO_REAL,
     "body": [(3, TypeError, "Module"), (abs, TypeError, "Module")],

@@ -1185,11 +1185,23 @@ def test_dcgan_generator_makes_images(shape, channels):
     assert ((x >= 0) & (x <= 1)).all()
 
 
-def test_dcgan_generator_is_that_of_the_paper_by_default():
-    layers = [m for m in dcgan_generator(100, (28, 28)) if isinstance(m, nn.ConvTranspose2d)]
-    assert [(m.in_channels, m.out_channels) for m in layers] == [
-        (100, 256),
-        (256, 128),
-        (128, 64),
-        (64, 1),
-    ]
+@pytest.mark.parametrize("shape", [(28, 28), (31, 15), (9, 30)], ids=str)
+def test_dcgan_generator_of_small_kernels_makes_images(shape):
+    assert dcgan_generator(7, shape, (8, 6, 4), kernel_size=3)(randn(9, 7)).shape == (9, *shape)
+    with pytest.raises(ValueError, match="give more channels"):
+        dcgan_generator(7, (*shape[:1], 32), (8, 6, 4), kernel_size=3)
+
+
+def test_dcgan_generator_of_small_kernels_is_that_of_the_paper():
+    """Four layers of 3 by 3 pixels without bias: Houdard et al., the scripts of the journal version."""
+    generator, x = dcgan_generator(100, (28, 28), kernel_size=3, bias=False), torch.zeros(2, 100)
+    layers, sides = [], []
+    for module in generator:
+        x = module(x)
+        if isinstance(module, nn.ConvTranspose2d):
+            assert module.bias is None
+            layers.append(tuple(module.weight.shape))
+            sides.append(x.shape[-2:])
+    assert layers == [(100, 256, 3, 3), (256, 128, 3, 3), (128, 64, 3, 3), (64, 1, 3, 3)]
+    assert sides == [(3, 3), (7, 7), (15, 15), (28, 28)]
+    assert sum(p.numel() for p in generator.parameters()) == 600_512

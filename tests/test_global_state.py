@@ -637,6 +637,7 @@ def _(nx):
             made = [
                 generative.mlp_generator(3, (2,), (4,)),
                 generative.dcgan_generator(3, (8, 8), (4, 2)),
+                generative.dcgan_generator(3, (8, 8), (4, 2), kernel_size=3, bias=False),
             ]
         return [one.state_dict() for one in made]
 

@@ -61,7 +61,8 @@ class ErrorBars:
     Bercu, Bigot, "Asymptotic Distribution and Convergence Rates of Stochastic Algorithms for Entropic
     Optimal Transportation between Probability Measures", Annals of Statistics 49, 2021; Bercu, Bigot,
     Gadat, Siviero, "A Stochastic Gauss-Newton Algorithm for Regularized Semi-discrete Optimal
-    Transport", Information and Inference 12, 2023.
+    Transport", Information and Inference 12, 2023; del Barrio, Gonzalez-Sanz, Loubes, Rodriguez-Vitores,
+    "Distributional Limit Theory for Optimal Transport", arXiv:2505.19104 (plans, maps and costs).
 
     Examples
     --------

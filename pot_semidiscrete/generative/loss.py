@@ -86,7 +86,7 @@ class SemiDiscreteLoss(TrackedPotential):
     start at a larger regularisation: what they settle at is the potential of a slightly larger `reg`,
     the more so for very unequal weights. :meth:`fit` has no such bias.
 
-    With a network (SDOT-NN in the reference), :meth:`dual_step` is one step of its optimiser along
+    With a network (SDOT-NN in the journal version), :meth:`dual_step` is one step of its optimiser along
     :math:`b - m` pulled back through it, and ``loss(x)`` uses its values less their mean. Its weights
     and its optimiser are in ``state_dict``. Its steps have no unit of the problem: bring the costs to
     about 1.
@@ -102,8 +102,8 @@ class SemiDiscreteLoss(TrackedPotential):
     References
     ----------
     Houdard, Leclaire, Papadakis, Rabin, arXiv:2102.05542 (the differentiation theorem for
-    the regularised cost, and the alternating algorithm). Feydy et al., arXiv:1810.08278 (the
-    Sinkhorn divergence).
+    the regularised cost, and the alternating algorithm), and its journal version, TMLR 2023 (the
+    potential as a network). Feydy et al., arXiv:1810.08278 (the Sinkhorn divergence).
 
     Examples
     --------

@@ -1,12 +1,13 @@
-"""Generator networks like those of the paper's experiments."""
+"""Generator networks like those of the paper's experiments, and its DCGAN itself."""
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import nn
 
-from ..problem import check_count, check_counts
+from ..problem import check_bool, check_count, check_counts
 
 
 def mlp_generator(
@@ -52,13 +53,17 @@ def mlp_generator(
 
 
 def dcgan_generator(
-    latent_dim: int, shape: Sequence[int], channels: Sequence[int] = (256, 128, 64)
+    latent_dim: int,
+    shape: Sequence[int],
+    channels: Sequence[int] = (256, 128, 64),
+    *,
+    kernel_size: int = 4,
+    bias: bool = True,
 ) -> nn.Sequential:
     """Transposed convolutions with batch normalisation, from latent points to images in [0, 1].
 
-    After Radford et al. (2016), as the one of the paper (Houdard et al., arXiv:2102.05542), whose four
-    layers of 3 by 3 pixels without bias are others: each layer doubles the size, but for one pixel where
-    it is odd; ReLU between layers and a sigmoid at the end.
+    After Radford et al. (2016): each layer doubles the size; ReLU between them, a sigmoid at the end.
+    That of the paper (Houdard et al., arXiv:2102.05542) has ``kernel_size=3, bias=False``.
 
     Parameters
     ----------
@@ -68,6 +73,11 @@ def dcgan_generator(
         Height and width of an image.
     channels : sequence of int
         Of the hidden layers. Three suit 28 by 28 pixels, two suit 8 by 8.
+    kernel_size : {4, 3}, default=4
+        With 4, the first layer makes an image so small that the others double it to `shape`, by 3 where
+        a side is to be odd. With 3, sides are 3, 7, 15, and so on, and the last layer cuts what is over.
+    bias : bool, default=True
+        Whether convolutions have biases. Those before a batch normalisation do nothing.
 
     Returns
     -------
@@ -81,23 +91,46 @@ def dcgan_generator(
     >>> from pot_semidiscrete.generative import dcgan_generator
     >>> dcgan_generator(16, (28, 28))(torch.zeros(5, 16)).shape
     torch.Size([5, 28, 28])
-    >>> dcgan_generator(16, (8, 8), channels=(64, 32))(torch.zeros(5, 16)).shape
-    torch.Size([5, 8, 8])
+    >>> paper = dcgan_generator(100, (28, 28), kernel_size=3, bias=False)
+    >>> paper(torch.zeros(5, 100)).shape, sum(p.numel() for p in paper.parameters())
+    (torch.Size([5, 28, 28]), 600512)
     """
     latent_dim, shape = check_count("latent_dim", latent_dim), check_counts("shape", shape)
-    channels = check_counts("channels", channels, least=1)
+    channels, bias = check_counts("channels", channels, least=1), check_bool("bias", bias)
     if len(shape) != 2:
         raise ValueError(f"shape: expected (height, width), received {len(shape)} numbers.")
-    height, width = shape
-    sizes = [(height, width)]
-    for _ in channels:
-        height, width = -(-height // 2), -(-width // 2)
-        sizes.insert(0, (height, width))
-    start = nn.ConvTranspose2d(latent_dim, channels[0], sizes[0])
-    layers: list[nn.Module] = [nn.Unflatten(1, (latent_dim, 1, 1)), start]
-    for k, (inner, outer) in enumerate(itertools.pairwise([*channels, 1])):
-        height, width = sizes[k + 1]
-        kernel = (4 - height % 2, 4 - width % 2)
-        grow = nn.ConvTranspose2d(inner, outer, kernel, stride=2, padding=1)
-        layers += [nn.BatchNorm2d(inner), nn.ReLU(), grow]
-    return nn.Sequential(*layers, nn.Sigmoid(), nn.Flatten(1, 2))
+    kernel_size = check_count("kernel_size", kernel_size)
+    if kernel_size not in (3, 4):
+        raise ValueError(f"kernel_size: expected 3 or 4, received {kernel_size}.")
+    geometries = (_doubled if kernel_size == 4 else _cut)(shape, len(channels))
+    layers: list[nn.Module] = [nn.Unflatten(1, (latent_dim, 1, 1))]
+    for (inner, outer), geometry in zip(
+        itertools.pairwise([latent_dim, *channels, 1]), geometries, strict=True
+    ):
+        layers += [nn.ConvTranspose2d(inner, outer, bias=bias, **geometry)]
+        layers += [nn.BatchNorm2d(outer), nn.ReLU()]
+    return nn.Sequential(*layers[:-2], nn.Sigmoid(), nn.Flatten(1, 2))
+
+
+def _doubled(shape: Sequence[int], n_layers: int) -> Iterator[dict[str, Any]]:
+    """Geometry of transposed convolutions that double a side, but for one pixel where it is odd."""
+    sizes = [tuple(shape)]
+    for _ in range(n_layers):
+        sizes.insert(0, tuple(-(-side // 2) for side in sizes[0]))
+    yield {"kernel_size": sizes[0]}
+    for size in sizes[1:]:
+        yield {"kernel_size": tuple(4 - side % 2 for side in size), "stride": 2, "padding": 1}
+
+
+def _cut(shape: Sequence[int], n_layers: int) -> Iterator[dict[str, Any]]:
+    """The same of layers of 3 by 3 pixels from one pixel on; the last cuts what is over."""
+    over = [2 ** (n_layers + 2) - 1 - side for side in shape]
+    if min(over) < 0:
+        raise ValueError(
+            f"shape: expected sides of at most {2 ** (n_layers + 2) - 1} with {n_layers} hidden layers "
+            f"of 3 by 3 pixels, received {tuple(shape)}; give more channels."
+        )
+    for _ in range(n_layers):
+        yield {"kernel_size": 3, "stride": 2}
+    padding, added = tuple(-(-cut // 2) for cut in over), tuple(cut % 2 for cut in over)
+    yield {"kernel_size": 3, "stride": 2, "padding": padding, "output_padding": added}

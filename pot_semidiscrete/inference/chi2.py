@@ -14,9 +14,10 @@ def chi_square(measured: Measurement, weights: Array) -> tuple[float, float]:
     """Unbiased ``sum_j (m_j - b_j)^2 / b_j``, and its standard error.
 
     A U-statistic: products of different points only, so that the noise of the points adds nothing in
-    expectation (Hoeffding, 1948). Its variance has two parts, from pairs and from single points; the
-    products of the means of groups tell them apart, by the analysis of their variance. It is at least
-    ``2 n_eff^2 / ((n_atoms - 1) n^2)``, whatever a sampler does that repeats itself.
+    expectation (Hoeffding, 1948); Mousavi-Hosseini et al. (arXiv:2509.25519) stop by it. Its variance
+    has two parts, from pairs and from single points; the products of the means of groups tell them
+    apart, by the analysis of their variance. It is at least ``2 n_eff^2 / ((n_atoms - 1) n^2)``,
+    whatever a sampler does that repeats itself.
 
     Parameters
     ----------
