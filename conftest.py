@@ -12,7 +12,9 @@ NEEDS = {
         "doc/index.rst",
         "doc/long_runs.rst",
         "doc/theory.rst",
+        "doc/tutorial.rst",
     ],
+    "matplotlib": ["doc/tutorial.rst"],
     "triton": [
         "pot_semidiscrete/kernels/triton_kernel.py",
         "pot_semidiscrete/kernels/triton_launches.py",
