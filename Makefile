@@ -30,6 +30,7 @@ benchmarks:
 	$(PYTHON) -m benchmarks.barycenters --json benchmarks/results/barycenters.json
 	$(PYTHON) -m benchmarks.error_bars --json benchmarks/results/error_bars.json
 	$(PYTHON) -m benchmarks.algorithm
+	$(PYTHON) -m benchmarks.choosing --json benchmarks/results/choosing.json
 	$(PYTHON) -m benchmarks.memory --json benchmarks/results/memory.json
 	$(PYTHON) -m benchmarks.multilevel --json benchmarks/results/multilevel.json
 	$(PYTHON) -m benchmarks.network --json benchmarks/results/network.json

@@ -13,7 +13,9 @@ NEEDS = {
         "doc/long_runs.rst",
         "doc/training.rst",
         "doc/theory.rst",
+        "doc/tutorial.rst",
     ],
+    "matplotlib": ["doc/tutorial.rst"],
     "triton": [
         "pot_semidiscrete/kernels/triton_kernel.py",
         "pot_semidiscrete/kernels/triton_launches.py",

@@ -17,6 +17,9 @@ DOC = EXAMPLES + [
     "sphinx-gallery>=0.17",
     "numpydoc>=1.8",
     "sphinx-mathjax-offline>=0.0.2",
+    "pydata-sphinx-theme>=0.15",
+    "sphinx-design>=0.6",
+    "sphinx-copybutton>=0.5",
 ]
 TRITON = TORCH + ["triton>=3.4; platform_system == 'Linux'"]
 FLOW = TORCH + ["torchcfm>=1.0", "flow_matching>=1.0", "torchdata>=0.11"]

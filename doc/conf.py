@@ -1,10 +1,16 @@
 """Configuration of Sphinx. The build needs no network: formulas are set by a local MathJax."""
 
+import sys
+from pathlib import Path
+
 from numpydoc.docscrape_sphinx import SphinxDocString
 
 import pot_semidiscrete
 from pot_semidiscrete.generative.potential import TrackedPotential
 from pot_semidiscrete.plan import SemiDiscretePlan
+
+sys.path.insert(0, str(Path(__file__).parent))
+import gallery
 
 project = "pot_semidiscrete"
 author = copyright = "the pot_semidiscrete contributors"
@@ -16,11 +22,19 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",
     "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "matplotlib.sphinxext.plot_directive",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 default_role = "literal"  # what docstrings put between single backticks is a name in the code
+
+plot_formats = [("png", 110)]
+plot_html_show_formats = plot_html_show_source_link = False
+plot_basedir = str(Path(__file__).parent)
+plot_pre_code = ""  # a page says what it imports
 
 autosummary_generate = True
 # bases that are not pages of their own: their methods stand with those of the class
@@ -38,22 +52,26 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_memory": False,
+    "within_subsection_order": "gallery.Order",
     "write_computation_times": False,
 }
 
-html_theme = "alabaster"
+html_theme = "pydata_sphinx_theme"
+html_title = "pot_semidiscrete"
 html_theme_options = {
-    "body_max_width": "880px",
-    "description": "Semi-discrete optimal transport beside POT, and generators trained by it",
-    "fixed_sidebar": True,
-    "font_family": "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif",
-    "head_font_family": "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif",
-    "page_width": "1180px",
-    "show_powered_by": False,
-    "show_relbars": False,
-    "sidebar_width": "240px",
+    "header_links_before_dropdown": 7,
+    "logo": {"text": "pot_semidiscrete"},
+    "navbar_align": "left",
+    "navigation_with_keys": True,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": ["theme-version"],
+    "show_toc_level": 2,
 }
-html_sidebars = {"**": ["about.html", "searchfield.html", "navigation.html"]}
+# pages without a neighbour in their section have no navigation on the left
+html_sidebars = {name: [] for name in ("index", "installation", "tutorial", "api")}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_copy_source = html_show_sourcelink = False
@@ -87,3 +105,4 @@ def _as_written(self, param, desc, fake_autosummary, process=SphinxDocString._pr
 def setup(app):
     SphinxDocString._process_param = _as_written
     app.connect("autodoc-process-signature", _hide_signature)
+    app.connect("builder-inited", gallery.crop, priority=900)  # after the gallery was run

@@ -38,8 +38,8 @@ from .samplers.resolve import rank_seed, resolve_source
 class Solver:
     """One run: the state of the ascent, what was evaluated, and the outcome."""
 
-    def __init__(self, problem: Problem, draw: Draws, options: Options) -> None:
-        self.target, self.reg, self.options = problem.target, problem.reg, options
+    def __init__(self, problem: Problem, draw: Draws, options: Options, bar: Progress) -> None:
+        self.target, self.reg, self.options, self.bar = problem.target, problem.reg, options, bar
         self.dual, self.rule = SemiDual(self.target), rule_of(options.tol, options.sample_cost)
         self.stream = SampleStream(draw, options.batch_size, options.max_memory)
         zero = 0.0 * self.target.weights
@@ -51,7 +51,7 @@ class Solver:
         self.test_points: Array | None = None
         self.fit: FittedPoints | None = None
         self.estimates: Estimates | StoredEstimates | None = None
-        self.status = "max_iter"
+        self.status, self.most = "max_iter", options.max_iter * options.batch_size
         self.values: list[float] = []
         self.levels: list[float] = []
 
@@ -73,14 +73,14 @@ class Solver:
         eps = resolving_eps(self.dual, x, psi, self.reg)
         self.ascent = warm_start(self.dual, psi, eps, self.n_prior, found.n_eff)
 
-    def run(self, callback: Callable[[SolverState], Any] | None, bar: Progress) -> None:
+    def run(self, callback: Callable[[SolverState], Any] | None) -> None:
         """Draw, step, evaluate, decide, until the tolerance, the callback or `max_iter` says stop."""
         if self.is_good_start():
             self.status = "converged"
             return
         while self.n_iter < self.options.max_iter:
             self.iterate()
-            bar.update(self.progress)
+            self.bar.update(self.progress)
             if callback is not None and callback(self.state()):
                 self.status = "stopped"
                 break
@@ -101,8 +101,7 @@ class Solver:
         """Draw one batch, and take the steps that there are enough points for."""
         self.stream.advance()
         self.n_iter += 1
-        value, most = math.nan, self.options.max_iter * self.options.batch_size
-        budget = ANNEALING * self.rule.samples(most, self.dual.n_atoms)
+        value, budget = math.nan, ANNEALING * self.rule.samples(self.most, self.dual.n_atoms)
         while self.stream.n_unused >= (1 if self.is_last else self.ascent.batch):
             x = self.stream.take(self.ascent.batch)
             self.ascent, found = step(self.dual, self.ascent, x, self.reg, budget - self.n_used)
@@ -167,8 +166,8 @@ class Solver:
         ascent, n = self.ascent, self.stream.kept.n
         if self.corrected_at == self.n_used or not can_correct(self.dual, n, self.rule.n_eff):
             return False
-        points = self.stream.kept.points()
-        self.fit, before = None, self.dual.work
+        points, self.fit, before = self.stream.kept.points(), None, self.dual.work
+        self.bar.tell(f"Newton's method on {n:,} points")
         eps = self.reg if ascent.eps <= self.reg else ascent.annealed
         found = maximize(self.dual, points, ascent.average, self.reg, eps=eps)
         self.rule.corrected((self.dual.work - before) / (n * self.dual.n_atoms))
@@ -212,8 +211,9 @@ class Solver:
 
     def progress(self) -> dict[str, float]:
         """Numbers to show."""
-        facts = {"reg": self.ascent.eps, "value": self.values[-1]} if self.values else {}
-        return facts | ({"chi2": self.chi2} if self.rule.history else {})
+        needed = self.rule.needed(self.ascent, self.most)
+        facts = {"reg": self.ascent.eps, "value": (self.values or [math.nan])[-1], "chi2": self.chi2}
+        return facts | {"samples": self.n_used, "samples needed": needed}
 
     def result(self) -> SemiDiscreteResult:
         """What was reached."""
@@ -286,8 +286,8 @@ def solve_semidiscrete(
     metric : str, callable or Cost, optional
         Ground cost, as in :func:`semidiscrete_c_transform`. ``"sqeuclidean"`` by default.
     reg : float, default=0.0
-        Regularisation :math:`\lambda \ge 0`, in units of the metric: see :func:`cost_scale`. Below
-        the rounding of the costs it is taken as 0.
+        Regularisation :math:`\lambda \ge 0`, in units of the metric (see :func:`cost_scale`, and
+        :doc:`/choosing`). Below the rounding of the costs it is taken as 0.
     tol : float or StoppingRule, default=0.1
         Stop when the relative error of the masses, :math:`(\sum_j (m_j - b_j)^2 / b_j)^{1/2}`, is
         below `tol` with 95% confidence on fresh samples. That takes about ``N_eff / tol**2`` points,
@@ -311,7 +311,8 @@ def solve_semidiscrete(
     random_state : None, int, numpy Generator or RandomState, or torch Generator
         Randomness of named and array sources. Global generators are never touched.
     verbose : bool, default=False
-        Show a progress bar (tqdm's if it is installed).
+        Show a progress bar (tqdm's if it is installed), with the samples and the seconds that `tol`
+        should take. If not, a run of over 2 seconds tells them to :mod:`logging`, at level INFO.
     callback : callable, optional
         Called with a :class:`SolverState` after each batch; stops the run by returning True.
     process_group : torch.distributed.ProcessGroup, optional
@@ -386,13 +387,13 @@ def solve_problem(
     callback: Callable[[SolverState], Any] | None = None,
 ) -> SemiDiscreteResult:
     """:func:`solve_semidiscrete` of what it has checked, without the warning."""
-    solver = Solver(problem, Draws(source, problem.target), options)
     bar = Progress(verbose, options.max_iter, "solve_semidiscrete")
+    solver = Solver(problem, Draws(source, problem.target), options, bar)
     ranks = ranks_at(problem.target)
     if callback is not None and ranks is not None:
         callback = ranks.agreed(callback)
     with guarded(solver, bar), joint(ranks):
         solver.begin(init_potential)
-        solver.run(callback, bar)
+        solver.run(callback)
         solver.estimate()
     return solver.result()

@@ -26,6 +26,7 @@ COMMANDS = (
     "algorithm",
     "barycenters",
     "certificates",
+    "choosing",
     "correction",
     "curves",
     "distributed",
@@ -44,6 +45,7 @@ COMMANDS = (
 )
 LEAST = {
     "certificates": "--seeds 2 --truths 1 --problems normal_line",
+    "choosing": "--share 0.03 --tables tol dtype",
     "curves": "--seeds 2 --samples 512 1024 --problems normal_line --solvers ours POT",
     "correction": "--seeds 2 --samples 512 --problems normal_line",
     "distributed": "--ranks 1 --rounds 1 --atoms 300 --batch 64",

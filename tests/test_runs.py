@@ -427,6 +427,30 @@ def test_verbose_says_something_of_a_short_run(capsys):
     assert f"{result.n_iter}" in "".join(capsys.readouterr())
 
 
+def test_long_run_tells_what_it_needs(caplog, monkeypatch):
+    """Samples within a factor of 2 of those that it took, and seconds, by a clock of one a batch."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr("pot_semidiscrete.runs.progress.time.monotonic", lambda: float(next(clock)))
+    with caplog.at_level("INFO", logger="pot_semidiscrete"):
+        result = solve(tol=0.05, max_iter=10_000, random_state=0, sampler="normal")
+    pattern = r"(\d+)/10000 .*samples needed ([\d.e+]+), seconds left ([\d.]+)"
+    told = [re.search(pattern, record.getMessage()) for record in caplog.records]
+    told = [tuple(map(float, found.groups())) for found in told if found]
+    assert result.converged
+    assert 2 <= len(told) <= 1.0 + np.log2(result.n_iter)
+    for n_iter, needed, seconds in told:
+        assert result.n_samples / 2 < needed < 2 * result.n_samples
+        assert seconds == pytest.approx(needed / 32 - n_iter, rel=0.2, abs=3.0)
+
+
+@each_run
+def test_long_run_is_silent_without_a_listener(run, capfd, monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr("pot_semidiscrete.runs.progress.time.monotonic", lambda: float(next(clock)))
+    run()
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     "end", [KeyboardInterrupt(), OSError("the disk is gone")], ids=["Ctrl-C", "error"]
 )

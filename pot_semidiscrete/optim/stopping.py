@@ -102,6 +102,10 @@ class StoppingRule(ABC):
         """Whether a look at a few points leaves it possible."""
         return self.is_met(found)
 
+    def needed(self, ascent: AscentState, most: float) -> float:
+        """Samples that a run should take, `most` at most: to be shown. NaN if it is not known."""
+        return math.nan
+
     def note(self, n_iter: int, found: Look) -> bool:
         """Remember a look; tell whether the rule is met."""
         self.history.append((n_iter, found.chi2, found.chi2_stderr))
@@ -145,6 +149,9 @@ class FixedSamples(StoppingRule):
 
     def is_met(self, found: Look) -> bool:
         return False
+
+    def needed(self, ascent: AscentState, most: float) -> float:
+        return most
 
 
 class ChiSquareRule(StoppingRule):
@@ -192,6 +199,13 @@ class ChiSquareRule(StoppingRule):
             return math.inf
         bias = float(dual.target.nx.sum(dual.target.weights * ascent.drift**2))
         return bias + 9.0 / 8.0 * self.n_eff / ascent.samples
+
+    def needed(self, ascent: AscentState, most: float) -> float:
+        """For the noise of the average and a look at it, or until the next look."""
+        if ascent.samples == 0.0:
+            return math.nan
+        noise = 9.0 / 8.0 * self.n_eff / (self.chi2 * (1.0 - 2.0 * self.precision))
+        return min(max(noise + self.look_size(noise), self.next), most)
 
     def is_due(self, dual: SemiDual, ascent: AscentState, n_samples: float, is_last: bool) -> bool:
         if is_last or n_samples < self.next:

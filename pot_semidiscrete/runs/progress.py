@@ -2,7 +2,10 @@
 
 import contextlib
 import contextvars
+import logging
+import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -52,10 +55,16 @@ def guarded(run: Run, bar: "Progress") -> Iterator[None]:
 
 
 class Progress:
-    """A progress bar on a terminal or in a notebook, if tqdm is installed; else ten lines."""
+    """What a run says of itself, on a terminal, in a notebook, or to :mod:`logging`.
+
+    If `verbose`, a bar where there is a screen and tqdm is installed, else ten lines. A run that takes
+    long says more: after 2 seconds, 4, 8 and so on it shows what it has reached and how long it should
+    still take; without `verbose` that is a message of level INFO. The clock decides about words only.
+    """
 
     def __init__(self, verbose: bool, total: int, name: str, count: int = 0) -> None:
         self.total, self.name, self.count, self.shown = total, name, count, count
+        self.start, self.began, self.pause = count, time.monotonic(), 2.0
         self.bar: Any = None
         self.verbose = bool(verbose)
         if verbose and (sys.stderr.isatty() or "ipykernel" in sys.modules):
@@ -67,26 +76,48 @@ class Progress:
                 pass
 
     def update(self, describe: Callable[[], dict[str, float]]) -> None:
-        """Advance by one; `describe` is called, for a dict of numbers, only when it is shown."""
-        if not self.verbose:
-            return
+        """Advance by one; `describe` is called, for a dict of numbers, only when it is shown.
+
+        If it has "samples" and "samples needed", they tell how much of the run is done; else the count.
+        """
         self.count += 1
         if self.bar is not None:
             self.bar.update()
-            if self.count % max(1, self.total // 100) == 0:
-                self.bar.set_postfix({k: f"{v:.4g}" for k, v in describe().items()}, refresh=False)
-        elif self.count % max(1, self.total // 10) == 0:
-            self._print(describe)
+        parts = 100 if self.bar is not None else 10
+        due = self.verbose and self.count % max(1, self.total // parts) == 0
+        seconds = time.monotonic() - self.began
+        if seconds >= self.pause:
+            due, self.pause = True, 2.0 * seconds
+        if due:
+            facts = describe()
+            done = facts.get("samples", self.count - self.start)
+            needed = facts.get("samples needed", self.total - self.start)
+            if 0.0 < done <= needed:
+                facts["seconds left"] = seconds * (needed / done - 1.0)
+            self._show(facts)
+
+    def tell(self, words: str) -> None:
+        """Say what is done now, where that may take a while."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(words)
+        elif not self.verbose:
+            logging.getLogger("pot_semidiscrete").info("%s: %s", self.name, words)
 
     def close(self, describe: Callable[[], dict[str, float]]) -> None:
         """End the display, with the last numbers."""
         if self.bar is not None:
-            self.bar.set_postfix({k: f"{v:.4g}" for k, v in describe().items()})
+            self._show(describe())
             self.bar.close()
         elif self.verbose and self.shown < self.count:
-            self._print(describe)
+            self._show(describe())
 
-    def _print(self, describe: Callable[[], dict[str, float]]) -> None:
-        facts = ", ".join(f"{k} {v:.4g}" for k, v in describe().items())
-        print(f"{self.name}: {self.count}/{self.total} {facts}", flush=True)
+    def _show(self, facts: dict[str, float]) -> None:
+        known = {key: value for key, value in facts.items() if not math.isnan(value)}
+        words = ", ".join(f"{key} {value:.4g}" for key, value in known.items())
+        if self.bar is not None:
+            self.bar.set_postfix_str(words)
+        elif self.verbose:
+            print(f"{self.name}: {self.count}/{self.total} {words}", flush=True)
+        else:
+            self.tell(f"{self.count}/{self.total} {words}")
         self.shown = self.count

@@ -1,0 +1,58 @@
+"""The gallery: its order, to be learned from, and thumbnails that show one telling panel."""
+
+from pathlib import Path
+
+from PIL import Image
+
+# script: the figure of its thumbnail, and the panel in it: left, top, right, bottom, as shares
+ORDER = {
+    "plot_quickstart": (1, (0.0, 0.0, 1.0, 1.0)),
+    "plot_regularisation": (1, (0.25, 0.0, 0.5, 1.0)),
+    "plot_color_transfer": (1, (0.5, 0.5, 1.0, 1.0)),
+    "plot_flow_matching_pairs": (1, (0.65, 0.0, 1.0, 0.5)),
+    "plot_conditional_pairs": (1, (0.66, 0.0, 1.0, 1.0)),
+    "plot_train_generator": (1, (0.5, 0.0, 1.0, 0.55)),
+    "plot_synthetic_generator": (1, (0.8, 0.0, 1.0, 0.52)),
+    "plot_conditional_generator": (1, (0.0, 0.0, 1.0, 1.0)),
+    "plot_texture": (1, (0.0, 0.0, 1.0, 1.0)),
+    "plot_ranks": (1, (0.0, 0.0, 0.5, 1.0)),
+    "plot_stippling": (1, (0.0, 0.5, 0.5, 1.0)),
+    "plot_barycenters": (1, (0.4, 0.0, 0.6, 1.0)),
+    "plot_error_bars": (1, (0.0, 0.0, 0.5, 1.0)),
+    "plot_outliers": (1, (0.0, 0.0, 1.0, 1.0)),
+    "plot_solver_accuracy": (1, (0.0, 0.0, 0.5, 1.0)),
+    "plot_gradient_may_not_exist": (1, (0.0, 0.0, 0.5, 0.5)),
+    "plot_three_atoms": (1, (0.0, 0.0, 1.0, 1.0)),
+    "plot_mnist_regularisation": (2, (0.0, 0.0, 1.0, 0.5)),
+    "plot_versus_wgan": (1, (0.25, 0.0, 0.5, 0.5)),
+}
+
+
+class Order:
+    """Key by which scripts are sorted; those that are not listed come last."""
+
+    def __init__(self, src_dir):
+        self.names = list(ORDER)
+
+    def __call__(self, filename):
+        name = Path(filename).stem
+        return self.names.index(name) if name in ORDER else len(self.names)
+
+    def __repr__(self):
+        return "Order()"
+
+
+def crop(app):
+    """Make the thumbnails of the scripts that were run."""
+    folder = Path(app.srcdir) / "auto_examples" / "images"
+    for name, (number, (left, top, right, bottom)) in ORDER.items():
+        figure = folder / f"sphx_glr_{name}_{number:03d}.png"
+        if not figure.exists():
+            continue
+        with Image.open(figure) as image:
+            width, height = image.size
+            panel = image.crop(
+                (int(left * width), int(top * height), int(right * width), int(bottom * height))
+            )
+            panel.thumbnail((400, 280))
+            panel.convert("RGB").save(folder / "thumb" / f"sphx_glr_{name}_thumb.png")
