@@ -23,7 +23,7 @@ def adam(
     return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=fused)
 
 
-calm_adam: MakeOptimizer = functools.partial(adam, lr=1.5e-3, betas=(0.5, 0.99))
+calm_adam: MakeOptimizer = functools.partial(adam, lr=2e-3, betas=(0.5, 0.99))
 """The default beside a critic, or for pairs: with more momentum images go blank, or all alike."""
 
 

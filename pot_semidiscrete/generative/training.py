@@ -91,7 +91,7 @@ def train_generator(
         (G), each on a fresh batch, unless there is a `pair_cost`.
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
         By default ``Adam(lr=3e-3, betas=(0.9, 0.99))``, whose rate falls to 0 in the last third; with a
-        `pair_cost` or a critic ``Adam(lr=1.5e-3, betas=(0.5, 0.99))``, which does, too.
+        `pair_cost` or a critic ``Adam(lr=2e-3, betas=(0.5, 0.99))``, which does, too.
     n_atoms : int or False, optional
         Take so many of the data as atoms, a sample that is always the same; a critic sees all. Of images
         4,000, else all. Only with data.
