@@ -16,8 +16,9 @@ ways to train:
 
 WGAN-GP is run with the rate of its paper, and with one twenty times higher that falls, as that of
 ``train_generator`` does by default, and with its momentum; Sinkhorn has the optimiser of
-``train_generator``, with which it does better than with a rate of 1e-3. All critics are alike. The data are the 1,797 handwritten digits of scikit-learn; for
-MNIST run ``python plot_versus_wgan.py --mnist FOLDER --seconds 300``.
+``train_generator``, with which it does better than with a rate of 1e-3. All critics are alike. The data
+are the 1,797 handwritten digits of scikit-learn; for MNIST run ``python plot_versus_wgan.py --mnist
+FOLDER --seconds 300``.
 """
 
 # %%
@@ -178,7 +179,8 @@ def sinkhorn(debias, reg=0.01, **options):
 # %%
 # The runs. *Cost* and *covariance* are the transport cost to held-out images and the ratio of the
 # covariance traces; *Frechet* is a distance in the features of a classifier, *coverage* the share of
-# held-out images that come near to one of these, *entropy* that of the classes (at most 2.30), *nearest* the cost to the nearest training image, 0 for copies.
+# held-out images that come near to one of these, *entropy* that of the classes (at most 2.30), *nearest*
+# the cost to the nearest training image, 0 for copies.
 
 adam = {"lr": 3e-3, "betas": (0.9, 0.99), "falls": True}
 calm = {"lr": 2e-3, "betas": (0.5, 0.99), "falls": True}
