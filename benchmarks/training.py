@@ -18,8 +18,8 @@ squared distance, in units of the mean squared norm of the atoms, and the regula
   filters, which have `--share` of the variance. No labels, and no other network, take part.
 - ``few_features``: the same, with 4 filters instead of 16, and 5% of the variance in their responses.
 - ``wgan_gp``: Gulrajani et al.'s, batches of 64 points, the critic of `GradientPenaltyCritic`, rates of
-  both that fall by the clock; the rate and the critic's steps for one of the generator are `--rate` and
-  `--critic-steps`, or with ``--grid`` each of `RATES` and `CRITIC_STEPS` is run with the first seed.
+  both that rise and fall by the clock as ours; the rate and the critic's steps for one of the generator
+  are `--rate` and `--critic-steps`, or with ``--grid`` each of `RATES` and `CRITIC_STEPS` is run with the first seed.
 - ``authors``: the alternation of Houdard et al.: before each step of the generator, 10 steps of an
   averaged SGD made anew, of which the last iterate is kept. The step is the best of `STEPS`, in runs
   of a sixth of the seconds.
@@ -55,7 +55,13 @@ from pot_semidiscrete.generative import (
     random_filters,
     train_generator,
 )
-from pot_semidiscrete.generative.optimizers import adam, calm_adam, fall, set_relative_rate
+from pot_semidiscrete.generative.optimizers import (
+    adam,
+    calm_adam,
+    fall,
+    rise_and_fall,
+    set_relative_rate,
+)
 from pot_semidiscrete.metrics import Classifier, Judge, semi_dual_value
 
 from . import machine
@@ -153,13 +159,13 @@ class Run:
         self.follow(x, goal)
 
 
-def ours(run, make=calm_adam, **options):
+def ours(run, make=calm_adam, rate=rise_and_fall, **options):
     optimizer = make(list(run.generator.parameters()))  # the default
 
     def by_the_clock(result):
         run.steps += 1
         left = 1.0 - run.used / run.seconds
-        set_relative_rate(optimizer, fall(1.0 - left))
+        set_relative_rate(optimizer, rate(1.0 - left))
         return left < 0.0
 
     train_generator(
@@ -179,7 +185,7 @@ def pairs(run, **options):
 
 
 def pixels(run, **options):
-    ours(run, **PLAIN | {"make": adam} | options)
+    ours(run, **PLAIN | {"make": adam, "rate": fall} | options)
 
 
 def features(run, share=0.6, **options):
@@ -196,7 +202,7 @@ def wgan_gp(run, rate=2e-3, critic_steps=5):
     like = partial(adam, lr=rate, betas=(0.5, 0.9))
     critic = GradientPenaltyCritic(run.images, optimizer=like, random_state=run.seed)
     while run.goes_on:
-        progress = fall(run.used / run.seconds)
+        progress = rise_and_fall(run.used / run.seconds)
         set_relative_rate(optimizer, progress)
         for _ in range(critic_steps):
             with torch.no_grad():

@@ -84,6 +84,14 @@ def fall(progress: float) -> float:
     return min(1.0, 3.0 * max(1.0 - progress, 0.0))
 
 
+def rise_and_fall(progress: float) -> float:
+    """The same, but for a rise in the first twentieth: where images are alike, all go to one median.
+
+    Without, at a rate of 3e-3, generators of MNIST lost most of the digits.
+    """
+    return min(fall(progress), 0.02 + 20.0 * progress)
+
+
 def relative_rate(optimizer: torch.optim.Optimizer) -> float:
     """Present learning rate, relative to that which the optimiser was made with."""
     first = optimizer.defaults.get("lr")

@@ -20,7 +20,7 @@ from .critic import GradientPenaltyCritic
 from .descents import PairCost
 from .features import Features
 from .loss import SemiDiscreteLoss
-from .optimizers import MakeOptimizer, adam, calm_adam, fall, resolve_optimizer
+from .optimizers import MakeOptimizer, adam, calm_adam, fall, resolve_optimizer, rise_and_fall
 from .result import TrainingResult
 from .shared import shared_target
 from .trainer import Callback, Trainer
@@ -91,7 +91,8 @@ def train_generator(
         (G), each on a fresh batch, unless there is a `pair_cost`.
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
         By default ``Adam(lr=3e-3, betas=(0.9, 0.99))``, whose rate falls to 0 in the last third; with a
-        `pair_cost` or a critic ``Adam(lr=2e-3, betas=(0.5, 0.99))``, which does, too.
+        `pair_cost` or a critic ``Adam(lr=2e-3, betas=(0.5, 0.99))``, which also rises in the first
+        twentieth.
     n_atoms : int or False, optional
         Take so many of the data as atoms, a sample that is always the same; a critic sees all. Of images
         4,000, else all. Only with data.
@@ -199,8 +200,9 @@ def train_generator(
         with joint(loss.ranks):
             capabilities(loss.target.nx).require_autograd("train_generator")
             latent = _latent(latent_sampler, loss, rank_seed(shared_target(loss), random_state))
-            schedule = None if optimizer is not None else lambda k: fall(k / n_steps)
-            default = adam if parts.descent is parts.critic is None else calm_adam
+            plain = parts.descent is parts.critic is None
+            default, rate = (adam, fall) if plain else (calm_adam, rise_and_fall)
+            schedule = None if optimizer is not None else lambda k: rate(k / n_steps)
             optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", default)
             trainer = Trainer(generator, latent, parts, optimizer, schedule)
             if loss.ranks is not None:
