@@ -19,7 +19,8 @@ squared distance, in units of the mean squared norm of the atoms, and the regula
 - ``few_features``: the same, with 4 filters instead of 16, and 5% of the variance in their responses.
 - ``wgan_gp``: Gulrajani et al.'s, batches of 64 points, the critic of `GradientPenaltyCritic`, rates of
   both that rise and fall by the clock as ours; the rate and the critic's steps for one of the generator
-  are `--rate` and `--critic-steps`, or with ``--grid`` each of `RATES` and `CRITIC_STEPS` is run with the first seed.
+  are `--rate` and `--critic-steps`, or with ``--grid`` each of `RATES` and `CRITIC_STEPS` is run with
+  the first seed.
 - ``authors``: the alternation of Houdard et al.: before each step of the generator, 10 steps of an
   averaged SGD made anew, of which the last iterate is kept. The step is the best of `STEPS`, in runs
   of a sixth of the seconds.
