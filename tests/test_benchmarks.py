@@ -168,7 +168,7 @@ def test_benchmark_of_training_compares_its_recipes(rng, monkeypatch, tmp_path):
     mnist = write_spots(tmp_path, rng, n_test=200)
     module, path = importlib.import_module("benchmarks.training"), tmp_path / "results.json"
     quick_to_judge(module, monkeypatch)
-    options = f"--seconds 0.5 --seeds 0 --atoms 300 --step 1 --mnist {mnist} --json {path}"
+    options = f"--seconds 0.5 --seeds 0 --atoms 300 --step 1 --value --mnist {mnist} --json {path}"
     run(module, monkeypatch, options.split())
     found = json.loads(path.read_text())
     assert set(found["medians"]) == set(module.RECIPES)
