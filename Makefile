@@ -1,7 +1,7 @@
 PYTHON ?= python
 MNIST ?= mnist
 
-.PHONY: test lint format doc references benchmarks
+.PHONY: test lint format doc references benchmarks guard
 
 test:
 	$(PYTHON) -m pytest
@@ -17,22 +17,26 @@ format:
 doc:
 	$(MAKE) -C doc html SPHINXBUILD="$(abspath $(shell command -v $(PYTHON))) -m sphinx"
 
+guard:
+	$(PYTHON) -m benchmarks.guard
+
 references:
 	$(PYTHON) -m benchmarks.references
 
+# what no page cites goes to build/, which git ignores
 benchmarks:
-	$(PYTHON) -m benchmarks.kernels --json benchmarks/results/kernels.json
+	$(PYTHON) -m benchmarks.kernels --json build/kernels.json
 	$(PYTHON) -m benchmarks.solver --json benchmarks/results/solver.json
-	$(PYTHON) -m benchmarks.curves --figure benchmarks/results/curves.png --json benchmarks/results/curves.json
-	$(PYTHON) -m benchmarks.quasi --json benchmarks/results/quasi.json
-	$(PYTHON) -m benchmarks.correction --samples 64000 1000 --json benchmarks/results/correction.json
-	$(PYTHON) -m benchmarks.certificates --json benchmarks/results/certificates.json
-	$(PYTHON) -m benchmarks.barycenters --json benchmarks/results/barycenters.json
-	$(PYTHON) -m benchmarks.error_bars --json benchmarks/results/error_bars.json
+	$(PYTHON) -m benchmarks.curves --figure build/curves.png --json build/curves.json
+	$(PYTHON) -m benchmarks.quasi --json build/quasi.json
+	$(PYTHON) -m benchmarks.correction --samples 64000 1000 --json build/correction.json
+	$(PYTHON) -m benchmarks.certificates --json build/certificates.json
+	$(PYTHON) -m benchmarks.barycenters --json build/barycenters.json
+	$(PYTHON) -m benchmarks.error_bars --json build/error_bars.json
 	$(PYTHON) -m benchmarks.algorithm
 	$(PYTHON) -m benchmarks.choosing --json benchmarks/results/choosing.json
 	$(PYTHON) -m benchmarks.memory --json benchmarks/results/memory.json
-	$(PYTHON) -m benchmarks.multilevel --json benchmarks/results/multilevel.json
+	$(PYTHON) -m benchmarks.multilevel --json build/multilevel.json
 	$(PYTHON) -m benchmarks.network --json benchmarks/results/network.json
 	$(PYTHON) -m benchmarks.distributed --json benchmarks/results/distributed.json
 	$(PYTHON) -m benchmarks.distributed --ranks 1 2 --share atoms --json benchmarks/results/distributed_atoms.json
