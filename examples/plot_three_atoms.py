@@ -30,7 +30,7 @@ from pot_semidiscrete import generator_gradient, semidiscrete_atom_weights, trai
 from pot_semidiscrete.metrics import transport_cost
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--steps", type=int, default=2000, help="steps of each generator; 5000 in the paper")
+parser.add_argument("--steps", type=int, default=1500, help="steps of each generator; 5000 in the paper")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--output", default="three_atoms.png", help="where to save the figure")
 args = parser.parse_args()
@@ -158,8 +158,8 @@ for column, reg in enumerate(regs):
         axis.scatter(*atoms.T, c=0.7 * colors, s=45, edgecolors="k", zorder=3)
         axis.set(xticks=[], yticks=[], xlim=box[:2], ylim=box[2:], title=f"{name}, reg {reg:g}")
         axes[2, column].plot(right[:, 1], lw=0.8, label=name)
-    axes[2, column].set(xlabel="step of the generator", ylim=(0.4, 1.6))
+    axes[2, column].set(xlabel="step of the generator", ylim=(0.5, 1.0))
 axes[2, 0].set_ylabel("height of an end")
-axes[2, 0].legend()
+axes[2, -1].legend()
 figure.savefig(args.output, dpi=120)
 plt.show()
