@@ -1,6 +1,6 @@
 r"""
-The colours of one picture for another
-======================================
+Color transfer: the colours of one picture for another
+======================================================
 
 Colours are points of the cube; those of a picture are a law there. The transport map of the colours of
 one picture to those of another,

@@ -18,7 +18,6 @@ files.
 # %%
 # The data, and a judge: measures on held-out images, beside those that training images would get.
 
-import argparse
 import time
 import warnings
 from pathlib import Path
@@ -33,17 +32,24 @@ from pot_semidiscrete.generative import SemiDiscreteLoss, dcgan_generator, mlp_g
 from pot_semidiscrete.metrics import Classifier, Judge
 from pot_semidiscrete.plot import plot_images
 
+mnist, generators, n_steps, output = None, ("MLP", "DCGAN"), 400, "mnist_regularisation"
+# sphinx_gallery_start_ignore
+# on the command line the same are options; the page leaves them out
+import argparse
+
 parser = argparse.ArgumentParser()
 parser.add_argument("--mnist", metavar="FOLDER", help="folder with MNIST's IDX files")
-parser.add_argument("--generators", choices=("MLP", "DCGAN"), nargs="+", default=["MLP", "DCGAN"])
-parser.add_argument("--steps", type=int, default=1000, help="steps of each generator")
-parser.add_argument("--output", default="mnist_regularisation", help="start of the figures' names")
+parser.add_argument("--generators", choices=generators, nargs="+", default=generators)
+parser.add_argument("--steps", type=int, default=n_steps, help="steps of each generator")
+parser.add_argument("--output", default=output, help="start of the figures' names")
 args = parser.parse_args()
-Path(args.output).parent.mkdir(parents=True, exist_ok=True)  # before the training, not after it
+mnist, generators, n_steps, output = args.mnist, args.generators, args.steps, args.output
+Path(output).parent.mkdir(parents=True, exist_ok=True)  # before the training, not after it
+# sphinx_gallery_end_ignore
 
 rng = np.random.default_rng(0)
-if args.mnist:
-    (images, test), (classes, _) = load_mnist(args.mnist), load_mnist_labels(args.mnist)
+if mnist:
+    (images, test), (classes, _) = load_mnist(mnist), load_mnist_labels(mnist)
     held_out = test[rng.choice(len(test), 2000, replace=False)]
     latent_dim, widths, channels = 100, (256, 512, 1024), (256, 128, 64)
 else:
@@ -81,7 +87,7 @@ def train(make, reg):
     torch.manual_seed(0)
     loss = SemiDiscreteLoss(atoms, reg=reg * unit)
     return train_generator(
-        make().to(device), latent_dim, loss, n_steps=args.steps, batch_size=batch_size, random_state=0
+        make().to(device), latent_dim, loss, n_steps=n_steps, batch_size=batch_size, random_state=0
     )
 
 
@@ -110,7 +116,7 @@ print(
     f"{'':8}{'reg':>6}{'seconds':>9}{'cost':>8}{'covariance':>12}{'Frechet':>9}{'masses':>8}{'varies':>8}"
 )
 print(f"{'data':23}{floor['cost']:8.3f}{floor['covariance']:12.2f}{floor['frechet']:9.1f}")
-for name in args.generators:
+for name in generators:
     for reg in regs:
         start = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
@@ -142,34 +148,34 @@ for axis, (measure, text) in zip(
     }.items(),
     strict=True,
 ):
-    for name in args.generators:
+    for name in generators:
         axis.plot(places, [measures[name, reg][measure] for reg in regs], "o-", label=name)
     axis.axhline(floor[measure], color="gray", ls=":", label="training images")
     axis.set(xlabel="reg", title=text, xticks=places, xticklabels=[f"{reg:g}" for reg in regs])
 axes[2].set_yscale("log")
 axes[0].legend()
-figure.savefig(f"{args.output}_tradeoff.png", dpi=120)
+figure.savefig(f"{output}_tradeoff.png", dpi=120)
 
 # %%
 # Images of each, from the same latent points.
 
-shape = len(args.generators), len(regs)
-size = 2.4 * len(regs), 2.7 * len(args.generators)
+shape = len(generators), len(regs)
+size = 2.4 * len(regs), 2.7 * len(generators)
 figure, axes = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
-for row, name in zip(axes, args.generators, strict=True):
+for row, name in zip(axes, generators, strict=True):
     for axis, reg in zip(row, regs, strict=True):
         plot_images(samples[name, reg][:48], axis, columns=6, title=f"reg {reg:g}")
     row[0].set_ylabel(name)
-figure.savefig(f"{args.output}_images.png", dpi=120)
+figure.savefig(f"{output}_images.png", dpi=120)
 
 # %%
 # The losses, in the unit of the table: the semi-dual values differ by what the entropy adds, so compare
 # their noise and not their height.
 
-shape = 1, len(args.generators)
-size = 4.5 * len(args.generators), 3.6
+shape = 1, len(generators)
+size = 4.5 * len(generators), 3.6
 figure, axes = plt.subplots(*shape, figsize=size, layout="constrained", sharey=True, squeeze=False)
-for axis, name in zip(axes[0], args.generators, strict=True):
+for axis, name in zip(axes[0], generators, strict=True):
     for k, reg in enumerate(regs):
         loss = runs[name, reg].history["loss"] / unit
         axis.plot(np.arange(1, len(loss) + 1), loss, color=plt.cm.viridis(k / len(regs)), lw=0.6)
@@ -177,5 +183,5 @@ for axis, name in zip(axes[0], args.generators, strict=True):
     axis.set(title=name, xlabel="step of the generator", xscale="log", ylim=(0, 1))
 axes[0, 0].set_ylabel("loss of a batch / mean $|y|^2$")
 axes[0, -1].legend()
-figure.savefig(f"{args.output}_losses.png", dpi=120)
+figure.savefig(f"{output}_losses.png", dpi=120)
 plt.show()

@@ -1,6 +1,6 @@
 r"""
-What the regularisation does to cells, and to a generator
-=========================================================
+Plot the cells: what the regularisation does to them, and to a generator
+========================================================================
 
 At :math:`\lambda = 0` each point of the source goes to one atom: those that go to one are its Laguerre
 cell. With :math:`\lambda > 0` a point is shared by the atoms, in shares :math:`\chi_j(x)`, and the cells

@@ -17,7 +17,6 @@ what a network makes of noise.
 # The example is the left half of a flower, which scikit-learn ships; patches of the right half will tell
 # how near a texture comes. The start is noise of its colours.
 
-import argparse
 import time
 
 import matplotlib.pyplot as plt
@@ -30,9 +29,7 @@ from torch import nn
 from pot_semidiscrete.generative import PatchLoss
 from pot_semidiscrete.metrics import covariance_ratio, transport_cost
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--seconds", type=float, default=9.0, help="of each of the three descents")
-args = parser.parse_args()
+seconds = 9.0  # of each of the three descents
 torch.set_num_threads(1)
 pixels = load_sample_image("flower.jpg")[120:330, 200:410].astype(np.float32) / 255.0
 flower = torch.as_tensor(pixels).permute(2, 0, 1)
@@ -48,7 +45,7 @@ def descend(parameters, make, cost, learning_rate):
     """Descend on the cost of what `make` returns, for so many seconds."""
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     begin, n_steps = time.perf_counter(), 0
-    while time.perf_counter() - begin < args.seconds:
+    while time.perf_counter() - begin < seconds:
         optimizer.zero_grad()
         cost(make()).backward()
         optimizer.step()

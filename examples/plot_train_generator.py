@@ -27,7 +27,6 @@ The data are the 1,797 handwritten digits of scikit-learn. For the 60,000 of MNI
 # %%
 # The data: a held-out set, and the rest as atoms.
 
-import argparse
 import time
 from pathlib import Path
 
@@ -42,17 +41,24 @@ from pot_semidiscrete.generative import SemiDiscreteLoss, mlp_generator, train_g
 from pot_semidiscrete.metrics import covariance_ratio, transport_cost
 from pot_semidiscrete.plot import plot_images
 
+mnist, n_steps, seed, output = None, 6000, 0, "train_generator.png"
+# sphinx_gallery_start_ignore
+# on the command line the same are options; the page leaves them out
+import argparse
+
 parser = argparse.ArgumentParser()
 parser.add_argument("--mnist", metavar="FOLDER", help="folder with MNIST's IDX files")
-parser.add_argument("--steps", type=int, default=6000, help="steps of the generator")
-parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--output", default="train_generator.png", help="where to save the figure")
+parser.add_argument("--steps", type=int, default=n_steps, help="steps of the generator")
+parser.add_argument("--seed", type=int, default=seed)
+parser.add_argument("--output", default=output, help="where to save the figure")
 args = parser.parse_args()
-Path(args.output).parent.mkdir(parents=True, exist_ok=True)  # before the training, not after it
+mnist, n_steps, seed, output = args.mnist, args.steps, args.seed, args.output
+Path(output).parent.mkdir(parents=True, exist_ok=True)  # before the training, not after it
+# sphinx_gallery_end_ignore
 
-rng = np.random.default_rng(args.seed)
-if args.mnist:
-    train, held_out = load_mnist(args.mnist)
+rng = np.random.default_rng(seed)
+if mnist:
+    train, held_out = load_mnist(mnist)
     held_out = held_out[rng.choice(len(held_out), 2000, replace=False)]
     latent_dim, widths = 100, (256, 512, 1024)
 else:
@@ -69,7 +75,7 @@ print(f"{len(atoms)} atoms in dimension {atoms.shape[1]}, reg = {reg:.3g} (1% of
 
 
 def new_generator():
-    torch.manual_seed(args.seed)
+    torch.manual_seed(seed)
     return mlp_generator(latent_dim, train.shape[1:], widths)
 
 
@@ -78,12 +84,12 @@ result = train_generator(
     new_generator(),
     latent_dim,
     SemiDiscreteLoss(atoms, reg=reg),
-    n_steps=args.steps,
-    random_state=args.seed,
+    n_steps=n_steps,
+    random_state=seed,
     verbose=True,
 )
 seconds = time.perf_counter() - start
-print(f"{result.status}: {args.steps} steps in {seconds:.0f} s")
+print(f"{result.status}: {n_steps} steps in {seconds:.0f} s")
 
 # %%
 # The controls. A potential that is never stepped stays at 0.
@@ -93,8 +99,8 @@ def frozen_control():
     generator = new_generator()
     loss = SemiDiscreteLoss(atoms, reg=reg)
     optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
-    latent = torch.Generator().manual_seed(args.seed)
-    for _ in range(args.steps):
+    latent = torch.Generator().manual_seed(seed)
+    for _ in range(n_steps):
         optimizer.zero_grad()
         loss(generator(torch.randn(200, latent_dim, generator=latent))).backward()
         optimizer.step()
@@ -120,7 +126,7 @@ floor = np.mean(
 )
 print(f"{'':24}{'cost':>8}{'/ floor':>9}{'covariance':>12}")
 print(f"{'training data (floor)':24}{floor:8.3f}{1.0:9.2f}{covariance_ratio(atoms, flat):12.2f}")
-latent = torch.Generator().manual_seed(args.seed + 1)
+latent = torch.Generator().manual_seed(seed + 1)
 z = torch.randn(len(flat), latent_dim, generator=latent)
 samples = {}
 for name, generator in generators.items():
@@ -139,6 +145,6 @@ figure, axes = plt.subplot_mosaic(
 plot_images(held_out[:96], axes["real"], title="held-out images")
 plot_images(samples["trained"][:96], axes["trained"], title="generated images")
 result.plot((axes["loss"], axes["chi2"]))
-figure.savefig(args.output, dpi=120)
-print(f"figure: {args.output}")
+figure.savefig(output, dpi=120)
+print(f"figure: {output}")
 plt.show()

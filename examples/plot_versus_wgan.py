@@ -24,7 +24,6 @@ FOLDER --seconds 300``.
 # %%
 # The data, and a judge: measures on held-out images, beside those that training images would get.
 
-import argparse
 import time
 from pathlib import Path
 
@@ -40,18 +39,25 @@ from pot_semidiscrete.generative import mlp_generator, train_generator
 from pot_semidiscrete.metrics import Classifier, Judge
 from pot_semidiscrete.plot import plot_images
 
+mnist, seconds, seed, output = None, 8.0, 0, "versus_wgan.png"  # seconds of each run
+# sphinx_gallery_start_ignore
+# on the command line the same are options; the page leaves them out
+import argparse
+
 parser = argparse.ArgumentParser()
 parser.add_argument("--mnist", metavar="FOLDER", help="folder with MNIST's IDX files")
-parser.add_argument("--seconds", type=float, default=10.0, help="processor time of each run")
-parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--output", default="versus_wgan.png", help="where to save the figure")
+parser.add_argument("--seconds", type=float, default=seconds, help="processor time of each run")
+parser.add_argument("--seed", type=int, default=seed)
+parser.add_argument("--output", default=output, help="where to save the figure")
 args = parser.parse_args()
-Path(args.output).parent.mkdir(parents=True, exist_ok=True)  # before the training, not after it
+mnist, seconds, seed, output = args.mnist, args.seconds, args.seed, args.output
+Path(output).parent.mkdir(parents=True, exist_ok=True)  # before the training, not after it
+# sphinx_gallery_end_ignore
 
 torch.set_num_threads(1)
-rng = np.random.default_rng(args.seed)
-if args.mnist:
-    (images, test), (classes, _) = load_mnist(args.mnist), load_mnist_labels(args.mnist)
+rng = np.random.default_rng(seed)
+if mnist:
+    (images, test), (classes, _) = load_mnist(mnist), load_mnist_labels(mnist)
     held_out = test[rng.choice(len(test), 2000, replace=False)]
     latent_dim, widths, critic_widths = 100, (256, 512, 1024), (512, 256)
 else:
@@ -73,7 +79,7 @@ shape, d = images.shape[1:], atoms.shape[1]
 
 class Run:
     def __init__(self, lr, betas, falls, batch_size=200):
-        torch.manual_seed(args.seed)
+        torch.manual_seed(seed)
         self.generator, self.batch_size = mlp_generator(latent_dim, shape, widths), batch_size
         self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=lr, betas=betas, fused=True)
         self.lr, self.falls, self.steps, self.start = lr, falls, 0, time.process_time()
@@ -85,7 +91,7 @@ class Run:
         return atoms[torch.randint(len(atoms), (self.batch_size,))]
 
     def goes_on(self, *optimizers):
-        progress = (time.process_time() - self.start) / args.seconds
+        progress = (time.process_time() - self.start) / seconds
         for optimizer in (self.optimizer, *optimizers):
             share = min(1.0, 3.0 * max(1.0 - progress, 0.0)) if self.falls else 1.0
             optimizer.param_groups[0]["lr"] = self.lr * share
@@ -122,7 +128,7 @@ def ours(options, **run_options):
         n_steps=10**6,
         optimizer=run.optimizer,
         callback=callback,
-        random_state=args.seed,
+        random_state=seed,
         **options,
     )
     return run
@@ -217,5 +223,5 @@ for name, train in runs.items():
 figure, axes = plt.subplots(2, 4, figsize=(12, 5.2), layout="constrained")
 for axis, (name, images) in zip(axes.flat, samples.items(), strict=False):
     plot_images(images[:80], axis, columns=10, title=name)
-figure.savefig(args.output, dpi=120)
+figure.savefig(output, dpi=120)
 plt.show()
