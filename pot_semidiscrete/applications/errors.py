@@ -107,6 +107,7 @@ class ErrorBars:
             psi = maximize(dual, x, result._potential, reg, rtol=1e-3).potential
             self._hessian = hessian(dual, x, psi, reg, x.shape[0])
         self.plan, self._x, self._seed = SemiDiscretePlan(target, psi, reg), x, random
+        self._unit = reg * target.exponent(reg)  # of the Hessian
 
     def __repr__(self) -> str:
         return f"ErrorBars(n={self._x.shape[0]}, n_atoms={self.plan._target.n_atoms})"
@@ -115,10 +116,9 @@ class ErrorBars:
     def _factor(self) -> Array:
         """Vectors, (k, n_support), whose products sum up to the covariance of the potential."""
         found, target, random = self._hessian, self.plan._target, np.random.default_rng(self._seed)
-        nx, scale = target.nx, self.plan.reg / math.sqrt(self._x.shape[0])
+        nx, scale = target.nx, self._unit / math.sqrt(self._x.shape[0])
         if isinstance(found, DenseHessian):
-            covariance = np.diag(found.mean) - np.outer(found.mean, found.mean) - found.matrix
-            values, vectors = np.linalg.eigh(covariance)
+            values, vectors = np.linalg.eigh(found.covariance)
             root = nx.from_numpy(vectors * np.sqrt(np.maximum(values, 0.0)), type_as=target.atoms)
             moves = list(found.solve(root, 0.0).T)
         else:
@@ -184,7 +184,7 @@ class ErrorBars:
             rows.append(nx.sum(weighted, axis=1))
             slope = slope + nx.sum(weighted, axis=0) - nx.dot(rows[-1], chi)
         # a point moves the potential by A^+ (b - chi), and that the mean by its slope
-        v = self._hessian.solve(slope / n, 0.0, PRECISE)
+        v = self._hessian.solve(self._unit / reg * slope / n, 0.0, PRECISE)
         moved = reduce(target, self._x, psi, reg, ("average",), values=v).average
         values, moved = (nx.to_numpy(a).astype(float) for a in (nx.concatenate(rows, axis=0), moved))
         return float(values.mean()), float((values - moved).std(ddof=1) / math.sqrt(n))

@@ -10,8 +10,8 @@ from ..optim.semi_dual import Measurement
 GROUPS = 32  # of points, by which the error of chi2 is estimated: its variance to a quarter
 
 
-def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[float, float]:
-    """Unbiased ``sum_j (m_j - b_j)^2 / b_j``, and its standard error.
+def chi_square(measured: Measurement, nx: Any) -> tuple[float, float]:
+    """Unbiased ``sum_j (m_j - b_j)^2 / b_j``, b the goal, and its standard error.
 
     A U-statistic: products of different points only, so that the noise of the points adds nothing in
     expectation (Hoeffding, 1948). Its variance has two parts, from pairs and from single points; the
@@ -21,7 +21,6 @@ def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[flo
     Parameters
     ----------
     measured : Measurement
-    weights : array, shape (n_support,)
     nx : ot.backend.Backend
 
     Returns
@@ -34,7 +33,7 @@ def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[flo
     >>> import numpy as np
     >>> from ot.backend import NumpyBackend
     >>> m, rows = np.array([0.5, 0.5]), [np.array([1.0, 0.0]), np.array([0.0, 1.0])]
-    >>> found = chi_square(Measurement(2, 0.0, m, m, 1.0, None, rows), m, NumpyBackend())
+    >>> found = chi_square(Measurement(2, 0.0, m, m, m, 1.0, None, rows), NumpyBackend())
     >>> round(found[0], 6)  # two points, each of its own atom
     -1.0
     """
@@ -42,7 +41,7 @@ def chi_square(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[flo
     if n < 2:
         return math.nan, math.nan
     b, m, second = (
-        nx.to_numpy(v).astype(float) for v in (weights, measured.marginal, measured.second_moment)
+        nx.to_numpy(v).astype(float) for v in (measured.goal, measured.marginal, measured.second_moment)
     )
     parts = ((n * m**2 - second) / (n - 1.0) - 2.0 * b * m + b**2) / b
     chi2, groups = float(parts.sum()), [nx.to_numpy(v) for v in measured.groups]
@@ -74,10 +73,12 @@ def _stderr(means: np.ndarray, b: np.ndarray) -> float:
 
 
 def worst_atom(measured: Measurement, weights: np.ndarray, nx: Any) -> tuple[float, float]:
-    """Largest relative error of a mass, and the standard error of that mass, relative as well."""
-    b, m, second = (
-        nx.to_numpy(v).astype(float) for v in (weights, measured.marginal, measured.second_moment)
+    """Largest error of a mass in units of its weight, and the standard error of that mass, as well."""
+    b, m, goal, second = (
+        nx.to_numpy(v).astype(float)
+        for v in (weights, measured.marginal, measured.goal, measured.second_moment)
     )
-    worst = int(np.argmax(np.abs(m - b) / b))
+    error = np.abs(m - goal) / b
+    worst = int(np.argmax(error))
     variance = max(second[worst] - m[worst] ** 2, 0.0) / measured.n
-    return float(abs(m[worst] - b[worst]) / b[worst]), float(math.sqrt(variance) / b[worst])
+    return float(error[worst]), float(math.sqrt(variance) / b[worst])
