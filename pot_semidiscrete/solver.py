@@ -219,7 +219,7 @@ class Solver:
         looks, psi = np.array(self.rule.history, dtype=float).reshape(-1, 3), self.ascent.average
         return SemiDiscreteResult(
             self.target,
-            self.target.zero_mean(psi),
+            self.target.normalized(psi),
             self.reg,
             self.estimates or Estimates(self.target, psi, self.reg, None, self.evaluation),
             status=self.status,

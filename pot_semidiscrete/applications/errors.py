@@ -104,7 +104,7 @@ class ErrorBars:
                     f"x: expected more points than {n_eff:.0f}, the effective number of atoms, and room "
                     f"for their weights, received {x.shape[0]}; give more, or solve with a larger reg."
                 )
-            psi = maximize(dual, x, result._potential, reg, rtol=1e-3).potential
+            psi = target.normalized(maximize(dual, x, result._potential, reg, rtol=1e-3).potential)
             self._hessian = hessian(dual, x, psi, reg, x.shape[0])
         self.plan, self._x, self._seed = SemiDiscretePlan(target, psi, reg), x, random
         self._unit = reg * target.exponent(reg)  # of the Hessian
@@ -129,7 +129,8 @@ class ErrorBars:
                     r = nx.from_numpy(random.choice([-1.0, 1.0], chi.shape[0]), type_as=chi)
                     probe = probe + nx.dot(r, chi) - nx.sum(r) * found.mean
                 moves.append(found.solve(probe, 0.0, PRECISE))
-        return scale * nx.stack([target.zero_mean(move) for move in moves])
+        goal = target.goal(self.plan._potential)  # what a normalized potential moves at right angles to
+        return scale * nx.stack([move - nx.sum(goal * move) for move in moves])
 
     @property
     @ours()

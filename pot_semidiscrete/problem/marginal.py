@@ -50,6 +50,10 @@ class Marginal:
         """The potential of the class ``psi + const`` with ``<b, psi> = 0``."""
         return potential - self.nx.sum(self.weights * potential)
 
+    def normalized(self, potential: Array) -> Array:
+        """The potential of the class with ``F(psi) = 0``, as it is reported."""
+        return potential - self._term(potential)
+
     def semi_dual(self, transform: Array, potential: Array) -> Array:
         """Semi-dual value ``mean(psi^c) + F(psi)`` of points with that c-transform."""
         return self.nx.mean(transform) + self._term(potential)
