@@ -20,9 +20,10 @@ def _checked(
     a_target: Array | None,
     metric: Metric,
     reg: float,
+    **options: Any,
 ) -> tuple[Target, Array, Array, float]:
-    """Check the arguments that all functions here share."""
-    problem = Problem.of(X_target, a_target, metric, reg, merge=False)
+    """Check the arguments that all functions here share, and the price of masses."""
+    problem = Problem.of(X_target, a_target, metric, reg, merge=False, **options)
     x = problem.points("X_source", X_source)
     potential = problem.potential("semi_dual_potential", semi_dual_potential)
     return problem.target, x, potential, problem.reg
@@ -235,6 +236,9 @@ def semidiscrete_loss(
     a_target: Array | None = None,
     metric: Metric = None,
     reg: float = 0.0,
+    *,
+    reg_m: float | None = None,
+    reg_m_type: str = "kl",
 ) -> Array:
     r"""Monte-Carlo semi-dual value, differentiable by the envelope formula.
 
@@ -252,14 +256,26 @@ def semidiscrete_loss(
     - in the weights, on their support and with their sum kept, :math:`\psi_j - \lambda\, m_j / b_j`, up
       to a constant.
 
+    With `reg_m`, :math:`\rho` say, the place of :math:`\langle b, \psi \rangle` has the soft minimum
+    :math:`-\rho \log \sum_j b_j e^{-\psi_j / \rho}`; in the gradients that of b has the masses
+    :math:`g_j \propto b_j e^{-\psi_j / \rho}`, and that of :math:`\psi_j` in the last
+    :math:`-\rho\, g_j / b_j`.
+
     Never more than a block of the cost is held.
 
-    The arguments are those of :func:`semidiscrete_c_transform`.
+    The arguments are those of :func:`semidiscrete_c_transform`, and the price of masses.
 
     Returns
     -------
     scalar of the backend
         The value, in units of the metric.
+
+    Other Parameters
+    ----------------
+    reg_m : float, optional
+        Price of masses other than b, in units of the metric, as in :func:`solve_semidiscrete`.
+    reg_m_type : "kl"
+        The divergence of the masses.
 
     References
     ----------
@@ -273,7 +289,8 @@ def semidiscrete_loss(
     >>> print(semidiscrete_loss(atoms, np.array([[0.25], [2.0]]), np.zeros(2)))
     0.53125
     """
-    return semi_dual(*_checked(X_target, X_source, semi_dual_potential, a_target, metric, reg))
+    arguments = (X_target, X_source, semi_dual_potential, a_target, metric, reg)
+    return semi_dual(*_checked(*arguments, reg_m=reg_m, reg_m_type=reg_m_type))
 
 
 @ours()

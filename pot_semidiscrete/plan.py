@@ -42,11 +42,11 @@ def field(name: str, target: Target, x: Array, potential: Array, reg: float) -> 
 
 
 def semi_dual(target: Target, x: Array, potential: Array, reg: float) -> Array:
-    r"""Monte-Carlo semi-dual ``mean_i psi^{c,reg}(x_i) + <b, psi>``.
+    r"""Monte-Carlo semi-dual ``mean_i psi^{c,reg}(x_i) + <b, psi>``, or with the soft minimum of psi.
 
     By the envelope theorem, one reduction gives the value, ``chi d_x c`` (its gradient in x, times n)
-    and the column sums (``b - m`` is its gradient in psi): Houdard et al., and formula (G) of the theory
-    page. If the target itself is tracked, by differentiating each block.
+    and the column sums (``b - m``, b the goal, is its gradient in psi): Houdard et al., and formula (G)
+    of the theory page. If the target itself is tracked, by differentiating each block.
     """
     if is_tracked(target):
         out = reduce(target, x, potential, reg, differentiable=True)
@@ -62,7 +62,7 @@ def semi_dual(target: Target, x: Array, potential: Array, reg: float) -> Array:
         out = reduce(target, x, potential, reg, outputs)
         gradients = (
             None if out.gradient is None else out.gradient / n,
-            None if out.colsum is None else target.weights - out.colsum / n,
+            None if out.colsum is None else target.goal(potential) - out.colsum / n,
         )
         return target.semi_dual(out.c_transform, potential), gradients
 
@@ -98,9 +98,14 @@ class SemiDiscretePlan:
         return convert, target, convert(self._potential)
 
     @property
+    def reg_m(self) -> float:
+        """Price of masses other than the weights, ``inf`` if they are held to be these."""
+        return self._target.reg_m
+
+    @property
     @ours()
     def potential_b(self) -> Array:
-        """Semi-dual potential on the atoms, of weighted mean 0."""
+        """Semi-dual potential on the atoms, of weighted mean 0 (or soft minimum 0, with `reg_m`)."""
         return self._target.scatter(self._potential)
 
     @property

@@ -66,9 +66,8 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
 
     Estimates are made on source points drawn after the potential was fixed, but for the upper end of
     `value_interval`; those that the run did not need itself, when they are first asked for. For these a
-    result holds points, of very many a part. Members of
-    :class:`ot.utils.OTResult` that make no sense for a continuous source raise
-    :class:`AttributeError`, so that ``hasattr`` is False.
+    result holds points, of very many a part. Members of :class:`ot.utils.OTResult` that make no sense
+    for a continuous source raise :class:`AttributeError`, so that ``hasattr`` is False.
 
     Atoms at one place are solved for as one: each has its potential, and of its mass, of assignment
     weights and of pairs a part in proportion to its own weight.
@@ -76,7 +75,8 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
     Attributes
     ----------
     potential_b, potential : array, shape (n_atoms,)
-        Semi-dual potential, :math:`\langle b, \psi \rangle = 0`; 0 at atoms of weight 0.
+        Semi-dual potential, :math:`\langle b, \psi \rangle = 0`; 0 at atoms of weight 0. With `reg_m`,
+        :math:`\sum_j b_j e^{-\psi_j / \mathrm{reg\_m}} = 1`; these masses are best for the potential.
     value : scalar of the backend
         Estimate of the semi-dual value, a lower estimate of the transport cost.
     value_stderr : float
@@ -92,16 +92,15 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
     suboptimality_bound : float
         Above it with 95% confidence: the cost of a plan from the fresh samples, less the value there.
     value_linear : scalar of the backend
-        Mean cost under the plan of the potential, without the entropy.
+        Mean cost under the plan of the potential, without the entropy (and the price of masses).
     marginal_b : array, shape (n_atoms,)
         Mass that the plan of the potential gives to each atom.
-    chi2 : float
-        Unbiased estimate of :math:`\sum_j (m_j - b_j)^2 / b_j`; noise can make it negative.
-    chi2_stderr : float
-        Its standard error.
+    chi2, chi2_stderr : float
+        Unbiased estimate of :math:`\sum_j (m_j - b_j)^2 / b_j`, which noise can make negative, and its
+        standard error. With `reg_m`, b are the masses that are best for the potential.
     marginal_error, marginal_error_stderr : float
         Largest relative error of a mass, ``|m_j - b_j| / b_j``, which `chi2` may hide if the atom is
-        light; and the standard error of that mass, its noise.
+        light; and the standard error of that mass, its noise. With `reg_m`, in units of the weight.
     converged : bool
         Whether a bound on `chi2` was at most ``tol**2``: at 97.5% in each look, for about 95% in a run.
     status : str
@@ -116,8 +115,9 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
     log : dict of ndarray
         History: ``value`` (of the newest step) and ``reg`` after each batch; ``check_n_iter``,
         ``check_chi2`` and ``check_chi2_stderr`` for each check of the tolerance.
-    reg : float
-        Regularisation that was used: 0 if less was given than the rounding of the costs.
+    reg, reg_m : float
+        Regularisation that was used: 0 if less was given than the rounding of the costs; and the price
+        of masses other than the weights, ``inf`` if they were to be these.
     """
 
     def __init__(
@@ -294,7 +294,7 @@ class SolverState:
     @ours()
     def potential(self) -> Array:
         """Present estimate, as in the result."""
-        return self._target.scatter(self._target.zero_mean(self._ascent.average))
+        return self._target.scatter(self._target.normalized(self._ascent.average))
 
 
 def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule, stacklevel: int = 3) -> None:

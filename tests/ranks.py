@@ -362,6 +362,7 @@ def two(folder):
     check_same_as_one_process(300, 0.003, init_potential=found.potential, **correct)  # and its trace
     check_same_as_one_process(40, 0.0, **correct)
     check_same_as_one_process(60, 0.02, tol=0.2, dtype=torch.float32)
+    check_same_as_one_process(60, 0.02, reg_m=0.1, **correct)
     check_sources()
     check_refusals()
     check_exits()

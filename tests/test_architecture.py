@@ -23,6 +23,7 @@ FLOORS = [
     ("plan",),
     ("functional",),
     ("result",),
+    ("solver",),
     ("solve",),
     ("applications",),
     ("generators", "metrics", "datasets", "plot"),

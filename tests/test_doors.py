@@ -76,6 +76,11 @@ NO_REAL = [
     (np.array([0.1, 0.2]), TypeError, "real number"),
     (None, TypeError, "real number"),
 ]
+NO_PRICE = [
+    ((np.inf, 1.0), TypeError, "of the target"),
+    (1e-20, ValueError, "nearest atom"),
+    (1e20, ValueError, "leave it out"),
+]
 NO_UNIT = [*[(bad, error, "") for bad, error, _ in NO_REAL], (0.0, ValueError, "above 0")]
 NO_POINTS = [
     (np.zeros(3), ValueError, "one row per point"),
@@ -269,6 +274,8 @@ ROWS = {
     "a_target": NO_WEIGHTS,
     "metric": NO_METRIC,
     **dict.fromkeys(("reg", "tol", "tol_value", "sample_cost"), NO_REAL),
+    "reg_m": [row for row in NO_UNIT if row[0] is not None and row[0] is not np.inf] + NO_PRICE,
+    "reg_m_type": [("l2", ValueError, "'kl'"), (None, TypeError, "'kl'"), (3, TypeError, "'kl'")],
     **dict.fromkeys(("learning_rate", "step"), NO_UNIT),
     **dict.fromkeys(("max_iter", "batch_size", "n_steps", "dual_steps", "n_batches"), NO_COUNT),
     **dict.fromkeys(("n", "dimension", "n_classes", "columns", "latent_dim", "channels"), NO_COUNT),

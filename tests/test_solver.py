@@ -185,8 +185,8 @@ def test_chi_square_is_unbiased_and_its_error_is_what_it_is(spread, rng):
         for rows in chi:
             second = (rows**2).mean(axis=0)
             groups = [group.mean(axis=0) for group in np.split(rows, 20)]
-            measured = Measurement(200, 0.0, rows.mean(axis=0), second, 1.0, None, groups)
-            found.append(chi_square(measured, b))
+            measured = Measurement(200, 0.0, rows.mean(axis=0), b, second, 1.0, None, groups)
+            found.append(chi_square(measured))
         chi2, stderr = np.array(found).T
         assert abs(chi2.mean() - truth) < 5 * chi2.std() / np.sqrt(2000)
         assert 0.95 < np.sqrt((stderr**2).mean()) / chi2.std() < 1.25

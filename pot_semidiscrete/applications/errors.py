@@ -105,9 +105,10 @@ class ErrorBars:
                     f"x: expected more points than {n_eff:.0f}, the effective number of atoms, and room "
                     f"for their weights, received {x.shape[0]}; give more, or solve with a larger reg."
                 )
-            psi = maximize(dual, x, result._potential, reg, rtol=1e-3).potential
+            psi = target.normalized(maximize(dual, x, result._potential, reg, rtol=1e-3).potential)
             self._hessian = hessian(dual, x, psi, reg, x.shape[0])
         self.plan, self._x, self._seed = SemiDiscretePlan(target, psi, reg), x, random
+        self._unit = reg * target.exponent(reg)  # of the Hessian
 
     def __repr__(self) -> str:
         return f"ErrorBars(n={self._x.shape[0]}, n_atoms={self.plan._target.n_atoms})"
@@ -116,10 +117,9 @@ class ErrorBars:
     def _factor(self) -> Array:
         """Vectors, (k, n_support), whose products sum up to the covariance of the potential."""
         found, target, random = self._hessian, self.plan._target, np.random.default_rng(self._seed)
-        nx, scale = target.nx, self.plan.reg / math.sqrt(self._x.shape[0])
+        nx, scale = target.nx, self._unit / math.sqrt(self._x.shape[0])
         if isinstance(found, DenseHessian):
-            covariance = np.diag(found.mean) - np.outer(found.mean, found.mean) - found.matrix
-            values, vectors = np.linalg.eigh(covariance)
+            values, vectors = np.linalg.eigh(found.covariance)
             root = nx.from_numpy(vectors * np.sqrt(np.maximum(values, 0.0)), type_as=target.atoms)
             moves = list(found.solve(root, 0.0).T)
         else:
@@ -130,7 +130,8 @@ class ErrorBars:
                     r = nx.from_numpy(random.choice([-1.0, 1.0], chi.shape[0]), type_as=chi)
                     probe = probe + nx.dot(r, chi) - nx.sum(r) * found.mean
                 moves.append(found.solve(probe, 0.0, PRECISE))
-        return scale * nx.stack([target.zero_mean(move) for move in moves])
+        goal = target.goal(self.plan._potential)  # what a normalized potential moves at right angles to
+        return scale * nx.stack([move - nx.sum(goal * move) for move in moves])
 
     @property
     @ours()
@@ -185,7 +186,7 @@ class ErrorBars:
             rows.append(nx.sum(weighted, axis=1))
             slope = slope + nx.sum(weighted, axis=0) - nx.dot(rows[-1], chi)
         # a point moves the potential by A^+ (b - chi), and that the mean by its slope
-        v = self._hessian.solve(slope / float(n), 0.0, PRECISE)
+        v = self._hessian.solve(self._unit / reg * slope / float(n), 0.0, PRECISE)
         moved = reduce(target, self._x, psi, reg, ("average",), values=v).average
         values, moved = map(in_double, (nx.concatenate(rows, axis=0), moved))
         return float(values.mean()), float((values - moved).std(ddof=1) / math.sqrt(n))

@@ -17,7 +17,7 @@ def squared_marginal_error(loss: SemiDiscreteLoss, x: torch.Tensor) -> float:
     """chi2 of the potential, by the points `x` of all ranks, in the coordinates of the atoms."""
     target = shared_target(loss)
     measured = SemiDual(target).measure(x, target.gather(loss.potential), loss.reg)
-    return chi_square(measured, target.weights)[0]
+    return chi_square(measured)[0]
 
 
 def warn_of_boundaries(loss: SemiDiscreteLoss, x: torch.Tensor, stacklevel: int) -> bool:

@@ -13,10 +13,10 @@ from ..optim import tracking
 from ..optim.options import Options
 from ..plan import semi_dual
 from ..problem import Problem, check_callable, shared
-from ..result import SemiDiscreteResult
+from ..result import SemiDiscreteResult, SolverState, warn_shortfall
 from ..samplers.laws import CallableSampler
 from ..samplers.resolve import rank_seed, resolve_source
-from ..solve import SolverState, solve_problem, warn_shortfall
+from ..solver import solve_problem
 from .data import stacked
 from .debias import self_cost, self_gradient
 from .features import Features

@@ -4,7 +4,7 @@ From below, the mean of the semi-dual at a potential that has not seen the point
 of a plan from points to the atoms: its expectation is at least the cost. The plan is that of a
 potential fitted to the points, its columns scaled down to the weights where they exceed them, and what
 is missing from rows and columns filled in: by a product, whose entropy is bounded by convexity, or at
-``reg = 0`` by atoms that are near.
+``reg = 0`` by atoms that are near. Where masses are free at a price, the plan is feasible as it is, too.
 """
 
 import functools
@@ -63,8 +63,8 @@ class FittedPoints:
 
     @functools.cached_property
     def scale(self) -> Array:
-        """What scales the columns down, ``min(1, b / m)``."""
-        b, m = self.target.weights, self.found.measured.marginal
+        """What scales the columns down, ``min(1, b / m)``, b the goal."""
+        b, m = self.found.measured.goal, self.found.measured.marginal
         return b / self.target.nx.maximum(b, m)
 
 
@@ -74,7 +74,8 @@ def plan_cost(fit: FittedPoints, most: int) -> tuple[float, float, np.ndarray]:
     The plan of row i is ``(1 - e_i) p_i + e_i q_i``: p_i is proportional to the weights of the potential
     fitted, less what exceeds the columns, and q_i to what the columns lack. Value and masses of the fit
     say what all of it costs without e; what e adds is measured on at most so many of the points, and
-    does not see ``psi + const``.
+    does not see ``psi + const``. Where masses are free at a price, the columns are the goal, or those of
+    the plan as it is, with ``e = 0``, whichever is cheaper.
 
     Returns
     -------
@@ -86,6 +87,9 @@ def plan_cost(fit: FittedPoints, most: int) -> tuple[float, float, np.ndarray]:
     transform, added = (_filled if fit.reg > 0 else _sent)(fit, part)
     mass, scale = map(in_double, (measured.marginal, fit.scale))
     cost = measured.value + np.mean(added) + fit.reg * np.sum(scale * mass * np.log(scale))
+    as_it_is = measured.value + fit.target.excess(measured.marginal, measured.goal)
+    if as_it_is < cost:
+        cost, added = as_it_is, 0.0 * added
     # the part is among the points, so that the two means vary together
     covariance = np.cov(transform, added)
     variance = (covariance[0, 0] + 2.0 * covariance[0, 1]) / fit.n + covariance[1, 1] / part.shape[0]
@@ -100,7 +104,8 @@ def _filled(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
     target, reg, scale = fit.target, fit.reg, fit.scale
     nx, b, psi = target.nx, target.weights, fit.found.potential
     out = reduce(target, part, psi, reg, ("c_transform", "average"), values=scale)
-    lacking = nx.maximum(b - scale * fit.found.measured.marginal, 0.0 * b)
+    measured = fit.found.measured
+    lacking = nx.maximum(measured.goal - scale * measured.marginal, 0.0 * b)
     lacking = lacking / nx.maximum(nx.sum(lacking), 1e-30 + 0.0 * b)
     filling = expected_cost(target, part, lacking) - nx.sum(lacking * psi)
     short = nx.maximum(1.0 - out.average, 0.0 * out.average)
@@ -112,8 +117,8 @@ def _filled(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
 def _sent(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
     """The same at ``reg = 0``, where each cell sends what it has too much to atoms that are near."""
     target, psi, to_numpy = fit.target, fit.found.potential, fit.target.nx.to_numpy
-    marginal = fit.found.measured.marginal
-    b, mass, values = map(in_double, (target.weights, marginal, psi))
+    measured = fit.found.measured
+    b, mass, values = map(in_double, (measured.goal, measured.marginal, psi))
     excess = np.maximum(mass - b, 0.0)
     where, e = coupling(target, excess, np.maximum(b - mass, 0.0)), excess / np.maximum(mass, b)
     expected, transforms, added = where @ values, [], []

@@ -10,8 +10,8 @@ from ..optim.semi_dual import Measurement
 GROUPS = 32  # of points, by which the error of chi2 is estimated: its variance to a quarter
 
 
-def chi_square(measured: Measurement, weights: Array) -> tuple[float, float]:
-    """Unbiased ``sum_j (m_j - b_j)^2 / b_j``, and its standard error.
+def chi_square(measured: Measurement) -> tuple[float, float]:
+    """Unbiased ``sum_j (m_j - b_j)^2 / b_j``, b the goal, and its standard error.
 
     A U-statistic: products of different points only, so that the noise of the points adds nothing in
     expectation (Hoeffding, 1948); Mousavi-Hosseini et al. (arXiv:2509.25519) stop by it. Its variance
@@ -22,7 +22,6 @@ def chi_square(measured: Measurement, weights: Array) -> tuple[float, float]:
     Parameters
     ----------
     measured : Measurement
-    weights : array, shape (n_support,)
 
     Returns
     -------
@@ -33,14 +32,14 @@ def chi_square(measured: Measurement, weights: Array) -> tuple[float, float]:
     --------
     >>> import numpy as np
     >>> m, rows = np.array([0.5, 0.5]), [np.array([1.0, 0.0]), np.array([0.0, 1.0])]
-    >>> found = chi_square(Measurement(2, 0.0, m, m, 1.0, None, rows), m)
+    >>> found = chi_square(Measurement(2, 0.0, m, m, m, 1.0, None, rows))
     >>> round(found[0], 6)  # two points, each of its own atom
     -1.0
     """
     n = measured.n
     if n < 2:
         return math.nan, math.nan
-    b, m, second = map(in_double, (weights, measured.marginal, measured.second_moment))
+    b, m, second = map(in_double, (measured.goal, measured.marginal, measured.second_moment))
     parts = ((n * m**2 - second) / (n - 1.0) - 2.0 * b * m + b**2) / b
     chi2, groups = float(parts.sum()), [in_double(v) for v in measured.groups]
     if len(groups) < 4:
@@ -71,8 +70,11 @@ def _stderr(means: np.ndarray, b: np.ndarray) -> float:
 
 
 def worst_atom(measured: Measurement, weights: Array) -> tuple[float, float]:
-    """Largest relative error of a mass, and the standard error of that mass, relative as well."""
-    b, m, second = map(in_double, (weights, measured.marginal, measured.second_moment))
-    worst = int(np.argmax(np.abs(m - b) / b))
+    """Largest error of a mass in units of its weight, and the standard error of that mass, as well."""
+    b, m, goal, second = map(
+        in_double, (weights, measured.marginal, measured.goal, measured.second_moment)
+    )
+    error = np.abs(m - goal) / b
+    worst = int(np.argmax(error))
     variance = max(second[worst] - m[worst] ** 2, 0.0) / measured.n
-    return float(abs(m[worst] - b[worst]) / b[worst]), float(math.sqrt(variance) / b[worst])
+    return float(error[worst]), float(math.sqrt(variance) / b[worst])

@@ -33,7 +33,7 @@ class Evaluation(Look):
     value_stderr : float
         Its Monte-Carlo standard error.
     marginal : array, shape (n_support,)
-        Mean of the assignment weights, which is ``b`` at an optimal potential.
+        Mean of the assignment weights, which is the goal at an optimal potential.
     measured : Measurement
         What the samples measured, as long as it is of use.
     """
@@ -55,7 +55,7 @@ def evaluate(dual: SemiDual, x: Array, psi: Array, reg: float) -> Evaluation:
     measured = dual.measure(x, psi, reg, min(GROUPS, x.shape[0]))
     host = in_double(measured.transform)
     return Evaluation(
-        *chi_square(measured, target.weights),
+        *chi_square(measured),
         *worst_atom(measured, target.weights),
         measured.n_eff,
         value=target.semi_dual(measured.transform, psi),

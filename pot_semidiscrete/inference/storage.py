@@ -5,7 +5,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "status": ["converged", "max_iter", "stopped", "interrupted", "failed"].__contains__,
     "metric": lambda value: isinstance(value, str),
     "reg": lambda value: _is_number(value) and 0.0 <= value < math.inf,
+    "reg_m": lambda value: _is_number(value) and not value <= 0.0,
     "n_iter": is_count,
     "n_samples": is_count,
     "work": _is_error,
@@ -88,6 +89,7 @@ def write(
     meta |= {"value": number(evaluation.value), "value_linear": number(estimates.value_linear)}
     meta |= asdict(estimates.certificate)
     meta |= {"format": _FORMATS[-1], "metric": target.cost.name, "digest": target.digest}
+    meta |= {"reg_m": target.reg_m}
     arrays = {
         "potential": host(potential),
         "weights": host(target.distribute(target.weights)),
@@ -132,7 +134,7 @@ def read(path: str | os.PathLike, X_target: Array, metric: Metric) -> dict[str, 
             f"{target.cost.name!r}."
         )
     _check_atoms(path, target, meta, stored)
-    return _arguments(target, meta, stored)
+    return _arguments(replace(target, reg_m=float(meta["reg_m"])), meta, stored)
 
 
 def _facts(archive: Archive) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def _facts(archive: Archive) -> dict[str, Any]:
     if not isinstance(meta, dict) or not _CHECKS["format"](meta.get("format")):
         raise ValueError(f"format {meta.get('format') if isinstance(meta, dict) else meta!r}")
     later = ("work", "marginal_error", "marginal_error_stderr", "suboptimality_bound")  # not in 0.1.0
-    meta = dict.fromkeys(later, math.nan) | {"entries": []} | meta
+    meta = dict.fromkeys(later, math.nan) | {"reg_m": math.inf, "entries": []} | meta
     check_facts(meta, _CHECKS)
     return meta
 

@@ -25,9 +25,9 @@ def trace_estimate(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
 def _trace(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
     measured = dual.measure(x, psi, eps)
     rows = max(ROWS * measured.n_eff, x.shape[0] / ROWS) if dual.n_atoms > DENSE else x.shape[0]
-    found = hessian(dual, x, psi, eps, rows)
+    found, scale = hessian(dual, x, psi, eps, rows), eps * dual.target.exponent(eps)
     if isinstance(found, DenseHessian):
-        return eps * _exact(found)
+        return scale * _exact(found)
     nx, signs, total = found.nx, np.random.default_rng(0), 0.0
     for _ in range(PROBES):
         r = signs.choice([-1.0, 1.0], found.n)
@@ -38,18 +38,17 @@ def _trace(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
         )
         probe = found.total(products) - float(r.sum()) * found.mean
         total += float(nx.sum(probe * found.solve(probe, 0.0, PRECISE))) / found.n
-    return eps * total / PROBES
+    return scale * total / PROBES
 
 
 def _exact(found: DenseHessian) -> float:
-    """``tr(M^+ (diag(m) - m m^T)) - rank``, scaled so that the identity has the spectrum of D."""
+    """``tr(M^+ Sigma)``, scaled so that the identity has the spectrum of D."""
     root = np.sqrt(np.maximum(found.scale, 1e-300))
     values, vectors = np.linalg.eigh(found.matrix / np.outer(root, root))
     kept = values > 1e-9 * values[-1]  # the null space is that of the constants
     kept[0] = False
     parts = vectors[:, kept] / root[:, None]
-    covariance = np.diag(found.mean) - np.outer(found.mean, found.mean) - found.matrix
-    return float(np.sum(parts * (covariance @ parts / values[kept])))
+    return float(np.sum(parts * (found.covariance @ parts / values[kept])))
 
 
 def shrink(dual: SemiDual, x: Array, prior: Array, found: NewtonResult, reg: float, eps: float) -> Array:

@@ -1,10 +1,11 @@
 """Averaged stochastic ascent with eps-scaling.
 
 A step is ``psi += eps clip(STEP (b - m) / b)``: ``eps / b`` is the inverse of a bound on the diagonal
-curvature. It is shorter for atoms that few points visit (:func:`ascend`). The regularisation falls from
-the scale of the costs (eps-scaling: Schmitzer, 2019), and from then on the iterates are averaged (Polyak
-and Juditsky, 1992). Batches of points follow the noise of the gradient: few while `eps` is
-large, more as the average settles.
+curvature; where masses are free at a price, b and eps are the goal and the unit of ``Marginal``. It is
+shorter for atoms that few points visit (:func:`ascend`). The regularisation falls from the scale of the
+costs (eps-scaling: Schmitzer, 2019), and from then on the iterates are averaged (Polyak and Juditsky,
+1992). Batches of points follow the noise of the gradient: few while `eps` is large, more as the average
+settles.
 """
 
 import math
@@ -46,7 +47,7 @@ class AscentState:
         Of the average.
     drift : array, shape (n_support,)
         Average of the steps, in units of STEP eps, once eps is `reg`: what a linear model has of
-        ``(b - m) / b`` at the average, but for the noise of the points.
+        ``(g - m) / g`` at the average, but for the noise of the points.
     n_eff : float
         Effective number of atoms, that of the last step.
     mass, square : array, shape (n_support,)
@@ -79,7 +80,8 @@ class AscentState:
 def cold_start(dual: SemiDual, x: Array, reg: float) -> AscentState:
     """State to start from knowing nothing but a few points.
 
-    The mean cost to each atom is the optimal potential of an infinite regularisation. What its value
+    The mean cost to each atom is the optimal potential of an infinite regularisation, shortened where
+    masses are free at a price. What its value
     then lacks of that at ``eps = 0`` is the scale of the costs that atoms compete for: the first eps.
     """
     target, nx = dual.target, dual.target.nx
@@ -90,7 +92,9 @@ def cold_start(dual: SemiDual, x: Array, reg: float) -> AscentState:
     scale = float(nx.sum(target.weights * (cost - potential)) - nx.mean(lowest))
     if not math.isfinite(scale):
         raise dual.not_finite(x)
-    return AscentState(potential, potential, max(scale, reg, 0.0))
+    eps = max(scale, reg, 0.0)
+    potential = target.exponent(eps) * potential
+    return AscentState(potential, potential, eps)
 
 
 def resolving_eps(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
@@ -139,11 +143,11 @@ def ascend(
         visit moves it by no more than `clip`. Otherwise the clip cuts visits off, but not the steps up
         between them, and rare atoms settle at several times their mass.
     """
-    nx, b = target.nx, target.weights
-    unit = step / nx.maximum(b, LIGHTEST_ATOM / b.shape[0] + 0.0 * b)
+    nx, goal = target.nx, target.goal(psi)
+    unit = step / nx.maximum(goal, LIGHTEST_ATOM / goal.shape[0] + 0.0 * goal)
     if visit is not None:
         unit = unit * clip / nx.maximum(unit * visit, clip + 0.0 * unit)
-    return psi + eps * nx.clip(unit * (b - marginal), -clip, clip)
+    return psi + eps * target.exponent(eps) * nx.clip(unit * (goal - marginal), -clip, clip)
 
 
 def step(
@@ -173,8 +177,8 @@ def step(
     visit = square / (dual.target.nx.maximum(mass, 1e-30 + 0.0 * mass) * n)
     psi = ascend(dual.target, state.potential, found.marginal, eps, eta, visit=visit)
     state = replace(state, mass=mass, square=square)
-    # by the weights alone: larger while masses are off, so that batches are
-    purity = float(dual.target.nx.sum(found.second_moment / dual.target.weights))
+    # by the goal alone: larger while masses are off, so that batches are
+    purity = float(dual.target.nx.sum(found.second_moment / found.goal))
     n_eff = min(max(purity - 1.0, 1.0), dual.n_atoms)
     if not state.annealed and eps > max(reg, dual.least_eps) and not is_resolved(dual, found):
         rate = COOLING if reg == 0.0 else max(COOLING, math.log(eps / reg) * n / max(left, n))
@@ -186,8 +190,9 @@ def step(
     share, start = weight / total, state.annealed or eps
     average = state.average + share * (psi - state.average)
     drift = state.drift
+    unit = eps * dual.target.exponent(eps)
     if 0.0 < eps <= reg:  # else the optimum itself moves, as the regularisation falls
-        drift = drift + share * ((psi - state.potential) / (eta * eps) - drift)
+        drift = drift + share * ((psi - state.potential) / (eta * unit) - drift)
     # below what tells atoms apart, eps falls as the noise of the average (Genans et al., 2025)
     eps = max(reg, start / math.sqrt(1.0 + samples / n_eff))
     return AscentState(psi, average, eps, start, samples, total, drift, n_eff, mass, square), found

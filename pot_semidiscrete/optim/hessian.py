@@ -1,7 +1,9 @@
 """Minus the Hessian of a sample average of the semi-dual, in units of 1 / eps.
 
 ``diag(m) - E chi chi^T``, positive semi-definite, with the constants as its null space. For few atoms it
-is a matrix; otherwise it is known by products with the weights of some points, which are kept.
+is a matrix; otherwise it is known by products with the weights of some points, which are kept. Where
+masses are free at a price, it is the mean of that and of ``diag(g) - g g^T``, g the goal, and so is the
+unit: see :class:`~pot_semidiscrete.problem.marginal.Marginal`.
 """
 
 import math
@@ -29,8 +31,8 @@ class DenseHessian:
     ----------
     n : int
         Points.
-    mean : array, shape (n_support,)
-        Mean of the weights.
+    covariance : array, shape (n_support, n_support)
+        Of the weights.
     scale : array, shape (n_support,)
         The same, but above 0: D, in units of which damping is.
     """
@@ -43,10 +45,14 @@ class DenseHessian:
             products += self.nx.to_numpy(self.nx.dot(chi.T, chi))
             mean += self.nx.to_numpy(self.nx.sum(chi, axis=0))
         mean, products = all_sums(dual.target, mean, products)
-        self.mean = mean / self.n
-        self.matrix = np.diag(self.mean) - products / self.n
-        weights = self.nx.to_numpy(dual.target.weights)
-        self.scale = np.maximum(self.mean, weights / (self.n * weights + 1.0))
+        mean = mean / self.n
+        matrix = np.diag(mean) - products / self.n
+        self.covariance = np.diag(mean) - np.outer(mean, mean) - matrix
+        weights, goal = (self.nx.to_numpy(v) for v in (dual.target.weights, dual.target.goal(psi)))
+        share = dual.target.exponent(eps)
+        self.matrix = share * matrix + (1.0 - share) * (np.diag(goal) - np.outer(goal, goal))
+        mean = share * mean + (1.0 - share) * goal
+        self.scale = np.maximum(mean, weights / (self.n * weights + 1.0))
 
     def apply(self, v: Array) -> Array:
         """Product with a vector."""
@@ -62,7 +68,13 @@ class DenseHessian:
 class HessianOperator:
     """The Hessian by products with the weights of points.
 
-    Attributes as those of :class:`DenseHessian`.
+    Attributes
+    ----------
+    n : int
+    mean : array, shape (n_support,)
+        Mean of the weights.
+    scale : array, shape (n_support,)
+        As of :class:`DenseHessian`.
     """
 
     def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float) -> None:
@@ -72,15 +84,22 @@ class HessianOperator:
         for _, chi in weight_blocks(alone(dual.target), own_rows(dual.target, x), psi, eps):
             chi += LEAST_WEIGHT  # products with denormal numbers are slow
             self.blocks.append(chi)
-        weights = dual.target.weights
+        weights, self.goal = dual.target.weights, dual.target.goal(psi)
+        self.share = dual.target.exponent(eps)
         self.mean = self.total(self.nx.sum(chi, axis=0) for chi in self.blocks) / float(self.n)
-        self.scale = self.nx.maximum(self.mean, weights / (float(self.n) * weights + 1.0))
+        mean = self.share * self.mean + (1.0 - self.share) * self.goal
+        self.scale = self.nx.maximum(mean, weights / (float(self.n) * weights + 1.0))
 
     def apply(self, v: Array) -> Array:
         """Product with a vector."""
         self.dual.count(self.x, PRODUCT)
-        dot = self.nx.dot
-        return self.mean * v - self.total(dot(dot(chi, v), chi) for chi in self.blocks) / float(self.n)
+        dot, goal = self.nx.dot, self.goal
+        product = self.mean * v - self.total(dot(dot(chi, v), chi) for chi in self.blocks) / float(
+            self.n
+        )
+        if not self.dual.target.is_relaxed:
+            return product
+        return self.share * product + (1.0 - self.share) * goal * (v - self.nx.sum(goal * v))
 
     def total(self, sums: Iterable[Array]) -> Array:
         """Sum over all blocks, those of other ranks included."""

@@ -3,14 +3,14 @@
 Levenberg-Marquardt: the damping follows the ratio of the increase measured to the one that the model
 predicts (Nocedal and Wright, 2006, sections 4.1 and 10.3). The model's Hessian is that of a part of the
 points (Byrd, Chin, Neveitt, Nocedal, 2011). Atoms whose mass is off by a factor e, for which a quadratic
-model is poor, first take a Sinkhorn iteration, ``psi += eps log(b / m)``.
+model is poor, first take a Sinkhorn iteration, ``psi += eps log(b / m)``; where masses are free at a
+price, b and eps are the goal and the unit of ``Marginal``.
 """
 
 import math
 from dataclasses import dataclass
 
-from ..backend import Array, brief, no_grad
-from ..problem import Target
+from ..backend import Array, Backend, brief, no_grad
 from .ascent import cold_start, resolving_eps
 from .hessian import MAX_ITERATIONS, hessian, most_rows
 from .semi_dual import Measurement, SemiDual
@@ -97,7 +97,7 @@ def _maximize(dual: SemiDual, x: Array, psi: Array, reg: float, rtol: float, eps
         found = dual.measure(x, psi, reg)
         if found.value > best.measured.value:
             best = NewtonResult(psi, found, reg)
-        before, lacks = lacks, float(nx.sum((found.marginal - target.weights) ** 2 / target.weights))
+        before, lacks = lacks, float(nx.sum((found.marginal - found.goal) ** 2 / found.goal))
         if lacks < chance / DECAY or not lacks < before or eps <= reg or dual.work >= last:
             break
         eps = max(eps / DECAY, reg)
@@ -111,29 +111,30 @@ def newton_cg(
     target, nx, n = dual.target, dual.target.nx, x.shape[0]
     found, mu, box, rho, model = dual.measure(x, psi, eps), DAMPING, BOX, 0.0, None
     share = 0.0
+    scale = eps * target.exponent(eps)  # of potentials
     rounding = dual.rounding(found.value) / math.sqrt(n)  # of a mean
     for _ in range(MAX_ITERATIONS):
         if dual.work >= last:
             break
-        log_ratio, is_rough = _log_ratio(target, found)
+        log_ratio, is_rough = _log_ratio(found, nx)
         if is_rough:
-            psi = psi + eps * nx.clip(log_ratio, -BOX, BOX)
+            psi = psi + scale * nx.clip(log_ratio, -BOX, BOX)
             found, model = dual.measure(x, psi, eps), None
         if model is None:
             rows = max(ROWS * found.n_eff, n / ROWS, share * n) if rtol > 0.0 else n
             model = hessian(dual, x, psi, eps, rows)
-        g, unit = target.weights - found.marginal, eps * found.n_eff / (2.0 * n)
+        g, unit = found.goal - found.marginal, scale * found.n_eff / (2.0 * n)
         s = target.zero_mean(nx.clip(model.solve(g, mu), -box, box))
         slope, curvature = float(nx.sum(g * s)), float(nx.sum(s * model.apply(s)))
         # the box may have bent the step: as far as the model rises along it
         length = min(slope / curvature, 1.0) if curvature > 0.0 else 1.0
-        s, predicted = length * s, eps * length * (slope - 0.5 * length * curvature)
+        s, predicted = length * s, scale * length * (slope - 0.5 * length * curvature)
         longest = float(nx.max(nx.abs(s)))
         if predicted <= max(rtol * unit, rounding):
             if is_rough:
                 continue
             break
-        trial = psi + eps * s
+        trial = psi + scale * s
         measured = dual.measure(x, trial, eps)
         rho = (measured.value - found.value) / predicted
         if rho > 0.75:  # Nocedal and Wright, algorithm 4.1
@@ -144,16 +145,16 @@ def newton_cg(
             mu, box = 4.0 * mu, longest / 4.0
         if rho > 0.0:
             psi, found, model = trial, measured, None
-        far = rho < 0.25 or _log_ratio(target, found)[1]
+        far = rho < 0.25 or _log_ratio(found, nx)[1]
         if not far and predicted < (8.0 if rho > 0.75 else 2.0) * rtol * unit:
             break  # convergence is quadratic: the next increase would be far smaller
     return NewtonResult(target.zero_mean(psi), found, eps)
 
 
-def _log_ratio(target: Target, found: Measurement) -> tuple[Array, bool]:
-    """``log(b / m)``, and whether it is so far from 0 that a Sinkhorn iteration is due."""
-    nx, floor = target.nx, 1e-30 + 0.0 * target.weights
-    log_ratio = nx.log(target.weights / nx.maximum(found.marginal, floor))
+def _log_ratio(found: Measurement, nx: Backend) -> tuple[Array, bool]:
+    """``log(g / m)``, g the goal, and whether it is so far from 0 that a Sinkhorn iteration is due."""
+    floor = 1e-30 + 0.0 * found.goal
+    log_ratio = nx.log(found.goal / nx.maximum(found.marginal, floor))
     return log_ratio, float(nx.max(nx.abs(log_ratio))) > 1.0
 
 

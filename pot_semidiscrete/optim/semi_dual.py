@@ -28,11 +28,13 @@ class Measurement:
     value : float
         Semi-dual value, summed in double precision.
     marginal : array, shape (n_support,)
-        Mean of the assignment weights; ``b`` less it is the gradient.
+        Mean of the assignment weights, the masses.
+    goal : array, shape (n_support,)
+        Masses to reach: ``b``, unless they are free at a price. Less `marginal` they are the gradient.
     second_moment : array, shape (n_support,)
         Mean of their squares.
     n_eff : float
-        Effective number of atoms, ``E sum_j chi_j^2 / max(b_j, m_j) - 1``. At the optimum n samples
+        Effective number of atoms, ``E sum_j chi_j^2 / max(g_j, m_j) - 1``. At the optimum n samples
         allow ``E chi2 = n_eff / n`` and no less, and the gradient of B points has the relative noise
         ``n_eff / B`` (the gradient noise scale of McCandlish et al., 2018, in the metric D). It is
         near 0 at a large `eps`, and at most the number of atoms less 1.
@@ -46,6 +48,7 @@ class Measurement:
     n: int
     value: float
     marginal: Array
+    goal: Array
     second_moment: Array
     n_eff: float
     transform: Array
@@ -82,6 +85,7 @@ class SemiDual:
     def measure(self, x: Array, psi: Array, eps: float, groups: int = 1) -> Measurement:
         """Average over the points `x`, shape (n, d), by one reduction of each of so many groups."""
         target, nx, n = self.target, self.target.nx, x.shape[0]
+        goal = target.goal(psi)
         self.count(x)
         ends = [n * k // groups for k in range(groups + 1)]
         outputs = ("c_transform", "colsum", "colsquare")
@@ -92,13 +96,13 @@ class SemiDual:
         )
         transform = joined([out.c_transform for out in outs], nx)
         mean = np.mean(nx.to_numpy(transform), dtype=float)
-        n_eff = max(float(nx.sum(second / nx.maximum(target.weights, marginal))) - 1.0, 1.0)
-        value = float(mean + np.sum(nx.to_numpy(target.weights * psi), dtype=float))
+        n_eff = max(float(nx.sum(second / nx.maximum(goal, marginal))) - 1.0, 1.0)
+        value = float(mean + target.precise_term(psi))
         if not math.isfinite(value):
             raise self.not_finite(x)
         sizes = [float(b - a) for a, b in pairwise(ends)]
         means = [out.colsum / size for out, size in zip(outs, sizes, strict=True)] if groups > 1 else []
-        return Measurement(n, value, marginal, second, n_eff, transform, means)
+        return Measurement(n, value, marginal, goal, second, n_eff, transform, means)
 
     @functools.cached_property
     def least_eps(self) -> float:

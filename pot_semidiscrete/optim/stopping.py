@@ -197,7 +197,7 @@ class ChiSquareRule(StoppingRule):
         """What chi2 of the average should be: of its mean step, and of the noise of its points."""
         if ascent.samples == 0.0:
             return math.inf
-        bias = float(dual.target.nx.sum(dual.target.weights * ascent.drift**2))
+        bias = float(dual.target.nx.sum(dual.target.goal(ascent.average) * ascent.drift**2))
         return bias + 9.0 / 8.0 * self.n_eff / ascent.samples
 
     def needed(self, ascent: AscentState, most: float) -> float:

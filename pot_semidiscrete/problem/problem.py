@@ -1,12 +1,13 @@
 """The door: arguments of users become a problem, once, and are trusted from then on."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, Backend, capabilities, eager, in_double, is_foreign, is_traced
+from ..backend import Array, Backend, capabilities, describe, eager, in_double, is_foreign, is_traced
 from ..costs import Metric, check_cost, resolve_metric
 from ..kernels import BLOCK_BYTES
 from .fingerprints import digest
@@ -39,11 +40,14 @@ class Problem:
         metric: Metric = None,
         reg: object = 0.0,
         *,
+        reg_m: object = None,
+        reg_m_type: object = "kl",
         merge: bool = True,
     ) -> "Problem":
         """Check the arguments that describe a problem; see :func:`build_target`."""
         target = build_target(X_target, a_target, metric, merge=merge)
-        return cls(target, check_reg(reg, target))
+        reg, reg_m = check_reg(reg, target), check_reg_m(reg_m, reg_m_type, target)
+        return cls(target if reg_m == target.reg_m else replace(target, reg_m=reg_m), reg)
 
     @property
     def nx(self) -> Backend:
@@ -155,23 +159,58 @@ def check_reg(reg: object, target: Target) -> float:
     That is what is below the rounding of a cost: the dtype does not have the differences that it would
     tell apart. Results have the `reg` that was used.
     """
-    reg = check_real("reg", reg)
-    with eager(target.nx):
-        rounding = rounding_of(target)
+    reg, rounding = check_real("reg", reg), _rounding(target)
     if 0 < reg < rounding:
         return 0.0
-    largest = rounding / target.unit**2  # a rounding of which is a cost
-    if 0 < largest < reg:
+    _check_size("reg", reg, rounding, target, "at this one the plan is the product of the measures")
+    return reg
+
+
+def check_reg_m(reg_m: object, reg_m_type: object, target: Target) -> float:
+    """Check the price of masses that are not the weights; ``inf`` if they are to be the weights."""
+    if not isinstance(reg_m_type, str):
+        raise TypeError(f"reg_m_type: expected 'kl', received {describe(reg_m_type)}.")
+    if reg_m_type.lower() != "kl":
+        raise ValueError(f"reg_m_type: expected 'kl', received {reg_m_type!r}; leave it out.")
+    if reg_m is None or (isinstance(reg_m, float) and reg_m == math.inf):
+        return math.inf
+    if isinstance(reg_m, (tuple, list)):
+        raise TypeError(
+            f"reg_m: expected one number, received {describe(reg_m)}; give that of the target, for "
+            "the law of the source is held."
+        )
+    reg_m, rounding = check_real("reg_m", reg_m, positive=True), _rounding(target)
+    if reg_m < rounding:
         raise ValueError(
-            f"reg: expected at most {largest:.2g} for these costs and this dtype, received {reg:g}, a "
+            f"reg_m: expected at least {rounding:.2g}, a rounding of these costs, received {reg_m:g}; "
+            "use a larger one: at this one each point goes to the nearest atom."
+        )
+    _check_size("reg_m", reg_m, rounding, target, "at this one masses are the weights, so leave it out")
+    return reg_m
+
+
+def _rounding(target: Target) -> float:
+    """Of a cost, 0 if there is but one atom."""
+    with eager(target.nx):
+        return rounding_of(target)
+
+
+def _check_size(name: str, value: float, rounding: float, target: Target, why: str) -> None:
+    """Refuse what the costs vanish beside, or the dtype has no inverse of."""
+    largest = rounding / target.unit**2  # a rounding of which is a cost
+    if 0 < largest < value:
+        raise ValueError(
+            f"{name}: expected at most {largest:.2g} for these costs and dtype, received {value:g}, a "
             "rounding of which, and so of the value, is larger than they are; use float64, or a smaller "
-            "reg: at this one the plan is the product of the measures."
+            f"{name}: {why}."
         )
     dtype = np.finfo("float32" if target.nx.bitsize(target.weights) == 32 else "float64")
-    least, most = 1e2 * float(dtype.tiny), 1e-2 * float(dtype.max)  # so that 1 / reg is a number, too
-    if reg > most or 0 < reg < least:
+    least, most = (
+        1e2 * float(dtype.tiny),
+        1e-2 * float(dtype.max),
+    )  # so that 1 / value is a number
+    if value > most or 0 < value < least:
         raise ValueError(
-            f"reg: expected 0, or {least:.0e} to {most:.0e} for costs of this dtype, received {reg:g}; "
-            "rescale the data, or cast them to float64."
+            f"{name}: expected 0, or {least:.0e} to {most:.0e} for costs of this dtype, received "
+            f"{value:g}; rescale the data, or cast them to float64."
         )
-    return reg

@@ -53,6 +53,7 @@ def shared(problem: Problem, ranks: Any, init_potential: Array | None = None, **
         "a_target": digest(target.weights[:, None], nx),
         "metric": target.cost.name,
         "reg": problem.reg,
+        "reg_m": target.reg_m,
         "init_potential": None if init_potential is None else digest(init_potential[:, None], nx),
     }
     plain = (bool, int, float, str, type(None))

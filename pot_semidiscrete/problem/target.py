@@ -1,6 +1,7 @@
 """The target measure as everything inside sees it: built once, at the door."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from ..backend import (
 )
 from ..costs import Cost
 from ..kernels import Kernel, check_at, kernel_for
+from .marginal import Marginal
 from .places import Copies
 from .sharded import TargetShard
 from .stored import LazyAtoms, TargetAtoms
@@ -41,7 +43,7 @@ def _known(method: Callable[["Target"], Thing]) -> functools.cached_property[Thi
 
 
 @dataclass(frozen=True, eq=False)
-class Target(Support):
+class Target(Support, Marginal):
     """A finite set of weighted atoms, gathered to its support and centred.
 
     Attributes
@@ -65,6 +67,8 @@ class Target(Support):
         Atoms at one place; None if there are none.
     digest : str
         Of the atoms that the user gave.
+    reg_m : float
+        What masses cost that are not the weights: see :class:`Marginal`.
     """
 
     atoms: Array
@@ -76,6 +80,7 @@ class Target(Support):
     place: np.ndarray | None = None
     copies: Copies | None = None
     digest: str = ""
+    reg_m: float = math.inf
 
     __repr__ = brief
 
@@ -215,10 +220,6 @@ class Target(Support):
         """Source points in the coordinates of `atoms`."""
         return x if self.origin is None else x - self.origin
 
-    def zero_mean(self, potential: Array) -> Array:
-        """The potential of the class ``psi + const`` with ``<b, psi> = 0``."""
-        return potential - self.nx.sum(self.weights * potential)
-
     def cost_matrix(self, x: Array) -> Array:
         """Cost of each atom from each of a few points, ``(n, n_support)``."""
         terms = self.cost.source_term(x, self.nx)[:, None] + self.target_term
@@ -227,7 +228,3 @@ class Target(Support):
     def bilinear(self, x: Array) -> Array:
         """What is left of the terms of points and atoms, ``(n, n_support)``."""
         return self.in_parts(lambda atoms: self.cost.bilinear(x, atoms, 1.0, self.nx), axis=1)
-
-    def semi_dual(self, transform: Array, potential: Array) -> Array:
-        """Semi-dual value ``mean(psi^c) + <b, psi>`` of points with that c-transform."""
-        return self.nx.mean(transform) + self.nx.sum(self.weights * potential)

@@ -61,10 +61,10 @@ class CouplingAssignment:
 
     @functools.cached_property
     def weights(self) -> torch.Tensor:
-        """Of all data, within their groups."""
+        """Of all data, within their groups: the masses that the plan is to have."""
         found = self.coupling.like.new_empty(self.coupling.n_data)
         for result, member in zip(self.results, self.groups.members, strict=True):
-            found[member] = result._target.distribute(result._target.weights)
+            found[member] = result._target.distribute(result._target.goal(result._potential))
         return found
 
     def _any(self, groups: torch.Tensor, random: TorchRandom) -> torch.Tensor:

@@ -24,7 +24,7 @@ from ...problem import (
 from ...result import warn_shortfall
 from ...samplers.base import Sampler
 from ...samplers.laws import NormalSampler
-from ...solve import solve_problem
+from ...solver import solve_problem
 from ..data import stacked
 from ..principal import principal_components
 from .conditions import balanced_weight, check_conditions
