@@ -43,5 +43,7 @@ benchmarks:
 	$(PYTHON) -m benchmarks.scaling --n-atoms 1e3 1e4 --chi2 .05 --mnist $(MNIST) --json benchmarks/results/scaling.json
 	$(PYTHON) -m benchmarks.scaling --headline --seeds 2 --json benchmarks/results/headline.json
 	$(PYTHON) -m benchmarks.training --mnist $(MNIST) --json benchmarks/results/training.json
+	for s in 90 180; do $(PYTHON) -m benchmarks.training --mnist $(MNIST) --atoms 60000 --seconds $$s \
+	  --recipe ours pairs wgan_gp --json benchmarks/results/training_$$s.json; done
 	$(PYTHON) -m benchmarks.paper --mnist $(MNIST) --json benchmarks/results/paper.json --figures benchmarks/results/paper
 	$(PYTHON) -m benchmarks.gallery --mnist $(MNIST)

@@ -27,7 +27,6 @@ EXAMPLES = {
         "plot_mnist_regularisation",
         "--steps 800 --generators DCGAN --output mnist_regularisation_dcgan",
     ),
-    "versus_wgan": ("plot_versus_wgan", "--seconds 90 --output versus_wgan.png"),
 }
 
 WIDTH, GREYS, COLORS = 960, 16, 64  # of a picture
