@@ -42,6 +42,6 @@ benchmarks:
 	$(PYTHON) -m benchmarks.distributed --ranks 1 2 --share atoms --json benchmarks/results/distributed_atoms.json
 	$(PYTHON) -m benchmarks.scaling --n-atoms 1e3 1e4 --chi2 .05 --mnist $(MNIST) --json benchmarks/results/scaling.json
 	$(PYTHON) -m benchmarks.scaling --headline --seeds 2 --json benchmarks/results/headline.json
-	$(PYTHON) -m benchmarks.training --mnist $(MNIST) --json benchmarks/results/training.json
+	$(PYTHON) -m benchmarks.training --mnist $(MNIST) --json build/training.json
 	$(PYTHON) -m benchmarks.paper --mnist $(MNIST) --json benchmarks/results/paper.json --figures benchmarks/results/paper
 	$(PYTHON) -m benchmarks.gallery --mnist $(MNIST)
