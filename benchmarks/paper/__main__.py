@@ -122,15 +122,17 @@ def main():
             facts |= {} if data is None else {"shape": list(data.shape[1:])}
             done = {row["name"]: row for row in rows if facts.items() <= row.items()}
             runs = dict(make(data, settings))
+            place = {name: k for k, name in enumerate(runs)}
             for k, (name, run) in enumerate(runs.items(), 1):
                 if name not in done:
                     bar = Progress(True, facts["steps"], f"{experiment} {k}/{len(runs)}: {name}")
-                    found = run(bar.update)
-                    bar.close(lambda found=found: {"seconds": found["seconds"]})
-                    done[name] = facts | {"name": name, "processor": machine.processor()} | found
-                rows = [*rest, *done.values()]
+                    row = run(bar.update)
+                    bar.close(lambda row=row: {"seconds": row["seconds"]})
+                    done[name] = facts | {"name": name, "processor": machine.processor()} | row
+                found = sorted(done.values(), key=lambda row: place.get(row["name"], -1))
+                rows = [*rest, *found]
                 machine.write(args.json, machine=machine.facts(), rows=rows)
-            show(experiment, list(done.values()), args.figures)
+            show(experiment, found, args.figures)
 
 
 def show(experiment, rows, folder):

@@ -2,10 +2,9 @@
 
 Latent law, batches, rates and networks are those of `rules.py`; a run has 3,000 steps of the generator,
 and before each of them ten of the potential by an averaged SGD that is made anew, whose last iterate is
-kept. (With fewer atoms the rate of a vector is smaller in proportion.) ``ours`` is `train_generator`
-with its default settings, from the same weights and with batches of the same law. Points are drawn in
-train mode, in batches of 200; the scripts draw those of the figures in eval mode. A critic moves five
-times for each step of the generator.
+kept. ``ours`` is `train_generator` with its default settings, from the same weights and with batches of
+the same law. Points are drawn in train mode, in batches of 200; the scripts draw those of the figures in
+eval mode. A critic moves five times for each step of the generator.
 """
 
 import base64
@@ -32,10 +31,8 @@ SHOWN = 20  # images of a generator in the figures
 def alternate(generator, dual, n_steps, report, n_rows=None):
     """The authors' alternation; losses of the generator's batches, over all atoms."""
     optimizer, losses = torch.optim.Adam(generator.parameters(), lr=RATE), []
-    rate = DUAL_RATES[dual.kind]
-    if dual.kind == "vector":
-        rate *= len(dual.atoms) / N_IMAGES
     for _ in range(n_steps):
+        rate = DUAL_RATES[dual.kind]
         ascent = torch.optim.ASGD(dual.parameters(), lr=rate, alpha=0.5, t0=1)
         for _ in range(DUAL_STEPS):
             with torch.no_grad():
