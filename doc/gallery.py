@@ -11,7 +11,7 @@ ORDER = {
     "plot_color_transfer": (1, (0.5, 0.5, 1.0, 1.0)),
     "plot_flow_matching_pairs": (1, (0.65, 0.0, 1.0, 0.5)),
     "plot_conditional_pairs": (1, (0.66, 0.0, 1.0, 1.0)),
-    "plot_train_generator": (1, (0.5, 0.0, 1.0, 0.55)),
+    "plot_train_generator": (1, (0.5, 0.0, 1.0, 0.47)),
     "plot_synthetic_generator": (1, (0.8, 0.0, 1.0, 0.52)),
     "plot_conditional_generator": (1, (0.0, 0.0, 1.0, 1.0)),
     "plot_texture": (1, (0.0, 0.0, 1.0, 1.0)),
@@ -23,7 +23,7 @@ ORDER = {
     "plot_solver_accuracy": (1, (0.0, 0.0, 0.5, 1.0)),
     "plot_gradient_may_not_exist": (1, (0.0, 0.0, 0.5, 0.5)),
     "plot_three_atoms": (1, (0.0, 0.0, 1.0, 1.0)),
-    "plot_mnist_regularisation": (2, (0.0, 0.0, 1.0, 0.5)),
+    "plot_mnist_regularisation": (2, (0.0, 0.0, 0.6, 1.0)),
     "plot_versus_wgan": (1, (0.25, 0.0, 0.5, 0.5)),
 }
 
