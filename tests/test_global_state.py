@@ -283,6 +283,11 @@ def _(nx):
     return call
 
 
+@row("solve_semidiscrete with masses at a price")
+def _(nx):
+    return lambda: [told(solve(nx, reg, reg_m=0.5)) for reg in REGS]
+
+
 def sources(nx):
     """Those of other packages, but for a loader, which under ``meta`` has no seed."""
     found = [stats.multivariate_normal(np.zeros(2)), nx.array(POINTS)]

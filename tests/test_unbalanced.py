@@ -2,6 +2,7 @@
 
 import functools
 import math
+import pickle
 import warnings
 
 import numpy as np
@@ -235,6 +236,7 @@ def test_run_continues_and_is_kept(nx, tmp_path):
     read = ps.SemiDiscreteResult.load(tmp_path / "result.npz", atoms)
     assert read.reg_m == result.to(np.float64 if nx.name == "numpy" else atoms).reg_m == REG_M
     assert read.value_interval == result.value_interval
+    assert pickle.loads(pickle.dumps(result)).reg_m == REG_M
     np.testing.assert_array_equal(nx.host(read.potential), nx.host(result.potential))
     drawn = nx.host(result.pair(nx.array(np.repeat(cloud()[0], 20, axis=0)), random_state=0))
     shares = np.bincount(drawn.astype(int), minlength=12) / len(drawn)
