@@ -408,7 +408,7 @@ def draw(path, run):
     figure, axes = plt.subplots(figsize=(6, 4))
     plot_images((run.draw(96) * run.root).reshape(-1, *run.images.shape[1:]).cpu().numpy(), axes)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(figure)
 
 
