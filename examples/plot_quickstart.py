@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from pot_semidiscrete import cost_scale, solve_semidiscrete
+from pot_semidiscrete.plot import plot_cells
 
 # %%
 # **Solve.** The source is a function that draws `n` points. The regularisation is 1% of the mean cost
@@ -34,16 +35,13 @@ print(f"relative error of the masses: {max(result.chi2, 0.0) ** 0.5:.3f}, measur
 # **Use.** The map sends a point to the mean of the atoms that it is shared by; a pair is a point with
 # one atom. The colour of a place is that of its atom: its cell. Lines join 60 points with their atoms.
 
-ticks = np.linspace(-2.0, 2.0, 300)
-places = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
 x = source(60)
 partners = result.pair(x, random_state=0)
 print(f"the map sends {x[0].round(2)} to {result.ot_map(x[:1])[0].round(2)}")
 
 colors = plt.cm.tab20(np.arange(30) % 20)[:, :3]
 figure, axis = plt.subplots(figsize=(6, 6), layout="constrained")
-image = (result.atom_weights(places) @ (0.5 + 0.5 * colors)).reshape(300, 300, 3)
-axis.imshow(image, origin="lower", extent=(-2, 2, -2, 2))
+plot_cells(result, axis, (-2.0, 2.0, -2.0, 2.0), 0.5 + 0.5 * colors, n_pixels=300)
 axis.plot(*np.stack([x, atoms[partners]], axis=1).T, color="k", lw=0.8)
 axis.scatter(*x.T, s=12, color="k")
 axis.scatter(*atoms.T, s=2500 * weights, c=colors, edgecolors="k", zorder=3)

@@ -20,6 +20,7 @@ import torch
 
 from pot_semidiscrete import cost_scale, solve_semidiscrete
 from pot_semidiscrete.generative import SemiDiscreteLoss, train_generator
+from pot_semidiscrete.plot import plot_cells
 from pot_semidiscrete.samplers import SobolSampler
 
 torch.set_num_threads(1)
@@ -39,7 +40,7 @@ for axis, share in zip(axes, shares, strict=True):
     chi = result.atom_weights(places)
     error = np.abs(chi.mean(axis=0) - weights).max()
     print(f"{share:6.0%}{error:20.4f}{chi.max(axis=1).mean():30.2f}")
-    axis.imshow((chi @ colors).reshape(200, 200, 3), origin="lower", extent=(0, 1, 0, 1))
+    plot_cells(result, axis, colors=colors)
     axis.scatter(*atoms.T, s=600 * weights, c=0.7 * colors, edgecolors="k")
     title = "reg 0" if share == 0 else f"reg {share:.0%} of the mean cost"
     axis.set(title=title, xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1))

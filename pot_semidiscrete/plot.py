@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from .backend import describe
+from .backend import converted, describe, in_double, ours
 from .problem import check_count, check_images, check_numbers
+from .result import SemiDiscreteResult
 
 
 def plot_history(history: dict[str, Any], axes: Any = None) -> Any:
@@ -77,3 +78,75 @@ def plot_images(images: np.ndarray, ax: Any, columns: int = 12, title: str | Non
     frame = frame.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
     ax.imshow(frame.reshape(rows * (height + 1), -1), cmap="gray", vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[], title=title)
+
+
+@ours()
+def plot_cells(
+    result: SemiDiscreteResult,
+    ax: Any,
+    limits: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0),
+    colors: np.ndarray | None = None,
+    n_pixels: int = 200,
+) -> Any:
+    """Draw the cells of a result in the plane: each place in the colours of the atoms that it goes to.
+
+    At ``reg = 0`` these are Laguerre cells; with regularisation a place has a mixture, in the shares of
+    its assignment weights.
+
+    Parameters
+    ----------
+    result : SemiDiscreteResult
+        Of atoms in the plane.
+    ax : matplotlib axes
+    limits : tuple of float
+        Least and largest first coordinate, and second coordinate, of what is drawn.
+    colors : ndarray, shape (n_atoms, 3), optional
+        Red, green and blue of the atoms, in [0, 1]; those of matplotlib's ``tab20`` by default.
+    n_pixels : int
+        Of the picture, along each side.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import matplotlib.pyplot as plt
+    >>> import numpy as np
+    >>> from pot_semidiscrete import solve_semidiscrete
+    >>> atoms = np.random.default_rng(0).random((9, 2))
+    >>> result = solve_semidiscrete(atoms, "unif", random_state=0)
+    >>> figure, axis = plt.subplots()
+    >>> plot_cells(result, axis)
+    >>> axis.images[0].get_array().shape
+    (200, 200, 3)
+    """
+    if not isinstance(result, SemiDiscreteResult):
+        raise TypeError(f"result: expected that of a solve, received {describe(result)}.")
+    if not hasattr(ax, "imshow"):
+        raise TypeError(
+            f"ax: expected matplotlib axes, received {describe(ax)}; make them with plt.subplots()."
+        )
+    box, n = check_numbers("limits", limits), check_count("n_pixels", n_pixels)
+    if box.shape != (4,) or not (box[0] < box[1] and box[2] < box[3]):
+        raise ValueError(
+            "limits: expected four numbers, least and largest of the two coordinates, received "
+            f"{describe(limits)}."
+        )
+    n_atoms = len(result.potential)
+    import matplotlib.pyplot as plt
+
+    if colors is None:
+        colors = plt.get_cmap("tab20")(np.arange(n_atoms) % 20)[:, :3]
+    colors = check_numbers("colors", colors)
+    if colors.shape != (n_atoms, 3) or colors.min() < 0.0 or colors.max() > 1.0:
+        raise ValueError(
+            f"colors: expected numbers in [0, 1] of shape ({n_atoms}, 3), received {describe(colors)}."
+        )
+    steps = (np.arange(n) + 0.5) / n
+    first, second = (low + (high - low) * steps for low, high in box.reshape(2, 2))
+    rows = []
+    for height in second:  # a row at a time: weights of all places may be too many
+        places = np.stack([first, np.full(n, height)], axis=1)
+        x = converted(places, result.potential)
+        rows.append(in_double(result.atom_weights(x)) @ colors)
+    ax.imshow(np.clip(rows, 0.0, 1.0), origin="lower", extent=tuple(box))
+    ax.set(xticks=[], yticks=[])

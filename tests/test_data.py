@@ -7,8 +7,9 @@ import struct
 import numpy as np
 import pytest
 
+from pot_semidiscrete import solve_semidiscrete
 from pot_semidiscrete.datasets import load_mnist, load_mnist_labels, read_idx
-from pot_semidiscrete.plot import plot_history, plot_images
+from pot_semidiscrete.plot import plot_cells, plot_history, plot_images
 
 CODES = {"uint8": 8, "int8": 9, "int16": 11, "int32": 12, "float32": 13, "float64": 14}
 
@@ -230,3 +231,22 @@ def test_images_out_of_range_are_clipped(axes):
     plot_images(np.array([-1.0, 2.0])[:, None, None] * np.ones((2, 2, 2)), axes[0], columns=2)
     drawn = np.asarray(axes[0].images[0].get_array())
     assert (drawn.min(), drawn.max()) == (0.0, 1.0)
+
+
+def test_cells_are_drawn_in_the_colours_of_their_atoms(axes):
+    """Two atoms, and the half-planes nearer to one of them; with regularisation the shares of both."""
+    atoms, colors = np.array([[0.25, 0.5], [0.75, 0.5]]), np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    result = solve_semidiscrete(atoms, "unif", tol=0.01, random_state=0)
+    plot_cells(result, axes[0], (0.0, 1.0, -1.0, 2.0), colors, n_pixels=10)
+    drawn = np.asarray(axes[0].images[0].get_array())
+    assert drawn.shape == (10, 10, 3)
+    np.testing.assert_array_equal(drawn[:, :5], np.broadcast_to(colors[0], (10, 5, 3)))
+    np.testing.assert_array_equal(drawn[:, 5:], np.broadcast_to(colors[1], (10, 5, 3)))
+    result = solve_semidiscrete(atoms, "unif", reg=0.1, tol=0.01, random_state=0)
+    plot_cells(result, axes[1], n_pixels=4)
+    drawn = np.asarray(axes[1].images[0].get_array())
+    chi = result.atom_weights(np.array([[0.125, 0.375]]))[0]
+    assert 0.5 < chi[0] < 1.0
+    import matplotlib.pyplot as plt
+
+    np.testing.assert_allclose(drawn[1, 0], chi @ plt.get_cmap("tab20")([0, 1])[:, :3], rtol=1e-6)

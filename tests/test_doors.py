@@ -461,6 +461,19 @@ ROWS = {
     "Judge.__call__.images": [*NO_IMAGES, OTHER_IMAGES, (IMAGES[:3], ValueError, "at least 4")],
     "classifier": [(3, TypeError, "Classifier"), (None, TypeError, "Classifier")],
     # figures
+    "plot_cells.result": [(3, TypeError, "solve"), (None, TypeError, "solve")],
+    "limits": [
+        (3, ValueError, "four numbers"),
+        (None, TypeError, "numbers"),
+        ((1.0, 0.0, 0.0, 1.0), ValueError, "four numbers"),
+        ((0.0, np.nan, 0.0, 1.0), ValueError, "finite"),
+    ],
+    "colors": [
+        (np.ones((2, 3)), ValueError, "(6, 3)"),
+        (2.0 * np.ones((6, 3)), ValueError, "[0, 1]"),
+        ("red", TypeError, "numbers"),
+    ],
+    "n_pixels": NO_COUNT,
     "history": [
         (3, TypeError, "history"),
         (None, TypeError, "history"),
@@ -799,6 +812,7 @@ CALLS = {
     "SobolSampler.load_state_dict": lambda given: {"state": OWNERS["SobolSampler"](given).state_dict()},
     "register_law": lambda given: {"names": "law_of_this_test"},
     "plot_history": lambda given: {"history": HISTORY, "axes": given.axes(2)},
+    "plot_cells": lambda given: {"result": solved("numpy"), "ax": given.axes(1), "n_pixels": 3},
     "plot_images": lambda given: {"images": IMAGES, "ax": given.axes(1)},
     "read_idx": lambda given: {"path": given.idx("file") / "file"},
     "load_mnist": lambda given: {

@@ -283,7 +283,7 @@ def _(nx):
     return call
 
 
-@row("solve_semidiscrete with masses at a price")
+@row("solve_semidiscrete with masses at a price", "SemiDiscreteResult.reg_m")
 def _(nx):
     return lambda: [told(solve(nx, reg, reg_m=0.5)) for reg in REGS]
 
