@@ -47,7 +47,7 @@ def plot_history(history: dict[str, Any], axes: Any = None) -> Any:
         width = max(1, len(steps) // 50)
         smooth = np.convolve(history["loss"], np.full(width, 1.0 / width), mode="valid")
         axes[0].plot(steps[width - 1 :], smooth, color="C0")
-    axes[0].set(xlabel="generator step", ylabel="semi-dual value")
+    axes[0].set(xlabel="generator step", ylabel="loss")
     if len(steps) and min(history["loss"]) > 0:
         axes[0].set_yscale("log")
     axes[1].plot(history["chi2_step"], np.maximum(history["chi2"], 0.0) ** 0.5, color="C1")

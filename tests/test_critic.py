@@ -118,7 +118,7 @@ def test_pairs_lead_to_the_median_of_a_median_cost():
 
 
 def test_critic_finds_the_distance_of_two_laws():
-    """Kantorovich and Rubinstein: the most that a function of slope 1 tells them apart by."""
+    """Laws a shift by 3 apart: D is linear, of the slope s that is best, 3 s - 10 (s - 1)^2 at most."""
     normal = torch.Generator().manual_seed(0)
     data = 3.0 + torch.randn(2000, 1, generator=normal)
     torch.manual_seed(0)
@@ -127,7 +127,7 @@ def test_critic_finds_the_distance_of_two_laws():
         critic.step(torch.randn(64, 1, generator=normal))
     x = torch.randn(2000, 1, generator=normal)
     found = critic.score(data).mean() - critic.score(x).mean()
-    assert float(found.detach()) == pytest.approx(3.0, rel=0.2)
+    assert float(found.detach()) == pytest.approx(3.0 * 1.15, rel=0.1)
 
 
 def test_critic_adds_a_share_of_the_norm():
@@ -186,7 +186,9 @@ def test_a_run_with_critic_is_continued_bit_for_bit(kind, tmp_path):
     again, result = run(checkpoint=path)
     assert result.n_steps == 30
     assert_same(whole, again)
-    with pytest.raises(ValueError, match=r"critic: expected GradientPenaltyCritic.*received None"):
+    with pytest.raises(
+        ValueError, match=r"critic: expected 'kind' of GradientPenaltyCritic.*'kind' of None"
+    ):
         trained(data, **options, checkpoint=path, critic=False)
     with pytest.raises(ValueError, match="descent: expected costs of pairs, cityblock"):
         trained(data, **options, checkpoint=path, critic=critic, pair_cost=False)
@@ -284,3 +286,43 @@ def test_a_network_has_one_number_for_each_point():
         critic.step(cloud(5, 2))
     with pytest.raises(ValueError, match=r"x: expected points of the shape of the data, \(n, 2\)"):
         critic.step(cloud(5, 3))
+
+
+def test_random_state_decides_the_critic():
+    """Its first weights too; torch's global generator is left alone."""
+    data, made = cloud(30, 8, 8), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        critic = GradientPenaltyCritic(data, random_state=0)
+        assert torch.equal(torch.get_rng_state(), before)
+        made.append([p.detach() for p in critic.network.parameters()])
+    assert_same(*made)
+    other = GradientPenaltyCritic(data, random_state=1)
+    assert not torch.equal(next(other.network.parameters()), made[0][0])
+
+
+def test_groups_of_a_critic_keep_their_rates():
+    network = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
+    groups = [{"params": layer.parameters(), "lr": 10.0**-k} for k, layer in enumerate(network, 2)]
+    critic = GradientPenaltyCritic(cloud(30, 2), network, optimizer=torch.optim.SGD(groups))
+    for rate in (1.0, 0.5):
+        critic.step(cloud(9, 2), rate)
+        found = [group["lr"] for group in critic.optimizer.param_groups]
+        assert found == pytest.approx([0.01 * rate, 0.001 * rate])
+
+
+def test_training_with_a_critic_under_autocast_of_halves():
+    """Costs and the critic are computed in the precision of the data."""
+    with torch.autocast("cpu", dtype=torch.float16):
+        _, result = trained(cloud(40, 8, 8), 5, batch_size=16)
+    assert result.status == "finished"
+    assert np.isfinite(result.history["loss"]).all()
+
+
+def test_a_critic_that_is_not_finite_ends_the_run():
+    critic = GradientPenaltyCritic(cloud(40, 2), optimizer=lambda p: torch.optim.SGD(p, lr=1e30))
+    with pytest.warns(UserWarning, match="stopped after"):
+        _, result = trained(cloud(40, 2), 20, critic=critic)
+    assert result.status == "diverged"
+    assert all(p.isfinite().all() for p in result.generator.parameters())

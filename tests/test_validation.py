@@ -247,7 +247,7 @@ def test_bad_array_or_metric_is_refused_by_torch_layers(name, argument, bad, err
         *table(("build_loss",), "dual_steps", COUNT),
         *table(("train",), "dual_steps", COUNT, drop=("None",)),
         *table(("train",), "n_steps", COUNT),
-        *table(("train",), "batch_size", COUNT),
+        *table(("train",), "batch_size", COUNT, drop=("None",)),
         *table(("train",), "callback", NOT_CALLABLE),
         *table(("train",), "generator", NOT_CALLABLE),
         *table(("train",), "latent_sampler", COUNT),
@@ -655,7 +655,7 @@ def test_weights_of_single_precision_for_atoms_of_double(nx64):
         ({"stopThr": 0.1}, "tol"),
         ({"warmstart": None}, "init_potential"),
         ({"M": np.zeros((2, 2))}, "metric"),
-        ({"tolerance": 0.1}, "the options are tol"),
+        ({"tolerance": 0.1}, "the options are reg_m"),
     ],
     ids=lambda case: str(case)[:20],
 )

@@ -35,12 +35,16 @@ def _part_of(state: dict[str, Any], ranks: Any) -> dict[str, Any]:
     """State of a rank, of that of all; of another number of ranks, one that begins a new round."""
     rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
     others = state.get("other_ranks", [])
+    critic = state["run"].get("critic")
     if rank > len(others):  # one more, at the start of its streams
         state = state | {"latent_sampler": None, "global_random": {}}
+        critic = critic and critic | {"random": None}
     elif rank > 0:
         own = others[rank - 1]
         state = state | {name: own[name] for name in OWN}
         state["run"] = state["run"] | {"round": own["round"]}
+        critic = critic and critic | {"random": own["critic_random"]}
+    state["run"] = state["run"] | {"critic": critic}
     if size != 1 + len(others):
         state["run"] = state["run"] | {"round": NEW_ROUND}
     return state
@@ -302,6 +306,7 @@ class Checkpoint:
         state |= {"global_random": self.random.state_dict()}
         if self.ranks is not None:
             own = {name: state[name] for name in OWN} | {"round": state["run"]["round"]}
+            own["critic_random"] = (state["run"]["critic"] or {}).get("random")
             state["other_ranks"] = self.ranks.objects(own)[1:]
         if self.ranks is None or self.ranks.rank == 0:
             write(self.path, state, check=not self.checked)

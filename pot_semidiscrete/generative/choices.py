@@ -77,6 +77,8 @@ def parts_of_data(data: Any, random_state: object, **options: Any) -> Parts:
         suited["features"] = ImageFeatures(sample(data, OF_IMAGES["n_atoms"]), n_components=64)
     batch_size = suited.get("batch_size", POINTS)
     loss = loss_on(atoms, batch_size, suited)
+    if options.get("batch_size") is None and loss.ranks is not None:
+        batch_size += -batch_size % loss.ranks.size
     parts = Parts(loss, batch_size, resolve_reuse(suited.get("reuse"), loss, pair_cost is not None))
     if pair_cost is None and suited.get("critic") is None:
         return parts

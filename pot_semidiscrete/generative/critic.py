@@ -12,24 +12,30 @@ from torch import nn
 from ..backend import capabilities, describe, ours
 from ..problem import check_count, check_real
 from ..samplers.resolve import resolve_random
+from .checkpoint import shapes
 from .data import DataRows
 from .optimizers import (
     MakeOptimizer,
     adam,
+    describe_optimizer,
     load_optimizer,
+    note_rates,
     parameters_of,
     relative_rate,
     resolve_optimizer,
     set_relative_rate,
 )
+from .rollback import check_finite
 from .shared import average_gradients, mean_of_ranks
 
 
-def perceptron(d: int) -> nn.Sequential:
+def perceptron(d: int, seed: int) -> nn.Sequential:
     """The default critic of points of `d` numbers: two hidden layers, of LeakyReLU 0.2."""
-    inner, outer = nn.Linear(d, 512), nn.Linear(512, 256)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        layers = [nn.Linear(*sizes, device="cpu") for sizes in ((d, 512), (512, 256), (256, 1))]
     slope = nn.LeakyReLU(0.2)
-    return nn.Sequential(nn.Flatten(1), inner, slope, outer, slope, nn.Linear(256, 1))
+    return nn.Sequential(nn.Flatten(1), layers[0], slope, layers[1], slope, layers[2])
 
 
 class GradientPenaltyCritic:
@@ -61,9 +67,9 @@ class GradientPenaltyCritic:
     penalty : float, default=10
         The factor :math:`\rho`.
     batch_size : int, default=64
-        Points, and data, in a step.
+        Points, and data, in a step; of each process, if there are several. At most those of its batch.
     random_state : None, int or torch.Generator
-        Randomness of the data drawn, and of u.
+        Randomness of the first weights, of the data drawn, and of u; another one in each process.
 
     Raises
     ------
@@ -107,8 +113,9 @@ class GradientPenaltyCritic:
                 f"data: expected points of floating numbers, received {describe(first)}; convert them."
             )
         self.shape = first.shape
+        self.random = resolve_random(random_state, get_backend(first), first)
         if network is None:
-            network = perceptron(first.numel()).to(first)
+            network = perceptron(first.numel(), int(self.random.integers(2**31, 1)[0])).to(first)
         if not isinstance(network, nn.Module):
             raise TypeError(
                 f"network: expected a torch.nn.Module of points, received {describe(network)}."
@@ -118,8 +125,8 @@ class GradientPenaltyCritic:
         self.optimizer = resolve_optimizer("optimizer", optimizer, network, "network", default)
         self.share, self.penalty = check_real("share", share), check_real("penalty", penalty)
         self.batch_size = check_count("batch_size", batch_size)
-        like = self.like = parameters_of(self.optimizer)[0].detach()
-        self.random = resolve_random(random_state, get_backend(like), like)
+        note_rates(self.optimizer)
+        self.like = parameters_of(self.optimizer)[0].detach()
         self.ranks: Any = None
 
     def __repr__(self) -> str:
@@ -210,7 +217,8 @@ class GradientPenaltyCritic:
             raise TypeError(f"state: expected what state_dict() returned, received {describe(state)}.")
         self.network.load_state_dict(state["network"])
         load_optimizer(self.optimizer, state["optimizer"])
-        self.random.load_state_dict(state["random"])
+        if state["random"] is not None:  # that of another rank
+            self.random.load_state_dict(state["random"])
 
 
 def guided(
@@ -259,6 +267,15 @@ def step_beside(
     """
     critic.ranks = ranks
     critic.step(draw(), relative_rate(optimizer))
+    check_finite("critic", parameters_of(critic.optimizer))
+
+
+def facts_of(critic: GradientPenaltyCritic | None) -> dict[str, str]:
+    """What a checkpoint must agree on, in words."""
+    if critic is None:
+        return {"kind": "None"}
+    facts = {"kind": repr(critic), "optimizer": describe_optimizer(critic.optimizer)}
+    return facts | shapes(critic.network.state_dict())
 
 
 def tensors_of(critic: GradientPenaltyCritic | None) -> list[torch.Tensor]:

@@ -67,8 +67,8 @@ class PairDescent:
 
     Pairs of latent points and data, :math:`\gamma`, have been drawn from the plan, which is one of
     the ground cost of the loss. A step then goes down :math:`E_\gamma\, c'(g(z), y)`, for another cost
-    :math:`c'` of points and data themselves. Whatever the plan is, this bounds their transport cost of
-    :math:`c'` from above.
+    :math:`c'` of points and data themselves. This bounds their transport cost of :math:`c'` from above,
+    to the masses that the plan gives the atoms: their weights, up to what ``chi2`` measures.
 
     Parameters
     ----------

@@ -92,16 +92,23 @@ def rise_and_fall(progress: float) -> float:
     return min(fall(progress), 0.02 + 20.0 * progress)
 
 
+def note_rates(optimizer: torch.optim.Optimizer) -> None:
+    """Let the groups of an optimiser keep their present rates, as torch's schedulers do."""
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+
+
 def relative_rate(optimizer: torch.optim.Optimizer) -> float:
-    """Present learning rate, relative to that which the optimiser was made with."""
-    first = optimizer.defaults.get("lr")
-    return float(optimizer.param_groups[0]["lr"] / first) if first else 1.0
+    """Present learning rate, relative to the first."""
+    group = optimizer.param_groups[0]
+    first = group.get("initial_lr", optimizer.defaults["lr"])
+    return float(group["lr"] / first) if first else 1.0
 
 
 def set_relative_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give all parameters one learning rate, relative to that which the optimiser was made with."""
+    """Give all parameters a learning rate, relative to their first."""
     for group in optimizer.param_groups:
-        group["lr"] = optimizer.defaults["lr"] * rate
+        group["lr"] = group.get("initial_lr", optimizer.defaults["lr"]) * rate
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

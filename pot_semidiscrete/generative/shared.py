@@ -115,7 +115,7 @@ def average_gradients(ranks: Any, parameters: Sequence[torch.Tensor]) -> None:
 @torch.no_grad()
 def start_alike(ranks: Any, tensors: Sequence[torch.Tensor]) -> None:
     """Give all ranks the tensors of the first; None is one process."""
-    if ranks is None:
+    if ranks is None or not tensors:
         return
     for tensor, first in zip(tensors, ranks.first(*tensors), strict=True):
         tensor.copy_(first)

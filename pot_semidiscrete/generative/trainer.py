@@ -12,7 +12,7 @@ from ..backend import guest, uninterrupted
 from ..runs import Progress
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
 from .choices import Parts
-from .critic import guided, step_beside, tensors_of
+from .critic import facts_of, guided, step_beside, tensors_of
 from .descents import PointCost
 from .evaluation import squared_marginal_error, warn_of_boundaries
 from .history import History
@@ -24,7 +24,7 @@ from .optimizers import (
 )
 from .parts import at_rest, placed
 from .result import TrainingResult
-from .rollback import check_finite, rollback_if_not_finite
+from .rollback import check_finite, in_dtype, rollback_if_not_finite
 from .rounds import Rounds
 from .shared import (
     all_points,
@@ -63,7 +63,8 @@ class Trainer:
         self.share = part_of_batch(self.batch_size, self.ranks)
         self.averages = self.ranks is None or averages_gradients(generator, parameters_of(optimizer))
         if not self.averages:
-            start_alike(self.ranks, [*self.tensors(), *tensors_of(parts.critic)])
+            start_alike(self.ranks, self.tensors())
+        start_alike(self.ranks, tensors_of(self.critic))
 
     @property
     def n_steps(self) -> int:
@@ -132,7 +133,7 @@ class Trainer:
     def differentiate(self, z: Any, value_at: PointCost, values: list[torch.Tensor]) -> Any:
         """Value of a batch, noted in `values`, and its gradient: the closure of an optimiser."""
         torch.clear_autocast_cache()
-        x = guest(self.generator)(z)
+        x = in_dtype(guest(self.generator)(z), self.loss.target.weights.dtype)
         value = value_at(x) if self.critic is None else guided(self.critic, value_at, x)
         if not value.requires_grad:
             raise TypeError(
@@ -160,7 +161,7 @@ class Trainer:
 
     def rollback(self) -> AbstractContextManager:
         """Context that undoes what its body changed, if what it met is not finite."""
-        return rollback_if_not_finite(self.tensors(), self.rounds)
+        return rollback_if_not_finite([*self.tensors(), *tensors_of(self.critic)], self.rounds)
 
     def evaluate(self, n_batches: int = 5) -> None:
         """Measure the marginal error on fresh points."""
@@ -190,7 +191,7 @@ class Trainer:
             "batch_size": self.batch_size,
             "reuse": self.rounds.reuse,
             "descent": repr(self.rounds.descent),
-            "critic": repr(self.critic),
+            "critic": facts_of(self.critic),
             "generator": shapes((state_of(self.module) or {}) | parameters),
             "optimizer": describe_optimizer(self.optimizer) + (" that falls" if self.schedule else ""),
         }

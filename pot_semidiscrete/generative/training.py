@@ -67,14 +67,15 @@ def train_generator(
     Parameters
     ----------
     generator : torch.nn.Module or callable
-        ``z -> x``, points of any shape with d entries. Its train or eval mode is never changed, and
-        potential and generator see batches of the same size: with batch normalisation both define
-        the law, and points drawn for the potential update the running statistics too.
+        ``z -> x``, points of the shape of the data; of any, if data are rows. Its train or eval mode is
+        never changed, and potential and generator see batches of the same size: with batch normalisation
+        both define the law, and points drawn for the potential update the running statistics too.
     latent_sampler : callable, int, law or loader
         ``n -> z``; the dimension of a standard normal law, a name and a dimension, ``("unif", 16)``, or
         a law of SciPy or torch, drawn by `random_state`; or a ``DataLoader`` of latent points.
     target : tensor of shape (n_atoms, ...), Dataset, StoredAtoms or SemiDiscreteLoss
-        Data; or a loss, whose potential is continued if it has one.
+        Data; or a loss, whose potential is continued if it has one. Images are floating tensors of three
+        or four axes, whose last two have 8 entries or more.
     n_steps : int
         Number of steps of the generator.
     reg : float, optional
@@ -94,20 +95,21 @@ def train_generator(
         `pair_cost` or a critic ``Adam(lr=2e-3, betas=(0.5, 0.99))``, which also rises in the first
         twentieth.
     n_atoms : int or False, optional
-        Take so many of the data as atoms, a sample that is always the same; a critic sees all. Of images
-        4,000, else all. Only with data.
+        Take so many of the data as atoms, a sample that is always the same; a critic sees all. By
+        default 4,000 images, or all other data. Only with data.
     features : torch.nn.Module, callable or False, optional
-        What images are compared by, instead of their pixels. Of images :class:`ImageFeatures`, in their
-        64 main components, else none. Only with data.
+        What points are compared by, instead of their coordinates. By default 64 components of
+        :class:`ImageFeatures` for images, none otherwise. Only with data.
     pair_cost : str, callable or False, optional
         Cost c' of pairs, ``(x, y) -> (n,)``, ``"cityblock"`` or ``"sqeuclidean"``. The potential then
         only decides which atom y each point x of a round is paired with, drawn from the plan; steps go
-        down the mean of :math:`c'(x, y)`, which bounds the transport cost of c' from above. No gradient
-        goes through `features`. Of images ``"cityblock"``: its minimum is a median, that of squares a
-        grey average. Only with data.
+        down the mean of :math:`c'(x, y)`, which bounds from above the transport cost of c' to the masses
+        that the plan gives. No gradient goes through `features`. By default ``"cityblock"`` for images,
+        whose minimum is a median, where that of squares is a grey average, and none otherwise. Only with
+        data.
     critic : str, torch.nn.Module, GradientPenaltyCritic or False, optional
         What else the points follow: ``"wgan-gp"``, or one with a network of yours; see
-        :class:`GradientPenaltyCritic`. Of images that, else none.
+        :class:`GradientPenaltyCritic`. By default ``"wgan-gp"`` for images, none otherwise.
     callback : callable, optional
         Called with the :class:`TrainingResult` so far after each step; stops by returning True. A
         checkpoint keeps its state, if it has ``state_dict`` and ``load_state_dict``.
