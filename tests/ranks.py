@@ -305,6 +305,15 @@ def check_checkpoints(folder):
         assert torch.equal(a, b)
     np.testing.assert_array_equal(run.history["loss"], whole.history["loss"])
 
+    # with a critic, of which each rank has its own stream
+    options = {"random_state": 0, "pair_cost": "cityblock", "critic": "wgan-gp", "n_steps": 6}
+    whole, again = linear(0), linear(0)
+    train(whole, **options)
+    more = options | {"checkpoint": folder / "critic.pt"}
+    train(linear(0), **more, callback=lambda run: run.n_steps == 3)
+    train(again, **more)
+    torch.testing.assert_close([*again.parameters()], [*whole.parameters()], rtol=0.0, atol=0.0)
+
 
 def check_continued(folder):
     """By more ranks, with as many samples a step."""

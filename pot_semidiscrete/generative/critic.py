@@ -26,7 +26,7 @@ from .optimizers import (
     set_relative_rate,
 )
 from .rollback import check_finite
-from .shared import average_gradients, mean_of_ranks
+from .shared import average_gradients, mean_of_ranks, start_alike
 
 
 def perceptron(d: int, seed: int) -> nn.Sequential:
@@ -244,12 +244,18 @@ def guided(
     return value.detach() + ((x - points.detach()) * direction).sum()
 
 
+def share_critic(critic: GradientPenaltyCritic | None, ranks: Any) -> None:
+    """Let the processes `ranks` have one critic, which starts alike, and whose batches are one."""
+    if critic is not None:
+        critic.ranks = ranks
+        start_alike(ranks, tensors_of(critic))
+
+
 @torch.no_grad()
 def step_beside(
     critic: GradientPenaltyCritic,
     draw: Callable[[], torch.Tensor],
     optimizer: torch.optim.Optimizer,
-    ranks: Any,
 ) -> None:
     """A step of the critic after one of the generator, by the same schedule.
 
@@ -262,10 +268,7 @@ def step_beside(
         ``() -> x``, a batch of the generator.
     optimizer : torch.optim.Optimizer
         Of the generator.
-    ranks : Ranks or None
-        Processes whose batches are one.
     """
-    critic.ranks = ranks
     critic.step(draw(), relative_rate(optimizer))
     check_finite("critic", parameters_of(critic.optimizer))
 
@@ -279,7 +282,7 @@ def facts_of(critic: GradientPenaltyCritic | None) -> dict[str, str]:
 
 
 def tensors_of(critic: GradientPenaltyCritic | None) -> list[torch.Tensor]:
-    """Parameters and buffers, which processes start from alike."""
+    """Parameters and buffers."""
     if critic is None:
         return []
     return [*parameters_of(critic.optimizer), *critic.network.buffers()]

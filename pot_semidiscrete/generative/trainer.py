@@ -12,7 +12,7 @@ from ..backend import guest, uninterrupted
 from ..runs import Progress
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
 from .choices import Parts
-from .critic import facts_of, guided, step_beside, tensors_of
+from .critic import facts_of, guided, share_critic, step_beside, tensors_of
 from .descents import PointCost
 from .evaluation import squared_marginal_error, warn_of_boundaries
 from .history import History
@@ -64,7 +64,7 @@ class Trainer:
         self.averages = self.ranks is None or averages_gradients(generator, parameters_of(optimizer))
         if not self.averages:
             start_alike(self.ranks, self.tensors())
-        start_alike(self.ranks, tensors_of(self.critic))
+        share_critic(self.critic, self.ranks)
 
     @property
     def n_steps(self) -> int:
@@ -125,7 +125,7 @@ class Trainer:
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
             check_finite("parameters", parameters_of(self.optimizer))
             if self.critic is not None:
-                step_beside(self.critic, self.points, self.optimizer, self.ranks)
+                step_beside(self.critic, self.points, self.optimizer)
         self.history.loss.append(float(values[0]))
         self.history.seconds.append(time.perf_counter() - self.start)
 
