@@ -246,6 +246,8 @@ def test_main_components_keep_distances():
         ({"pair_cost": "hamming"}, TypeError, "pair_cost: expected a callable"),
         ({"n_atoms": 0}, ValueError, "n_atoms: expected"),
         ({"n_atoms": 2.5}, TypeError, "n_atoms: expected"),
+        ({"reg": False}, TypeError, "reg: expected"),  # which is for n_atoms and the like
+        ({"dual_steps": False}, TypeError, "dual_steps: expected"),
     ],
 )
 def test_options_are_checked(options, error, message):

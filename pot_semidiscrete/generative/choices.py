@@ -67,14 +67,18 @@ def parts_of_loss(
 def parts_of_data(data: Any, random_state: object, **options: Any) -> Parts:
     """Those on data, by the options of :func:`train_generator`: None is what suits, False is without."""
     data = stacked(data)
-    suited = (OF_IMAGES if are_images(data) else {}) | {
-        name: None if value is False else value for name, value in options.items() if value is not None
+    suited: dict[str, Any] = dict(OF_IMAGES) if are_images(data) else {}
+    if suited and options.get("features") is None:
+        suited["features"] = ImageFeatures(sample(data, OF_IMAGES["n_atoms"]), n_components=64)
+    suited |= {name: value for name, value in options.items() if value is not None}
+    suited |= {
+        name: None
+        for name in ("n_atoms", "features", "pair_cost", "critic")
+        if suited.get(name) is False
     }
     n_atoms, pair_cost = suited.get("n_atoms"), suited.get("pair_cost")
     check_pairs(data, n_atoms, pair_cost)
     atoms = data if n_atoms is None else sample(data, n_atoms)
-    if are_images(data) and "features" not in suited:
-        suited["features"] = ImageFeatures(sample(data, OF_IMAGES["n_atoms"]), n_components=64)
     batch_size = suited.get("batch_size", POINTS)
     loss = loss_on(atoms, batch_size, suited)
     if options.get("batch_size") is None and loss.ranks is not None:

@@ -244,10 +244,13 @@ def guided(
     return value.detach() + ((x - points.detach()) * direction).sum()
 
 
-def share_critic(critic: GradientPenaltyCritic | None, ranks: Any) -> None:
-    """Let the processes `ranks` have one critic, which starts alike, and whose batches are one."""
+def join_critic(
+    critic: GradientPenaltyCritic | None, optimizer: torch.optim.Optimizer, ranks: Any
+) -> None:
+    """Let a critic follow the rates of a generator's optimiser, alike in all processes of `ranks`."""
     if critic is not None:
         critic.ranks = ranks
+        note_rates(optimizer)
         start_alike(ranks, tensors_of(critic))
 
 

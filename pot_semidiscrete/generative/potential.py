@@ -214,8 +214,8 @@ class TrackedPotential(SharedState):
     def rows(self, x: torch.Tensor) -> torch.Tensor:
         """Points of any shape, or their features, as one row each, in the dtype of the data."""
         _check_shape(x, self.shape)
+        x = in_dtype(x, self.target.weights.dtype)
         if x.is_floating_point() and x.ndim > 0:
-            x = x.to(self.target.weights.dtype)
             x = x if self._feature_map is None or 0 in x.shape else self._feature_map(x)
         return flat_rows(x, self.target.nx)
 
@@ -233,6 +233,11 @@ class TrackedPotential(SharedState):
         if self._feature_map is not None:
             self._feature_map.to(device)
         return super()._apply(lambda tensor: tensor.to(device), recurse)
+
+
+def in_dtype(x: Any, dtype: torch.dtype) -> Any:
+    """Points in a precision, whatever a caller's autocast made of them; what are none stay so."""
+    return x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
 
 
 def _check_shape(x: object, shape: torch.Size) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
@@ -36,11 +35,6 @@ def rollback_if_not_finite(tensors: Sequence[torch.Tensor], rounds: Rounds) -> I
             rounds.loss.load_state_dict(loss)
         rounds.load_state_dict(round_before)
         raise
-
-
-def in_dtype(x: Any, dtype: torch.dtype) -> Any:
-    """Points in a precision, whatever a caller's autocast made of them; what are none stay so."""
-    return x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
 
 
 def check_finite(name: str, tensors: Sequence[torch.Tensor]) -> None:

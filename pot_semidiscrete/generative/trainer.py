@@ -12,7 +12,7 @@ from ..backend import guest, uninterrupted
 from ..runs import Progress
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
 from .choices import Parts
-from .critic import facts_of, guided, share_critic, step_beside, tensors_of
+from .critic import facts_of, guided, join_critic, step_beside, tensors_of
 from .descents import PointCost
 from .evaluation import squared_marginal_error, warn_of_boundaries
 from .history import History
@@ -23,8 +23,9 @@ from .optimizers import (
     set_relative_rate,
 )
 from .parts import at_rest, placed
+from .potential import in_dtype
 from .result import TrainingResult
-from .rollback import check_finite, in_dtype, rollback_if_not_finite
+from .rollback import check_finite, rollback_if_not_finite
 from .rounds import Rounds
 from .shared import (
     all_points,
@@ -64,7 +65,7 @@ class Trainer:
         self.averages = self.ranks is None or averages_gradients(generator, parameters_of(optimizer))
         if not self.averages:
             start_alike(self.ranks, self.tensors())
-        share_critic(self.critic, self.ranks)
+        join_critic(self.critic, optimizer, self.ranks)
 
     @property
     def n_steps(self) -> int:

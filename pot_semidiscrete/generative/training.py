@@ -182,9 +182,8 @@ def train_generator(
     ('finished', 20)
     """
     n_steps, every = check_count("n_steps", n_steps), check_count("checkpoint_every", checkpoint_every)
-    for name, count in {"batch_size": batch_size, "reuse": reuse, "dual_steps": dual_steps}.items():
-        if count is not None:
-            check_count(name, count)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
     check_callable("generator", generator, "z -> points")
     if callback is not None:
         check_callable("callback", callback, "of the result so far")
