@@ -68,11 +68,10 @@ class Marginal:
 
     def precise_term(self, potential: Array) -> float:
         """F, summed in double precision."""
-        host = self.nx.to_numpy
-        mean = np.sum(host(self.weights * potential), dtype=float)
+        mean = np.sum(self.nx.to_numpy(self.weights * potential), dtype=float)
         if not self.is_relaxed:
             return float(mean)
-        log_weights, potential = (host(v).astype(float) for v in (self.log_weights, potential))
+        log_weights, potential = map(in_double, (self.log_weights, potential))
         return float(mean - self.reg_m * logsumexp(log_weights - (potential - mean) / self.reg_m))
 
     def exponent(self, eps: float) -> float:
