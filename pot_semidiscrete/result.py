@@ -104,8 +104,8 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
     converged : bool
         Whether a bound on `chi2` was at most ``tol**2``: at 97.5% in each look, for about 95% in a run.
     status : str
-        ``"converged"``, ``"max_iter"``, ``"stopped"`` (by the callback), ``"interrupted"`` or
-        ``"failed"`` (an exception, to which this result is attached).
+        ``"converged"``, ``"stalled"`` (more samples do not help), ``"max_iter"``, ``"stopped"`` (by the
+        callback), ``"interrupted"`` or ``"failed"`` (an exception, to which this result is attached).
     n_iter : int
         Batches used by the ascent.
     n_samples : int
@@ -299,7 +299,7 @@ class SolverState:
 
 def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule, stacklevel: int = 3) -> None:
     """Say how far a run ended from its tolerance, and what it would take to reach it."""
-    if tol == 0 or result.status not in ("max_iter", "interrupted"):
+    if tol == 0 or result.status not in ("max_iter", "stalled", "interrupted"):
         return
     if isinstance(tol, StoppingRule):
         words = f"solve_semidiscrete ended ({result.status}) before {type(tol).__name__} was met."
@@ -308,11 +308,15 @@ def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule, stackl
         )
         return
     reached, needed = result._estimates.evaluation.bound, ""
+    remedy = "Raise max_iter, batch_size, reg or tol, or continue from init_potential=result.potential."
     if math.isnan(reached):
         words = "before its error was measured"
     else:
         words = f"with a relative marginal error of up to {reached**0.5:.3g} (95%)"
-        if reached > tol**2:
+        if result.status == "stalled":
+            needed = " It has not halved while the samples grew sixteenfold."
+            remedy = "Raise reg or tol, or take a higher precision."
+        elif reached > tol**2:
             more = (reached / tol**2 - 1.0) * result.n_samples
             needed = f" As it falls with the samples, it needs about {more:.2g} more source points."
         if result.reg == 0 and reached > tol**2:
@@ -321,8 +325,7 @@ def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule, stackl
                 "line: the plan is not unique there, and a positive reg makes it so."
             )
     warnings.warn(
-        f"solve_semidiscrete ended ({result.status}) {words}, tol is {tol:.3g}.{needed} Raise max_iter, "
-        "batch_size, reg or tol, or continue from init_potential=result.potential.",
+        f"solve_semidiscrete ended ({result.status}) {words}, tol is {tol:.3g}.{needed} {remedy}",
         SemiDiscreteWarning,
         stacklevel=stacklevel,
     )

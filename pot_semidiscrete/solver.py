@@ -55,10 +55,7 @@ class Solver:
         self.levels: list[float] = []
 
     def begin(self, psi: Array | None) -> None:
-        """Start from nothing, or from the user's potential if it is better.
-
-        It counts for as many samples as its chi2 tells.
-        """
+        """Start from nothing, or from the user's potential if it is better."""
         x = self.stream.ahead(FEW_POINTS if psi is not None else 1)
         self.ascent = cold_start(self.dual, x, self.reg)
         if psi is None:
@@ -68,12 +65,13 @@ class Solver:
             return
         self.prior, self.evaluation, self.test_points = psi, found, x
         self.rule.n_eff = found.n_eff
+        # it counts for as many samples as its chi2 tells
         self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
         eps = resolving_eps(self.dual, x, psi, self.reg)
         self.ascent = warm_start(self.dual, psi, eps, self.n_prior, found.n_eff)
 
     def run(self, callback: Callable[[SolverState], Any] | None) -> None:
-        """Draw, step, evaluate, decide, until the tolerance, the callback or `max_iter` says stop."""
+        """Draw, step, evaluate, decide, until the rule, the callback or `max_iter` says stop."""
         if self.is_good_start():
             self.status = "converged"
             return
@@ -85,6 +83,9 @@ class Solver:
                 break
             if self.is_look_due() and self.decide():
                 self.status = "converged"
+                return
+            if self.rule.is_stalled:
+                self.status = "stalled"
                 return
         if not self.rule.history or self.status == "stopped":
             self.correct()

@@ -27,7 +27,7 @@ from pot_semidiscrete.kernels.numpy_kernel import NumpyKernel
 from pot_semidiscrete.optim.ascent import AscentState
 from pot_semidiscrete.optim.buffer import SampleStream
 from pot_semidiscrete.optim.semi_dual import SemiDual
-from pot_semidiscrete.optim.stopping import RULES, ChiSquareRule, FixedSamples, StoppingRule
+from pot_semidiscrete.optim.stopping import RULES, ChiSquareRule, FixedSamples, Look, StoppingRule
 from pot_semidiscrete.problem import build_target
 from pot_semidiscrete.samplers import Law, Sampler, register_law
 from pot_semidiscrete.samplers import base as laws
@@ -753,6 +753,16 @@ def test_law_with_a_parameter_is_a_class_for_each_value(nx64):
         register_law(f"normal {scale}")(law)
         points = nx64.host(resolve_source(f"normal {scale}", target.atoms, 0)(4000))
         assert points.std() == pytest.approx(scale, rel=0.05)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.3, 0.0])
+def test_run_is_stalled_where_chi2_does_not_fall(rate, rng):
+    """The noise of looks stops no run that is only slow."""
+    rule = ChiSquareRule(0.01)
+    for k in range(12):
+        n = 1000.0 * 2.0**k
+        rule.wait(Look(n**-rate + 0.1 * rng.normal() * n**-rate, 0.1 * n**-rate, n_eff=10.0), n)
+        assert rule.is_stalled == (rate == 0.0 and k >= 4)
 
 
 @pytest.mark.parametrize("name", RULES)

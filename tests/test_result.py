@@ -55,6 +55,12 @@ def failed(nx):
     return caught.value.partial_result
 
 
+def stalled(nx):
+    """Nine points, each of which belongs to one atom, have no masses like these."""
+    with pytest.warns(SemiDiscreteWarning, match="has not halved.* points tie .*Raise reg or tol"):
+        return solve_semidiscrete(nx.array(ATOMS), nx.array(POINTS), nx.array(WEIGHTS), random_state=0)
+
+
 def after_three(state):
     return state.n_iter == 3
 
@@ -63,6 +69,7 @@ STATES = {
     "max_iter": solve,
     "converged": lambda nx: solve(nx, tol=0.2, max_iter=1000),
     "stopped": lambda nx: solve(nx, callback=after_three),
+    "stalled": stalled,
     "interrupted": interrupted,
     "failed": failed,
 }
@@ -123,7 +130,7 @@ def test_status_converged_and_counts_agree(any_state):
     assert all(isinstance(history, np.ndarray) for history in result.log.values())
     checks = [result.log[f"check_{name}"] for name in ("n_iter", "chi2", "chi2_stderr")]
     assert len({len(check) for check in checks}) == 1
-    assert (np.diff(checks[0]) > 0).all()
+    assert (np.diff(checks[0]) >= 0).all()  # a correction is looked at, too
 
 
 def test_samples_counted_are_samples_drawn(nx64):

@@ -1,5 +1,6 @@
 """Where atoms start from, and the sources that they are to follow."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -79,13 +80,22 @@ def _points_like(name: str, source: Any) -> Array:
 
 
 def _far_apart(points: np.ndarray, n: int, random: np.random.Generator) -> np.ndarray:
-    """Indices of n of the points, each drawn as the squared distance to those before.
+    """Indices of n of the points: greedy k-means++ among sixteen points an atom.
 
-    The seeding of k-means (Arthur, Vassilvitskii, 2007), among sixteen points an atom.
+    Each is the best of some that are drawn as the squared distance to those before (Arthur,
+    Vassilvitskii, 2007, section 7: greedy, with as many as scikit-learn draws).
     """
     points = points[: 16 * n].astype(float)
-    chosen, nearest = [int(random.integers(len(points)))], np.inf
+    points = points - points.mean(axis=0)
+    squares, n_trials = np.sum(points**2, axis=1), 2 + int(math.log(n))
+    chosen = [int(random.integers(len(points)))]
+    nearest = np.sum((points - points[chosen[0]]) ** 2, axis=1)
     for _ in range(n - 1):
-        nearest = np.minimum(nearest, np.sum((points - points[chosen[-1]]) ** 2, axis=1))
-        chosen.append(int(random.choice(len(points), p=nearest / nearest.sum())))
+        trials = random.choice(len(points), n_trials, p=nearest / nearest.sum())
+        distances = squares - 2.0 * points[trials] @ points.T + squares[trials][:, None]
+        found = np.minimum(nearest, np.maximum(distances, 0.0))
+        best = int(np.argmin(found.sum(axis=1)))
+        nearest = found[best]
+        nearest[trials[best]] = 0.0  # but for rounding
+        chosen.append(int(trials[best]))
     return np.array(chosen)

@@ -53,7 +53,7 @@ def _is_interval(value: Any) -> bool:
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "format": _FORMATS.__contains__,
-    "status": ["converged", "max_iter", "stopped", "interrupted", "failed"].__contains__,
+    "status": ["converged", "stalled", "max_iter", "stopped", "interrupted", "failed"].__contains__,
     "metric": lambda value: isinstance(value, str),
     "reg": lambda value: _is_number(value) and 0.0 <= value < math.inf,
     "reg_m": lambda value: _is_number(value) and not value <= 0.0,

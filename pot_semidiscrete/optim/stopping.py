@@ -115,6 +115,11 @@ class StoppingRule(ABC):
     def wait(self, found: Look, n_samples: float) -> None:  # noqa: B027
         """Note that a look failed, at so many samples."""
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the looks that failed say that more samples would not help."""
+        return False
+
     def prefers_correction(self, n_samples: int) -> bool:
         """Whether Newton's method is to correct the estimate after a look that failed.
 
@@ -168,12 +173,15 @@ class ChiSquareRule(StoppingRule):
     ----------
     passes : float
         Over its points that a correction takes: as the last one did.
+    failed : list of (float, Look)
+        Samples at each look that failed, and what it found.
     """
 
     def __init__(self, tol: float, sample_cost: float = 0.0) -> None:
         super().__init__()
         self.chi2, self.sample_cost, self.passes, self.next = tol**2, sample_cost, CORRECTION, 0.0
         self.before: tuple[float, float] | None = None
+        self.failed: list[tuple[float, Look]] = []
 
     @property
     def precision(self) -> float:
@@ -219,9 +227,19 @@ class ChiSquareRule(StoppingRule):
         return found.chi2 <= self.chi2
 
     def wait(self, found: Look, n_samples: float) -> None:
+        self.failed.append((n_samples, found))
         short = found.look_bound / self.chi2
         # by twice the samples there is another look, whatever the last one said
         self.next = n_samples * min(max(short, 1.0 + self.precision), 2.0)
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether chi2 has not halved while the samples grew sixteenfold: it should fall as 1 / n."""
+        if not self.failed:
+            return False
+        n, found = self.failed[-1]
+        least = found.chi2 - NORMAL_95 * found.chi2_stderr
+        return any(16.0 * then <= n and look.chi2 <= 2.0 * least for then, look in self.failed)
 
     def prefers_correction(self, n_samples: int) -> bool:
         """Whether to draw on until chi2 is low enough costs more than a correction, in rows.
