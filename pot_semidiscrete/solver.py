@@ -65,8 +65,7 @@ class Solver:
             return
         self.prior, self.evaluation, self.test_points = psi, found, x
         self.rule.n_eff = found.n_eff
-        # it counts for as many samples as its chi2 tells
-        self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
+        self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)  # that chi2 tells of
         eps = resolving_eps(self.dual, x, psi, self.reg)
         self.ascent = warm_start(self.dual, psi, eps, self.n_prior, found.n_eff)
 
