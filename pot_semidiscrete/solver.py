@@ -16,6 +16,7 @@ from .kernels import ranks_at
 from .optim.ascent import (
     ANNEALING,
     FEW_POINTS,
+    LEAST_ROWS,
     AscentState,
     cold_start,
     resolving_eps,
@@ -59,7 +60,8 @@ class Solver:
 
         It counts for as many samples as its chi2 tells.
         """
-        x = self.stream.ahead(FEW_POINTS if psi is not None else 1)
+        # from a single point the scale of the costs, and so eps, would be 0
+        x = self.stream.ahead(FEW_POINTS if psi is not None else min(LEAST_ROWS, self.most))
         self.ascent = cold_start(self.dual, x, self.reg)
         if psi is None:
             return
