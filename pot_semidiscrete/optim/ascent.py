@@ -80,9 +80,9 @@ class AscentState:
 def cold_start(dual: SemiDual, x: Array, reg: float) -> AscentState:
     """State to start from knowing nothing but a few points.
 
-    The mean cost to each atom is the optimal potential of an infinite regularisation, shortened where
-    masses are free at a price. What its value
-    then lacks of that at ``eps = 0`` is the scale of the costs that atoms compete for: the first eps.
+    The mean cost to each atom is the optimal potential of an infinite regularisation; where masses are
+    free at a price, a share of it is. How much its value is below that at ``eps = 0`` is the scale of
+    the costs that atoms compete for: the first eps.
     """
     target, nx = dual.target, dual.target.nx
     cost = mean_cost(target, x)
