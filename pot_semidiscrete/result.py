@@ -246,8 +246,7 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
             The atoms the result was computed for; backend and dtype may differ. :class:`ShardedAtoms`
             need not be those of as many ranks.
         metric : str, tuple, callable or Cost, optional
-            Needed if the result was computed with a callable, or with constants as those of
-            ``("minkowski", 3)``; otherwise what was saved.
+            Needed if it was a callable, or one with constants; otherwise what was saved.
 
         Returns
         -------

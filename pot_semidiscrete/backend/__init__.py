@@ -1,4 +1,4 @@
-"""What a backend of POT can do beyond POT's own vocabulary, and what arrays tell of themselves."""
+"""What a backend of POT can do beyond POT's own functions, and helpers for its arrays."""
 
 from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""What arrays tell of themselves, and how they are taken in parts."""
+"""Arrays of any backend: what they are, and how they are taken in parts."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""What is told of a result, each estimate made when it is first asked for."""
+"""Estimates of a result, each made when it is first asked for."""
 
 import functools
 import math
@@ -17,7 +17,7 @@ from .bounds import FittedPoints, plan_cost
 from .chi2 import GROUPS, chi_square, worst_atom
 from .trace import trace_estimate
 
-ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
+ROUGHLY = 0.5  # of the statistical error, to see whether a maximiser is far
 PENDING = 2**23  # numbers of points that a result holds until it is asked for more, about
 EXCESS = 5.0  # standard errors, and times the gain by chance, beyond which an excess is none
 
@@ -211,7 +211,7 @@ def _suboptimality(
     The maximiser over n fresh points gains ``trace / (2 n)`` by chance.
     """
     gain, n = found.measured.value - value, x.shape[0]
-    # points do not see the Hessian at 0: it is that of an eps that tells atoms apart
+    # points do not see the Hessian at 0: it is that of an eps that resolves the atoms
     eps = resolving_eps(dual, x, found.potential, found.eps)
     chance = trace_estimate(dual, x, found.potential, eps) / (2.0 * n)
     excess = gain - chance

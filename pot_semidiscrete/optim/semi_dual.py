@@ -106,7 +106,7 @@ class SemiDual:
 
     @functools.cached_property
     def least_eps(self) -> float:
-        """Below it rounding decides which atom is nearer: no smaller eps tells more atoms apart."""
+        """Below it rounding decides which atom is nearer: no smaller eps resolves more of them."""
         return rounding_of(self.target)
 
     def not_finite(self, x: Array) -> ValueError:

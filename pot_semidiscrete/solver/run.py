@@ -1,4 +1,4 @@
-"""The solver: draw, step, evaluate, decide, stop."""
+"""The loop of the solver: draw, step, evaluate, decide, stop."""
 
 import math
 from collections.abc import Callable
@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, joint
-from .costs import CallableMetric
-from .inference.bounds import FittedPoints
-from .inference.estimates import UNKNOWN, Estimates, StoredEstimates, evaluate
-from .inference.trace import shrink
-from .kernels import ranks_at
-from .optim.ascent import (
+from ..backend import Array, joint
+from ..costs import CallableMetric
+from ..inference.bounds import FittedPoints
+from ..inference.estimates import UNKNOWN, Estimates, StoredEstimates, evaluate
+from ..inference.trace import shrink
+from ..kernels import ranks_at
+from ..optim.ascent import (
     ANNEALING,
     FEW_POINTS,
     LEAST_ROWS,
@@ -23,16 +23,16 @@ from .optim.ascent import (
     step,
     warm_start,
 )
-from .optim.buffer import SampleStream
-from .optim.newton import can_correct, maximize
-from .optim.options import Options
-from .optim.semi_dual import SemiDual
-from .optim.stopping import rule_of
-from .problem import Problem, check_bool
-from .result import SemiDiscreteResult, SolverState
-from .runs import Progress, guarded
-from .samplers.base import Sampler
-from .samplers.draws import Draws
+from ..optim.buffer import SampleStream
+from ..optim.newton import can_correct, maximize
+from ..optim.semi_dual import SemiDual
+from ..optim.stopping import rule_of
+from ..problem import Problem, check_bool
+from ..result import SemiDiscreteResult, SolverState
+from ..runs import Progress, guarded
+from ..samplers.base import Sampler
+from ..samplers.draws import Draws
+from .options import Options
 
 
 class Solver:
@@ -60,7 +60,6 @@ class Solver:
 
         It counts for as many samples as its chi2 tells.
         """
-        # from a single point the scale of the costs, and so eps, would be 0
         x = self.stream.ahead(FEW_POINTS if psi is not None else min(LEAST_ROWS, self.most))
         self.ascent = cold_start(self.dual, x, self.reg)
         if psi is None:
@@ -184,7 +183,7 @@ class Solver:
         return True
 
     def estimate(self) -> None:
-        """Tell what was reached, by fresh points that are drawn now: as it is asked for, mostly.
+        """Prepare estimates by fresh points: they are made when asked for, as a rule.
 
         At once where a user's metric may have changed until then, or other ranks be needed for it.
         """
