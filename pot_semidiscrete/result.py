@@ -245,8 +245,8 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
         X_target : array, shape (n_atoms, d)
             The atoms the result was computed for; backend and dtype may differ. :class:`ShardedAtoms`
             need not be those of as many ranks.
-        metric : str or callable, optional
-            Needed if the result was computed with a callable; otherwise what was saved.
+        metric : str, tuple, callable or Cost, optional
+            Needed if it was a callable, or one with constants; otherwise what was saved.
 
         Returns
         -------

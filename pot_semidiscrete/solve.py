@@ -5,12 +5,11 @@ from typing import Any
 
 from .backend import Array, guest, joint, ours
 from .costs import Metric
-from .optim.options import Options
 from .optim.stopping import StoppingRule
 from .problem import Problem, check_callable, named_options, resolve_shards, shared
 from .result import SemiDiscreteResult, SolverState, warn_shortfall
 from .samplers.resolve import rank_seed, resolve_source
-from .solver import solve_problem
+from .solver import Options, solve_problem
 
 
 @named_options

@@ -104,6 +104,7 @@ NO_SOURCE = [
     (np.float32(POINTS), TypeError, "cast"),
     ([[0.0, 1.0], [2.0]], TypeError, ""),
     (["a", "b"], ANY, ""),
+    ((POINTS, POINTS), ANY, ""),
 ]
 NO_TENSOR = [(bad, error, words) for bad, error, words in NO_POINTS if type(bad) is np.ndarray]
 NO_TENSOR = [row for row in NO_TENSOR if row[0].dtype != np.float16]  # which a loss casts

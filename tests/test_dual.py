@@ -6,11 +6,14 @@ import tracemalloc
 import numpy as np
 import ot
 import pytest
+from ot.backend import NumpyBackend
 from scipy.spatial import distance
 from scipy.stats import qmc
 
 import pot_semidiscrete as ps
 from pot_semidiscrete import kernels
+from pot_semidiscrete.backend import Capabilities
+from pot_semidiscrete.costs import Minkowski
 from pot_semidiscrete.kernels import in_place as in_place_kernel
 from pot_semidiscrete.kernels import reduction, tiles
 from pot_semidiscrete.kernels.outputs import OUTPUTS as KNOWN
@@ -363,6 +366,23 @@ def test_memory_is_that_of_a_block(rng):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * len(atoms) * len(x) / 20
+
+
+@pytest.mark.parametrize(
+    "cost", [Minkowski(3).matrix, lambda x, y, nx: Capabilities(nx).distances(x, y)]
+)
+def test_memory_of_costs_does_not_grow_with_the_dimension(cost, rng):
+    """Differences of all coordinates are not held at once."""
+
+    def peak(d):
+        x, y = rng.random((20, d)), rng.random((500, d))
+        tracemalloc.start()
+        cost(x, y, NumpyBackend())
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(512) < 1.5 * peak(16)
 
 
 def test_memory_does_not_grow_with_the_samples(rng):

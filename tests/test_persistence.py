@@ -343,5 +343,5 @@ def test_to_says_what_it_takes(where):
 def test_atoms_that_a_dtype_does_not_hold_are_refused():
     atoms = 1e20 * ATOMS
     result = sd.solve_semidiscrete(atoms, lambda n: 1e20 * latent(n), reg=1e39, tol=0, max_iter=3)
-    with pytest.raises(ValueError, match="where: expected points up to"):
+    with pytest.raises(ValueError, match="where: expected a longest point"):
         result.to(np.float32)

@@ -418,8 +418,16 @@ def test_file_refuses_another_metric(metric, given, nx64, tmp_path):
 
 def test_file_asks_for_the_callable(nx64, tmp_path):
     path = saved(tmp_path, nx64, metric=city)
-    with pytest.raises(ValueError, match=r"metric: expected.*callable.*city"):
+    with pytest.raises(ValueError, match=r"metric: expected.*result, 'city.*callable.*give it"):
         SemiDiscreteResult.load(path, nx64.array(ATOMS))
+
+
+def test_file_asks_for_the_constants_of_a_metric(nx64, tmp_path):
+    metric = ("minkowski", 3)
+    path = saved(tmp_path, nx64, metric=metric)
+    with pytest.raises(ValueError, match=r"metric: expected.*minkowski, p=3.*constants.*give it"):
+        SemiDiscreteResult.load(path, nx64.array(ATOMS))
+    assert SemiDiscreteResult.load(path, nx64.array(ATOMS), metric).reg == 0.2
 
 
 def write_text(path):

@@ -192,6 +192,15 @@ def test_chi_square_is_unbiased_and_its_error_is_what_it_is(spread, rng):
         assert 0.95 < np.sqrt((stderr**2).mean()) / chi2.std() < 1.25
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_small_batches_are_no_other_start(batch_size):
+    """From a single point, the scale of the costs and the first eps would be 0."""
+    atoms = np.random.default_rng(0).normal(size=(5, 1))
+    options = {"max_iter": 4000 // batch_size, "batch_size": batch_size, "max_memory": 0, "tol": 0.0}
+    result = ps.solve_semidiscrete(atoms, "normal", random_state=0, **options)
+    assert result.chi2 < 0.01
+
+
 def test_warm_start_keeps_what_was_reached(nx64, rng):
     atoms = nx64.array(rng.normal(size=(100, 2)))
     options = {"reg": 0.05, "tol": 0, "random_state": 0}

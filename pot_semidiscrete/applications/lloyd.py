@@ -18,12 +18,12 @@ from ..inference.estimates import Estimates
 from ..kernels import weight_blocks
 from ..optim.buffer import SampleStream
 from ..optim.newton import NewtonResult, maximize
-from ..optim.options import Options
 from ..optim.semi_dual import SemiDual
 from ..problem import Target, build_target
 from ..result import SemiDiscreteResult
 from ..samplers.base import Sampler
 from ..samplers.draws import Draws
+from ..solver import Options
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, describe, guest
-from ..optim.options import Options
 from ..problem import build_target, check_count, check_points
 from ..problem.places import places
 from ..samplers.base import Sampler
 from ..samplers.draws import Draws
 from ..samplers.resolve import resolve_random, resolve_source
+from ..solver import Options
 
 
 def points_of_a_step(n_points: object, n_atoms: int) -> int:

@@ -1,4 +1,4 @@
-"""What a backend of POT can do beyond POT's own vocabulary, and what arrays tell of themselves."""
+"""What a backend of POT can do beyond POT's own functions, and helpers for its arrays."""
 
 from importlib import import_module
 
@@ -12,6 +12,7 @@ from .arrays import (
     check_plain,
     describe,
     equal_rows,
+    finfo,
     is_foreign,
     is_traced,
     joined,
@@ -44,6 +45,7 @@ __all__ = [
     "describe",
     "eager",
     "equal_rows",
+    "finfo",
     "guest",
     "in_double",
     "is_foreign",

@@ -1,4 +1,4 @@
-"""What arrays tell of themselves, and how they are taken in parts."""
+"""Arrays of any backend: what they are, and how they are taken in parts."""
 
 import math
 import sys
@@ -87,15 +87,16 @@ def on_host(x: Array) -> bool:
 
 def rounding_unit(x: Array, nx: Backend) -> float:
     """Distance from 1 to the next number of the dtype of `x`."""
-    return float(_facts(x, nx).eps)
+    return float(finfo(x, nx).eps)
 
 
 def largest_exponent(x: Array, nx: Backend) -> float:
     """Logarithm of the largest number of the dtype of `x`."""
-    return math.log(float(_facts(x, nx).max))
+    return math.log(float(finfo(x, nx).max))
 
 
-def _facts(x: Array, nx: Backend) -> np.finfo:
+def finfo(x: Array, nx: Backend) -> np.finfo:
+    """Limits of the dtype of `x`."""
     return np.finfo("float32" if nx.bitsize(x) == 32 else "float64")
 
 

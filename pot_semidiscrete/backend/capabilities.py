@@ -7,6 +7,7 @@ each block when it is needed (:meth:`Capabilities.checkpoint`), so that memory s
 
 import contextlib
 import functools
+import operator
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from ot.backend import get_backend
 
-from .arrays import Array, Backend, describe, is_traced
+from .arrays import Array, Backend, describe, is_traced, slices
 from .random import HostRandom, Random
 from .registry import LazyRegistry
 
@@ -108,10 +109,12 @@ class Capabilities:
     def distances(self, x: Array, y: Array) -> Array:
         """Euclidean distances, ``(n, m)``, by differences; their derivative at 0 is 0.
 
-        The expanded square ``|x|^2 - 2 <x, y> + |y|^2`` cancels near an atom.
+        The expanded square ``|x|^2 - 2 <x, y> + |y|^2`` cancels near an atom. Differences are made for
+        16 coordinates at once: memory does not grow with the dimension, and a compiler has few of them.
         """
         nx = self.nx
-        squared = nx.sum((x[:, None, :] - y[None, :, :]) ** 2, axis=2)
+        parts = ((x[:, None, part], y[None, :, part]) for part in slices(x.shape[1], 16))
+        squared = functools.reduce(operator.add, (nx.sum((a - b) ** 2, axis=2) for a, b in parts))
         # the square root has no derivative at 0: keep its argument away from it
         away, zero = squared > 0, 0.0 * squared
         return nx.where(away, nx.sqrt(nx.where(away, squared, zero + 1.0)), zero)

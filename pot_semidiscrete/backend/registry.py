@@ -1,4 +1,4 @@
-"""Names: whose they are, and things looked up by POT's name of a backend, imported when first needed."""
+"""Registries: names taken once, and things of a backend that are imported when first needed."""
 
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar

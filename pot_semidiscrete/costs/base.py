@@ -35,7 +35,7 @@ class Cost(ABC):
     Attributes
     ----------
     name : str
-        As users give it, and as errors and files name it: it tells the constants, if there are any.
+        As users give it, and as errors and files name it, constants included.
     translation_invariant : bool
         Whether moving both points by one vector leaves the cost alone: the data are then centred.
     """
@@ -90,7 +90,7 @@ class Cost(ABC):
         Parameters
         ----------
         matmul : callable, optional
-            ``(u, v) -> u v^T``: where a kernel wants the product to be.
+            ``(u, v) -> u v^T``, in the memory of a kernel.
         """
         factors = self.factors(x, y, scale, nx)
         if factors is None:

@@ -3,6 +3,7 @@
 import functools
 import math
 import operator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -62,24 +63,25 @@ class Minkowski(Cost):
         total = functools.reduce(operator.add, powers) + 0.0 * largest
         share = chi.dense() * nx.where(total > 0, total, 1.0 + 0.0 * total) ** (1.0 / self.p - 1.0)
         _, powers = self._powers(x, y, nx, self.p - 1.0)
-        signs = [nx.sign(x[:, k : k + 1] - y[None, :, k]) for k in range(x.shape[1])]
-        return nx.stack(
-            [nx.sum(share * sign * power, axis=1) for sign, power in zip(signs, powers, strict=True)],
-            axis=1,
-        )
+        columns = [
+            nx.sum(share * nx.sign(x[:, k : k + 1] - y[None, :, k]) * power, axis=1)
+            for k, power in enumerate(powers)
+        ]
+        return nx.stack(columns, axis=1)
 
-    def _powers(self, x: Array, y: Array, nx: Backend, p: float) -> tuple[Array, list[Array]]:
-        """Largest difference of coordinates, and weighted powers of all, in units of it."""
-        if self.w is not None and len(self.w) != x.shape[1]:
+    def _powers(self, x: Array, y: Array, nx: Backend, p: float) -> tuple[Array, Iterator[Array]]:
+        """Largest difference of coordinates, and weighted powers of all, in units of it, one by one."""
+        d = x.shape[1]
+        if self.w is not None and len(self.w) != d:
             raise ValueError(
-                f"metric: expected {x.shape[1]} weights, one for each coordinate, received "
-                f"{len(self.w)}."
+                f"metric: expected {d} weights, one for each coordinate, received {len(self.w)}."
             )
-        parts = [nx.abs(x[:, k : k + 1] - y[None, :, k]) for k in range(x.shape[1])]
-        largest = functools.reduce(nx.maximum, parts)
+        weights = [1.0] * d if self.w is None else self.w.tolist()
+        differences = lambda: (nx.abs(x[:, k : k + 1] - y[None, :, k]) for k in range(d))
+        largest = functools.reduce(nx.maximum, differences())
         unit = nx.where(largest > 0, largest, 1.0 + 0.0 * largest)
-        weights = [1.0] * len(parts) if self.w is None else self.w.tolist()
-        return largest, [w * (part / unit) ** p for w, part in zip(weights, parts, strict=True)]
+        parts = zip(weights, differences(), strict=True)
+        return largest, (w * (part / unit) ** p for w, part in parts)
 
 
 register_cost(Minkowski, "minkowski")

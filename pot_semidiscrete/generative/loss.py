@@ -10,13 +10,12 @@ from ..backend import guest, joint, ours
 from ..costs import Metric
 from ..kernels import known_bilinear, reduce
 from ..optim import tracking
-from ..optim.options import Options
 from ..plan import semi_dual
 from ..problem import Problem, check_callable, shared
 from ..result import SemiDiscreteResult, SolverState, warn_shortfall
 from ..samplers.laws import CallableSampler
 from ..samplers.resolve import rank_seed, resolve_source
-from ..solver import solve_problem
+from ..solver import Options, solve_problem
 from .data import stacked
 from .debias import self_cost, self_gradient
 from .features import Features

@@ -1,1 +1,1 @@
-"""What a potential is worth, told from source points: computed after the optimisation, apart from it."""
+"""How good a potential is, estimated from source points: after the optimisation, apart from it."""

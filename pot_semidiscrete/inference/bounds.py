@@ -72,7 +72,7 @@ def plan_cost(fit: FittedPoints, most: int) -> tuple[float, float, np.ndarray]:
     """Mean cost, with entropy, of a feasible plan from the points to the atoms, and its standard error.
 
     The plan of row i is ``(1 - e_i) p_i + e_i q_i``: p_i is proportional to the weights of the potential
-    fitted, less what exceeds the columns, and q_i to what the columns lack. Value and masses of the fit
+    fitted, less what exceeds the columns, and q_i to the deficit of the columns. Value and masses of the fit
     say what all of it costs without e; what e adds is measured on at most so many of the points, and
     does not see ``psi + const``. Where masses are free at a price, the columns are the goal, or those of
     the plan as it is, with ``e = 0``, whichever is cheaper.
@@ -105,17 +105,17 @@ def _filled(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
     nx, b, psi = target.nx, target.weights, fit.found.potential
     out = reduce(target, part, psi, reg, ("c_transform", "average"), values=scale)
     measured = fit.found.measured
-    lacking = nx.maximum(measured.goal - scale * measured.marginal, 0.0 * b)
-    lacking = lacking / nx.maximum(nx.sum(lacking), 1e-30 + 0.0 * b)
-    filling = expected_cost(target, part, lacking) - nx.sum(lacking * psi)
+    deficit = nx.maximum(measured.goal - scale * measured.marginal, 0.0 * b)
+    deficit = deficit / nx.maximum(nx.sum(deficit), 1e-30 + 0.0 * b)
+    filling = expected_cost(target, part, deficit) - nx.sum(deficit * psi)
     short = nx.maximum(1.0 - out.average, 0.0 * out.average)
-    b, lacking, short, filling, transform = map(in_double, (b, lacking, short, filling, out.c_transform))
-    added = short * (filling + reg * np.sum(xlogy(lacking, lacking / b)) - transform)
+    b, deficit, short, filling, transform = map(in_double, (b, deficit, short, filling, out.c_transform))
+    added = short * (filling + reg * np.sum(xlogy(deficit, deficit / b)) - transform)
     return transform, added - reg * xlogy(1.0 - short, 1.0 - short)
 
 
 def _sent(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
-    """The same at ``reg = 0``, where each cell sends what it has too much to atoms that are near."""
+    """The same at ``reg = 0``, where each cell sends its excess to atoms that are near."""
     target, psi, to_numpy = fit.target, fit.found.potential, fit.target.nx.to_numpy
     measured = fit.found.measured
     b, mass, values = map(in_double, (measured.goal, measured.marginal, psi))
@@ -131,10 +131,10 @@ def _sent(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(transforms), np.concatenate(added)
 
 
-def coupling(target: Target, excess: np.ndarray, lacking: np.ndarray) -> sparse.csr_array:
-    """Where atoms send what they have too much: shares, a sparse array of shape (n_support, n_support).
+def coupling(target: Target, excess: np.ndarray, deficit: np.ndarray) -> sparse.csr_array:
+    """Where atoms send their excess: shares, a sparse array of shape (n_support, n_support).
 
-    Shares that meet what the others lack make a plan that is feasible. These are of an optimal transport
+    Shares that fill the deficits make a plan that is feasible. These are of an optimal transport
     for squared distances between atoms (a user's metric need not be one between atoms); if there are
     many, of those of groups of atoms that lie together, and what is left over in a group goes to the
     next ones.
@@ -142,7 +142,7 @@ def coupling(target: Target, excess: np.ndarray, lacking: np.ndarray) -> sparse.
     Parameters
     ----------
     target : Target
-    excess, lacking : ndarrays, shape (n_support,)
+    excess, deficit : ndarrays, shape (n_support,)
         Masses, of the same sum.
     """
     nx, n_atoms = target.nx, len(excess)
@@ -154,15 +154,15 @@ def coupling(target: Target, excess: np.ndarray, lacking: np.ndarray) -> sparse.
         return ot.emd(a, b, costs / max(costs.max(), 1e-300), numItermax=MAX_PIVOTS)
 
     if n_atoms <= MOST_ATOMS:
-        sent = _matched(np.arange(n_atoms), excess, lacking, optimal)
+        sent = _matched(np.arange(n_atoms), excess, deficit, optimal)
     else:
         most = 64 if target.shard is None else 8  # coordinates in memory
         every = stride(target.like.shape[1], most) if target.is_stored else 1
         few = nx.to_numpy(target.in_parts(lambda atoms: atoms[:, ::every]))
         order = ordered(few, MOST_ATOMS)
         groups = np.split(order, range(MOST_ATOMS, n_atoms, MOST_ATOMS))
-        sent = sum(_matched(group, excess, lacking, optimal) for group in groups)
-        left = excess - sent.sum(axis=1), lacking - sent.sum(axis=0)
+        sent = sum(_matched(group, excess, deficit, optimal) for group in groups)
+        left = excess - sent.sum(axis=1), deficit - sent.sum(axis=0)
         place = np.argsort(order).astype(float)
         next_ones = lambda over, under, a, b: ot.emd_1d(place[over], place[under], a, b, dense=False)
         sent = sent + _matched(order, *left, next_ones)
@@ -171,11 +171,11 @@ def coupling(target: Target, excess: np.ndarray, lacking: np.ndarray) -> sparse.
 
 
 def _matched(
-    atoms: np.ndarray, excess: np.ndarray, lacking: np.ndarray, plan: Callable
+    atoms: np.ndarray, excess: np.ndarray, deficit: np.ndarray, plan: Callable
 ) -> sparse.csr_array:
     """Masses sent among some atoms, as much as can be; `plan` is of ``(over, under, a, b)``."""
-    over, under = atoms[excess[atoms] > 0.0], atoms[lacking[atoms] > 0.0]
-    a, b, shape = excess[over], lacking[under], 2 * excess.shape
+    over, under = atoms[excess[atoms] > 0.0], atoms[deficit[atoms] > 0.0]
+    a, b, shape = excess[over], deficit[under], 2 * excess.shape
     mass = min(a.sum(), b.sum())
     if not mass > 0.0:
         return sparse.csr_array(shape)

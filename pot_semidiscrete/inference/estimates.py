@@ -1,4 +1,4 @@
-"""What is told of a result, each estimate made when it is first asked for."""
+"""Estimates of a result, each made when it is first asked for."""
 
 import functools
 import math
@@ -17,7 +17,7 @@ from .bounds import FittedPoints, plan_cost
 from .chi2 import GROUPS, chi_square, worst_atom
 from .trace import trace_estimate
 
-ROUGHLY = 0.5  # of the statistical error, to tell whether a maximiser is far
+ROUGHLY = 0.5  # of the statistical error, to see whether a maximiser is far
 PENDING = 2**23  # numbers of points that a result holds until it is asked for more, about
 EXCESS = 5.0  # standard errors, and times the gain by chance, beyond which an excess is none
 
@@ -142,12 +142,38 @@ class Estimates:
             return Certificate()
         evaluation, _ = self.evaluation, self.value_linear
         self.evaluation = replace(evaluation, measured=None)
-        facts, points = (self.target, self.potential, self.reg), self._points
-        if evaluation.measured is None or evaluation.measured.n > points.shape[0]:
-            evaluation = evaluate(SemiDual(self.target), points, *facts[1:])  # of those that were held
-        found = certify(*facts, evaluation, points, self._fit, self.n_samples)
+        if evaluation.measured is None or evaluation.measured.n > self._points.shape[0]:
+            # of those points that were held
+            evaluation = evaluate(SemiDual(self.target), self._points, self.potential, self.reg)
+        found = self._certify(self._points, evaluation)
         self._points, self._evaluation, self._fit = None, UNKNOWN, None  # no longer of use
         return found
+
+    def _certify(self, x: Array, evaluation: Evaluation) -> Certificate:
+        """Interval of the transport cost, and what the value at the potential is short of.
+
+        On the fresh points, ``U >= H_n(psi*) >= H_n(psi)``, U the cost of a feasible plan: so the
+        difference of U and the value, which share their noise, bounds the sub-optimality. The points of
+        the run bound the cost itself more tightly from above, if they are more.
+        """
+        dual, measured = SemiDual(self.target), evaluation.measured
+        assert measured is not None  # of fresh points
+        n, value = x.shape[0], measured.value
+        found, enough = NewtonResult(self.potential, measured, self.reg), n > measured.n_eff
+        if enough:  # with fewer points there is nothing to correct by
+            found = maximize(dual, x, self.potential, self.reg, rtol=ROUGHLY)
+        cost, stderr, rows = plan_cost(FittedPoints(self.target, x, found), n)
+        paired = rows - in_double(measured.transform)
+        noise = float(paired.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+        gap = max(cost - value, 0.0) + NORMAL_95 * noise
+        if self._fit is not None and self._fit.n > n:
+            cost, stderr, _ = plan_cost(self._fit, n)
+        low = value - NORMAL_975 * evaluation.value_stderr
+        high = max(cost, value) + NORMAL_975 * stderr
+        suboptimality = gap
+        if enough:
+            suboptimality = min(_suboptimality(dual, x, found, value, self.n_samples, noise), gap)
+        return Certificate((low, high), suboptimality, gap)
 
     def stored(self) -> "StoredEstimates":
         """All of them, made now, without the points."""
@@ -177,48 +203,15 @@ class StoredEstimates:
         return replace(self, evaluation=known, value_linear=maybe(self.value_linear))
 
 
-def certify(
-    target: Target,
-    psi: Array,
-    reg: float,
-    evaluation: Evaluation,
-    x: Array,
-    fit: FittedPoints | None,
-    n_samples: float,
-) -> Certificate:
-    """Interval of the transport cost, and what the value at the potential lacks.
-
-    On the fresh points, ``U >= H_n(psi*) >= H_n(psi)``, U the cost of a feasible plan: so the difference
-    of U and the value, which share their noise, bounds what the value lacks. The points of the run bound
-    the cost itself more tightly from above, if they are more.
-    """
-    dual, measured = SemiDual(target), evaluation.measured
-    assert measured is not None  # of fresh points
-    n, value = x.shape[0], measured.value
-    enough = n > measured.n_eff  # with fewer points there is nothing to correct by
-    found = maximize(dual, x, psi, reg, rtol=ROUGHLY) if enough else NewtonResult(psi, measured, reg)
-    own = FittedPoints(target, x, found)
-    cost, deviation, rows = plan_cost(own, n)
-    paired = rows - in_double(measured.transform)
-    noise = float(paired.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    gap = max(cost - value, 0.0) + NORMAL_95 * noise
-    if fit is not None and fit.n > n:
-        cost, deviation, _ = plan_cost(fit, n)
-    low = value - NORMAL_975 * evaluation.value_stderr
-    high = max(cost, value) + NORMAL_975 * deviation
-    lacks = _suboptimality(dual, found, value, x, n_samples, noise) if enough else gap
-    return Certificate((low, high), min(lacks, gap), gap)
-
-
 def _suboptimality(
-    dual: SemiDual, found: NewtonResult, value: float, x: Array, n_samples: float, noise: float
+    dual: SemiDual, x: Array, found: NewtonResult, value: float, n_samples: float, noise: float
 ) -> float:
-    """What the value lacks: what the samples of the run allow, or more if fresh points show it.
+    """Estimate of ``H(psi*) - H(psi)``: what the run's samples allow, or more if fresh points show it.
 
     The maximiser over n fresh points gains ``trace / (2 n)`` by chance.
     """
     gain, n = found.measured.value - value, x.shape[0]
-    # points do not see the Hessian at 0: it is that of an eps that tells atoms apart
+    # points do not see the Hessian at 0: it is that of an eps that resolves the atoms
     eps = resolving_eps(dual, x, found.potential, found.eps)
     chance = trace_estimate(dual, x, found.potential, eps) / (2.0 * n)
     excess = gain - chance

@@ -12,7 +12,7 @@ import numpy as np
 from ot.backend import get_backend
 
 from ..backend import Array, all_finite
-from ..costs import Metric
+from ..costs import Metric, registered_costs
 from ..problem import (
     Target,
     build_target,
@@ -124,6 +124,11 @@ def read(path: str | os.PathLike, X_target: Array, metric: Metric) -> dict[str, 
         raise ValueError(
             f"X_target: expected the {n_atoms} atoms of the result in {path}, received "
             f"{X_target.shape[0]}."
+        )
+    if metric is None and meta["metric"] not in registered_costs():
+        raise ValueError(
+            f"metric: expected that of the result in {path}, {meta['metric']!r}, a callable or one with "
+            "constants, of which the file has the name only, received None; give it."
         )
     weights = stored["weights"] / stored["weights"].sum()
     weights = get_backend(like).from_numpy(weights, type_as=like)

@@ -15,7 +15,7 @@ from .blocks import HardBlock, SoftBlock
 CACHE = 2**20  # bytes that a core has to itself
 BLOCK_BYTES = 2**28  # bytes of a block on the host, at most
 SHARING = 256  # rows that make the reading of the atoms cheap
-DEVICE_ENTRIES = 2**26  # of a block elsewhere
+DEVICE_ENTRIES = 2**26  # of a block in the memory of a device, at most
 Block: TypeAlias = SoftBlock | HardBlock
 
 

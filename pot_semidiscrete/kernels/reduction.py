@@ -19,7 +19,7 @@ from .shared import own_rows, row_ranks
 from .tiles import Tiles, is_tiled
 
 LARGEST_BILINEAR = 2**26  # entries of a matrix kept for several reductions of the same points ...
-DEVICE_BILINEAR = 2**28  # ... elsewhere: 1 GiB in float32
+DEVICE_BILINEAR = 2**28  # ... in the memory of a device: 1 GiB in float32
 
 
 def reduce(

@@ -23,8 +23,8 @@ BATCH = 0.5  # points of a batch, in units of n_eff, where averaging begins; ben
 COOLING = 0.1  # eps falls by exp(-COOLING) in a step, or faster ...
 ANNEALING = 0.3  # ... to arrive within that share of the samples; benchmarks.solver: .3 to .5
 LEAST_ROWS = 32  # points of a batch: with fewer, a step reads the atoms mostly; benchmarks.kernels
-RESOLVED = 0.5  # share of E sum_j chi_j^2 with which eps tells atoms apart: from there it falls slowly
-FEW_POINTS = 1024  # that tell n_eff well enough
+RESOLVED = 0.5  # share of E sum_j chi_j^2 with which eps resolves the atoms: from there it falls slowly
+FEW_POINTS = 1024  # by which n_eff is estimated well enough
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class AscentState:
 
 
 def cold_start(dual: SemiDual, x: Array, reg: float) -> AscentState:
-    """State to start from knowing nothing but a few points.
+    """State to start from knowing nothing but a few points: with a single one, eps would be 0.
 
-    The mean cost to each atom is the optimal potential of an infinite regularisation, shortened where
-    masses are free at a price. What its value
-    then lacks of that at ``eps = 0`` is the scale of the costs that atoms compete for: the first eps.
+    The mean cost to each atom is the optimal potential of an infinite regularisation; where masses are
+    free at a price, a share of it is. How much its value is below that at ``eps = 0`` is the scale of
+    the costs that atoms compete for: the first eps.
     """
     target, nx = dual.target, dual.target.nx
     cost = mean_cost(target, x)
@@ -98,7 +98,7 @@ def cold_start(dual: SemiDual, x: Array, reg: float) -> AscentState:
 
 
 def resolving_eps(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
-    """Regularisation from where to approach `reg`: one that tells atoms apart, or `reg` itself."""
+    """Regularisation from where to approach `reg`: one that resolves the atoms, or `reg` itself."""
     x = x[:: stride(x.shape[0], FEW_POINTS)]
     if reg > 0.0 and not is_resolved(dual, dual.measure(x, psi, reg)):
         return reg
@@ -110,10 +110,10 @@ def resolving_eps(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
 
 
 def is_resolved(dual: SemiDual, found: Measurement) -> bool:
-    """Whether atoms are told apart: half of the way from weights b to a cell for each point."""
+    """Whether eps resolves the atoms: points are half of the way from the weights b to a cell each."""
     nx, b = dual.target.nx, dual.target.weights
     least = float(nx.sum(b * b))
-    # a single atom, or one that has nearly all of the mass, is told apart to within rounding
+    # a single atom, or one that has nearly all of the mass, is resolved to within rounding
     return float(nx.sum(found.second_moment)) - least >= RESOLVED * (1.0 - least) - dual.rounding(1.0)
 
 
@@ -156,7 +156,7 @@ def step(
     """Take one step with the points `x`; then cool, or average.
 
     Iterates weigh as the square root of time, between uniform weights, which are best for noise, and
-    those as time, which forget the start sooner (Lacoste-Julien, Schmidt, Bach, 2012). It costs 1/8 of
+    those as time, in which the start counts for less (Lacoste-Julien, Schmidt, Bach, 2012). It costs 1/8 of
     the variance.
 
     Parameters
@@ -193,6 +193,6 @@ def step(
     unit = eps * dual.target.exponent(eps)
     if 0.0 < eps <= reg:  # else the optimum itself moves, as the regularisation falls
         drift = drift + share * ((psi - state.potential) / (eta * unit) - drift)
-    # below what tells atoms apart, eps falls as the noise of the average (Genans et al., 2025)
+    # below what resolves the atoms, eps falls as the noise of the average (Genans et al., 2025)
     eps = max(reg, start / math.sqrt(1.0 + samples / n_eff))
     return AscentState(psi, average, eps, start, samples, total, drift, n_eff, mass, square), found

@@ -94,9 +94,8 @@ class HessianOperator:
         """Product with a vector."""
         self.dual.count(self.x, PRODUCT)
         dot, goal = self.nx.dot, self.goal
-        product = self.mean * v - self.total(dot(dot(chi, v), chi) for chi in self.blocks) / float(
-            self.n
-        )
+        products = self.total(dot(dot(chi, v), chi) for chi in self.blocks)
+        product = self.mean * v - products / float(self.n)
         if not self.dual.target.is_relaxed:
             return product
         return self.share * product + (1.0 - self.share) * goal * (v - self.nx.sum(goal * v))

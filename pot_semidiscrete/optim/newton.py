@@ -77,31 +77,28 @@ def maximize(
     eps : float
         Where to begin, if known: see :func:`resolving_eps`.
     """
-    with no_grad(dual.target.nx):
-        return _maximize(dual, x, psi, reg, rtol, eps or resolving_eps(dual, x, psi, reg))
-
-
-def _maximize(dual: SemiDual, x: Array, psi: Array, reg: float, rtol: float, eps: float) -> NewtonResult:
     target, nx, n = dual.target, dual.target.nx, x.shape[0]
     passes = CORRECTION * n * dual.n_atoms
-    if eps <= reg:
-        last = dual.work + max(QUICK, passes)
-        for every in (64, 16, 4) if n >= MANY * dual.n_atoms else ():
-            psi = newton_cg(dual, x[::every], psi, reg, last, 40.0 * rtol).potential
-        return newton_cg(dual, x, psi, reg, last, rtol)
-    last = dual.work + max(2.0 * QUICK, 4.0 * passes)  # two levels that are quick, or four
-    best = NewtonResult(target.zero_mean(psi), dual.measure(x, psi, reg), reg)
-    chance, lacks = dual.n_atoms / n, math.inf
-    for _ in range(MAX_ITERATIONS):
-        psi = newton_cg(dual, x, psi, eps, last, rtol).potential
-        found = dual.measure(x, psi, reg)
-        if found.value > best.measured.value:
-            best = NewtonResult(psi, found, reg)
-        before, lacks = lacks, float(nx.sum((found.marginal - found.goal) ** 2 / found.goal))
-        if lacks < chance / DECAY or not lacks < before or eps <= reg or dual.work >= last:
-            break
-        eps = max(eps / DECAY, reg)
-    return best
+    with no_grad(nx):
+        eps = eps or resolving_eps(dual, x, psi, reg)
+        if eps <= reg:
+            last = dual.work + max(QUICK, passes)
+            for every in (64, 16, 4) if n >= MANY * dual.n_atoms else ():
+                psi = newton_cg(dual, x[::every], psi, reg, last, 40.0 * rtol).potential
+            return newton_cg(dual, x, psi, reg, last, rtol)
+        last = dual.work + max(2.0 * QUICK, 4.0 * passes)  # two levels that are quick, or four
+        best = NewtonResult(target.zero_mean(psi), dual.measure(x, psi, reg), reg)
+        chance, error = dual.n_atoms / n, math.inf
+        for _ in range(MAX_ITERATIONS):
+            psi = newton_cg(dual, x, psi, eps, last, rtol).potential
+            found = dual.measure(x, psi, reg)
+            if found.value > best.measured.value:
+                best = NewtonResult(psi, found, reg)
+            before, error = error, float(nx.sum((found.marginal - found.goal) ** 2 / found.goal))
+            if error < chance / DECAY or not error < before or eps <= reg or dual.work >= last:
+                break
+            eps = max(eps / DECAY, reg)
+        return best
 
 
 def newton_cg(
@@ -109,8 +106,8 @@ def newton_cg(
 ) -> NewtonResult:
     """Maximise the average over the points `x` at ``eps > 0``, until the count of work is `last`."""
     target, nx, n = dual.target, dual.target.nx, x.shape[0]
-    found, mu, box, rho, model = dual.measure(x, psi, eps), DAMPING, BOX, 0.0, None
-    share = 0.0
+    found, model, mu, box, rho = dual.measure(x, psi, eps), None, DAMPING, BOX, 0.0
+    share = 0.0  # of the points that the Hessian takes, at least
     scale = eps * target.exponent(eps)  # of potentials
     rounding = dual.rounding(found.value) / math.sqrt(n)  # of a mean
     for _ in range(MAX_ITERATIONS):

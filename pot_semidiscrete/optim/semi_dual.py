@@ -34,10 +34,10 @@ class Measurement:
     second_moment : array, shape (n_support,)
         Mean of their squares.
     n_eff : float
-        Effective number of atoms, ``E sum_j chi_j^2 / max(g_j, m_j) - 1``. At the optimum n samples
-        allow ``E chi2 = n_eff / n`` and no less, and the gradient of B points has the relative noise
-        ``n_eff / B`` (the gradient noise scale of McCandlish et al., 2018, in the metric D). It is
-        near 0 at a large `eps`, and at most the number of atoms less 1.
+        Effective number of atoms, ``E sum_j chi_j^2 / max(g_j, m_j) - 1``, taken as 1 below that. At the
+        optimum n samples allow ``E chi2 = n_eff / n`` and no less, and the gradient of B points has the
+        relative noise ``n_eff / B`` (the gradient noise scale of McCandlish et al., 2018, in the metric
+        D). It falls as `eps` grows, and is at most the number of atoms less 1, or 1.
     transform : array, shape (n,)
         c-transform of the points.
     groups : list of array, shape (n_support,)
@@ -106,7 +106,7 @@ class SemiDual:
 
     @functools.cached_property
     def least_eps(self) -> float:
-        """Below it rounding decides which atom is nearer: no smaller eps tells more atoms apart."""
+        """Below it rounding decides which atom is nearer: no smaller eps resolves more of them."""
         return rounding_of(self.target)
 
     def not_finite(self, x: Array) -> ValueError:

@@ -18,7 +18,7 @@ NORMAL_95, NORMAL_975 = 1.644854, 1.959964  # quantiles
 
 @dataclass(frozen=True)
 class Look:
-    """What was found of an estimate on fresh points.
+    """What one look at an estimate found, on fresh points: an interim analysis, as of sequential tests.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Look:
 
 
 class StoppingRule(ABC):
-    """When a run looks at its estimate, and whether that is good enough, as the `tol` of a run.
+    """When a run evaluates its estimate, and whether that is good enough, as the `tol` of a run.
 
     To write one, give it the four abstract members, and call ``super().__init__()``. A run works on a
     copy: the object given stays as it is, and what the copy saw is in the `log` of the result, as
@@ -185,7 +185,7 @@ class ChiSquareRule(StoppingRule):
 
     @property
     def precision(self) -> float:
-        """Standard error of a look, in units of the chi2 wanted.
+        """Standard error of a look, in units of the chi2 to reach.
 
         A chi2 three of them below it passes. The more precise a look is, the sooner it can be, and the
         more points it takes: the sum is least about here.

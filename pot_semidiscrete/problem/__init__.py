@@ -1,13 +1,7 @@
 """The problem: a target, its units, and the checks at the door."""
 
 from .fingerprints import digest, projection, same_costs, same_projection, sample_costs
-from .host import (
-    check_counts,
-    check_images,
-    check_labels,
-    check_numbers,
-    check_parameters,
-)
+from .host import check_counts, check_images, check_labels, check_numbers, check_parameters
 from .names import named_options
 from .problem import Problem, build_target, check_atoms, check_reg
 from .sharded import ShardedAtoms, resolve_shards

@@ -1,4 +1,4 @@
-"""Atoms at one place: found, and told apart again."""
+"""Atoms at one place: solved for as one, and separate in what a user gets."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, Backend, capabilities, describe, eager, in_double, is_foreign, is_traced
+from ..backend import (
+    Array,
+    Backend,
+    capabilities,
+    describe,
+    eager,
+    finfo,
+    in_double,
+    is_foreign,
+    is_traced,
+)
 from ..costs import Metric, check_cost, resolve_metric
 from ..kernels import BLOCK_BYTES
 from .fingerprints import digest
@@ -204,11 +214,8 @@ def _check_size(name: str, value: float, rounding: float, target: Target, why: s
             "rounding of which, and so of the value, is larger than they are; use float64, or a smaller "
             f"{name}: {why}."
         )
-    dtype = np.finfo("float32" if target.nx.bitsize(target.weights) == 32 else "float64")
-    least, most = (
-        1e2 * float(dtype.tiny),
-        1e-2 * float(dtype.max),
-    )  # so that 1 / value is a number
+    limits = finfo(target.weights, target.nx)
+    least, most = 1e2 * float(limits.tiny), 1e-2 * float(limits.max)  # so that 1 / value is a number
     if value > most or 0 < value < least:
         raise ValueError(
             f"{name}: expected 0, or {least:.0e} to {most:.0e} for costs of this dtype, received "

@@ -43,12 +43,12 @@ def shared(problem: Problem, ranks: Any, init_potential: Array | None = None, **
     Raises
     ------
     ValueError
-        If they do not. Options that have no value of their own are told by their class.
+        If they do not. Options that are objects are compared by their class.
     """
     if ranks is None:
         return problem
     target, nx = problem.target, problem.nx
-    told = {
+    arguments = {
         "X_target": target.digest,
         "a_target": digest(target.weights[:, None], nx),
         "metric": target.cost.name,
@@ -58,5 +58,5 @@ def shared(problem: Problem, ranks: Any, init_potential: Array | None = None, **
     }
     plain = (bool, int, float, str, type(None))
     options = {name: v if isinstance(v, plain) else type(v).__name__ for name, v in options.items()}
-    ranks.check_same(**told, **options)
+    ranks.check_same(**arguments, **options)
     return Problem(SharedTarget.of(target, ranks), problem.reg)

@@ -9,16 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import (
-    Array,
-    Backend,
-    brief,
-    eager,
-    is_foreign,
-    joined,
-    rounding_unit,
-    stride,
-)
+from ..backend import Array, Backend, brief, eager, is_foreign, joined, rounding_unit, stride
 from ..costs import Cost
 from ..kernels import Kernel, check_at, kernel_for
 from .marginal import Marginal

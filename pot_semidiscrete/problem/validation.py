@@ -95,8 +95,9 @@ def check_lengths(name: str, X: Array, nx: Backend, remedy: str, *, least: bool 
         raise NotFiniteError(f"{name}: expected finite numbers, received NaN or inf; {remedy}.")
     error = NotFiniteError if length > longest else ValueError
     raise error(
-        f"{name}: expected points up to {1.0 / longest:.0e} to {longest:.0e} long, whose squares are "
-        f"finite in this dtype and not 0, received up to {length:.2g}; divide all data by {length:.0e}."
+        f"{name}: expected a longest point of length {1.0 / longest:.0e} to {longest:.0e}, whose "
+        f"squares are finite in this dtype and not 0, received {length:.2g}; divide all data by "
+        f"{length:.0e}."
     )
 
 

@@ -107,8 +107,9 @@ def adapted(source: object, like: Array, random: Random) -> Sampler | None:
     Or one of our own, by its name and a dimension, ``("unif", 16)``. Its seed is a number of `random`.
     """
     laws = registered_laws()
-    if isinstance(source, tuple) and len(source) == 2 and source[0] in laws:
-        return laws[source[0]](check_count("dimension", source[1]), random)
+    name, dimension = source if isinstance(source, tuple) and len(source) == 2 else (None, None)
+    if isinstance(name, str) and name in laws:
+        return laws[name](check_count("dimension", dimension), random)
     if isinstance(source, str) and source in laws:
         raise ValueError(
             f"latent_sampler: expected a name and a dimension, received {source!r} only; give a pair."

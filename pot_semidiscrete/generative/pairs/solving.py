@@ -9,7 +9,6 @@ from ot.backend import get_backend
 
 from ...backend import describe, joint, ours, ranks_of
 from ...backend.torch_backend import TorchRandom
-from ...optim.options import Options
 from ...plan import SemiDiscretePlan
 from ...problem import (
     Problem,
@@ -24,7 +23,7 @@ from ...problem import (
 from ...result import warn_shortfall
 from ...samplers.base import Sampler
 from ...samplers.laws import NormalSampler
-from ...solver import solve_problem
+from ...solver import Options, solve_problem
 from ..data import stacked
 from ..principal import principal_components
 from .conditions import balanced_weight, check_conditions

@@ -1,4 +1,4 @@
-"""The solver: draw, step, evaluate, decide, stop."""
+"""The loop of the solver: draw, step, evaluate, decide, stop."""
 
 import math
 from collections.abc import Callable
@@ -7,31 +7,32 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, joint
-from .costs import CallableMetric
-from .inference.bounds import FittedPoints
-from .inference.estimates import UNKNOWN, Estimates, StoredEstimates, evaluate
-from .inference.trace import shrink
-from .kernels import ranks_at
-from .optim.ascent import (
+from ..backend import Array, joint
+from ..costs import CallableMetric
+from ..inference.bounds import FittedPoints
+from ..inference.estimates import UNKNOWN, Estimates, StoredEstimates, evaluate
+from ..inference.trace import shrink
+from ..kernels import ranks_at
+from ..optim.ascent import (
     ANNEALING,
     FEW_POINTS,
+    LEAST_ROWS,
     AscentState,
     cold_start,
     resolving_eps,
     step,
     warm_start,
 )
-from .optim.buffer import SampleStream
-from .optim.newton import can_correct, maximize
-from .optim.options import Options
-from .optim.semi_dual import SemiDual
-from .optim.stopping import rule_of
-from .problem import Problem, check_bool
-from .result import SemiDiscreteResult, SolverState
-from .runs import Progress, guarded
-from .samplers.base import Sampler
-from .samplers.draws import Draws
+from ..optim.buffer import SampleStream
+from ..optim.newton import can_correct, maximize
+from ..optim.semi_dual import SemiDual
+from ..optim.stopping import rule_of
+from ..problem import Problem, check_bool
+from ..result import SemiDiscreteResult, SolverState
+from ..runs import Progress, guarded
+from ..samplers.base import Sampler
+from ..samplers.draws import Draws
+from .options import Options
 
 
 class Solver:
@@ -56,7 +57,7 @@ class Solver:
 
     def begin(self, psi: Array | None) -> None:
         """Start from nothing, or from the user's potential if it is better."""
-        x = self.stream.ahead(FEW_POINTS if psi is not None else 1)
+        x = self.stream.ahead(FEW_POINTS if psi is not None else min(LEAST_ROWS, self.most))
         self.ascent = cold_start(self.dual, x, self.reg)
         if psi is None:
             return
@@ -182,7 +183,7 @@ class Solver:
         return True
 
     def estimate(self) -> None:
-        """Tell what was reached, by fresh points that are drawn now: as it is asked for, mostly.
+        """Prepare estimates by fresh points: they are made when asked for, as a rule.
 
         At once where a user's metric may have changed until then, or other ranks be needed for it.
         """

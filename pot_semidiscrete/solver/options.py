@@ -1,10 +1,10 @@
-"""How a run of the solver is made."""
+"""The options of a run."""
 
 from dataclasses import dataclass
 from typing import Any
 
+from ..optim.stopping import StoppingRule, check_tol
 from ..problem import check_count, check_real
-from .stopping import StoppingRule, check_tol
 
 
 @dataclass(frozen=True)
