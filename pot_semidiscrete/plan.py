@@ -8,7 +8,7 @@ from .backend import Array, capabilities, converted, joint, ours, template
 from .costs import CallableMetric
 from .diagnostics import GradientDiagnostics, diagnose
 from .kernels import draw_atoms, reduce
-from .problem import Problem, Target, alone, check_lengths, digest
+from .problem import Problem, Target, check_lengths, digest, unshared
 from .samplers.resolve import resolve_random
 
 
@@ -80,7 +80,7 @@ class SemiDiscretePlan:
     """
 
     def __init__(self, target: Target, potential: Array, reg: float) -> None:
-        self._target, self._potential, self.reg = alone(target), potential, reg
+        self._target, self._potential, self.reg = unshared(target), potential, reg
 
     @ours()
     def to(self, where: Any) -> "SemiDiscretePlan":

@@ -983,8 +983,8 @@ def test_atoms_are_drawn_by_sums_of_whole_numbers(monkeypatch):
     total, nx = powers.sum(), get_backend(powers)
     rows = powers.repeat(len(share), 1)
     block = kernels.SoftBlock(rows, (1.0 / total).expand(len(share)), None, nx)
-    start, weights, share = block.narrow(share.double())
-    drawn = start + kernels.blocks.reached(weights, share, nx)[0]
+    start, weights, share = block.cdf_group(share.double())
+    drawn = start + kernels.blocks.inverse_cdf(weights, share, nx)[0]
     found = torch.bincount(drawn, minlength=50) / len(share)
     torch.testing.assert_close(found.double(), powers[0] / total, rtol=0.0, atol=2.0 / len(share))
 

@@ -8,16 +8,16 @@ import torch.distributed as dist
 
 from .arrays import Array, describe
 from .interrupts import uninterrupted
-from .torch_meetings import Meetings
+from .torch_handshake import Handshake
 
 
-class Ranks(Meetings):
-    """The processes of a group, and what they exchange. Parameters are those of :class:`Meetings`.
+class Ranks(Handshake):
+    """The processes of a group, and what they exchange. Parameters are those of :class:`Handshake`.
 
     Attributes
     ----------
     n_bytes : int
-        Of the data that this rank put into exchanges so far, without the few of the meetings.
+        Of the data that this rank put into exchanges so far, without the headers of handshakes.
     n_exchanges : int
         Exchanges of data so far.
     """
@@ -36,10 +36,10 @@ class Ranks(Meetings):
         """Sums of arrays of this rank and of all others, by one exchange; the same bits on all."""
         tensors = [torch.as_tensor(array, device=self.device) for array in arrays]
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        self.same("sums", flat.numel())
+        self.handshake_same("sums", flat.numel())
         self._count(flat)
         work = self._post(dist.all_reduce, flat)
-        during, self.meanwhile = self.meanwhile, None
+        during, self.overlapped = self.overlapped, None
         try:
             if during is not None:
                 during()
@@ -53,15 +53,15 @@ class Ranks(Meetings):
         ]
 
     @uninterrupted()
-    def least(self, array: Array) -> Array:
+    def min(self, array: Array) -> Array:
         """The least of the entries of this rank and of all others."""
         least = array.clone()
-        self.same("minima", least.numel())
+        self.handshake_same("minima", least.numel())
         self._count(least)
         self._wait(self._post(dist.all_reduce, least, dist.ReduceOp.MIN))
         return least
 
-    def spread(self, rows: Array, n: int) -> Array:
+    def pad(self, rows: Array, n: int) -> Array:
         """The rows of this rank among n, the others being 0: their sum has all."""
         whole = torch.zeros((n, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
         whole[self.part(n)] = rows
@@ -74,18 +74,18 @@ class Ranks(Meetings):
     @uninterrupted()
     def objects(self, thing: Any) -> list[Any]:
         """What each rank has, of dicts, lists, numbers and tensors."""
-        self.same("state")
+        self.handshake_same("state")
         things = [None] * self.size
-        with self.known():
+        with self.explained():
             dist.all_gather_object(things, thing, group=self.group)
         return things
 
     @uninterrupted()
     def first_object(self, thing: Any) -> Any:
         """What the first rank has."""
-        self.same("state")
+        self.handshake_same("state")
         things = [thing]
-        with self.known():
+        with self.explained():
             dist.broadcast_object_list(things, dist.get_global_rank(self.group, 0), group=self.group)
         return things[0]
 
@@ -95,7 +95,8 @@ class Ranks(Meetings):
 
         So a batch of which each rank draws a part is in the same order as several of them at once.
         """
-        counts = [head[0] for head in self.same("points", rows.shape[0], rows.shape[1], free=1)]
+        shapes = self.handshake_same("points", *rows.shape, free=1)
+        counts = [n_rows for n_rows, _ in shapes]
         own = torch.zeros((max(counts), rows.shape[1]), dtype=rows.dtype, device=rows.device)
         own[: rows.shape[0]] = rows
         parts = [torch.empty_like(own) for _ in counts]
@@ -111,10 +112,10 @@ class Ranks(Meetings):
         return points[(row < torch.tensor(counts, device=rows.device)).flatten()]
 
     def _check_streams(self, parts: list[torch.Tensor]) -> None:
-        """Refuse ranks that draw the same points: their number would be told wrong in all estimates."""
+        """Refuse ranks that draw the same points: estimates would count them twice."""
         for rank, part in enumerate(parts[1:], start=1):
             if len(part) > 1 and bool((part != part[0]).any()) and torch.equal(part, parts[0]):
-                self.is_over = True
+                self.is_aborted = True
                 raise ValueError(
                     f"process_group: expected points of its own on each rank, received on rank {rank} "
                     "those of rank 0; seed what draws them by the rank, torch.manual_seed(seed + rank)."

@@ -72,8 +72,8 @@ def plan_cost(fit: FittedPoints, most: int) -> tuple[float, float, np.ndarray]:
     """Mean cost, with entropy, of a feasible plan from the points to the atoms, and its standard error.
 
     The plan of row i is ``(1 - e_i) p_i + e_i q_i``: p_i is proportional to the weights of the potential
-    fitted, less what exceeds the columns, and q_i to the deficit of the columns. Value and masses of the fit
-    say what all of it costs without e; what e adds is measured on at most so many of the points, and
+    fitted, less what exceeds the columns, and q_i to the deficit of the columns. Value and masses of the
+    fit say what all of it costs without e; what e adds is measured on at most so many of the points, and
     does not see ``psi + const``. Where masses are free at a price, the columns are the goal, or those of
     the plan as it is, with ``e = 0``, whichever is cheaper.
 

@@ -12,7 +12,7 @@ from ..optim.ascent import resolving_eps
 from ..optim.newton import NewtonResult, maximize
 from ..optim.semi_dual import Measurement, SemiDual
 from ..optim.stopping import NORMAL_95, NORMAL_975, Look
-from ..problem import Target, alone
+from ..problem import Target, unshared
 from .bounds import FittedPoints, plan_cost
 from .chi2 import GROUPS, chi_square, worst_atom
 from .trace import trace_estimate
@@ -110,7 +110,7 @@ class Estimates:
         fit: FittedPoints | None = None,
         n_samples: float = 0.0,
     ) -> None:
-        target = alone(target)  # for what is asked of a result later, by one rank perhaps
+        target = unshared(target)  # for what is asked of a result later, by one rank perhaps
         self.target, self.potential, self.reg, self.n_samples = target, potential, reg, n_samples
         self._evaluation = evaluation
         # at the most as many numbers as that, or twice as many points as atoms

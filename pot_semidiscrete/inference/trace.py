@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..backend import Array, no_grad
-from ..kernels import own_rows
+from ..kernels import local_rows
 from ..optim.hessian import DENSE, DenseHessian, hessian
 from ..optim.newton import ROWS, NewtonResult
 from ..optim.semi_dual import SemiDual
@@ -31,7 +31,7 @@ def _trace(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
     nx, signs, total = found.nx, np.random.default_rng(0), 0.0
     for _ in range(PROBES):
         r = signs.choice([-1.0, 1.0], found.n)
-        parts = np.split(own_rows(dual.target, r), np.cumsum([len(chi) for chi in found.blocks])[:-1])
+        parts = np.split(local_rows(dual.target, r), np.cumsum([len(chi) for chi in found.blocks])[:-1])
         products = (
             nx.dot(nx.from_numpy(part, type_as=chi), chi)
             for part, chi in zip(parts, found.blocks, strict=False)  # of a rank without rows, no block

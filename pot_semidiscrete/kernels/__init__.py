@@ -18,7 +18,7 @@ from .reduction import (
     row_blocks,
     weight_blocks,
 )
-from .shared import all_sums, own_rows, ranks_at
+from .shared import all_sums, local_rows, ranks_at
 
 __all__ = [
     "BLOCK_BYTES",
@@ -38,8 +38,8 @@ __all__ = [
     "fused_kernel",
     "kernel_for",
     "known_bilinear",
+    "local_rows",
     "mean_cost",
-    "own_rows",
     "ranks_at",
     "reduce",
     "register_kernel",

@@ -51,8 +51,8 @@ class SoftBlock:
         """The weights times a share of each row, in the same memory."""
         return replace(self, inv_row_sums=self.inv_row_sums * share)
 
-    def narrow(self, share: Array) -> tuple[Array, Array, Array]:
-        """Group of columns where the distribution function of each row reaches a share in (0, 1].
+    def cdf_group(self, level: Array) -> tuple[Array, Array, Array]:
+        """Group of columns where the distribution function of each row reaches a level in (0, 1].
 
         Returns
         -------
@@ -60,8 +60,8 @@ class SoftBlock:
             First column of the group.
         weights : array, shape (n, width)
             Those of its columns, up to a factor.
-        share : array, shape (n,)
-            Of the group, where the function is reached: what :func:`reached` goes on from.
+        level : array, shape (n,)
+            That of the group alone, from which :func:`inverse_cdf` has the column.
         """
         nx, scores = self.nx, self.exp_scores
         n_rows, n_atoms = scores.shape
@@ -72,32 +72,32 @@ class SoftBlock:
         if n_rest:
             rest = nx.concatenate([scores[:, n_atoms - n_rest :], 0.0 * groups[:, 0, n_rest:]], axis=1)
             masses = nx.concatenate([masses, nx.sum(rest, axis=1)[:, None]], axis=1)
-        group, share = share_of_group(masses, share, nx)
+        group, level = level_in_group(masses, level, nx)
         rows = nx.arange(n_rows, type_as=group)
         if n_rest:
             inside = nx.clip(group, 0, n_groups - 1)
             part = nx.where((group < n_groups)[:, None], groups[rows, inside], rest)
         else:
             part = groups[rows, group]
-        return group * width, part, share
+        return group * width, part, level
 
     def sums(self, groups: Array) -> Array:
         """Sums along the last of three axes."""
         return self.nx.sum(groups, axis=2)
 
 
-def reached(masses: Array, share: Array, nx: Backend) -> tuple[Array, Array, Array]:
-    """Where cumulative masses reach a share in (0, 1] of their sum; what that is; and these sums."""
-    below = capabilities(nx).cumulative(masses)
-    level = nx.clip(share, LEAST_SHARE, 1.0) * below[:, -1]
-    return nx.sum(below < level[:, None], axis=1), level, below
+def inverse_cdf(masses: Array, level: Array, nx: Backend) -> tuple[Array, Array, Array]:
+    """Where cumulative masses reach a level in (0, 1] of their sum, that threshold, and all sums."""
+    sums = capabilities(nx).cumulative(masses)
+    threshold = nx.clip(level, LEAST_SHARE, 1.0) * sums[:, -1]
+    return nx.sum(sums < threshold[:, None], axis=1), threshold, sums
 
 
-def share_of_group(masses: Array, share: Array, nx: Backend) -> tuple[Array, Array]:
-    """Group where cumulative masses reach a share of their sum, and what share of its own that is."""
-    group, level, below = reached(masses, share, nx)
+def level_in_group(masses: Array, level: Array, nx: Backend) -> tuple[Array, Array]:
+    """Group where cumulative masses reach a level, and the level of the group alone."""
+    group, threshold, sums = inverse_cdf(masses, level, nx)
     rows = nx.arange(masses.shape[0], type_as=group)
-    return group, (level - below[rows, group]) / masses[rows, group] + 1.0
+    return group, (threshold - sums[rows, group]) / masses[rows, group] + 1.0
 
 
 @dataclass

@@ -75,7 +75,7 @@ class Task:
         """The same of the atoms that this rank has."""
         columns = self.target.shard.columns
         values = None if self.values is None else self.values[columns]
-        return replace(self, target=self.target.own, potential=self.potential[columns], values=values)
+        return replace(self, target=self.target.local, potential=self.potential[columns], values=values)
 
 
 def _linear(target: Atoms, x: Array, block: Block, *_: Any) -> Array:

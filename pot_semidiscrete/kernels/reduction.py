@@ -11,11 +11,11 @@ from typing import cast
 
 from ..backend import Array, Backend, capabilities, equal_rows, joined, no_grad, on_host, slices
 from .base import BLOCK_BYTES, DEVICE_ENTRIES, Atoms, Kernel, row_bytes, sharing_rows
-from .blocks import SoftBlock, reached
+from .blocks import SoftBlock, inverse_cdf
 from .generic import GenericKernel
 from .outputs import OF_COLUMNS, OUTPUTS, SUMS, Reduction, Task
 from .sharded import ShardTiles, draw_from_shards
-from .shared import own_rows, row_ranks
+from .shared import local_rows, row_ranks
 from .tiles import Tiles, is_tiled
 
 LARGEST_BILINEAR = 2**26  # entries of a matrix kept for several reductions of the same points ...
@@ -77,17 +77,17 @@ def reduce(
         ranks, n = row_ranks(target), x.shape[0]
         if ranks is None or n < ranks.size:
             return _detached(task, x, bilinear)
-        own, known = (None if a is None else own_rows(target, a) for a in (x, bilinear))
+        own, known = (None if a is None else local_rows(target, a) for a in (x, bilinear))
         part = _detached(task, own, known)
         found = {name: getattr(part, name) for name in outputs}
-        parts = (v if name in SUMS else ranks.spread(v, n) for name, v in found.items())
+        parts = (v if name in SUMS else ranks.pad(v, n) for name, v in found.items())
         return Reduction(**dict(zip(found, ranks.sum(*parts), strict=True)))
 
 
 def _sharded(task: Task, x: Array, bilinear: Array | None) -> Reduction:
     """The reduction of ranks each of which has a part of the atoms, and all points."""
     target, tiles = task.target, ShardTiles(task, x)
-    blocks = row_blocks(target.own, x, bilinear, step=tiles.rows)
+    blocks = row_blocks(target.local, x, bilinear, step=tiles.rows)
     found = _reduce(task.outputs, tiles, blocks, target.nx)
     names = [name for name in task.outputs if name in OF_COLUMNS and task.reg > 0]
     if names:
@@ -144,7 +144,7 @@ def known_bilinear(target: Atoms, x: Array) -> Array | None:
     None, and to be computed each time, where it would have more than `LARGEST_BILINEAR` entries, or
     `DEVICE_BILINEAR` in the memory of a device, and where the kernel is fused.
     """
-    target = target.own
+    target = target.local
     nx, most = target.nx, LARGEST_BILINEAR if on_host(x) else DEVICE_BILINEAR
     if target.kernel.fused or x.shape[0] * target.weights.shape[0] > most:
         return None
@@ -236,23 +236,23 @@ def draw_atoms(
     """
     if reg == 0:
         return reduce(target, x, potential, reg, ("index",)).index
-    nx, share = target.nx, 1.0 - uniform(x.shape[0])
+    nx, level = target.nx, 1.0 - uniform(x.shape[0])
     with no_grad(nx):
         target, x, potential = target.detached, nx.detach(x), nx.detach(potential)
         if target.shard is None:
-            return _drawn(target, x, potential, reg, share)
-        own = partial(_drawn, target.own, potential=potential[target.shard.columns], reg=reg)
-        return draw_from_shards(ShardTiles(Task(target, potential, reg), x), x, share, own)
+            return _drawn(target, x, potential, reg, level)
+        own = partial(_drawn, target.local, potential=potential[target.shard.columns], reg=reg)
+        return draw_from_shards(ShardTiles(Task(target, potential, reg), x), x, level, own)
 
 
-def _drawn(target: Atoms, x: Array, potential: Array, reg: float, share: Array) -> Array:
-    """Atom of each point where its distribution function reaches a share in (0, 1]."""
+def _drawn(target: Atoms, x: Array, potential: Array, reg: float, level: Array) -> Array:
+    """Atom of each point where its distribution function reaches a level in (0, 1]."""
     if is_tiled(target, x):
-        return Tiles(Task(target, potential, reg), x).draw(x, share)
+        return Tiles(Task(target, potential, reg), x).draw(x, level)
     nx, kernel = target.nx, target.kernel(target, potential, reg)
     # two caches, for its steps are small
     step = fused_rows(target, x) if kernel.fused else block_rows(target, x, caches=2)
-    blocks = row_blocks(target, x, None, kernel.prepare(x, step), share, step=step)
-    parts = [cast(SoftBlock, kernel(*rows)).narrow(share) for *rows, share in blocks]
-    start, weights, share = (joined(pieces, nx) for pieces in zip(*parts, strict=True))
-    return start + reached(weights, share, nx)[0]
+    blocks = row_blocks(target, x, None, kernel.prepare(x, step), level, step=step)
+    parts = [cast(SoftBlock, kernel(*rows)).cdf_group(level) for *rows, level in blocks]
+    start, weights, level = (joined(pieces, nx) for pieces in zip(*parts, strict=True))
+    return start + inverse_cdf(weights, level, nx)[0]

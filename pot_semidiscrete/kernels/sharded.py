@@ -9,7 +9,7 @@ first of the atoms where c is reached has it all.
 from collections.abc import Callable
 
 from ..backend import Array, joined, slices
-from .blocks import share_of_group
+from .blocks import level_in_group
 from .outputs import Task
 from .tiles import Tiles, by_row
 
@@ -38,14 +38,14 @@ class ShardTiles(Tiles):
         """Outputs for all atoms, by two exchanges."""
         nx, ranks, columns = self.nx, self.shard.ranks, self.shard.columns
         transform = found.pop("c_transform")
-        least = ranks.least(transform)
+        least = ranks.min(transform)
         if self.reg > 0:
             share = self.share(least, transform)
             total, *sums = ranks.sum(share, *(by_row(share, v) * v for v in found.values()))
             found = {name: v / by_row(total, v) for name, v in zip(found, sums, strict=True)}
             return {"c_transform": least - self.reg * nx.log(total)} | found
         index = found.pop("index") + columns.start
-        first = ranks.least(nx.where(transform == least, index, self.n_atoms + 0 * index))
+        first = ranks.min(nx.where(transform == least, index, self.n_atoms + 0 * index))
         if found:
             is_own = index == first
             parts = [nx.where(by_row(is_own, v), v, 0.0 * v) for v in found.values()]
@@ -53,27 +53,27 @@ class ShardTiles(Tiles):
         return {"c_transform": least, "index": first} | found
 
 
-def draw_from_shards(tiles: ShardTiles, x: Array, share: Array, draw: Callable[..., Array]) -> Array:
-    """Atom of each point where its distribution function reaches a share: its rank, then itself.
+def draw_from_shards(tiles: ShardTiles, x: Array, level: Array, draw: Callable[..., Array]) -> Array:
+    """Atom of each point where its distribution function reaches a level: its rank, then itself.
 
     Parameters
     ----------
     tiles : ShardTiles
     x : array, shape (n, d)
-    share : array, shape (n,)
+    level : array, shape (n,)
     draw : callable
-        ``(x, share=share) -> array of int``, of the atoms of this rank.
+        ``(x, level=level) -> array of int``, of the atoms of this rank.
     """
     nx, shard, transforms = tiles.nx, tiles.shard, []
     ranks = shard.ranks
     for rows in slices(x.shape[0], tiles.rows):
-        transforms.append(tiles.local(x[rows])[0]["c_transform"])
+        transforms.append(tiles.accumulate(x[rows])[0]["c_transform"])
     own = joined(transforms, nx)[:, None]
     place = nx.arange(ranks.size, type_as=own)[None, :] == ranks.rank
     (every,) = ranks.sum(place * own)
-    which, part = share_of_group(tiles.share(nx.min(every, axis=1)[:, None], every), share, nx)
+    which, part = level_in_group(tiles.share(nx.min(every, axis=1)[:, None], every), level, nx)
     mine = which == ranks.rank
     index = 0 * which
     if bool(mine.any()):
-        index[mine] = shard.columns.start + draw(x[mine], share=part[mine])
+        index[mine] = shard.columns.start + draw(x[mine], level=part[mine])
     return ranks.sum(index)[0]

@@ -16,7 +16,7 @@ def row_ranks(target: Atoms) -> Any:
     return ranks_at(target) if target.shard is None else None
 
 
-def own_rows(target: Atoms, rows: Array) -> Array:
+def local_rows(target: Atoms, rows: Array) -> Array:
     """Those of the rows, which all ranks have, that are this rank's to work at: all of one process."""
     ranks = row_ranks(target)
     return rows if ranks is None else rows[ranks.part(rows.shape[0])]

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..backend import Array, equal_rows, joined, on_host, slices
 from .base import BLOCK_BYTES, DEVICE_ENTRIES, SHARING, Atoms, row_bytes, sharing_rows
-from .blocks import reached, share_of_group
+from .blocks import inverse_cdf, level_in_group
 from .outputs import OF_COLUMNS, OUTPUTS, Task
 
 
@@ -66,7 +66,7 @@ class Tiles:
 
     def __call__(self, x: Array, bilinear: Array | None = None, *_: None) -> tuple:
         """Outputs for a block of points."""
-        found, kept = self.local(x, bilinear)
+        found, kept = self.accumulate(x, bilinear)
         found = self.whole(found)
         whole = found["c_transform"]
         if self.reg > 0:
@@ -78,8 +78,8 @@ class Tiles:
             found[name] = joined(parts, self.nx, axis=-1)
         return tuple(found[name] for name in self.outputs)
 
-    def local(self, x: Array, bilinear: Array | None = None) -> tuple[dict[str, Array], list[Any]]:
-        """Outputs for each point, and the blocks of sums over points: all, or the last at reg = 0."""
+    def accumulate(self, x: Array, bilinear: Array | None = None) -> tuple[dict[str, Array], list[Any]]:
+        """Outputs for each point, by all tiles, and the blocks for sums over points: at 0, the last."""
         found: list[Array] = []
         kept: list[Any] = []
         for columns, tile in self.tiles(self.columns):
@@ -143,26 +143,26 @@ class Tiles:
         pairs = zip(old[1:], new[1:], strict=True)
         return [transform, *(by_row(left, a) * a + by_row(right, b) * b for a, b in pairs)]
 
-    def draw(self, x: Array, share: Array) -> Array:
-        """Atom of each point where its distribution function reaches a share: its tile, then itself."""
-        nx, chosen, shares = self.nx, [], []
+    def draw(self, x: Array, level: Array) -> Array:
+        """Atom of each point where its distribution function reaches a level: its tile, then itself."""
+        nx, chosen, levels = self.nx, [], []
         for rows in slices(x.shape[0], self.rows):
             blocks = (self.block(*tile, x[rows]) for tile in self.tiles(self.columns))
             transforms = nx.stack([block.c_transform for block in blocks], axis=1)
             masses = self.share(nx.min(transforms, axis=1)[:, None], transforms)
-            tile, part = share_of_group(masses, share[rows], nx)
+            tile, part = level_in_group(masses, level[rows], nx)
             chosen.append(tile)
-            shares.append(part)
-        which, share = joined(chosen, nx), joined(shares, nx)
+            levels.append(part)
+        which, level = joined(chosen, nx), joined(levels, nx)
         points = {k: nx.where(which == k)[0] for k in nx.unique(which).tolist()}
         needed = [self.columns[k] for k in points]
         order, index = [], []
         for all_rows, (columns, tile) in zip(points.values(), self.tiles(needed), strict=True):
             for some in slices(all_rows.shape[0], self.rows):
                 rows = all_rows[some]
-                first, weights, part = self.block(columns, tile, x[rows]).narrow(share[rows])
+                first, weights, part = self.block(columns, tile, x[rows]).cdf_group(level[rows])
                 order.append(rows)
-                index.append(columns.start + first + reached(weights, part, nx)[0])
+                index.append(columns.start + first + inverse_cdf(weights, part, nx)[0])
         return joined(index, nx)[nx.argsort(joined(order, nx))]
 
 

@@ -24,14 +24,14 @@ class TorchSoftBlock(SoftBlock):
             return super().average(values)
         return (values.T.contiguous() @ self.exp_scores.T).T * self.inv_row_sums[:, None]
 
-    def narrow(self, share: Array) -> tuple[Array, Array, Array]:
-        if not share.is_cpu:
-            return super().narrow(share)
+    def cdf_group(self, level: Array) -> tuple[Array, Array, Array]:
+        if not level.is_cpu:
+            return super().cdf_group(level)
         scores, inverse, transform = (
             array.numpy() for array in (self.exp_scores, self.inv_row_sums, self.c_transform)
         )
         block = NumpySoftBlock(scores, inverse, transform, get_backend(scores))
-        start, weights, part = block.narrow(share.numpy())  # whose small steps are faster
+        start, weights, part = block.cdf_group(level.numpy())  # whose small steps are faster
         return torch.from_numpy(start), torch.from_numpy(weights), torch.from_numpy(part)
 
 

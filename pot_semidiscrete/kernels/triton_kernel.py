@@ -10,7 +10,7 @@ import triton
 from ..backend import Array, Backend, is_foreign, on_host
 from . import triton_launches as launches
 from .base import Atoms, Block, Kernel
-from .blocks import SoftBlock, share_of_group
+from .blocks import SoftBlock, level_in_group
 from .torch_kernel import TorchHardBlock, TorchKernel
 
 
@@ -185,15 +185,15 @@ class FusedBlock(SoftBlock):
     def scaled(self, share: Array) -> SoftBlock:
         return self.made.scaled(share)
 
-    def narrow(self, share: Array) -> tuple[Array, Array, Array]:
+    def cdf_group(self, level: Array) -> tuple[Array, Array, Array]:
         tiles = self.tiles
         size = triton.cdiv(math.isqrt(tiles.n_atoms), tiles.columns)
         maxima, totals = tiles.row_sums(size)
         masses = (totals * (maxima - maxima.amax(dim=0)).exp2_()).T.contiguous()
-        group, share = share_of_group(masses, share, self.nx)
+        group, level = level_in_group(masses, level, self.nx)
         first, width = group * (size * tiles.columns), size * tiles.columns
         top = maxima.gather(0, group[None, :])[0]
-        return first, tiles.group_weights(first, width, top), share
+        return first, tiles.group_weights(first, width, top), level
 
 
 class TritonKernel(TorchKernel):

@@ -156,8 +156,8 @@ def step(
     """Take one step with the points `x`; then cool, or average.
 
     Iterates weigh as the square root of time, between uniform weights, which are best for noise, and
-    those as time, in which the start counts for less (Lacoste-Julien, Schmidt, Bach, 2012). It costs 1/8 of
-    the variance.
+    those as time, in which the start counts for less (Lacoste-Julien, Schmidt, Bach, 2012). It costs
+    1/8 of the variance.
 
     Parameters
     ----------

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..backend import Array
-from ..kernels import all_sums, own_rows, weight_blocks
+from ..kernels import all_sums, local_rows, weight_blocks
 from ..kernels.blocks import LEAST_WEIGHT
-from ..problem import alone
+from ..problem import unshared
 from .semi_dual import SemiDual
 
 DENSE = 256  # atoms up to which it is a matrix; benchmarks.solver
@@ -41,7 +41,7 @@ class DenseHessian:
         self.nx, self.n, n_atoms = dual.target.nx, x.shape[0], dual.n_atoms
         dual.count(x)
         mean, products = np.zeros(n_atoms), np.zeros((n_atoms, n_atoms))
-        for _, chi in weight_blocks(alone(dual.target), own_rows(dual.target, x), psi, eps):
+        for _, chi in weight_blocks(unshared(dual.target), local_rows(dual.target, x), psi, eps):
             products += self.nx.to_numpy(self.nx.dot(chi.T, chi))
             mean += self.nx.to_numpy(self.nx.sum(chi, axis=0))
         mean, products = all_sums(dual.target, mean, products)
@@ -81,7 +81,7 @@ class HessianOperator:
         self.dual, self.x, self.nx, self.n = dual, x, dual.target.nx, x.shape[0]
         dual.count(x)
         self.blocks = []
-        for _, chi in weight_blocks(alone(dual.target), own_rows(dual.target, x), psi, eps):
+        for _, chi in weight_blocks(unshared(dual.target), local_rows(dual.target, x), psi, eps):
             chi += LEAST_WEIGHT  # products with denormal numbers are slow
             self.blocks.append(chi)
         weights, self.goal = dual.target.weights, dual.target.goal(psi)

@@ -5,7 +5,7 @@ from .host import check_counts, check_images, check_labels, check_numbers, check
 from .names import named_options
 from .problem import Problem, build_target, check_atoms, check_reg
 from .sharded import ShardedAtoms, resolve_shards
-from .shared import SharedTarget, alone, shared
+from .shared import SharedTarget, shared, unshared
 from .stored import StoredAtoms
 from .target import Target
 from .units import rounding_of, scale_of, spread_of, unit_curvature
@@ -33,7 +33,6 @@ __all__ = [
     "SharedTarget",
     "StoredAtoms",
     "Target",
-    "alone",
     "build_target",
     "check_array",
     "check_atoms",
@@ -67,4 +66,5 @@ __all__ = [
     "shared",
     "spread_of",
     "unit_curvature",
+    "unshared",
 ]

@@ -55,7 +55,7 @@ class ShardedAtoms:
         with joint(self._ranks):
             rows, nx = check_points("rows", rows)
             self._ranks.check_same(dtype=rows.dtype, dimension=rows.shape[1])
-            counts = [count for count, _ in self._ranks.meet("arguments", rows.shape[0])]
+            counts = [count for count, _ in self._ranks.handshake("arguments", rows.shape[0])]
         self._rows = nx.detach(rows)
         self._bounds = np.cumsum([0, *counts])
 

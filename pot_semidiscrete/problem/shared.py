@@ -30,8 +30,8 @@ class SharedTarget(Target):
         return cls(**{field.name: getattr(target, field.name) for field in fields(Target)}, ranks=ranks)
 
 
-def alone(target: Target) -> Target:
-    """The target of one process: what is asked of it no other takes part in."""
+def unshared(target: Target) -> Target:
+    """The target without its ranks: what is asked of it is done by this process alone."""
     if not isinstance(target, SharedTarget):
         return target
     return Target(**{field.name: getattr(target, field.name) for field in fields(Target)})

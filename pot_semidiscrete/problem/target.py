@@ -127,15 +127,15 @@ class Target(Support, Marginal):
         return self.atoms if isinstance(self.atoms, TargetShard) else None
 
     @_known
-    def own(self) -> "Target":
+    def local(self) -> "Target":
         """The target of the atoms of this rank, whose weights are left as they are."""
         if self.shard is None:
             return self
         columns = self.shard.columns
-        own = replace(self, atoms=self.shard.rows, weights=self.weights[columns])
+        local = replace(self, atoms=self.shard.rows, weights=self.weights[columns])
         log_weights, target_term = self.log_weights[columns], self.target_term[columns]
-        vars(own).update(kernel=self.kernel, log_weights=log_weights, target_term=target_term)
-        return own
+        vars(local).update(kernel=self.kernel, log_weights=log_weights, target_term=target_term)
+        return local
 
     @property
     def like(self) -> Array:

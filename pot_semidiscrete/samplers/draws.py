@@ -69,7 +69,7 @@ class Draws:
             except Exception as error:  # of a batch that may never be asked for
                 self._ahead[name, n] = error
 
-        ranks.meanwhile = draw_ahead
+        ranks.overlapped = draw_ahead
         return ranks.gather(own() if x is None else x)
 
     def _checked(self, name: str, draw: Callable[[int], Array], n: int) -> Array:
