@@ -10,9 +10,9 @@ price, b and eps are the goal and the unit of ``Marginal``.
 import math
 from dataclasses import dataclass
 
-from ..backend import Array, Backend, brief, no_grad
-from .ascent import cold_start, resolving_eps
-from .hessian import MAX_ITERATIONS, hessian, most_rows
+from ..backend import Array, Backend, brief, no_grad, stride
+from .ascent import FEW_POINTS, cold_start, resolving_eps
+from .hessian import MAX_ITERATIONS, most_rows, newton_model
 from .semi_dual import Measurement, SemiDual
 
 ROWS = 8.0  # the Hessian is that of n / ROWS points, ROWS n_eff at least; benchmarks.solver
@@ -88,6 +88,7 @@ def maximize(
             return newton_cg(dual, x, psi, reg, last, rtol)
         last = dual.work + max(2.0 * QUICK, 4.0 * passes)  # two levels that are quick, or four
         best = NewtonResult(target.zero_mean(psi), dual.measure(x, psi, reg), reg)
+        psi = from_above(dual, x, psi, eps, last)
         chance, error = dual.n_atoms / n, math.inf
         for _ in range(MAX_ITERATIONS):
             psi = newton_cg(dual, x, psi, eps, last, rtol).potential
@@ -99,6 +100,18 @@ def maximize(
                 break
             eps = max(eps / DECAY, reg)
         return best
+
+
+def from_above(dual: SemiDual, x: Array, psi: Array, eps: float, last: float) -> Array:
+    """A potential near the best at `eps`, by larger regularisations, which take few of the points."""
+    n, n_eff = x.shape[0], 1.0
+    level = cold_start(dual, x[:: stride(n, FEW_POINTS)], eps).eps
+    while level > eps:
+        part = x[:: stride(n, max(FEW_POINTS, int(ROWS**2 * n_eff)))]
+        found = newton_cg(dual, part, psi, level, last)
+        psi, n_eff = found.potential, found.measured.n_eff
+        level /= DECAY
+    return psi
 
 
 def newton_cg(
@@ -119,7 +132,7 @@ def newton_cg(
             found, model = dual.measure(x, psi, eps), None
         if model is None:
             rows = max(ROWS * found.n_eff, n / ROWS, share * n) if rtol > 0.0 else n
-            model = hessian(dual, x, psi, eps, rows)
+            model = newton_model(dual, x, psi, eps, rows)
         g, unit = found.goal - found.marginal, scale * found.n_eff / (2.0 * n)
         s = target.zero_mean(nx.clip(model.solve(g, mu), -box, box))
         slope, curvature = float(nx.sum(g * s)), float(nx.sum(s * model.apply(s)))
@@ -136,7 +149,7 @@ def newton_cg(
         rho = (measured.value - found.value) / predicted
         if rho > 0.75:  # Nocedal and Wright, algorithm 4.1
             mu, box = max(mu / 10.0, 1e-8), 2.0 * box
-        elif not rho >= 0.25 and 2 * model.n <= min(n, most_rows(dual)):  # a model of too few points
+        elif not rho >= 0.25 and 2 * model.n <= min(n, model.most_rows):  # a model of too few points
             share, model = 4.0 * model.n / n, None
         elif not rho >= 0.25:
             mu, box = 4.0 * mu, longest / 4.0
