@@ -60,9 +60,9 @@ def semidiscrete_c_transform(
         Potential :math:`\psi`, in units of the metric.
     a_target : array, shape (n_atoms,), optional
         Weights :math:`b`, non-negative, of sum 1. Uniform by default.
-    metric : str, callable or Cost, optional
-        Ground cost :math:`c`: a name of :func:`ot.dist`, ``(x, y) -> matrix``, or a
-        :class:`costs.Cost`. ``"sqeuclidean"`` by default.
+    metric : str, tuple, callable or Cost, optional
+        Ground cost :math:`c`: a name of :func:`ot.dist`, or one with constants, ``("minkowski", 3)``;
+        ``(x, y) -> matrix``; or a :class:`costs.Cost`. ``"sqeuclidean"`` by default.
     reg : float, default=0.0
         Regularisation :math:`\lambda \ge 0`, in units of the metric; taken as 0 below the rounding of
         the costs.

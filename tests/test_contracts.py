@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import ot
 import pytest
+from scipy.stats import qmc
 
 import pot_semidiscrete as ps
 from pot_semidiscrete.costs import (
@@ -34,7 +35,7 @@ from pot_semidiscrete.samplers import base as laws
 from pot_semidiscrete.samplers.base import registered_laws
 from pot_semidiscrete.samplers.laws import NormalSampler
 from pot_semidiscrete.samplers.resolve import resolve_random, resolve_source
-from tests.backends import cost_of
+from tests.backends import cost_of, costs_of
 
 BINARY = {"dice", "jaccard", "rogerstanimoto", "russellrao", "sokalsneath", "yule"}
 N, N_ATOMS, D = 7, 5, 4
@@ -59,8 +60,7 @@ def test_cost_is_one_cost_however_it_is_asked_for(name, nx64, backend, rng):
     matrix = nx64.host(cost.matrix(x, y, nx))
     check_cost(cost, x, y, nx)
     if type(cost).__module__.startswith("pot_semidiscrete"):  # a user's has a name of its own
-        expected = ot.dist(nx64.host(x), nx64.host(y), metric=name)
-        np.testing.assert_allclose(matrix, expected, atol=close)
+        np.testing.assert_allclose(matrix, costs_of(name, nx64.host(x), nx64.host(y)), atol=close)
     terms = nx64.host(cost.source_term(x, nx))[:, None] + nx64.host(cost.target_term(y, nx))
     bilinear = terms - matrix
     np.testing.assert_allclose(nx64.host(cost.bilinear(x, y, 3.0, nx)), 3.0 * bilinear, atol=close)
@@ -333,6 +333,30 @@ def test_matrix_is_what_errors_name(matrix, word, nx64, rng):
         ps.cost_scale(nx64.array(rng.normal(size=(10, 3))), metric=made())
 
 
+def test_cost_that_writes_to_its_points_is_refused(rng):
+    """It was told that its factors are not in proportion, and changed the atoms of the user."""
+
+    class Spoils(Weighed):
+        def source_term(self, x, nx):
+            x *= x
+            return nx.sum(x, axis=1)
+
+    atoms = rng.normal(size=(10, 3))
+    before = atoms.copy()
+    with pytest.raises(ValueError, match="metric 'weighed': expected points that stay as they are"):
+        ps.cost_scale(atoms, metric=Spoils())
+    np.testing.assert_array_equal(atoms, before)
+
+
+def test_gradients_that_a_backend_knows_are_named(rng):
+    """Of costs that are registered; one with constants was left out."""
+    matrix = lambda self, x, y, nx: ot.dist(x, y) ** 2
+    made = type("Made", (Cost,), {"name": "made", "matrix": matrix})()
+    with pytest.raises(TypeError, match=r"use one of .*sqeuclidean.* minkowski, give a diff") as caught:
+        ps.semidiscrete_gradient(np.eye(2), np.eye(2), np.zeros(2), metric=made)
+    assert "canberra" not in str(caught.value)
+
+
 @pytest.fixture
 def numpy_kernel():
     """Registers a kernel for NumPy, for the time of a test."""
@@ -427,6 +451,29 @@ def test_kernel_that_is_right_is_not_refused(mean, scale, metric, nx):
             assert build_target(nx.array(points), metric=metric).kernel is foreign
     finally:
         register_kernel(nx.name, load)
+
+
+def test_kernel_tells_if_it_is_less_precise(numpy_kernel, rng):
+    """A product in float32 was refused for data in float64."""
+
+    class SingleProduct(NumpyKernel):
+        def product(self, u, v, out=None):
+            return super().product(u.astype("float32"), v.astype("float32")).astype(u.dtype)
+
+    atoms = rng.normal(size=(20, 3))
+    numpy_kernel(SingleProduct)
+    with pytest.raises(ValueError, match="of float64, give the class its rounding_unit"):
+        build_target(atoms).kernel.cache()
+    numpy_kernel(type("Told", (SingleProduct,), {"rounding_unit": float(np.finfo("float32").eps)}))
+    found = ps.solve_semidiscrete(atoms, "normal", reg=0.5, random_state=0)
+    assert found.converged
+    numpy_kernel(NumpyKernel)
+    exact = ps.semidiscrete_c_transform(atoms, atoms, found.potential, reg=0.5)
+    error = np.abs(found.c_transform(atoms) - exact).max()
+    assert 0.0 < error < 1e-5
+    numpy_kernel(type("Rough", (SingleProduct,), {"rounding_unit": 1e-14}))
+    with pytest.raises(ValueError, match=r"kernel Rough: .* received one that differs"):
+        build_target(atoms).kernel.cache()
 
 
 def test_kernel_is_registered_as_a_class_or_what_makes_it(numpy_kernel):
@@ -683,8 +730,9 @@ def test_law(name, nx, rng):
     ahead = nx.host(first(10))
     second.load_state_dict(state)
     np.testing.assert_array_equal(ahead, nx.host(second(10)))
-    assert not first.is_quasi_random
+    assert first.is_quasi_random == (type(first).independent is not Sampler.independent)
     assert first.independent(10).shape == (10, D)
+    assert first.independent(10).dtype == like.dtype
 
 
 def test_sampler_of_a_user_is_taken_as_it_is(rng):
@@ -735,14 +783,20 @@ def test_law_that_cannot_be_drawn_is_refused(nx64, rng):
         register_law("silent")(type("Silent", (Law,), {}))
     register_law("rootless")(Rootless)
     for source, word in (
-        (NormalSampler, "received the class NormalSampler; give an instance"),
-        (Sampler, "received the class Sampler"),
+        (NormalSampler, "received the class NormalSampler; give the name by which"),
+        (Sampler, "received the class Sampler; give an instance"),
         (Scaled(2.0), "received one with random NoneType; give its name"),
         (NormalSampler(2, rng), "received one with random Generator; give its name"),
         ("rootless", r"received one with random NoneType.*super\(\).__init__"),
     ):
         with pytest.raises(TypeError, match=rf"^sampler_source: expected .*{word}"):
             ps.solve_semidiscrete(atoms, source, reg=0.5)
+
+
+def test_sequence_of_scipy_is_refused(rng):
+    """It was taken for a law, which it is not: of independent points it tells nothing."""
+    with pytest.raises(ValueError, match=r"^sampler_source: expected a callable .*, received Halton"):
+        ps.solve_semidiscrete(rng.normal(size=(10, 2)), qmc.Halton(2), reg=0.5)
 
 
 def test_law_with_a_parameter_is_a_class_for_each_value(nx64):

@@ -9,6 +9,7 @@ import pytest
 
 import pot_semidiscrete
 import pot_semidiscrete.applications
+from pot_semidiscrete import metrics
 
 ROOT = Path(__file__).parent.parent
 NUMPYDOC_IGNORED = {
@@ -80,6 +81,20 @@ def test_functions_say_what_is_owed(name):
         assert "Raises\n" in doc
     if not name.endswith(("cost_scale", "register_law", "mlp_generator", "dcgan_generator")):
         assert "References\n" in doc
+
+
+def test_the_page_of_the_api_lists_every_public_name():
+    listed = {line.strip() for line in (ROOT / "doc" / "api.rst").read_text().splitlines()}
+    names = public() + [f"pot_semidiscrete.metrics.{name}" for name in metrics.__all__]
+    missing = {name.removeprefix("pot_semidiscrete.") for name in names} - listed
+    assert not missing
+
+
+def test_the_gallery_has_a_place_for_every_example():
+    """Without, a script comes last, and has the thumbnail of its whole figure."""
+    page = (ROOT / "doc" / "gallery.py").read_text()
+    placed = re.findall(r'^    "(plot_\w+)": \(', page, re.MULTILINE)
+    assert sorted(placed) == sorted(path.stem for path in (ROOT / "examples").glob("plot_*.py"))
 
 
 def test_the_version_is_the_same_everywhere():

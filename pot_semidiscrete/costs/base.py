@@ -126,10 +126,11 @@ class Cost(ABC):
         """``sum_j chi_ij d_x c(x_i, y_j)``, ``(n, d)``."""
         able = capabilities(nx)
         if not able.differentiates:
+            known = [name for name in registered_costs(nx) if _CLASSES[name].vjp is not Cost.vjp]
             raise UnknownGradientError(
                 f"metric {self.name!r}: its gradient in the source points is not known on the "
-                f"{able.name} backend; use 'sqeuclidean', 'euclidean', 'cityblock', 'cosine' or "
-                "'correlation', give a differentiable callable with torch or jax, or your Cost a vjp."
+                f"{able.name} backend; use one of {', '.join(known)}, give a differentiable callable "
+                "with torch or jax, or your Cost a vjp."
             )
         return able.vjp(lambda points: self.matrix(points, y, nx), x, chi.dense())
 

@@ -41,9 +41,9 @@ def check_cost(cost: Cost, x: Array, y: Array, nx: Backend) -> None:
     Raises
     ------
     ValueError
-        If there is no name, a shape or a dtype is wrong, costs are not finite, ``factors`` not in
-        proportion to `scale`, costs change as all points move though the cost is said to be translation
-        invariant, or ``vjp`` is not the derivative of the matrix, in sign or size.
+        If there is no name, a shape or a dtype is wrong, points are written to, costs are not finite,
+        ``factors`` not in proportion to `scale`, costs change as all points move though the cost is said
+        to be translation invariant, or ``vjp`` is not the derivative of the matrix, in sign or size.
 
     Examples
     --------
@@ -59,11 +59,17 @@ def check_cost(cost: Cost, x: Array, y: Array, nx: Backend) -> None:
             f"metric: expected a cost with a name, by which files know it, received {cost.name!r} of "
             f"{type(cost).__name__}; give the class a name."
         )
-    x, y = nx.detach(x), nx.detach(y)
+    x, y = nx.copy(nx.detach(x)), nx.copy(nx.detach(y))
     if cost.translation_invariant:  # as targets do
         origin = nx.mean(y, axis=0)
         x, y = x - origin, y - origin
+    before = [np.array(in_double(v)) for v in (x, y)]
     _check_kinds(cost, x, y, nx)
+    if not all(np.array_equal(in_double(v), kept) for v, kept in zip((x, y), before, strict=True)):
+        raise ValueError(
+            f"metric {cost.name!r}: expected points that stay as they are, received others after its "
+            "methods were called; do not change x and y in place."
+        )
     matrix, once, thrice = (
         in_double(v) for v in (cost.matrix(x, y, nx), *(cost.bilinear(x, y, s, nx) for s in (1.0, 3.0)))
     )

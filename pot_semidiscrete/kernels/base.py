@@ -83,6 +83,9 @@ class Kernel(ABC):
         ``1 / (reg * unit)``, or 1 at ``reg = 0``: what costs are multiplied by to be scores.
     bias : array, shape (n_support,)
         Part of the scores that depends on the atom only, in their unit.
+    rounding_unit : float
+        Of what the kernel computes in, ``numpy.finfo("float32").eps`` say, where that is less precise
+        than the data: :func:`check_kernel` allows for it.
     buffer : array of at least n rows, or None
         Memory for the scores, of which a kernel that overwrites memory may make a block: it then lasts
         until the next block in the same memory.
@@ -91,6 +94,7 @@ class Kernel(ABC):
     """
 
     unit = 1.0
+    rounding_unit = 0.0
     buffer: Array | None = None
     fused = False
 
@@ -202,7 +206,19 @@ def register_kernel(backend: str, load: type[Kernel] | Callable[[], type[Kernel]
 
 
 def registered_kernels() -> dict[str, Callable[[], type[Kernel]]]:
-    """Loaders of the kernels of backends; ``""`` is that of all others."""
+    """Loaders of the kernels of backends.
+
+    Returns
+    -------
+    dict of callables
+        ``() -> class`` by POT's name of the backend; ``""`` is for all others.
+
+    Examples
+    --------
+    >>> from pot_semidiscrete.kernels import registered_kernels
+    >>> registered_kernels()["numpy"]()
+    <class 'pot_semidiscrete.kernels.numpy_kernel.NumpyKernel'>
+    """
     return _REGISTRY.loaders()
 
 

@@ -18,7 +18,11 @@ class SoftBlock:
     exp_scores : array, shape (n, n_atoms)
         Exponentials, of any positive row sum.
     inv_row_sums : array, shape (n,)
+        Inverses of these sums.
     c_transform : array, shape (n,)
+        ``psi^{c,reg}(x_i)``.
+    nx : ot.backend.Backend
+        POT's backend.
     """
 
     exp_scores: Array
@@ -102,7 +106,19 @@ def level_in_group(masses: Array, level: Array, nx: Backend) -> tuple[Array, Arr
 
 @dataclass
 class HardBlock:
-    """Rows of a Laguerre assignment: ``chi_ij = 1`` if ``j = index_i``, else 0."""
+    """Rows of a Laguerre assignment: ``chi_ij = 1`` if ``j = index_i``, else 0.
+
+    Attributes
+    ----------
+    index : array of int, shape (n,)
+        Atom of each point.
+    n_atoms : int
+        Columns of the block.
+    c_transform : array, shape (n,)
+        ``psi^{c,0}(x_i)``.
+    nx : ot.backend.Backend
+        POT's backend.
+    """
 
     index: Array
     n_atoms: int

@@ -67,7 +67,7 @@ def check_kernel(kernel: type[Kernel], target: Atoms, x: Array, potential: Array
         )
     with np.errstate(all="ignore"):
         block = built(x, None, built.prepare(x, x.shape[0]))
-    known = GenericKernel(target, potential, reg)
+    known, unit = GenericKernel(target, potential, reg), max(rounding_unit(x, nx), kernel.rounding_unit)
     generic, largest = known(x), float(nx.max(nx.abs(known.bias)))  # of the scores, about
     _check_fields(words, block, generic)
     for name, meaning in PARTS[method].items():
@@ -80,10 +80,11 @@ def check_kernel(kernel: type[Kernel], target: Atoms, x: Array, potential: Array
                 f"{words} {meaning}, received NaN or inf at reg = {reg:.2g}; scores have no bound: "
                 "subtract the maximum of each row before powers are taken."
             )
-        if not error <= rounding_unit(x, nx) * (1e4 * max(size, 1.0) + 100.0 * largest):
+        if not error <= unit * (1e4 * max(size, 1.0) + 100.0 * largest):
             raise ValueError(
                 f"{words} {meaning}, received one that differs by {error:.2g} from that of "
-                f"GenericKernel at reg = {reg:.2g}; see doc/extending.rst."
+                f"GenericKernel at reg = {reg:.2g}; mend it, or, if it computes in less than the "
+                f"precision of {x.dtype}, give the class its rounding_unit."
             )
 
 

@@ -96,5 +96,12 @@ OUTPUTS: dict[str, Callable] = {
     "weights": lambda target, x, block, *_: block.dense(),
     "colsquare": lambda target, x, block, *_: block.colsquare(),  # the last: it spends the block
 }
+"""To add one: a field of :class:`Reduction`, an entry here. What has numbers for each atom is named in
+`OF_COLUMNS`, what is a sum over points in `SUMS`.
+
+Tiles of atoms, and ranks, are joined by the shares of their weights: an output of each point has to be
+linear in chi, a mean under the weights. An entropy is not: make it of ``weights``. A method that blocks
+do not have goes into each kind of them (``blocks.py``, ``triton_kernel.py``).
+"""
 OF_COLUMNS = {"colsum", "weights", "colsquare"}  # one number or more for each atom
 SUMS = {"colsum", "colsquare"}  # over all points

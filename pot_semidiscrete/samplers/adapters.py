@@ -115,7 +115,8 @@ def adapted(source: object, like: Array, random: Random) -> Sampler | None:
             f"latent_sampler: expected a name and a dimension, received {source!r} only; give a pair."
         )
     seed = lambda: int(random.integers(2**31, 1)[0])
-    if type(source).__module__.startswith("scipy.stats") and not callable(source):
+    is_drawn = hasattr(source, "rvs") or hasattr(source, "sample")  # not a sequence of scipy.stats.qmc
+    if type(source).__module__.startswith("scipy.stats") and is_drawn and not callable(source):
         return LawOfScipy(source, like, seed())
     torch = sys.modules.get("torch")
     if torch is None:

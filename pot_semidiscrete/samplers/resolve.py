@@ -64,9 +64,10 @@ def resolve_source(
     if isinstance(sampler_source, Sampler):
         return _able(sampler_source)
     if isinstance(sampler_source, type) and issubclass(sampler_source, Sampler):
+        is_law = issubclass(sampler_source, Law)
+        remedy = "the name by which @register_law made it known" if is_law else "an instance of it"
         raise TypeError(
-            f"{name}: expected a sampler, received {describe(sampler_source)}; give an instance "
-            "of it, or the name by which @register_law made it known."
+            f"{name}: expected a sampler, received {describe(sampler_source)}; give {remedy}."
         )
     if isinstance(sampler_source, str) and sampler_source in laws:
         return _able(laws[sampler_source](like.shape[1], random))
