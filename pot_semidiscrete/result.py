@@ -65,12 +65,11 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
     r"""What :func:`solve_semidiscrete` reached.
 
     Estimates use source points drawn after the potential was fixed; only the upper end of
-    `value_interval` also uses points of the run. Estimates that the run did not need are computed at the
-    first access, from points that the result keeps. Members of :class:`ot.utils.OTResult` that make no
-    sense for a continuous source raise :class:`AttributeError`, so that ``hasattr`` is False.
+    `value_interval` also uses points of the run. Some are computed at the first access. Members of
+    :class:`ot.utils.OTResult` that make no sense for a continuous source raise :class:`AttributeError`.
 
-    Atoms at one place are solved for as one atom. Each has the potential of that atom, and a share of
-    its mass, of its assignment weights and of its pairs in proportion to its weight.
+    Atoms at one place are solved for as one atom, and share its mass, assignment weights and pairs in
+    proportion to their weights.
 
     Attributes
     ----------
@@ -83,16 +82,14 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
     value_stderr : float
         Its Monte-Carlo standard error.
     value_interval : tuple of float or None
-        Contains the transport cost :math:`\mathrm{OT}_\lambda(\mu, \nu)` with 95% confidence, however
-        far the potential is from optimal. The lower end is from the semi-dual value at the potential;
-        the upper end is from the cost of a feasible plan, fitted to the points of the run that were
-        kept, or to the fresh ones if there are more. The cost must have a finite variance.
+        Contains the transport cost :math:`\mathrm{OT}_\lambda(\mu, \nu)` with 95% confidence at any
+        potential, if the cost has a finite variance: from the semi-dual value below, and above from the
+        cost of a feasible plan, fitted to points of the run, or to the fresh ones if there are more.
     suboptimality : float
         Estimate of :math:`\max H - H(\psi)`: what the samples of the run allow at best, in the mean,
         or more if fresh samples show it.
     suboptimality_bound : float
-        Upper bound of the sub-optimality with 95% confidence: the cost of a plan from the fresh samples,
-        less their semi-dual value.
+        95% upper bound of it: the cost of a plan less the semi-dual value, on fresh samples.
     value_linear : scalar of the backend
         Mean cost under the plan of the potential, without the entropy (and the price of masses).
     marginal_b : array, shape (n_atoms,)
@@ -104,8 +101,7 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
         Largest relative error of a mass, ``|m_j - b_j| / b_j``, which `chi2` may hide if the atom is
         light; and its standard error. With `reg_m`, in units of the weight.
     converged : bool
-        Whether an upper bound of `chi2` was at most ``tol**2``: 97.5% for each check, about 95% for a
-        run.
+        Whether a 97.5% upper bound of `chi2` was at most ``tol**2``.
     status : str
         ``"converged"``, ``"max_iter"``, ``"stopped"`` (by the callback), ``"interrupted"`` or
         ``"failed"`` (an exception, to which this result is attached).

@@ -49,23 +49,22 @@ class SemiDiscreteLoss(TrackedPotential):
         Batches for the potential between steps of the generator: calls of :meth:`dual_step`; one call of
         :meth:`follow` stands for all of them.
     debias : bool, default=False
-        Subtract half the cost from the generated points to themselves. The loss is then the Sinkhorn
-        divergence, up to a constant. Without it the best generator has less variance than the data, by
-        `reg` / 2 along each axis for Gaussian laws and the squared distance. The cost is estimated on
-        the batch, with no effect if `reg` is small beside the squared distances within it.
+        Subtract half the cost from the generated points to themselves: the Sinkhorn divergence, up to a
+        constant. Without it the best Gaussian generator of Gaussian data lacks a variance of `reg` / 2
+        along each axis. The cost is that of the batch, with no effect if `reg` is small beside distances
+        within it.
     potential : torch.nn.Module, optional
         The potential as a network, :math:`\psi_j = \mathrm{module}(y_j)`. It maps the atoms, of the
         shape given, to shape (n_atoms,) or (n_atoms, 1). A vector by default.
     potential_optimizer : torch.optim.Optimizer, or callable of parameters, optional
         Optimiser of the network; ``Adam(lr=1e-3)`` by default.
     features : torch.nn.Module or callable, optional
-        Map :math:`\varphi` from points, of the shape given, to features of any shape, by which data and
-        generated points are compared: :math:`c(\varphi(x), \varphi(y))`. See :class:`ImageFeatures`. A
-        module is copied, frozen, and kept in eval mode; the copy moves with the loss, and is not in its
-        ``state_dict``.
+        Map :math:`\varphi` from points, of the shape given, to features of any shape, for the cost
+        :math:`c(\varphi(x), \varphi(y))`. See :class:`ImageFeatures`. A module is copied, frozen, and
+        kept in eval mode; the copy moves with the loss, and is not in its ``state_dict``.
     process_group : torch.distributed.ProcessGroup, optional
-        Processes that make this loss together and move its potential by the points of all. ``loss(x)``
-        is the value of the points of one process (see :doc:`/distributed`).
+        Processes that make this loss together and move its potential by the points of all; ``loss(x)``
+        is the value of those of one process (see :doc:`/distributed`).
 
     Attributes
     ----------
@@ -80,9 +79,8 @@ class SemiDiscreteLoss(TrackedPotential):
 
     Notes
     -----
-    The buffers keep the dtype of the data: ``half()`` and ``double()`` do not change them, and
-    ``loss(x)`` is computed in that precision, also under autocast. ``to(device)`` moves them and the
-    data.
+    The buffers keep the dtype of the data, also after ``half()`` and ``double()``, and ``loss(x)`` is
+    computed in it, also under autocast. ``to(device)`` moves them and the data.
 
     :meth:`follow` and :meth:`dual_step` are for a generator that moves. Their rounds of small steps
     start at a larger regularisation, so they settle at the potential of a slightly larger `reg`, above
@@ -90,16 +88,13 @@ class SemiDiscreteLoss(TrackedPotential):
 
     With a network (SDOT-NN in the journal version), :meth:`dual_step` is one step of its optimiser along
     :math:`b - m` pulled back through it, and ``loss(x)`` uses its values less their mean. Its weights
-    and its optimiser are in ``state_dict``. The steps of the optimiser are not in units of the problem:
-    scale the costs to about 1.
+    and its optimiser are in ``state_dict``. Its steps have no unit: scale the costs to about 1.
 
-    With `features`, the loss is that of the generator :math:`\varphi \circ g`. The gradient goes through
-    :math:`\varphi`, which must be differentiable almost everywhere, and the same in each call. The
-    result of :meth:`fit` is then about features.
+    With `features`, the generator is :math:`\varphi \circ g`, and the result of :meth:`fit` is about
+    features. :math:`\varphi` must be differentiable almost everywhere, and the same in each call.
 
-    Batch normalisation makes the law of a generator depend on its mode and on the batch size: give
-    :meth:`follow` and :meth:`dual_step` points drawn in the mode and batch size of the generator's own
-    steps.
+    Batch normalisation makes the law of a generator depend on its mode and on the batch size: draw the
+    points for :meth:`follow` and :meth:`dual_step` as those of the generator's own steps.
 
     References
     ----------
