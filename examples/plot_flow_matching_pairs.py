@@ -1,6 +1,6 @@
 r"""
-Pairs for flow matching
-=======================
+Flow matching: three ways to pair noise and data
+================================================
 
 A flow from noise :math:`x_0` to data :math:`x_1` is learned from segments between them. At a point
 :math:`x_t = (1 - t)\, x_0 + t\, x_1` a network estimates the end :math:`\hat x_1(x_t, t)`; the
