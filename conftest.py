@@ -9,6 +9,7 @@ NEEDS = {
         "pot_semidiscrete/backend/torch_backend.py",
         "pot_semidiscrete/kernels/torch_kernel.py",
         "pot_semidiscrete/kernels/triton_kernel.py",
+        "doc/flow_matching.rst",
         "doc/index.rst",
         "doc/long_runs.rst",
         "doc/training.rst",

@@ -1,18 +1,18 @@
 r"""
-Between a ring and a cross
-==========================
+Between a ring and a cross: barycentres
+=======================================
 
-The Wasserstein barycentre of several laws is the one that costs least to reach from all of them,
+The Wasserstein barycentre of several laws is the law with the least weighted mean cost to all of them,
 
-.. math:: \min_\nu\; \sum_k s_k\, W_2^2(\mu_k, \nu) ,
+.. math:: \min_\nu\; \sum_k s_k\, W_2^2(\mu_k, \nu) .
 
-and as the weights :math:`s_k` change, one law becomes another (Agueh and Carlier, 2011).
-:func:`~pot_semidiscrete.applications.barycenter` finds it on atoms that move, of laws that are known by
-their points, drawn afresh in each step.
+As the weights :math:`s_k` change, one law turns into another (Agueh and Carlier, 2011).
+:func:`~pot_semidiscrete.applications.barycenter` finds it on atoms that move. The laws are known by
+their samples, with fresh points in each step.
 """
 
 # %%
-# A case with a known answer first: between normal laws lies a normal one. Of two with commuting
+# A case with a known answer first: the barycentre of normal laws is normal. For two laws with commuting
 # covariances, its standard deviations are the means of theirs.
 
 import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ low, high = found.cost_interval
 print(f"mean cost {low:.3f} to {high:.3f} (95%); of the barycentre {least}, of atoms a little more")
 
 # %%
-# Two shapes, and what lies between them.
+# Two shapes, and their barycentres for five weights.
 
 
 def ring(z):

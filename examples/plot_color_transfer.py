@@ -2,15 +2,15 @@ r"""
 Color transfer: the colours of one picture for another
 ======================================================
 
-Colours are points of the cube; those of a picture are a law there. The transport map of the colours of
-one picture to those of another,
+The colours of a picture are a law on the unit cube. The transport map from the colours of one picture
+to those of another,
 
 .. math:: T(x) = \sum_j \chi_j(x)\, y_j ,
 
-gives each pixel a colour like those of the other picture, so that these are used as often as they are
-there, and what is light stays light (Rabin, Ferradans, Papadakis, 2014). Atoms are some colours of the
-other picture; pixels are the source, and :meth:`~pot_semidiscrete.SemiDiscreteResult.ot_map` goes
-through all of them in blocks.
+gives each pixel a colour of the other picture. Each colour is then used as often as in the other
+picture, and light pixels stay light (Rabin, Ferradans, Papadakis, 2014). The atoms are a sample of the
+colours of the other picture, the source is the pixels, and
+:meth:`~pot_semidiscrete.SemiDiscreteResult.ot_map` maps all of them in blocks.
 """
 
 # %%
@@ -31,8 +31,8 @@ rng = np.random.default_rng(0)
 atoms = palette[rng.choice(len(palette), 2000, replace=False)]
 
 # %%
-# The transport, and the map at all pixels. Many pixels of the sky are of one colour, whose mass has to
-# go to several: without regularisation no map does that, and the solver would not converge.
+# Solve, and map all pixels. Many pixels of the sky have the same colour, whose mass must go to several
+# colours. Without regularisation no map does that, and the solver would not converge.
 
 start = time.perf_counter()
 result = solve_semidiscrete(atoms, pixels, reg=0.005 * cost_scale(atoms), tol=0.05, random_state=0)
@@ -44,8 +44,9 @@ print(f"{len(pixels):,} pixels, {len(atoms):,} colours: {solved - start:.1f} s t
 print(f"{end - solved:.1f} s for the map")
 
 # %%
-# Are they the colours of the other picture? The transport cost between 2,000 colours of each, beside
-# that between as many of one picture, and what equal means and standard deviations of the channels give.
+# Does the result have the colours of the other picture? Compare the transport cost between 2,000
+# colours of each with the cost between two samples of the other picture, and with a map that only
+# matches the means and standard deviations of the channels.
 
 
 def some(colors, seed):

@@ -1,21 +1,21 @@
 r"""
-A generator of digits that are asked for
-========================================
+A conditional generator of digits
+=================================
 
-A generator of images and labels together, :math:`(g_\theta(z, k), k)`, is trained towards pairs of data
-:math:`(y_j, k_j)` by the cost
+The generator makes images and labels together, :math:`(g_\theta(z, k), k)`. It is trained towards pairs
+of images and labels :math:`(y_j, k_j)` by the cost
 
-.. math:: |x - y|^2 + w\, 1[k \ne k'] ,
+.. math:: |x - y|^2 + w\, 1[k \ne k'] .
 
-which is the squared distance of points to which the label is appended, as a vector with one entry
-:math:`\sqrt{w/2}`. With w as large as the costs of images little mass goes from a label to another, and
-the transport is nearly that of each label: with labels drawn as often as in the data, the generator's
-images of label k go to those of label k.
+This is the squared distance of images to which the label is appended, as a vector with one entry
+:math:`\sqrt{w/2}`. If w is as large as the costs of images, little mass goes from one label to another.
+With labels drawn as often as in the data, the images of label k are then transported to the data of
+label k.
 """
 
 # %%
-# The 1,797 digits of scikit-learn, some held out, and a classifier trained on the others. An atom is an
-# image and its label.
+# The data are the 1,797 digits of scikit-learn; some are held out, and a classifier is trained on the
+# others. An atom is an image with its label.
 
 import time
 
@@ -46,7 +46,7 @@ atoms = torch.cat([flat, (weight / 2.0) ** 0.5 * one_hot], dim=1)
 reg = 0.003 * cost_scale(flat)
 
 # %%
-# The generator takes noise and a label. The labels of the data are drawn.
+# The generator takes noise and a label. Labels are drawn with their frequencies in the data.
 
 random = torch.Generator().manual_seed(0)
 
@@ -74,8 +74,8 @@ run = train_generator(WithLabels(), latent, atoms, n_steps=3000, reg=reg)
 print(f"{run.status} after {time.perf_counter() - start:.0f} s")
 
 # %%
-# Is it the digit that was asked for? The classifier, which is right on so many of the images held out,
-# says so of those generated; beside it, the measures of :class:`~pot_semidiscrete.metrics.Judge`.
+# Is it the digit that was asked for? The classifier decides; its accuracy on held-out images is beside
+# it. The last line has the measures of :class:`~pot_semidiscrete.metrics.Judge`.
 
 z = latent(2000)
 asked = z[:, 16:].argmax(dim=1).numpy()

@@ -2,19 +2,19 @@ r"""
 Pairs for conditional flow matching
 ===================================
 
-A conditional flow starts from noise that knows nothing of the label. One potential for all data pairs
-noise with what is near, whatever its label. Then the noise of a label is a part of all noise; the flow
-of that label is learned there alone, but starts elsewhere, too. Cheng and Schwing (arXiv:2503.10636)
-describe this for transport in mini-batches. Two remedies of
-:func:`~pot_semidiscrete.generative.solve_coupling`:
+In a conditional flow the noise must be independent of the label. One potential for all data pairs
+noise with nearby data of any label, so each label gets only a part of the noise. The flow
+of that label is trained on this part alone, but sampling starts from all noise. Cheng and Schwing
+(arXiv:2503.10636) describe this for transport in mini-batches.
+:func:`~pot_semidiscrete.generative.solve_coupling` has two remedies:
 
-* ``labels=``: a potential of each class, as Mousavi-Hosseini, Zhang, Klein and Cuturi
-  (arXiv:2509.25519) do;
-* ``conditions=``: for continuous ones, a weight of conditions beside the points.
+* ``labels=``: a potential of each class, as in Mousavi-Hosseini, Zhang, Klein and Cuturi
+  (arXiv:2509.25519);
+* ``conditions=``: for continuous conditions, which are added to the cost with a weight.
 """
 
 # %%
-# Eight Gaussians in the plane; a class is two neighbours.
+# The data are eight Gaussians in the plane. A class is two neighbours.
 
 import math
 
@@ -64,10 +64,10 @@ def streams(data, labels):
 
 
 # %%
-# The noise of each label should have mean 0 and variance 1. So it has, but for chance, if pairs are
-# independent or made per class; if labels are ignored, each has a sector of the plane. These pairs are
-# closest, but that is no merit here. A colour is a label; large dots are the means, which lie upon each
-# other where all is well.
+# The noise of each label should have mean 0 and variance 1. Up to chance this is so if pairs are
+# independent or made per class. If labels are ignored, the noise of a label is a sector of the plane;
+# these pairs are the closest, but wrong. Colours are labels; large dots are the means of the noise,
+# which should coincide.
 
 
 def many(batches, n=250):
@@ -90,7 +90,7 @@ for axis, (name, stream) in zip(axes, batches.items(), strict=True):
 figure.savefig("conditional_noise.png", dpi=120)
 
 # %%
-# A conditional flow from each, by the same network and training.
+# A conditional flow is trained on each kind of pairs, with the same network.
 
 
 class Network(torch.nn.Module):
@@ -135,11 +135,11 @@ def flow(network, x, label, n_steps):
 
 
 # %%
-# Points of each label from fresh noise: the share that is nearest to a Gaussian of the right class, and
-# the share that is within a distance of 1 of it, too. With ignored labels about a third of the
-# points are in a wrong class after one or two steps, and a tenth after many. With pairs per class most
-# are where they should be after one step; with independent ones they are in the right class, but only
-# many steps bring them to its Gaussians.
+# Points are generated for each label. The table has the share that is nearest to a Gaussian of the
+# right class, and the share that is also within a distance of 1 of it. If labels are ignored, about a
+# third of the points are in a wrong class after one or two steps, and a tenth after many. With pairs
+# per class most points are right after one step. With independent pairs they are in the right class,
+# but only many steps bring them to its Gaussians.
 
 steps = (1, 2, 8, 32)
 noise = torch.randn(1000, 2, generator=torch.Generator().manual_seed(1))
@@ -164,11 +164,11 @@ axes[1, 0].set_ylabel("32 Euler steps")
 figure.savefig("conditional_flows.png", dpi=120)
 
 # %%
-# The same with the digits of scikit-learn, 450 of which are held out: the share that the five nearest
-# images of training give the label that was asked for, and the Frechet distance to the held-out images,
-# whose labels are asked for. In 64 dimensions ignored labels do less harm: few images are of a wrong
-# class. But after many steps their flow is farther from the data than that of independent pairs, while
-# that of pairs per class is nearest throughout. The images below are made in two steps.
+# The same with the digits of scikit-learn, 450 of which are held out. The table has the share of images
+# to which the five nearest training images give the right label, and the Frechet distance to the
+# held-out images. In 64 dimensions ignored labels do less harm: few images are of a wrong class. But
+# after many steps that flow is farther from the data than that of independent pairs. The flow of pairs
+# per class is nearest throughout. The images below are made in two steps.
 
 digits = load_digits()
 order = np.random.default_rng(0).permutation(len(digits.data))
@@ -193,11 +193,12 @@ for axis, (name, stream) in zip(axes, batches.items(), strict=True):
 figure.savefig("conditional_digits.png", dpi=120)
 
 # %%
-# A continuous condition: points on two circles, whose angle is given by its cosine and sine. Here the
-# noise has a condition :math:`c`, drawn from those of the data, and goes to a data point :math:`y` of
-# condition :math:`c'` by :math:`|x - y|^2 + \beta |c - c'|^2`. A weight of 0 ignores conditions. A large
-# one leaves the points no say, and the distance of pairs approaches that of independent ones. By default
-# the weight is nearly the smallest at which exact pairs of 512 points keep their conditions but for 2%.
+# A continuous condition: points on two circles, with the cosine and sine of the angle as the condition.
+# Noise gets a condition :math:`c`, drawn from those of the data, and goes to a data point :math:`y` of
+# condition :math:`c'` at the cost :math:`|x - y|^2 + \beta |c - c'|^2`. A weight of 0 ignores
+# conditions. With a large weight only conditions count, and pairs are as far apart as independent ones.
+# By default the weight is about the smallest at which exact pairs of 512 points leave 2% of the
+# distance of conditions.
 
 random = torch.Generator().manual_seed(0)
 angle = 2.0 * math.pi * torch.rand(2000, generator=random)
@@ -220,8 +221,8 @@ apart_independent = float((torch.randn(2000, 2, generator=random) - rings).squar
 print(f"squared distance of independent pairs {apart_independent:.2f}")
 
 # %%
-# The noise has the colour of the angle of its data point. The weight of the rule is a compromise: some
-# correlation is left, and the next weights are without it, for pairs that are a little farther apart.
+# The noise has the colour of the angle of its data point. The default weight is a compromise: some
+# correlation is left. Larger weights remove it, with pairs that are a little farther apart.
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.65), layout="constrained")
 for axis, k, name in ((axes[0], 0, "ignored"), (axes[1], 4, "the rule's")):

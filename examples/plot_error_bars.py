@@ -2,15 +2,15 @@ r"""
 Error bars of a potential and a map
 ===================================
 
-A potential that is fitted to n points is off by about :math:`1/\sqrt{n}`, and it is known how:
+A potential that is fitted to n points has an error of order :math:`1/\sqrt{n}` with a known law,
 
 .. math::
     \sqrt{n}\, (\psi_n - \psi^*) \to \mathcal{N}(0, A^+ \Sigma A^+), \qquad
     A = -\nabla^2 H(\psi^*), \quad \Sigma = \mathrm{Cov}\, \chi(X)
 
-(Bercu and Bigot, 2021). :class:`~pot_semidiscrete.applications.ErrorBars` measures both matrices, and
-tells the standard errors of the potential, of the map, and of any integral under the plan. Here beside
-the truth, on the line, over 100 runs.
+(Bercu and Bigot, 2021). :class:`~pot_semidiscrete.applications.ErrorBars` estimates both matrices, and
+has the standard errors of the potential, of the map, and of any integral under the plan. They are
+compared with the truth on the line, over 100 runs.
 """
 
 # %%
@@ -44,7 +44,7 @@ truth = truth - truth.mean()
 print(f"largest relative error of a mass {abs(20.0 * marginal - 1.0).max():.0e}")
 
 # %%
-# The runs: in each 4,000 fresh points. Bars of 1.96 standard errors are to hold the truth in 95% of the
+# Each run has 4,000 fresh points. Bars of 1.96 standard errors should contain the truth in 95% of the
 # runs.
 
 squares = lambda x, y: (x - y.T) ** 2
@@ -61,7 +61,7 @@ for name, values in held.items():
     print(f"bars of the {name} that hold the truth: {np.mean(values):.1%}")
 
 # %%
-# The last run.
+# The last run, with its error bars.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 options = {"fmt": "o", "ms": 3, "lw": 1, "capsize": 2}

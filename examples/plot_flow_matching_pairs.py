@@ -1,23 +1,23 @@
 r"""
-Pairs for flow matching
-=======================
+Flow matching: three ways to pair noise and data
+================================================
 
-A flow from noise :math:`x_0` to data :math:`x_1` is learned from segments between them: at a point
-:math:`x_t = (1 - t)\, x_0 + t\, x_1` a network estimates the end :math:`\hat x_1(x_t, t)`, and the
-velocity of the flow is :math:`(\hat x_1(x_t, t) - x_t) / (1 - t)`. Which noise goes with which data is
-free, as long as the noise has its law and the data have theirs. Three couplings are compared:
+A flow from noise :math:`x_0` to data :math:`x_1` is learned from segments between them. At a point
+:math:`x_t = (1 - t)\, x_0 + t\, x_1` a network estimates the end :math:`\hat x_1(x_t, t)`; the
+velocity of the flow is :math:`(\hat x_1(x_t, t) - x_t) / (1 - t)`. Noise and data may be coupled in any
+way that keeps their laws. Three couplings are compared:
 
-* independent: whatever comes together;
+* independent: noise and data are drawn independently;
 * mini-batches: exact transport, `ot.emd`, within batches of 64;
-* semi-discrete: :class:`~pot_semidiscrete.generative.SemiDiscretePairs`, by one potential of all data,
+* semi-discrete: :class:`~pot_semidiscrete.generative.SemiDiscretePairs`, one potential of all data,
   after Mousavi-Hosseini, Zhang, Klein and Cuturi (arXiv:2509.25519).
 
-Where segments cross, the network estimates a mean of their ends; the paths of the flow bend, and a few
-long Euler steps do not follow them. First in the plane, where one sees it, then with digits.
+Where segments cross, the network estimates a mean of their ends. The paths of the flow then bend, and
+a few long Euler steps do not follow them. The first part is in the plane, the second with digits.
 """
 
 # %%
-# Data in the plane: eight Gaussians of as many points, around the noise.
+# The data in the plane are eight Gaussians of equal weight, around the noise.
 
 import math
 import time
@@ -78,11 +78,11 @@ def couplings(data):
 streams, coupling = couplings(points)
 
 # %%
-# The pairs have solved for a potential, up to a tolerance. The certificate is ``chi2``: the mean squared
-# relative error of the masses, that is, of how often each data point is drawn. By default it is only
-# asked to be below 0.3 or so. Errors of neighbours make up for each other only in part: whole Gaussians
-# get too much or too little. So there is a stricter coupling, too; a small regularisation, within the
-# spread of a Gaussian, makes it easy to find.
+# The pairs solve for a potential up to a tolerance. ``chi2`` measures it: the mean squared relative
+# error of the masses, that is, of how often each data point is drawn. By default it need only be below
+# 0.3. Errors of neighbours cancel only in part, so whole Gaussians get too much or too little mass.
+# Hence there is a stricter coupling, too; a regularisation that is small beside the spread of a
+# Gaussian makes it easy to find.
 
 strict = solve_coupling(points, reg=0.1, tol=0.02, random_state=0)
 streams["semi-discrete, strict"] = semi_discrete(SemiDiscretePairs(strict, random_state=0))
@@ -143,8 +143,8 @@ networks = {name: train(batches, 2, 96, 2000) for name, batches in streams.items
 
 # %%
 # Pairs, and the paths of the flows that are learned from them. Lines have the colour of the Gaussian
-# nearest to their end. Independent segments cross everywhere; those of mini-batches cross at times, and
-# those of the potential hardly ever.
+# nearest to their end. Independent segments cross everywhere, those of mini-batches sometimes, and
+# those of one potential hardly ever.
 
 
 def draw(axis, path):
@@ -170,8 +170,9 @@ figure.savefig("flow_matching_paths.png", dpi=120)
 
 # %%
 # In numbers: the mean squared distance of pairs, and the squared transport cost between fresh data and
-# points made in a few Euler steps. The floor is the cost between fresh data and those of training. The
-# noise is of Sobol points, for the counts of independent ones in the eight sectors vary by chance.
+# points made in a few Euler steps. The floor is the cost between fresh data and training data. The
+# noise is of Sobol points, because the counts of independent points in the eight sectors vary by
+# chance.
 
 steps = (1, 2, 4, 8, 32)
 fresh = eight_gaussians(1024, seed=1)
@@ -193,8 +194,8 @@ print(f"floor {cost_floor:.3f}")
 
 # %%
 # The digits of scikit-learn: 64 pixels in [-1, 1], and 450 images held out. The measure is the Frechet
-# distance between the pixels of generated and of held-out images; the floor is that of the images of
-# training. Seconds are of training, with the making of pairs.
+# distance between the pixels of generated and of held-out images; the floor is that of training images.
+# The seconds include training and making pairs.
 
 images = np.random.default_rng(0).permutation(load_digits().data).astype(np.float32) / 8.0 - 1.0
 images, held_out = torch.from_numpy(images[450:]), images[:450]
@@ -217,7 +218,7 @@ distance_floor = frechet_distance(images, held_out)
 print(f"floor {distance_floor:.2f}")
 
 # %%
-# What is made of the same noise in one and two steps.
+# Images from the same noise in one and two steps.
 
 figure, axes = plt.subplots(2, 3, figsize=(10, 3.5), layout="constrained")
 for column, (name, sets) in zip(axes.T, made.items(), strict=True):
@@ -230,11 +231,10 @@ figure.savefig("flow_matching_digits.png", dpi=120)
 
 # %%
 # Quality against the number of Euler steps, of one run each. In the plane semi-discrete pairs are best
-# in one and two steps. With many steps their paths lead farther from the data again, and mini-batches,
-# in which every Gaussian has its mass in the mean, are best; the strict coupling is better than the
-# default one there, which is even behind independent pairs. With digits the default does well: it is
-# clearly best in one and two steps, and with eight or more there is little between it and mini-batches,
-# which took longer to train.
+# in one and two steps. With many steps mini-batches are best there, because every Gaussian has its mass
+# in the mean; the strict coupling is better than the default one, which is even behind independent
+# pairs. With digits the default is clearly best in one and two steps. With eight or more it is close to
+# mini-batches, which took longer to train.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
 for axis, values, floor in ((left, costs, cost_floor), (right, distances, distance_floor)):

@@ -8,10 +8,10 @@ parameters of a generator,
 .. math:: \nabla W_\lambda(\theta) = \mathbb{E}\Big[ \big(\partial_\theta g(\theta, Z)\big)^{\!\top}
           \nabla \psi^{c,\lambda}\big(g(\theta, Z)\big) \Big].
 
-At :math:`\lambda = 0` it can fail in two ways, shown here as in Houdard, Leclaire, Papadakis and
-Rabin (arXiv:2102.05542): the cost has a kink, or it is smooth and the formula has no value, for
-mass lies on the boundary of Laguerre cells. Any :math:`\lambda > 0` mends both. The last part is a
-generator that descends: a segment towards four atoms, which oscillates at :math:`\lambda = 0`.
+At :math:`\lambda = 0` it can fail in two ways (Houdard, Leclaire, Papadakis and
+Rabin, arXiv:2102.05542): the cost has a kink, or the cost is smooth but the formula has no value,
+because mass lies on the boundary of Laguerre cells. Any :math:`\lambda > 0` removes both problems. The
+last part trains a segment towards four atoms, which oscillates at :math:`\lambda = 0`.
 """
 
 # %%
@@ -58,7 +58,7 @@ def formula(case, theta, potential, reg):
 
 
 # %%
-# What the package says of them at their bad points, with an optimal potential.
+# What ``gradient_diagnostics`` says at these points, with an optimal potential.
 
 theta = 0.37
 tie = np.array([-2.0 * theta, 2.0 * theta])  # every optimal potential of the second case ties
@@ -76,8 +76,8 @@ print(f"  reg 0.1: {formula(smooth, theta, tie, 0.1)[1]:+.4f}, which is 2 theta"
 
 # %%
 # The cost and its derivative. On the left, the potential 0 is optimal for every :math:`\theta` by
-# symmetry. On the right, the derivative is drawn as the formula gives it with a fixed potential,
-# that of :math:`\theta = 0`, as in a training step: it jumps at the boundary.
+# symmetry. On the right, the derivative is that of the formula with a fixed potential, the one of
+# :math:`\theta = 0`, as in a training step: it jumps at the boundary.
 
 grid = np.linspace(-1.5, 1.5, 301)
 figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained", sharex=True)
@@ -102,10 +102,10 @@ for axis in axes.flat:
 figure.savefig("gradient_may_not_exist.png", dpi=120)
 
 # %%
-# A generator that descends. A segment :math:`g(\theta, z) = (\theta_1, \theta_2) + z\, (0, 2)` with
-# :math:`z` uniform on :math:`[-1/2, 1/2]`, towards four atoms on the corners of a rectangle, the cost
-# lowest with the segment in the middle. Each step solves for the potential on fresh points, then
-# moves :math:`\theta` along (G).
+# Training. The segment is :math:`g(\theta, z) = (\theta_1, \theta_2) + z\, (0, 2)` with :math:`z`
+# uniform on :math:`[-1/2, 1/2]`, and the four atoms are the corners of a rectangle. The cost is lowest
+# with the segment in the middle. Each step solves for the potential on fresh points, then moves
+# :math:`\theta` along (G).
 
 atoms = np.array([[-1.0, -0.5], [1.0, -0.5], [-1.0, 0.5], [1.0, 0.5]])
 start, n_steps, rate = np.array([0.9, 0.8]), 30, 0.15
@@ -145,11 +145,11 @@ for name, (path, _, found) in runs.items():
     print(found)
 
 # %%
-# The descent in frames. A place has the colours of the atoms in the shares that it sends to them:
-# plain in the Laguerre cells at :math:`\lambda = 0`, mixed for :math:`\lambda > 0`. The black bar is
-# the segment before the step, the arrow the step. At :math:`\lambda = 0` every optimal potential puts
-# the whole segment on a boundary, and the side that rounding chooses gives the step: it oscillates,
-# however long the descent. With :math:`\lambda` it settles in the middle.
+# The training in frames. Each place of the plane has the colours of the atoms, mixed by the shares that
+# it sends to them: plain in the Laguerre cells at :math:`\lambda = 0`, mixed for :math:`\lambda > 0`.
+# The black bar is the segment before the step, the arrow is the step. At :math:`\lambda = 0` every
+# optimal potential puts the whole segment on a boundary, and rounding decides the side and so the step:
+# it oscillates for ever. With :math:`\lambda > 0` it settles in the middle.
 
 frames = (0, 1, 2, 4, 8, n_steps - 2, n_steps - 1)
 colors = np.array([[0.55, 0.75, 1.0], [1.0, 0.75, 0.5], [0.6, 0.9, 0.65], [1.0, 0.65, 0.75]])
@@ -171,7 +171,7 @@ for row, (name, (path, potentials, _)) in zip(axes, runs.items(), strict=True):
 figure.savefig("segment_in_frames.png", dpi=120)
 
 # %%
-# Its place between the atoms, 0 being the middle, step by step.
+# The position of the segment between the atoms, 0 being the middle, step by step.
 
 figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
 for name, (path, _, _) in runs.items():

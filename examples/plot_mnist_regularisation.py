@@ -2,21 +2,21 @@ r"""
 Regularisation: sharp or stable
 ===============================
 
-The experiment of Houdard, Leclaire, Papadakis and Rabin (arXiv:2102.05542) on images: generators
-trained at several :math:`\lambda`, the cost being divided by the mean of :math:`|y|^2`. A small one
-gives sharp images, but the potential is hard to follow with, and at 0 the gradient need not exist; a
-large one is followed easily and blurs, for each point is drawn to an average of many images. Two
-generators like those of the paper are trained: a multilayer perceptron (MLP), and transposed
-convolutions with batch normalisation (DCGAN).
+The experiment of Houdard, Leclaire, Papadakis and Rabin (arXiv:2102.05542) on images. Generators
+are trained at several :math:`\lambda`; the cost is divided by the mean of :math:`|y|^2`. A small
+:math:`\lambda` gives sharp images, but the potential is hard to keep optimal, and at 0 the gradient
+need not exist. A large one is easy and blurs, because each point moves towards an average of many
+images. There are two generators like those of the paper: a multilayer perceptron (MLP), and
+transposed convolutions with batch normalisation (DCGAN).
 
-The data are the 1,797 handwritten digits of scikit-learn, and the runs are short: this is one seed.
-For the 60,000 of MNIST, and the paper's sizes, run
+The data are the 1,797 handwritten digits of scikit-learn; the runs are short, with one seed.
+For the 60,000 images of MNIST and the paper's sizes, run
 ``python plot_mnist_regularisation.py --mnist FOLDER --steps 3000``, where the folder holds its IDX
 files.
 """
 
 # %%
-# The data, and a judge: measures on held-out images, beside those that training images would get.
+# The data, and the measures: on held-out images, beside those of training images.
 
 import time
 import warnings
@@ -65,16 +65,16 @@ unit = float(atoms.square().sum(dim=(1, 2)).mean())
 print(f"{len(images)} images of {images.shape[1]} by {images.shape[2]} pixels")
 
 # %%
-# Theory says what is too much: near the mean of the data a direction of variance v grows only if
+# Theory says how large is too large: near the mean of the data a direction of variance v grows only if
 # :math:`2 v > \lambda`. Beyond the largest such value a generator shrinks to the mean.
 
 largest = 2.0 * np.linalg.eigvalsh(np.cov(images.reshape(len(images), -1).T))[-1] / unit
 print(f"no direction grows from reg {largest:.3f} on")
 
 # %%
-# The runs. Batch normalisation makes the law of a generator depend on its mode and on the batch size:
-# points for the potential, for the generator and for the judge are all drawn in train mode, in batches
-# of 200.
+# The runs. Batch normalisation makes the law of a generator depend on its mode and on the batch size.
+# So all points are drawn in train mode, in batches of 200: for the potential, the generator and the
+# measures.
 
 batch_size, regs = 200, (0.0, 0.005, 0.01, 0.05, 0.1)
 makers = {
@@ -106,9 +106,10 @@ def varies(loss):
 
 # %%
 # The table. *Cost* and *covariance* are the transport cost to held-out images and the ratio of the
-# covariance traces: averages of the data have a low cost and lack covariance. *Frechet* is a distance in
-# the features of a classifier. *Masses* is the relative error of the masses that the atoms receive, and
-# *varies* is by how many per cent the loss of a batch does: how well the potential follows.
+# covariance traces: averages of the data have a low cost and lack covariance. *Frechet* is a distance
+# in the features of a classifier. *Masses* is the relative error of the masses that the atoms receive.
+# *Varies* is the variation of the loss between batches, in per cent: small if the potential is near its
+# optimum.
 
 runs, samples, measures = {}, {}, {}
 floor = judge.floor
@@ -135,7 +136,7 @@ for name in generators:
             print(f"{'':8}{warning.message}")
 
 # %%
-# The trade-off: what is gained and lost with :math:`\lambda`, beside what training images get (dotted).
+# The trade-off in :math:`\lambda`, beside the values of training images (dotted).
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
 places = range(len(regs))
@@ -157,7 +158,7 @@ axes[0].legend()
 figure.savefig(f"{output}_tradeoff.png", dpi=120)
 
 # %%
-# Images of each, from the same latent points.
+# Images of each generator, from the same latent points.
 
 shape = len(generators), len(regs)
 size = 2.4 * len(regs), 2.7 * len(generators)
@@ -169,8 +170,8 @@ for row, name in zip(axes, generators, strict=True):
 figure.savefig(f"{output}_images.png", dpi=120)
 
 # %%
-# The losses, in the unit of the table: the semi-dual values differ by what the entropy adds, so compare
-# their noise and not their height.
+# The losses, in the unit of the table. Their heights differ by the entropy term, so compare their noise
+# only.
 
 shape = 1, len(generators)
 size = 4.5 * len(generators), 3.6

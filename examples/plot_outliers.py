@@ -2,14 +2,15 @@ r"""
 Outliers: masses at a price
 ===========================
 
-Transport to data sends mass to each datum, to one that is wrong, too, however far it is. With `reg_m`
-the masses m of the atoms are free at a price, :math:`\mathrm{reg\_m} \cdot \mathrm{KL}(m \,|\, b)`,
-which is paid where transport would cost more: unbalanced transport, relaxed on the side of the data
-alone (the source keeps its law). It is POT's, with ``reg_m=(inf, reg_m)``.
+Transport to data sends mass to each data point, also to an outlier, however far it is. With `reg_m`
+the masses m of the atoms may differ from the weights b, at the price
+:math:`\mathrm{reg\_m} \cdot \mathrm{KL}(m \,|\, b)`. It is paid where transport would cost more. This
+is unbalanced transport, relaxed on the side of the data alone: the source keeps its law. In POT it is
+``reg_m=(inf, reg_m)``.
 """
 
 # %%
-# Data on a spiral, of which one in twenty is far away, and a normal law that is sent to them.
+# The data are on a spiral, and one in twenty is far away. A normal law is transported to them.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,10 +31,10 @@ solve = lambda reg_m: solve_semidiscrete(data, "normal", reg=0.05, reg_m=reg_m, 
 balanced, relaxed = solve(None), solve(1.0)
 
 # %%
-# The price is in units of the cost, here of squared lengths. At the optimum the mass of an atom is its
-# weight times :math:`e^{-\psi / \mathrm{reg\_m}}`, where the potential :math:`\psi` is what must be
-# offered to points for them to come: to an outlier, about what it is farther than others. As the price
-# rises, masses become the weights; as it falls, good data lose theirs, too, to those nearest to points.
+# The price has the units of the cost, here a squared length. At the optimum the mass of an atom is its
+# weight times :math:`e^{-\psi / \mathrm{reg\_m}}`. The potential :math:`\psi` of an outlier is about
+# the extra cost of reaching it. As the price rises, masses tend to the weights. As it falls, good data
+# also lose mass, to those that are nearest to the source.
 
 prices = np.geomspace(100.0, 0.1, 7)
 shares, spreads = [], []
@@ -47,8 +48,8 @@ for price in prices:
     print(f"{price:6.3g}{shares[-1]:23.4f}{spreads[-1]:38.2f}     {low:.3f} to {high:.3f}")
 
 # %%
-# Left, where a thousand points of the normal law go when all masses are the weights: one in twenty to an
-# outlier, and far. In the middle, at a price of 1. Right, what it does to the masses, price by price.
+# Left: where a thousand points of the normal law go if all masses are the weights; one in twenty goes
+# far, to an outlier. Middle: the same with a `reg_m` of 1. Right: the masses for each price.
 
 x = rng.normal(size=(1000, 2))
 figure, axes = plt.subplots(1, 3, figsize=(12.5, 4), layout="constrained")

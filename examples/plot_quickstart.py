@@ -2,9 +2,9 @@ r"""
 Quickstart: solve, map, check
 =============================
 
-Noise is carried onto 30 weighted points of the plane, the *atoms*, at the least squared distance. One
-call solves for one number per atom, the *potential*; the potential gives the cells, the map and the
-pairs, and the result tells how far it can be trusted.
+Noise is transported to 30 weighted points of the plane, the *atoms*, at the least mean squared
+distance. One call solves for one number per atom, the *potential*. The potential gives the cells, the
+map and the pairs, and the result says how accurate it is.
 """
 
 import matplotlib.pyplot as plt
@@ -23,8 +23,8 @@ source = lambda n: rng.uniform(-2.0, 2.0, size=(n, 2))
 result = solve_semidiscrete(atoms, source, weights, reg=0.01 * cost_scale(atoms), tol=0.05)
 
 # %%
-# **Check.** The transport cost is in the interval with 95% confidence. Each atom receives its weight, up
-# to a relative error of 5%, the tolerance, in the mean square.
+# **Check.** The interval contains the transport cost with 95% confidence. The atoms receive their
+# weights up to a relative error of 5%, the tolerance, in the root mean square.
 
 low, high = result.value_interval
 print(f"{result.status} after {result.n_samples:,} samples of the source")
@@ -32,8 +32,9 @@ print(f"transport cost {result.value:.4f}, between {low:.4f} and {high:.4f} (95%
 print(f"relative error of the masses: {max(result.chi2, 0.0) ** 0.5:.3f}, measured on fresh samples")
 
 # %%
-# **Use.** The map sends a point to the mean of the atoms that it is shared by; a pair is a point with
-# one atom. The colour of a place is that of its atom: its cell. Lines join 60 points with their atoms.
+# **Use.** The map sends a point to the mean of the atoms that share it; a pair is a point with one
+# atom. Each place has the colour of its atom: this shows the cells. Lines join 60 points with their
+# atoms.
 
 x = source(60)
 partners = result.pair(x, random_state=0)

@@ -1,17 +1,18 @@
 r"""
-Ranks and quantile contours of a banana
-=======================================
+Ranks and quantiles in the plane
+================================
 
-On the line a rank says how many data are to the left. In the plane there is no left, but there is
-transport: of the spherical uniform law, with radius uniform on [0, 1] and direction uniform, to the
-data. Its map T is a quantile function: the images of spheres of radius q are contours that hold a share
-q of the data, of whatever shape they are; the rank of a point is where T takes it from, and the norm of
-the rank tells how far out it is (Chernozhukov, Galichon, Hallin, Henry, 2017).
-:class:`~pot_semidiscrete.applications.CenterOutwardRanks` has them, of a solved problem.
+On the line the rank of a point is the share of the data to its left. In the plane transport replaces
+left and right. The source is the spherical uniform law, with radius uniform on [0, 1] and uniform
+direction; its map T to the data is a quantile function. The image under T of the sphere of radius q is
+a contour that contains a share q of the data, whatever their shape. The rank of a point is its
+preimage under T, and the norm of the rank says how far out the point is (Chernozhukov, Galichon,
+Hallin, Henry, 2017). :class:`~pot_semidiscrete.applications.CenterOutwardRanks` makes them from a
+solved problem.
 """
 
 # %%
-# The data, and the transport to them. A small regularisation makes contours smooth.
+# The data have the shape of a banana. A small regularisation makes contours smooth.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,8 +36,8 @@ ranks = CenterOutwardRanks(result, random_state=0)
 print(result)
 
 # %%
-# Contours hold what they are to hold, of points that were not used: those whose rank is inside the
-# sphere. Ellipses of the covariance that hold as much have their middle where hardly a point is.
+# Contours should contain their share of fresh points: those whose rank is inside the sphere. Ellipses
+# of the covariance with the same shares have their middle where hardly any point is.
 
 levels = np.array([0.25, 0.5, 0.75, 0.9])
 inside = 1.0 - ranks.depth(fresh)
@@ -48,9 +49,9 @@ for level, radius in zip(levels, radii, strict=True):
     print(f"{level:6.2f}{np.mean(inside <= level):15.3f}{np.mean(squares(fresh) <= radius**2):22.3f}")
 
 # %%
-# Left, the contours, and the ellipses. Contours cross where no data are, between the horns. Right, the
-# ranks of the fresh points, coloured by where these are, left or right: the law of ranks is the
-# spherical uniform one, whatever that of the data.
+# Left: the contours, and the ellipses. Contours cross between the horns, where no data are. Right: the
+# ranks of the fresh points, coloured by the position of the points, left or right. Ranks have the
+# spherical uniform law, whatever the law of the data.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 5), layout="constrained")
 left.scatter(*data.T, s=4, color="0.7")

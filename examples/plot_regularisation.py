@@ -1,18 +1,19 @@
 r"""
-Plot the cells: what the regularisation does to them, and to a generator
-========================================================================
+Plot cells: what the regularisation changes
+===========================================
 
-At :math:`\lambda = 0` each point of the source goes to one atom: those that go to one are its Laguerre
-cell. With :math:`\lambda > 0` a point is shared by the atoms, in shares :math:`\chi_j(x)`, and the cells
-run into each other. That makes the gradient of a generator exist. It also makes points between the atoms
-cheaper than others, so that the best generator has less variance than the data; the Sinkhorn divergence,
-``debias=True``, takes that off.
+At :math:`\lambda = 0` each point of the source goes to one atom; the points of one atom are its Laguerre
+cell. With :math:`\lambda > 0` the atoms share a point, by :math:`\chi_j(x)`, and the cells
+overlap. This makes the gradient of a generator exist. It also favours points between the atoms,
+so the best generator has less variance than the data. The Sinkhorn divergence,
+``debias=True``, removes that bias.
 """
 
 # %%
-# Cells: twelve atoms of unequal weights, the uniform law on the square. A place has the colours of the
-# atoms in the shares that it sends to them. Each atom receives its weight, whatever :math:`\lambda`; at
-# :math:`\lambda = 0` that is the area of its cell, in which it need not lie.
+# Cells of twelve atoms of unequal weights, with the uniform law on the square as the source. Each place
+# has the colours of the atoms, mixed by the shares that it sends to them. Each atom receives its weight
+# at every :math:`\lambda`. At :math:`\lambda = 0` the weight is the area of its cell, which need not
+# contain the atom.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -47,9 +48,9 @@ for axis, share in zip(axes, shares, strict=True):
 figure.savefig("cells.png", dpi=120)
 
 # %%
-# A generator: normal data of variances 1 and 0.25, a linear map of normal noise, and a large
-# regularisation. Theory has what it comes to: for a normal law and the squared distance, variances
-# :math:`v - \lambda/2`. The divergence has the data's.
+# A generator: a linear map of normal noise, trained to normal data of variances 1 and 0.25 with a large
+# regularisation. In theory its variances become :math:`v - \lambda/2`, and those of the data with the
+# divergence.
 
 torch.manual_seed(0)
 data = torch.randn(2000, 2) * torch.tensor([1.0, 0.5])

@@ -2,28 +2,26 @@ r"""
 How accurate is the solver?
 ===========================
 
-The sub-optimality :math:`\max H - H(\psi)` of a potential, against the number of source points
-that it has cost. No method does better in the mean, asymptotically, with :math:`n` independent
-points than
+The error of a potential is its sub-optimality :math:`\max H - H(\psi)`. It is plotted against the number
+of source points used. With :math:`n` independent points no method has, in the mean and asymptotically,
+less than
 
 .. math:: \frac{\mathrm{tr}(A^+ \Sigma)}{2 n}, \qquad
           A = -\nabla^2 H(\psi^*), \quad \Sigma = \mathrm{Cov}\, \chi(X).
 
-Compared with that limit, on 200 atoms in the unit square and a uniform source:
+Three runs are compared with that limit, on 200 atoms in the unit square and a uniform source:
 
 * :func:`~pot_semidiscrete.solve_semidiscrete` with its default settings;
-* the same on Sobol points, :class:`~pot_semidiscrete.samplers.SobolSampler`, which are not
+* the same with Sobol points, :class:`~pot_semidiscrete.samplers.SobolSampler`, which are not
   independent, so that the limit does not hold for them;
 * `ot.semidiscrete.solve_semidiscrete` of POT, with its default settings.
 
-And what the solver says of itself: the interval of the transport cost, and the estimate of the
-sub-optimality, beside the truth.
+The last part compares the solver's own interval and estimate of the sub-optimality with the truth.
 """
 
 # %%
-# The truth, by quadrature and Newton's method. The integrand is smooth on the square, so that
-# 160 x 160 Gauss-Legendre nodes integrate the semi-dual nearly to rounding: 240 x 240 others give
-# the same value.
+# The truth, by quadrature and Newton's method. The integrand is smooth on the square, so 160 x 160
+# Gauss-Legendre nodes integrate the semi-dual nearly to rounding: 240 x 240 nodes give the same value.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -104,10 +102,10 @@ for n in samples:
     print(f"{n:8}{trace / (2 * n):10.1e}" + "".join(f"{lack[-1]:14.1e}" for lack in lacks.values()))
 
 # %%
-# What the solver says of itself, with default settings. The interval is to hold the cost in 95% of
-# the runs or more. Its lower end is made with fresh points, a 16th of those of the run and
-# 1,024 at least, so that its width hardly falls before a 16th is more than that; then it falls as
-# the root of the number of points. The sub-optimality falls as the number of points.
+# The solver's own estimates, with default settings. The interval should contain the cost in 95% of the
+# runs or more. Its lower end uses fresh points, a 16th of those of the run but at least 1,024. So its
+# width hardly falls at first; then it falls as the root of the number of points. The sub-optimality
+# falls as the number of points.
 
 print(f"the interval held the cost in {held} of {len(samples) * len(seeds)} runs")
 print(f"{'samples':>8}{'width':>10}{'estimated':>12}{'true':>10}")
@@ -115,8 +113,8 @@ for n, width, estimate, lack in zip(samples, widths, estimates, lacks["default"]
     print(f"{n:8}{width:10.1e}{estimate:12.1e}{lack:10.1e}")
 
 # %%
-# The figure, means of 6 runs. The limit is one of the expectation: so few runs can be under it, and
-# at all sizes together, for the runs of a seed begin with the same points.
+# The figure, means of 6 runs. The limit is one of the expectation, so the mean of few runs can be under
+# it. It can be so at all sizes together, because the runs of a seed begin with the same points.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
 colors = {"default": "C0", "Sobol points": "C2", "POT": "C1"}

@@ -1,21 +1,21 @@
 r"""
-A picture drawn by 2,000 points
-===============================
+Stippling: a picture drawn by 2,000 points
+==========================================
 
-The best atoms for a law: :func:`~pot_semidiscrete.applications.quantize` moves them until transport from
-the law costs as little as it can. With uniform weights each stands for the same mass,
+:func:`~pot_semidiscrete.applications.quantize` finds the best atoms for a law: it moves them until the
+transport cost is least. With uniform weights each atom stands for the same mass,
 
 .. math:: \min_{y_1, \dots, y_N} \mathrm{OT}_0\Big(\mu, \frac1N \sum_j \delta_{y_j}\Big),
 
-so that points are dense where the law is and, unlike random ones, nowhere too near to each other:
-blue noise, of which stippling of a picture is made (Balzer, Schloemer, Deussen, 2009; de Goes, Breeden,
+so points are dense where the law is and, unlike random points, nowhere too near to each other. Such
+blue noise is used for stippling (Balzer, Schloemer, Deussen, 2009; de Goes, Breeden,
 Ostromoukhov, Desbrun, 2012).
 """
 
 # %%
 # The law: a point is as likely as the picture, which matplotlib ships, is dark there. A map of the unit
-# square makes it: of the first coordinate the row, of the second the column. So Sobol points will do,
-# which are far more accurate than random ones in the plane.
+# square gives this law: the first coordinate chooses the row, the second the column. So Sobol points
+# can be used, which are far more accurate than random points in the plane.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -49,7 +49,7 @@ def source(seed):
 
 
 # %%
-# The points. Those to start from are random.
+# The points. They start from random ones.
 
 n_atoms = 2000
 start = source(1).independent(n_atoms)
@@ -59,7 +59,8 @@ print(f"cost of random points {cost[0]:.2e}")
 print(f"cost of the best ones {float(found.cost):.2e}, standard error {found.cost_stderr:.0e}")
 
 # %%
-# The figure, and the distances from each point to the next one: that of random points is often near 0.
+# The figure, and the distances from each point to its nearest neighbour: those of random points are
+# often near 0.
 
 
 def nearest(points):

@@ -2,16 +2,17 @@ r"""
 A generator in the plane
 ========================
 
-A multilayer perceptron from a normal law in the plane to two data sets, eight Gaussians and a spiral,
-trained by the alternating algorithm of Houdard, Leclaire, Papadakis and Rabin (arXiv:2102.05542).
-In the plane one sees what training does: each atom of the data has a cell, the points that are
-nearest to it once its potential is taken off the squared distance; the potential keeps the masses of
-all cells equal, and each generated point is drawn to the atom of its cell. Then a sweep of the
-regularisation: a small one is sharp, a large one shrinks the law, and 0 has its own trouble.
+A multilayer perceptron maps a normal law in the plane to two data sets, eight Gaussians and a spiral. It
+is trained by the alternating algorithm of Houdard, Leclaire, Papadakis and Rabin (arXiv:2102.05542).
+In the plane one sees what training does. Each atom of the data has a cell: the points where the squared
+distance to it less its potential is smallest. The potential keeps the masses of
+all cells equal, and each generated point moves towards the atom of its cell. A sweep of the
+regularisation follows: a small one is sharp, a large one shrinks the law, and at 0 the gradient may not
+exist.
 """
 
 # %%
-# The data, and as many points again that training does not see.
+# The data, and as many held-out points.
 
 import time
 import warnings
@@ -102,7 +103,7 @@ for name, (atoms, held_out) in data.items():
     print(f"{name:16}{seconds:8.1f}{floor:8.4f}{before:8.3f}{cost:8.4f}{ratio:12.2f}")
 
 # %%
-# Cells and points through training. A cell has the colour of its atom, which is drawn darker; the
+# Cells and points during training. A cell has the colour of its atom, which is drawn darker; the
 # generated points are black.
 
 ticks = np.linspace(-1.5, 1.5, 201, dtype=np.float32)
@@ -131,9 +132,9 @@ for row, (name, (_, frames)) in zip(axes, runs.items(), strict=True):
 figure.savefig("synthetic_cells.png", dpi=120)
 
 # %%
-# The sweep, on the eight Gaussians: the cost, the covariance, by how much the loss of a batch varies in
-# the last 100 steps, and what the package says of the gradient at the end. Its words are of the last
-# potential too: without regularisation the one that training follows with is far from optimal.
+# The sweep, on the eight Gaussians: the cost, the covariance, the variation of the loss in the last 100
+# steps, and the verdict of the package on the gradient at the end. The verdict is about the last
+# potential too: without regularisation the one of training is far from optimal.
 
 atoms, held_out = data["eight Gaussians"]
 shares = (0.0, 0.001, 0.01, 0.1, 0.3)

@@ -1,21 +1,21 @@
 r"""
-Petals of a flower, by their patches
-====================================
+Texture synthesis by the patches of an example
+==============================================
 
-Two pictures have the same texture if small patches look alike in both, each as often, wherever they are:
-if the laws of their patches agree, at several scales. So a texture is made by descent on
+Two pictures have the same texture if the laws of their small patches agree, at several scales. So a
+texture is made by minimising
 
 .. math:: \min_x\; \sum_s \mathrm{OT}_\lambda\big(P_s(x), P_s(\mathrm{example})\big),
 
 where :math:`P_s` is the law of the patches of a picture whose sides were halved s times (Galerne,
 Leclaire, Rabin, 2018; Houdard, Leclaire, Papadakis, Rabin, 2023). The patches of the example are atoms,
 :class:`~pot_semidiscrete.generative.PatchLoss` has a potential for each scale, and x is a picture, or
-what a network makes of noise.
+the output of a network.
 """
 
 # %%
-# The example is the left half of a flower, which scikit-learn ships; patches of the right half will tell
-# how near a texture comes. The start is noise of its colours.
+# The example is the left half of a photograph of a flower, which scikit-learn ships. Patches of the
+# right half measure the quality of a texture. The start is noise with the colours of the example.
 
 import time
 
@@ -54,7 +54,7 @@ def descend(parameters, make, cost, learning_rate):
 
 
 # %%
-# A picture: potentials follow, then each pixel goes towards the patches that it is in.
+# A picture: the potentials follow, and each pixel moves towards the patches that contain it.
 
 
 def semidiscrete(x):
@@ -68,8 +68,9 @@ steps["semi-discrete"] = descend([x], lambda: x, semidiscrete, 0.03)
 pictures["semi-discrete"] = x.detach()
 
 # %%
-# Beside it, Sinkhorn's algorithm between 200 patches of each, drawn afresh in each step, at the same
-# scales, for as long. With 500 patches it has a quarter of the steps, which leave noise.
+# For comparison, Sinkhorn's algorithm between 200 patches of each, drawn afresh in each step, at the
+# same scales and for the same time. With 500 patches it takes a quarter of the steps, and noise
+# remains.
 
 example_patches = loss.patches(example)
 
@@ -90,8 +91,8 @@ steps["mini-batch Sinkhorn"] = descend([x], lambda: x, sinkhorn, 0.03)
 pictures["mini-batch Sinkhorn"] = x.detach()
 
 # %%
-# A network of convolutions makes textures of any size from noise at all scales. In so few seconds
-# it gets colours and grain, but no petals.
+# A network of convolutions makes textures of any size from noise at all scales. In so few seconds it
+# learns colours and grain, but no petals.
 
 
 def convolutions(inner, outer):
@@ -127,9 +128,10 @@ with torch.no_grad():
     pictures["network"] = network(6, 12)[0]
 
 # %%
-# How near: at each scale the exact cost between 500 patches of the texture and 500 of the right half, in
-# units of these patches' variance, and, as averages of patches are near to all of them, the variance
-# itself, at the finest scale. The example has the cost to be had: one well below is that of a blur.
+# The quality: at each scale the exact cost between 500 patches of the texture and 500 of the right
+# half, in units of the variance of these patches. A blur has a low cost, too, because averages of
+# patches are near to all of them. So the variance at the finest scale is beside it, and the cost of the
+# example is the one to reach.
 
 
 def some(patches):

@@ -7,12 +7,12 @@ of their published scripts: three atoms in the plane, and an affine generator of
 image is a segment. Before each step of the generator, by Adam, the potential takes ten steps along its
 normalised gradient, on fresh batches of 200 points.
 
-Without regularisation the segment is best aslant, and by symmetry its mirror image is as good; at
-:math:`\lambda = 0.1` it is best level. Each of its points is drawn to the atom of its cell, or to those
-of several, which is right as long as the cells are. But with steps of constant length the potential
-never comes to rest, and the segment sways with it, less where :math:`\lambda` makes boundaries wide.
-The package's :func:`~pot_semidiscrete.train_parameters` follows the same gradient with as many points,
-but averages what the potential does: it comes to rest, at the minimum.
+Without regularisation the best segment is oblique, and its mirror image is as good; at
+:math:`\lambda = 0.1` the best one is horizontal. Each point of the segment moves towards the atom of
+its cell, or towards several. But with steps of constant length the potential
+never settles, and the segment sways with it; less so at a large :math:`\lambda`, which makes boundaries
+wide. The package's :func:`~pot_semidiscrete.train_parameters` follows the same gradient with as many
+points, but averages the potential: it settles at the minimum.
 """
 
 # %%
@@ -52,8 +52,8 @@ def vjp(theta, z, cotangent):
 
 # %%
 # The authors' alternation. Their optimiser of the potential is ``torch.optim.ASGD(lr=0.1, alpha=0.5,
-# t0=1)``, made anew for each step of the generator, whose average they leave aside: step k has length
-# :math:`0.1\, (1 + 10^{-5} k)^{-1/2}`, and the potential first shrinks by a 1e-4th of that.
+# t0=1)``, made anew for each step of the generator; its average is not used. Step k has the length
+# :math:`0.1\, (1 + 10^{-5} k)^{-1/2}`, and the potential first shrinks by 1e-4 times that length.
 
 
 def masses(x, psi, reg):
@@ -136,9 +136,10 @@ for reg in regs:
         print(f"{name:18}{reg:6g}{costs}{row['sway']:9.4f}")
 
 # %%
-# Paths and cells. The black bar is the segment at the end; grey are the paths of its ends, red those of
-# the last tenth of the steps. A place has the colours of the atoms in the shares that it sends to them:
-# plain in the Laguerre cells at :math:`\lambda = 0`. Below, the height of one end, step by step.
+# Paths and cells. The black bar is the segment at the end. The paths of its ends are grey, and red in
+# the last tenth of the steps. Each place has the colours of the atoms, mixed by the shares that it
+# sends to them: plain in the Laguerre cells at :math:`\lambda = 0`. Below: the height of one end, step
+# by step.
 
 colors = np.array([[0.55, 0.75, 1.0], [1.0, 0.75, 0.5], [0.6, 0.9, 0.65]])
 box = np.array([-0.7, 1.4, -0.1, 1.6])

@@ -9,16 +9,16 @@ A multilayer perceptron is trained to minimise its entropic transport cost to a 
 
 by the alternating algorithm of Houdard, Leclaire, Papadakis and Rabin (arXiv:2102.05542), in rounds:
 stochastic ascent on the potential of the atoms, then some steps of the generator with the potential
-frozen, the first along the gradient that it gives.
+frozen (:doc:`/training`).
 
-Is it any good? Three measures on images that the training never saw, and two controls:
+Three measures on held-out images, and two controls, say how good it is:
 
 * the exact transport cost between generated and held-out images, beside its floor, the cost
   between training and held-out images;
 * the ratio of the traces of the covariances, because blurry averages of the data have a low
   transport cost too;
 * the same for the untrained generator, and for one trained with the potential frozen at 0,
-  that is, towards the nearest atoms with no regard for how many points each one gets.
+  that is, towards the nearest atoms, however many points each atom gets.
 
 The data are the 1,797 handwritten digits of scikit-learn. For the 60,000 of MNIST, run
 ``python plot_train_generator.py --mnist FOLDER --steps 3000``, where the folder holds its IDX files.
@@ -70,8 +70,8 @@ reg = 0.01 * cost_scale(atoms)
 print(f"{len(atoms)} atoms in dimension {atoms.shape[1]}, reg = {reg:.3g} (1% of the mean cost)")
 
 # %%
-# Training. Potential and generator are warm from round to round; ``chi2`` in the history is the
-# squared relative error of the masses that the atoms receive.
+# Training. Potential and generator continue from round to round; ``chi2`` in the history is the squared
+# relative error of the masses that the atoms receive.
 
 
 def new_generator():
@@ -137,7 +137,7 @@ for name, generator in generators.items():
     print(f"{name:24}{cost:8.3f}{cost / floor:9.2f}{covariance_ratio(x, flat):12.2f}")
 
 # %%
-# Real and generated images, and how the training went.
+# Real and generated images, and the course of the training.
 
 figure, axes = plt.subplot_mosaic(
     [["real", "trained"], ["loss", "chi2"]], figsize=(9, 7), layout="constrained"

@@ -2,27 +2,27 @@ r"""
 Beside a WGAN and mini-batch Sinkhorn
 =====================================
 
-One generator, one data set, the same initial weights, the same seconds of one processor core, and three
-ways to train:
+Three ways to train, with one generator, one data set, the same initial weights and the same seconds of
+one processor core:
 
-* ``train_generator``: the potential has one entry for each image of the data, and is carried along. By
-  *the paper's gradient*, of the squared distance of pixels; in *pairs*, images being compared by
-  :class:`~pot_semidiscrete.generative.ImageFeatures` and moved by the sum of the differences of pixels;
-  and with a *critic* beside the pairs, which is the default for images (:doc:`/training`);
+* ``train_generator``: a potential with one entry for each image is kept from step to step. It is run
+  by *the paper's gradient*, of the squared distance of pixels; with *pairs*, where
+  :class:`~pot_semidiscrete.generative.ImageFeatures` decide the pairs and the sum of absolute
+  differences of pixels is minimised; and with pairs and a *critic*, the default for images
+  (:doc:`/training`);
 * WGAN-GP (Gulrajani et al., arXiv:1704.00028): the potential is a network, the *critic*, kept nearly
   1-Lipschitz by a penalty on its gradient; the cost is the distance, not its square;
-* mini-batch Sinkhorn: no potential is carried, each batch of generated points is transported to a batch
+* mini-batch Sinkhorn: no potential is kept, each batch of generated points is transported to a batch
   of data; and the same debiased, the Sinkhorn divergence (Genevay, Peyre, Cuturi, arXiv:1706.00292).
 
-WGAN-GP is run with the rate of its paper, and with one twenty times higher that falls, as that of
-``train_generator`` does by default, and with its momentum; Sinkhorn has the optimiser of
-``train_generator``, with which it does better than with a rate of 1e-3. All critics are alike. The data
-are the 1,797 handwritten digits of scikit-learn; for MNIST run ``python plot_versus_wgan.py --mnist
-FOLDER --seconds 300``.
+WGAN-GP is run with the rate of its paper, and with a rate twenty times higher that falls, and another
+momentum. Sinkhorn has the optimiser of ``train_generator``, which is better for it than a rate of 1e-3.
+All critics are alike. The data are the 1,797 handwritten digits of scikit-learn; for MNIST run
+``python plot_versus_wgan.py --mnist FOLDER --seconds 300``.
 """
 
 # %%
-# The data, and a judge: measures on held-out images, beside those that training images would get.
+# The data, and the measures: on held-out images, beside those of training images.
 
 import time
 from pathlib import Path
@@ -73,8 +73,8 @@ shape, d = images.shape[1:], atoms.shape[1]
 
 
 # %%
-# What the three share: the generator, its batches, and a clock. The rate of an optimiser is full in the
-# first two thirds of the seconds, and falls to 0 in the last, where it is said to fall.
+# What all share: the generator, its batches, and a clock. Where a rate falls, it is constant in the
+# first two thirds of the seconds, and falls to 0 in the last third.
 
 
 class Run:
@@ -135,8 +135,8 @@ def ours(options, **run_options):
 
 
 # %%
-# WGAN-GP, as its paper has it: the penalty has a weight of 10, the critic moves five times for each move
-# of the generator, Adam is the optimiser of both.
+# WGAN-GP, as in its paper: the penalty has a weight of 10, the critic takes five steps for each step of
+# the generator, and both use Adam.
 
 
 def wgan_gp(critic_steps=5, weight=10.0, **options):
@@ -161,8 +161,8 @@ def wgan_gp(critic_steps=5, weight=10.0, **options):
 
 
 # %%
-# Mini-batch Sinkhorn, by POT: the derivative of the value is that of the cost under the plan (the
-# envelope theorem), so that nothing is differentiated through the iterations.
+# Mini-batch Sinkhorn, by POT. The derivative of the value is that of the cost under the plan (the
+# envelope theorem), so nothing is differentiated through the iterations.
 
 
 def plan_cost(x, y, reg):
@@ -212,13 +212,13 @@ for name, train in runs.items():
     print(f"{name:22}{run.steps:8d}" + "".join(f"{found[name]:12.3f}" for name in columns))
 
 # %%
-# The images. What one seed of so short runs on so small images shows, and no more: by the paper's
-# gradient and by Sinkhorn the costs are the lowest, of images that are grey where they are unsure; pairs
-# have black strokes, and half of the distance in features; a critic makes them as diverse as data, at a
-# higher cost. WGAN-GP has all of the diversity, and rougher images; at the rate of its paper it is not
-# done in the time. Sinkhorn is blurred, as is known of mini-batches (Fatras et al., arXiv:1910.04091);
-# debiasing adds little, because at so small a regularisation a batch is transported to itself at next to
-# no cost.
+# The images. This is one seed of short runs on small images, and shows no more. The paper's gradient
+# and Sinkhorn have the lowest costs, with images that are grey where they are uncertain. Pairs have
+# black strokes, and half of the Frechet distance. A critic makes the images as diverse as the data, at
+# a higher cost. WGAN-GP has all of the diversity, and rougher images; at the rate of its paper it does
+# not finish in the time. Sinkhorn is blurred, as is known of mini-batches (Fatras et al.,
+# arXiv:1910.04091). Debiasing adds little, because at so small a regularisation the transport of a
+# batch to itself costs almost nothing.
 
 figure, axes = plt.subplots(2, 4, figsize=(12, 5.2), layout="constrained")
 for axis, (name, images) in zip(axes.flat, samples.items(), strict=False):

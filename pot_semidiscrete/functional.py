@@ -246,9 +246,9 @@ def semidiscrete_loss(
         \hat H(\psi) = \frac1n \sum_i \psi^{c,\lambda}(x_i) + \langle b, \psi \rangle .
 
     Its expectation is at most :math:`\mathrm{OT}_\lambda(\mu, \nu)`, with equality at an optimal
-    potential. It is differentiable in every array given; at an optimal potential, the first two
-    gradients, and the last one, are those of the transport cost (the first is formula (G) of the theory
-    page):
+    potential. It is differentiable in every array given. At an optimal potential the gradients in the
+    source points, the atoms and the weights are those of the transport cost (the first is :ref:`formula
+    (G) <formula-G>`):
 
     - in the source points, :math:`\nabla \psi^{c,\lambda}(x_i) / n`;
     - in the atoms, :math:`\frac1n \sum_i \chi_j(x_i)\, \partial_y c(x_i, y_j)`;
@@ -256,14 +256,14 @@ def semidiscrete_loss(
     - in the weights, on their support and with their sum kept, :math:`\psi_j - \lambda\, m_j / b_j`, up
       to a constant.
 
-    With `reg_m`, :math:`\rho` say, the place of :math:`\langle b, \psi \rangle` has the soft minimum
-    :math:`-\rho \log \sum_j b_j e^{-\psi_j / \rho}`; in the gradients that of b has the masses
-    :math:`g_j \propto b_j e^{-\psi_j / \rho}`, and that of :math:`\psi_j` in the last
-    :math:`-\rho\, g_j / b_j`.
+    With a `reg_m` of :math:`\rho`, the soft minimum :math:`-\rho \log \sum_j b_j e^{-\psi_j / \rho}`
+    replaces :math:`\langle b, \psi \rangle`. In the gradients the masses :math:`g_j \propto b_j
+    e^{-\psi_j / \rho}` replace b in :math:`b - m`, and :math:`-\rho\, g_j / b_j` replaces :math:`\psi_j`
+    in the last line.
 
-    Never more than a block of the cost is held.
+    Memory is that of one block of the cost.
 
-    The arguments are those of :func:`semidiscrete_c_transform`, and the price of masses.
+    The arguments are those of :func:`semidiscrete_c_transform`, and `reg_m`.
 
     Returns
     -------

@@ -48,8 +48,8 @@ def generator_gradient(
         \nabla \psi^{c,\lambda}\big(g(\theta, Z)\big) \Big],
 
     estimated on the latent points `z`. It is the gradient of the cost if `semi_dual_potential` is
-    optimal for `theta` and ``reg > 0``. At ``reg = 0`` it need not exist, even where the cost is
-    smooth: it does if no mass of the generator lies on the boundaries of the Laguerre cells.
+    optimal for `theta` and ``reg > 0``. At ``reg = 0`` it need not exist, even where the cost is smooth;
+    it exists if the generator puts no mass on the boundaries of the Laguerre cells.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def train_parameters(
     r"""Fit the parameters of a generator to atoms: the alternating algorithm, without torch.
 
     Each step takes a round of averaged stochastic ascent on the potential, with fresh points, then one
-    step of Adam along :func:`generator_gradient`. Neural networks are better served by
+    step of Adam along :func:`generator_gradient`. For neural networks use
     :func:`pot_semidiscrete.generative.train_generator`.
 
     Parameters

@@ -163,11 +163,11 @@ class SemiDiscretePlan:
         x : array, shape (n, d)
             Source points.
         random_state : None, int or generator
-            Randomness of the draw; at ``reg = 0`` the cell decides, and it only draws one of several
-            atoms at one place. With None torch's own generator gives a seed if the data are torch's, as
-            nowhere else in the package: ``torch.manual_seed`` decides, and in a worker of a
-            ``DataLoader`` its seed, another in each worker and epoch. For other data it is the
-            operating system, another time in each call and process.
+            Randomness of the draw. At ``reg = 0`` the cell decides, and only atoms at one place are
+            drawn from. With None and torch data, the seed is from torch's global generator:
+            ``torch.manual_seed`` decides, and in a ``DataLoader`` the seed of the worker. This is the
+            only such use in the package. For other data the operating system gives a new seed in each
+            call.
 
         Returns
         -------

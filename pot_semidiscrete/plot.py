@@ -88,22 +88,22 @@ def plot_cells(
     colors: np.ndarray | None = None,
     n_pixels: int = 200,
 ) -> Any:
-    """Draw the cells of a result in the plane: each place in the colours of the atoms that it goes to.
+    """Plot the cells of a result in the plane: each place in the colour of the atom that it goes to.
 
-    At ``reg = 0`` these are Laguerre cells; with regularisation a place has a mixture, in the shares of
-    its assignment weights.
+    At ``reg = 0`` these are Laguerre cells. With regularisation a place has a mixture of colours, by its
+    assignment weights.
 
     Parameters
     ----------
     result : SemiDiscreteResult
-        Of atoms in the plane.
+        Result for atoms in the plane.
     ax : matplotlib axes
     limits : tuple of float
-        Least and largest first coordinate, and second coordinate, of what is drawn.
+        Bounds of the plot: ``(left, right, bottom, top)``.
     colors : ndarray, shape (n_atoms, 3), optional
         Red, green and blue of the atoms, in [0, 1]; those of matplotlib's ``tab20`` by default.
     n_pixels : int
-        Of the picture, along each side.
+        Pixels along each side.
 
     Examples
     --------

@@ -64,45 +64,44 @@ class _estimate:
 class SemiDiscreteResult(SemiDiscretePlan, OTResult):
     r"""What :func:`solve_semidiscrete` reached.
 
-    Estimates are made on source points drawn after the potential was fixed, but for the upper end of
-    `value_interval`; those that the run did not need itself, when they are first asked for. For these a
-    result holds points, of very many a part. Members of :class:`ot.utils.OTResult` that make no sense
-    for a continuous source raise :class:`AttributeError`, so that ``hasattr`` is False.
+    Estimates use source points drawn after the potential was fixed; only the upper end of
+    `value_interval` also uses points of the run. Some are computed at the first access. Members of
+    :class:`ot.utils.OTResult` that make no sense for a continuous source raise :class:`AttributeError`.
 
-    Atoms at one place are solved for as one: each has its potential, and of its mass, of assignment
-    weights and of pairs a part in proportion to its own weight.
+    Atoms at one place are solved for as one atom, and share its mass, assignment weights and pairs in
+    proportion to their weights.
 
     Attributes
     ----------
     potential_b, potential : array, shape (n_atoms,)
         Semi-dual potential, :math:`\langle b, \psi \rangle = 0`; 0 at atoms of weight 0. With `reg_m`,
-        :math:`\sum_j b_j e^{-\psi_j / \mathrm{reg\_m}} = 1`; these masses are best for the potential.
+        :math:`\sum_j b_j e^{-\psi_j / \mathrm{reg\_m}} = 1` instead; the terms are the optimal masses
+        for the potential.
     value : scalar of the backend
         Estimate of the semi-dual value, a lower estimate of the transport cost.
     value_stderr : float
         Its Monte-Carlo standard error.
     value_interval : tuple of float or None
-        It holds the transport cost :math:`\mathrm{OT}_\lambda(\mu, \nu)` with 95% confidence, however
-        far the potential is from optimal: below, the semi-dual value at the potential; above, the
-        cost of a plan to the atoms, from the points of the run that were kept (or the fresh ones, if
-        there are more) and fitted to them. The cost must have a finite variance.
+        Contains the transport cost :math:`\mathrm{OT}_\lambda(\mu, \nu)` with 95% confidence at any
+        potential, if the cost has a finite variance: from the semi-dual value below, and above from the
+        cost of a feasible plan, fitted to points of the run, or to the fresh ones if there are more.
     suboptimality : float
         Estimate of :math:`\max H - H(\psi)`: what the samples of the run allow at best, in the mean,
         or more if fresh samples show it.
     suboptimality_bound : float
-        Above it with 95% confidence: the cost of a plan from the fresh samples, less the value there.
+        95% upper bound of it: the cost of a plan less the semi-dual value, on fresh samples.
     value_linear : scalar of the backend
         Mean cost under the plan of the potential, without the entropy (and the price of masses).
     marginal_b : array, shape (n_atoms,)
         Mass that the plan of the potential gives to each atom.
     chi2, chi2_stderr : float
         Unbiased estimate of :math:`\sum_j (m_j - b_j)^2 / b_j`, which noise can make negative, and its
-        standard error. With `reg_m`, b are the masses that are best for the potential.
+        standard error. With `reg_m`, b are the optimal masses for the potential.
     marginal_error, marginal_error_stderr : float
         Largest relative error of a mass, ``|m_j - b_j| / b_j``, which `chi2` may hide if the atom is
-        light; and the standard error of that mass, its noise. With `reg_m`, in units of the weight.
+        light; and its standard error. With `reg_m`, in units of the weight.
     converged : bool
-        Whether a bound on `chi2` was at most ``tol**2``: at 97.5% in each look, for about 95% in a run.
+        Whether a 97.5% upper bound of `chi2` was at most ``tol**2``.
     status : str
         ``"converged"``, ``"stalled"`` (more samples do not help), ``"max_iter"``, ``"stopped"`` (by the
         callback), ``"interrupted"`` or ``"failed"`` (an exception, to which this result is attached).
@@ -116,8 +115,8 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
         History: ``value`` (of the newest step) and ``reg`` after each batch; ``check_n_iter``,
         ``check_chi2`` and ``check_chi2_stderr`` for each check of the tolerance.
     reg, reg_m : float
-        Regularisation that was used: 0 if less was given than the rounding of the costs; and the price
-        of masses other than the weights, ``inf`` if they were to be these.
+        Regularisation used: 0 if `reg` was below the rounding of the costs; and the price of masses
+        other than the weights, ``inf`` without one.
     """
 
     def __init__(
@@ -191,8 +190,8 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
         Parameters
         ----------
         where : array, dtype or device
-            An array to be like; a NumPy dtype, for NumPy's arrays; a torch dtype or device (``"cuda"``),
-            for torch's tensors. What is not said stays.
+            An array whose backend, dtype and device to take; a NumPy dtype, for NumPy arrays; or a torch
+            dtype or device (``"cuda"``), for torch tensors, which changes only that.
 
         Returns
         -------
@@ -221,7 +220,7 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
     def save(self, path: str | os.PathLike) -> None:
         """Write the result to an ``.npz`` file that is read without pickle.
 
-        The atoms are not written, only what is needed to recognise them.
+        The atoms are not written, only a digest of them.
 
         Parameters
         ----------

@@ -41,9 +41,9 @@ def solve_semidiscrete(
         \mathbb{E}_{x \sim \mu}\, \psi^{c,\lambda}(x) + \langle b, \psi \rangle,
         \qquad \nu = \sum_j b_j \delta_{y_j} .
 
-    The regularisation falls from a cost measured on the first points; from then on iterates are
-    averaged. Where that is cheaper, Newton's method on the points drawn corrects the average. No
-    default depends on the scale of the data (see :doc:`/algorithm`).
+    The regularisation falls from a cost measured on the first points to `reg`; then iterates are
+    averaged. Where that is cheaper than more samples, Newton's method on the points drawn corrects the
+    average. No default depends on the scale of the data (see :doc:`/algorithm`).
 
     Parameters
     ----------
@@ -66,52 +66,52 @@ def solve_semidiscrete(
         Regularisation :math:`\lambda \ge 0`, in units of the metric (see :func:`cost_scale`, and
         :doc:`/choosing`). Below the rounding of the costs it is taken as 0.
     reg_m : float, optional
-        Price of masses m other than b, in units of the metric: the transport cost is that to the masses
-        that are best, and :math:`\mathrm{reg\_m} \cdot \mathrm{KL}(m \,|\, b)` is added to it, as by
-        :func:`ot.unbalanced.sinkhorn_unbalanced` with ``reg_m=(inf, reg_m)``: the law of the source is
-        held. An outlier gets little mass if it is much farther than that. None or ``inf``: ``m = b``.
+        Price of masses m other than b, in units of the metric: m minimises the transport cost plus
+        :math:`\mathrm{reg\_m} \cdot \mathrm{KL}(m \,|\, b)`, as in
+        :func:`ot.unbalanced.sinkhorn_unbalanced` with ``reg_m=(inf, reg_m)``; the law of the source is
+        kept. An outlier gets little mass if its extra cost is much larger. None or ``inf``: ``m = b``.
     reg_m_type : "kl"
         The divergence of the masses.
     tol : float or StoppingRule, default=0.1
         Stop when the relative error of the masses, :math:`(\sum_j (m_j - b_j)^2 / b_j)^{1/2}`, is
         below `tol` with 95% confidence on fresh samples. That takes about ``N_eff / tol**2`` points,
-        with ``N_eff <= n_atoms``. The default is a `chi2` of 0.01; couplings for flow matching are
-        content with 0.05 (Mousavi-Hosseini et al.). 0 runs exactly `max_iter` batches. For
-        another rule see :class:`optim.stopping.StoppingRule`.
+        with ``N_eff <= n_atoms``. The default is a `chi2` of 0.01; for flow matching 0.05 is enough
+        (Mousavi-Hosseini et al.). 0 runs exactly `max_iter` batches. For another rule see
+        :class:`optim.stopping.StoppingRule`.
     max_iter : int, default=10000
         Largest number of batches.
     batch_size : int, default=256
-        Source points drawn at once; a step takes as many as the noise of the gradient asks for.
+        Source points drawn at once. The solver chooses how many a step uses.
     init_potential : array, shape (n_atoms,), optional
-        Potential to continue from. It counts for as many samples as its error on new points tells.
+        Potential to continue from. Its error on fresh points decides for how many samples it counts.
     max_memory : int, default=2**28
         Bytes of source points to keep for Newton's method, the newest ones. 0 leaves it out.
     sample_cost : float, default=0.0
         What drawing a point costs, in units of evaluating it at all atoms once.
     tol_value : float, default=0.0
-        If it is positive, stop only if the value lacks no more either (``result.suboptimality``), in
-        units of the metric: in low dimension slow modes, which the masses do not show, may leave it
-        short. They are what Newton's method corrects.
+        If positive, the error of the value (``result.suboptimality``) must also be at most this, in
+        units of the metric. In low dimension slow modes, which the masses do not show, may leave an
+        error in the value; Newton's method corrects it.
     random_state : None, int, numpy Generator or RandomState, or torch Generator
         Randomness of named and array sources. Global generators are never touched.
     verbose : bool, default=False
         Show a progress bar (tqdm's if it is installed), with the samples and the seconds that `tol`
-        should take. If not, a run of over 2 seconds tells them to :mod:`logging`, at level INFO.
+        should take. Otherwise a run of over 2 seconds logs them (:mod:`logging`, level INFO).
     callback : callable, optional
         Called with a :class:`SolverState` after each batch; stops the run by returning True.
     process_group : torch.distributed.ProcessGroup, optional
         Processes that all make this call, with the same arguments: each draws its part of a batch and
         reduces its part of the points, and all get the same result (see :doc:`/distributed`). A source
-        with a `random_state` has another stream on each; a callable must draw other points on each.
-        The callback is called on each, and stops the run if one returns True. That of
-        :class:`ShardedAtoms` need not be given.
+        with a `random_state` has another stream on each process; a callable must draw other points on
+        each. The callback is called on each, and stops the run if one returns True. Not needed with
+        :class:`ShardedAtoms`, which have their group.
 
     Returns
     -------
     SemiDiscreteResult
-        Potential, estimates on fresh samples (``value_interval`` holds the transport cost with 95%
-        confidence, ``chi2`` is the squared marginal error, ``suboptimality`` what the value lacks:
-        more than chi2 suggests in low dimension), and why the run ended.
+        Potential, estimates on fresh samples (``value_interval`` contains the transport cost with 95%
+        confidence, ``chi2`` is the squared marginal error, ``suboptimality`` the error of the value),
+        and why the run ended.
 
     Raises
     ------
@@ -119,8 +119,8 @@ def solve_semidiscrete(
         If an argument has the wrong kind, shape, dtype or range. An exception of the sampler or
         the callback passes through with what was reached as its attribute ``partial_result``.
     RuntimeError
-        On the other ranks of a `process_group`, of which one raised an exception, died, or does not
-        answer within the time-out of the group; with ``partial_result``, too.
+        If another rank of the `process_group` raised an exception, died, or does not answer within the
+        time-out of the group; with ``partial_result``, too.
 
     Warns
     -----

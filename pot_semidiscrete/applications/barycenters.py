@@ -22,19 +22,18 @@ class BarycenterResult:
     atoms : array, shape (n_atoms, d)
         Of uniform weights.
     cost : float
-        Estimate of the mean transport cost from the sources, on fresh points: a lower one, as the values
-        of the transports.
+        Lower estimate of the weighted mean transport cost from the sources, on fresh points.
     cost_stderr : float
         Its Monte-Carlo standard error.
     cost_interval : tuple of float
-        It holds the mean cost to these atoms, if the intervals of the transports, each with 95%
-        confidence, hold theirs.
+        Weighted mean of the 95% intervals of the transports: contains the mean cost to these atoms if
+        each of them contains its cost.
     transports : list of SemiDiscreteResult
         The transport of each source to the atoms.
     source_weights : ndarray, shape (n_sources,)
     history : dict of ndarray
-        For each step, ``cost``, on its own points, and ``decrease``, what the step was to lower it by,
-        chance included.
+        For each step, ``cost`` on its own points, and ``decrease``, the predicted decrease of it, with
+        its noise.
     """
 
     atoms: Array
@@ -83,7 +82,7 @@ def barycenter(
 
     With many atoms and :math:`\lambda = 0`, the Wasserstein barycentre of the sources. Each step fits a
     potential for each source to fresh points, and moves each atom to the mean of the means of its cells.
-    Atoms are averaged over the second half of the steps. What is reached is a local minimum.
+    Atoms are averaged over the second half of the steps. The result is a local minimum.
 
     Parameters
     ----------
@@ -96,8 +95,8 @@ def barycenter(
     reg : float, default=0.0
         Regularisation :math:`\lambda \ge 0`. Atoms come closer to each other the larger it is.
     X_init : array, shape (n_atoms, d), optional
-        Atoms to start from; points of the first source by default. Needed if that does not tell backend
-        and dimension: a name, a law, a loader.
+        Atoms to start from; points of the first source by default. Needed if that has no backend or
+        dimension: a name, a law, a loader.
     n_steps : int, default=50
         Number of steps.
     n_points : int, optional

@@ -25,12 +25,12 @@ class ErrorBars:
         \sqrt{n}\, (\psi_n - \psi^*) \to \mathcal{N}(0, A^+ \Sigma A^+), \qquad
         A = -\nabla^2 H(\psi^*), \quad \Sigma = \mathrm{Cov}\, \chi(X) .
 
-    It holds for the maximiser over n points, wherever that is started from. So the potential is fitted
-    to fresh points, from that of the result, and errors are those of what is fitted, `plan`. (A result
-    that stopped when its masses were right may be farther off along slow modes.) Up to 256 atoms both
-    matrices are measured; beyond, they are known by products, and the covariance by random vectors that
-    have it, so that standard errors vary by a share of :math:`1 / \sqrt{2\,\mathrm{n\_probes}}`.
-    Those of the map are by its derivative: too small where it is sharp and far off.
+    The theorem is about the maximiser over n points. So the potential is fitted again to fresh points,
+    starting from that of the result; the standard errors are those of this fit, `plan`. (A result that
+    stopped when its masses were right may have a larger error along slow modes.) Up to 256 atoms both
+    matrices are computed. Beyond, the covariance is estimated by random vectors that have it, and
+    standard errors have a relative noise of :math:`1 / \sqrt{2\,\mathrm{n\_probes}}`. Those of the map
+    use its derivative in the potential, and are too small where the map is sharp and its error large.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ class ErrorBars:
     Attributes
     ----------
     plan : SemiDiscretePlan
-        That of the potential fitted: ``plan.potential``, ``plan.ot_map(x)`` and so on, as of a result.
+        The plan of the fitted potential: ``plan.potential``, ``plan.ot_map(x)`` and so on, as of a
+        result.
     potential_stderr : array, shape (n_atoms,)
         Standard error of ``plan.potential``, 0 at atoms of weight 0.
 
@@ -54,7 +55,7 @@ class ErrorBars:
     ------
     TypeError, ValueError
         If an argument has the wrong kind, shape or range, if points are fewer than the effective number
-        of atoms, or if ``reg = 0``, where points do not see the Hessian.
+        of atoms, or if ``reg = 0``, where points cannot estimate the Hessian.
 
     References
     ----------

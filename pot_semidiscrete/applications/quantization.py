@@ -21,17 +21,18 @@ class QuantizationResult:
     ----------
     atoms : array, shape (n_atoms, d)
     weights : array, shape (n_atoms,)
-        Uniform, or the masses of the cells. Atoms of no mass have a small one, of a part of a point.
+        Uniform, or the masses of the cells. Empty cells have a small mass, a fraction of that of a
+        point.
     cost : scalar of the backend
-        Estimate of the transport cost from the source to the atoms, on fresh points: for uniform weights
-        a lower one, as ``transport.value``.
+        Estimate of the transport cost from the source to the atoms, on fresh points. For uniform weights
+        a lower estimate, as ``transport.value``.
     cost_stderr : float
         Its Monte-Carlo standard error.
     transport : SemiDiscreteResult
         The transport of the source to the atoms: map, pairs, an interval of the cost.
     history : dict of ndarray
-        For each step, ``cost``, on its own points, and ``decrease``, what the step was to lower it by,
-        chance included.
+        For each step, ``cost`` on its own points, and ``decrease``, the predicted decrease of it, with
+        its noise.
     """
 
     atoms: Array
@@ -71,10 +72,10 @@ def quantize(
         \min_{y_1, \dots, y_N} \mathrm{OT}_\lambda\Big(\mu, \sum_j b_j \delta_{y_j}\Big),
         \qquad c(x, y) = |x - y|^2,
 
-    with :math:`b_j = 1/N`, or over the weights as well (optimal quantisers; k-means of a law, and of
-    mixtures of normal laws of variance :math:`\lambda/2` for :math:`\lambda > 0`). By Lloyd's method:
-    fit the potential to fresh points, move each atom to the mean of its cell. Atoms are averaged over
-    the second half of the steps. As for k-means, what is reached is a local minimum.
+    with :math:`b_j = 1/N`, or over the weights as well (optimal quantisers: k-means of a law; for
+    :math:`\lambda > 0` mixtures of normal laws of variance :math:`\lambda/2`). Each step of Lloyd's
+    method fits the potential to fresh points and moves each atom to the mean of its cell. Atoms are
+    averaged over the second half of the steps. The result is a local minimum, as for k-means.
 
     Parameters
     ----------
@@ -88,8 +89,8 @@ def quantize(
     reg : float, default=0.0
         Regularisation :math:`\lambda \ge 0`. Atoms come closer to each other the larger it is.
     X_init : array, shape (n_atoms, d), optional
-        Atoms to start from; points of the source by default, for free weights far from each other.
-        Needed for a source that does not tell backend and dimension: a name, a law, a loader.
+        Atoms to start from. By default points of the source; for free weights such as are far from each
+        other. Needed if the source has no backend or dimension: a name, a law, a loader.
     n_steps : int, default=50
         Number of steps.
     n_points : int, optional

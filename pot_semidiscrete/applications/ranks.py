@@ -25,17 +25,17 @@ class CenterOutwardRanks:
         {\mathbb{E}\big[e^{(\psi^{c,\lambda}(U) - |U - y|^2) / \lambda}\big]} .
 
     For an atom it is the barycentre of its cell, and it is continuous between atoms. At ``reg = 0`` it
-    is the limit, a gradient of the conjugate convex function: for an atom still the barycentre, for
-    other points mostly a corner of cells. Of a law with a density, norms of ranks are uniform on [0, 1]
-    and directions on the sphere, whatever the law, as the atoms become many.
+    is the limit, a gradient of the conjugate convex function: still the barycentre for an atom, mostly a
+    corner of cells for other points. For any law with a density and many atoms, norms of ranks are
+    uniform on [0, 1] and directions are uniform on the sphere.
 
     Parameters
     ----------
     result : SemiDiscreteResult
-        Of ``solve_semidiscrete(data, "spherical")``, for the squared distance. The larger its `reg`, the
-        closer ranks are to 0: a hundredth of :func:`cost_scale` or less is right.
+        Of ``solve_semidiscrete(data, "spherical")``, for the squared distance. A larger `reg` moves
+        ranks towards 0: take 1% of :func:`cost_scale` or less.
     n_points : int, optional
-        Points by which expectations are means; 64 for each atom, 8,192 at least, by default.
+        Points for the expectations. By default 64 for each atom, at least 8,192.
     random_state : None, int, numpy Generator or RandomState, or torch Generator
         Randomness of these points.
 

@@ -31,7 +31,7 @@ _PLAIN = {"fine": "the gradient exists", "at risk": "do not rely on it", "undefi
 
 @dataclass(frozen=True)
 class GradientDiagnostics:
-    r"""What :func:`gradient_diagnostics` found; printed, it is a report in words.
+    r"""Result of :func:`gradient_diagnostics`; printed, it is a report in words.
 
     The distance of a point to the boundary of its cell is its tie margin, the largest
     :math:`\psi_j - c(x, y_j)` less the second, divided by the jump of the gradient there.
@@ -41,11 +41,12 @@ class GradientDiagnostics:
     verdict : str
         ``"fine"``, ``"at risk"`` or ``"undefined"``.
     reasons : tuple of str
-        Why it is not fine.
+        Why the verdict is not ``"fine"``.
     boundary_reasons : tuple of str
-        Those of them that the place of the mass gives, and not the quality of the potential.
+        Those of the reasons that are due to the mass near boundaries, not to the quality of the
+        potential.
     notes : tuple of str
-        What else is worth knowing.
+        Further remarks.
     reg : float
         Regularisation.
     n_samples : int
@@ -54,9 +55,9 @@ class GradientDiagnostics:
         Share of the source on the boundaries, to rounding.
     density, density_stderr : float
         Density of the distance to the boundary at 0, per unit of the points: a shift of the boundaries
-        by h changes the cell of ``density * h`` of the mass. Infinite if there is mass on them.
+        by h changes the cell of a mass of ``density * h``. Infinite if there is mass on the boundaries.
     window : float
-        Distance within which it was counted; it holds :math:`n^{2/3}` of the n points.
+        Distance within which points were counted; it contains :math:`n^{2/3}` of the n points.
     mean_jump, max_jump : float
         Length of :math:`\partial_x c(x, y_j) - \partial_x c(x, y_k)` at the points in the window.
     roughness : float
@@ -67,12 +68,12 @@ class GradientDiagnostics:
         Relative error of the masses that the potential gives to the atoms, 0 at an optimal one; NaN for
         less than 16 points.
     empty_cells : int
-        Atoms whose cells hold no point though they should: the potential is not optimal.
+        Atoms whose cells should contain points and do not: the potential is not optimal.
     n_groups : int
-        Groups of cells with no mass near what separates them: the optimal potential is unique up to
-        one constant for each. 1 if the boundaries are at fault, and at ``reg > 0``.
+        Groups of cells with no mass near the boundaries between them: the optimal potential is unique up
+        to one constant for each group. 1 if there is mass on the boundaries, and at ``reg > 0``.
     hard_mass : float
-        Share of the points that give 99% of themselves to one atom.
+        Share of the points with an assignment weight of at least 99%.
     smoothness, mean_smoothness : float
         Lipschitz constant of the gradient of the c-transform at the points, to about 1%: the largest
         and the mean; infinite at ``reg = 0``.
@@ -136,27 +137,26 @@ def gradient_diagnostics(
     two atoms tie and the gradient jumps from :math:`\partial_x c(x, y_j)` to
     :math:`\partial_x c(x, y_k)`. The verdict is
 
-    - *undefined* if 0.1% of the points or more tie to rounding, and more than coincidence explains, or
-      if ``roughness`` is above a million: they would tie at a potential nearer to the optimal one;
-    - *at risk* if fewer do; if ``roughness`` is above 30, beyond doubt, in any window from 16 points on;
-      or if the potential cannot be optimal, for cells are empty or masses are wrong by 30%;
+    - *undefined* if 0.1% of the points or more tie to rounding, and more than chance explains; or
+      if ``roughness`` is above a million: the points would tie at a potential nearer to the optimal one;
+    - *at risk* if fewer points tie; if ``roughness`` is significantly above 30 in any window of at least
+      16 points; or if the potential cannot be optimal, because cells are empty or masses wrong by 30%;
     - *fine* otherwise.
 
-    It is that of the potential given: where optimal potentials are not unique, as for finite sources,
-    another one may be fine.
+    The verdict is about the given potential: where optimal potentials are not unique, as for finite
+    sources, another one may be fine.
 
     At ``reg > 0`` the gradient exists. The verdict is *at risk* if the mean Lipschitz constant of the
     gradient is above 30 times the curvature of the cost, or if 99% of the points are assigned as at
-    ``reg = 0`` and the boundaries are such that the verdict there would not be fine.
+    ``reg = 0`` and the verdict there would not be *fine*.
 
     Parameters
     ----------
     X_target : array, shape (n_atoms, d)
         Atoms :math:`y_j`.
     X_source : array, shape (n, d)
-        Source points, best some thousands. They must be points that the potential was not fitted to,
-        or the whole of a finite source: n points and a potential optimal for them tie at up to
-        ``n_atoms - 1`` points.
+        Source points, some thousands. They must be fresh, or the whole of a finite source: with a
+        potential that is optimal for the same points, up to ``n_atoms - 1`` of them tie.
     semi_dual_potential : array, shape (n_atoms,)
         Optimal potential :math:`\psi`, or nearly so, in units of the metric.
     a_target : array, shape (n_atoms,), optional

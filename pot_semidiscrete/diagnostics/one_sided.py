@@ -38,7 +38,8 @@ class OneSidedDerivatives:
     left, right : float
         Derivatives along the direction, from either side.
     left_error, right_error : float
-        Their errors: of the differences, and of the latent points if there are several batches.
+        Errors of the derivatives: of the differences, and of the latent points if there are several
+        batches.
     jump, jump_error : float
         ``right - left``, and its error; the batches see the same latent points on both sides.
     step : float
@@ -82,8 +83,8 @@ def one_sided_derivatives(
         \frac{W_\lambda(\theta \pm h v) - W_\lambda(\theta)}{\pm h},
 
     for the empirical law of ``generator(theta, z)``, solved anew at each of the eight steps: by a linear
-    program at ``reg = 0``, by Newton's method otherwise. Formula (G) is not used, so that it can be
-    tested: at a kink the two numbers differ, elsewhere both are ``<gradient, v>``.
+    program at ``reg = 0``, by Newton's method otherwise. Formula (G) is not used, so this function can
+    test it: at a kink the two numbers differ, elsewhere both are ``<gradient, v>``.
 
     Parameters
     ----------
@@ -105,12 +106,12 @@ def one_sided_derivatives(
     reg : float, default=0.0
         Regularisation :math:`\lambda \ge 0`, in units of the metric.
     step : float, optional
-        Longest of the steps h, 1, 1/2, 1/4 and 1/8 of it, that Richardson's extrapolation combines. By
-        default the points move by 1% of the spread of the atoms, and by a tenth of the width that
-        `reg` gives to the boundaries if that is less: a kink is what a longer step would not see.
+        Longest step h; Richardson's extrapolation combines 1, 1/2, 1/4 and 1/8 of it. By default the
+        points move by 1% of the spread of the atoms, or by a tenth of the width that `reg` gives to the
+        boundaries if that is less.
     n_batches : int, default=1
-        Batches of latent points to tell the statistical error from; with 1 the latent points are
-        taken as the whole law. The cost from few points is biased, the less so the larger a batch.
+        Batches of latent points, from which the statistical error is estimated. With 1 the latent points
+        are taken as the whole law. The cost of a small batch is biased.
 
     Returns
     -------

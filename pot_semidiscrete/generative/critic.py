@@ -45,29 +45,29 @@ class GradientPenaltyCritic:
 
     .. math:: \min_D \; E D(x) - E D(y) + \rho \, E \bigl(|\nabla D(u)| - 1\bigr)^2,
 
-    x being generated points, y data, and u between the two: WGAN-GP's, one step of it for each step of
-    the generator. The generator's points then go up D, too: the gradient of :math:`-D(x)` is added to
-    that of what else they go down, in every batch scaled to have `share` times its norm. So neither
-    the units of the two nor those of the data matter.
+    with generated points x, data y, and u between the two: the critic of WGAN-GP. It takes one step for
+    each step of the generator. In every batch the gradient of :math:`-D(x)` is scaled to `share` times
+    the norm of the generator's other gradient, and added to it. So the units of both and of the data do
+    not matter.
 
-    With a critic the generator no longer follows the gradient of a transport cost, formula (G): what
-    it converges to, if it does, is a compromise of two objectives, of which one is a game.
+    With a critic the generator no longer follows the gradient of a transport cost, formula (G). If it
+    converges, then to a compromise between two objectives, one of which is a game.
 
     Parameters
     ----------
     data : tensor or Dataset, shape (n, ...)
-        All data, of the shape of a generated point: there may be more of them than atoms.
+        All data, in the shape of generated points. There may be more than atoms.
     network : torch.nn.Module, optional
         D: ``(m, ...) -> (m,)`` or ``(m, 1)``, called without autocast. A perceptron of two layers of 512
         and 256 by default.
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
         ``Adam(lr=2e-3, betas=(0.5, 0.9))`` by default. Its rate falls as that of the generator does.
     share : float, default=0.4
-        Norm of what the critic adds to the gradient in the points, relative to the other part.
+        Norm of the critic's gradient in the points, relative to the other gradient.
     penalty : float, default=10
         The factor :math:`\rho`.
     batch_size : int, default=64
-        Points, and data, in a step; of each process, if there are several. At most those of its batch.
+        Points, and data, in a step of each process; at most those of its batch.
     random_state : None, int or torch.Generator
         Randomness of the first weights, of the data drawn, and of u; another one in each process.
 
@@ -177,9 +177,9 @@ class GradientPenaltyCritic:
         Parameters
         ----------
         x : tensor, shape (n, ...)
-            The first `batch_size` of them are taken, without their graph.
+            Points of the generator, of which the first `batch_size` are used, without their graph.
         rate : float, default=1
-            Learning rate, relative to that which the optimiser was given with.
+            Learning rate, relative to that of the given optimiser.
         """
         capabilities(get_backend(self.like)).require_autograd("GradientPenaltyCritic.step")
         x, rate = self._points(x).detach()[: self.batch_size], check_real("rate", rate)

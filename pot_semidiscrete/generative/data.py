@@ -86,15 +86,16 @@ def stack_dataset(
     transform: Callable[[Any], torch.Tensor] | None = None,
     verbose: bool = False,
 ) -> torch.Tensor:
-    """All items of a data set, in their order, as a tensor: to be `X_target`.
+    """Stack all items of a data set into a tensor, to be used as `X_target`.
 
     Parameters
     ----------
     dataset : Dataset
-        With a length; of an item that is a tuple, an image and its label, the first is taken.
+        Data set with a length. Of an item that is a tuple, such as an image and its label, the first
+        entry is taken.
     path : str or path-like, optional
-        File in NumPy's format (``.npy``) to write the tensor to, item by item. The tensor returned
-        is then mapped to it: to solve for one that does not fit into memory, give it to
+        File in NumPy's format (``.npy``) to write the tensor to, item by item. The tensor returned is
+        then mapped to the file. If it does not fit into memory, give it to
         :class:`pot_semidiscrete.StoredAtoms`.
     transform : callable, optional
         ``item -> tensor``.
@@ -109,7 +110,7 @@ def stack_dataset(
     Raises
     ------
     TypeError, ValueError
-        If there are no items, they are no arrays, or their shapes or dtypes differ.
+        If there are no items, items are not arrays, or their shapes or dtypes differ.
 
     References
     ----------

@@ -175,22 +175,22 @@ class ImageFeatures(nn.Module):
     .. math:: \varphi(x) = (x,\; s\, f(x)), \qquad
               |\varphi(x) - \varphi(y)|^2 = |x - y|^2 + s^2\, |f(x) - f(y)|^2,
 
-    with s such that the features have a given share of the variance of the data. By pixels, an average
-    of two images is as near to both as anything can be, at a quarter of their squared distance, and
-    generated images are such averages. By features that tell them from images, it is farther.
+    with s such that the features have a given share of the variance of the data. By pixels, the average
+    of two images is at a quarter of their squared distance from each: blur costs little. Features that
+    tell averages from images make it cost more.
 
     Parameters
     ----------
     images : tensor, shape (n, height, width) or (n, channels, height, width)
-        Data: they set the scale.
+        Data, which set the scale.
     body : torch.nn.Module, optional
         The map f, ``(n, channels, height, width) -> (n, ...)``; a copy is kept, in eval mode and frozen.
         :func:`random_filters` by default.
     share : float, default=0.6
-        Of the features in the variance, at least 0 and below 1.
+        Share of the features in the variance, at least 0 and below 1.
     n_components : int, optional
-        Of the images and their features together, only the coordinates in so many directions of largest
-        variance are kept: distances are nearly the same, and cost less. All, if there are no more.
+        Number of principal components of images and features together that are kept: distances are
+        nearly the same, and cost less. By default all coordinates.
 
     Raises
     ------

@@ -37,7 +37,7 @@ class SemiDiscreteLoss(TrackedPotential):
     ----------
     X_target : tensor, Dataset or StoredAtoms, shape (n_atoms, ...)
         Data; points of any shape, flattened. Kept by the module, but not in its ``state_dict``. Copies
-        of a point count as one, of the sum of their weights, and have one potential.
+        of a point count as one point with the sum of their weights.
     a_target : tensor, shape (n_atoms,), optional
         Weights, non-negative, of sum 1. Uniform by default.
     metric : str or callable, optional
@@ -45,58 +45,55 @@ class SemiDiscreteLoss(TrackedPotential):
     reg : float, optional
         Regularisation, in units of the metric. 1% of :func:`pot_semidiscrete.cost_scale` by default.
     dual_steps : int, default=5
-        Batches for the potential between moves of the generator: calls of :meth:`dual_step`, or what
-        one call of :meth:`follow` counts for.
+        Batches for the potential between steps of the generator: calls of :meth:`dual_step`; one call of
+        :meth:`follow` stands for all of them.
     debias : bool, default=False
-        Subtract half the cost from the generated points to themselves, which makes the loss the
-        Sinkhorn divergence, up to a constant: without, the best generator has less variance than the
-        data, by `reg` / 2 along each axis for Gaussian laws and the squared distance. The cost is
-        that of the batch: it does nothing where `reg` is small beside the squared distances within it.
+        Subtract half the cost from the generated points to themselves: the Sinkhorn divergence, up to a
+        constant. Without it the best Gaussian generator of Gaussian data lacks a variance of `reg` / 2
+        along each axis. The cost is that of the batch, with no effect if `reg` is small beside distances
+        within it.
     potential : torch.nn.Module, optional
-        The potential as a network, :math:`\psi_j = \mathrm{module}(y_j)`: takes the atoms, of the shape
-        given, to shape (n_atoms,) or (n_atoms, 1). A vector by default.
+        The potential as a network, :math:`\psi_j = \mathrm{module}(y_j)`. It maps the atoms, of the
+        shape given, to shape (n_atoms,) or (n_atoms, 1). A vector by default.
     potential_optimizer : torch.optim.Optimizer, or callable of parameters, optional
-        Of the network; ``Adam(lr=1e-3)`` by default.
+        Optimiser of the network; ``Adam(lr=1e-3)`` by default.
     features : torch.nn.Module or callable, optional
-        Points, of the shape given, to features of any shape: data and generated points are compared by
-        these, :math:`c(\varphi(x), \varphi(y))`. See :class:`ImageFeatures`. Of a module a copy is kept,
-        in eval mode and frozen; it moves with the loss, and is not in its ``state_dict``.
+        Map :math:`\varphi` from points, of the shape given, to features of any shape, for the cost
+        :math:`c(\varphi(x), \varphi(y))`. See :class:`ImageFeatures`. A module is copied, frozen, and
+        kept in eval mode; the copy moves with the loss, and is not in its ``state_dict``.
     process_group : torch.distributed.ProcessGroup, optional
-        Processes that make this loss together, and move its potential together, by the points of all.
-        ``loss(x)`` is of those of one (see :doc:`/distributed`).
+        Processes that make this loss together and move its potential by the points of all; ``loss(x)``
+        is the value of those of one process (see :doc:`/distributed`).
 
     Attributes
     ----------
     potential : tensor, shape (n_atoms,)
-        What ``loss(x)`` uses (a buffer).
+        The potential that ``loss(x)`` uses (a buffer).
     network : torch.nn.Module or None
         Holds the potential's network and its optimiser.
     n_steps : tensor
         Number of dual steps so far (a buffer).
     reg : float
-        Regularisation. It may be set, between steps: :func:`train_generator` goes on at the new one.
+        Regularisation. It may be set between steps; :func:`train_generator` continues with the new one.
 
     Notes
     -----
-    The buffers keep the dtype of the data, whatever ``half()`` or ``double()`` ask, and ``loss(x)``
-    is computed in that precision under autocast; ``to(device)`` moves them and the data.
+    The buffers keep the dtype of the data, also after ``half()`` and ``double()``, and ``loss(x)`` is
+    computed in it, also under autocast. ``to(device)`` moves them and the data.
 
-    :meth:`follow` and :meth:`dual_step` follow a generator that moves, by rounds of small steps that
-    start at a larger regularisation: what they settle at is the potential of a slightly larger `reg`,
-    the more so for very unequal weights. :meth:`fit` has no such bias.
+    :meth:`follow` and :meth:`dual_step` are for a generator that moves. Their rounds of small steps
+    start at a larger regularisation, so they settle at the potential of a slightly larger `reg`, above
+    all for very unequal weights. :meth:`fit` has no such bias.
 
     With a network (SDOT-NN in the journal version), :meth:`dual_step` is one step of its optimiser along
     :math:`b - m` pulled back through it, and ``loss(x)`` uses its values less their mean. Its weights
-    and its optimiser are in ``state_dict``. Its steps have no unit of the problem: bring the costs to
-    about 1.
+    and its optimiser are in ``state_dict``. Its steps have no unit: scale the costs to about 1.
 
-    With `features`, the loss is that of the generator :math:`\varphi \circ g`, whose gradient goes on
-    through :math:`\varphi`: it must be differentiable almost everywhere, and the same in each call. The
-    result of :meth:`fit` is then one of features, too.
+    With `features`, the generator is :math:`\varphi \circ g`, and the result of :meth:`fit` is about
+    features. :math:`\varphi` must be differentiable almost everywhere, and the same in each call.
 
-    Batch normalisation makes the law of a generator depend on its mode and on the batch size: give
-    :meth:`follow` and :meth:`dual_step` points drawn in the mode and batch size of the generator's own
-    steps.
+    Batch normalisation makes the law of a generator depend on its mode and on the batch size: draw the
+    points for :meth:`follow` and :meth:`dual_step` as those of the generator's own steps.
 
     References
     ----------
@@ -151,14 +148,14 @@ class SemiDiscreteLoss(TrackedPotential):
     def majorants(self, batches: Sequence[torch.Tensor], follow: bool = False) -> list[Majorant]:
         """Bounds of the loss that touch it at each of the batches (squared distance only).
 
-        With `debias` they are models of first order, and no bounds.
+        With `debias` they are first-order models instead of bounds.
 
         Parameters
         ----------
         batches : list of tensors, shape (n, ...)
         follow : bool, default=False
-            Whether to :meth:`follow` the points first. One product of the points and the atoms then
-            serves both, if it can be kept.
+            Whether to :meth:`follow` the points first. Both then share one product of points and atoms,
+            if memory allows.
 
         Returns
         -------

@@ -17,7 +17,7 @@ def mlp_generator(
 
     LeakyReLU 0.2 between layers and a sigmoid at the end, as in the paper (Houdard et al.,
     arXiv:2102.05542), but with the initialisation of He et al. (2015): torch's default
-    starts with all images nearly equal, a saddle of the transport cost.
+    starts with all images nearly equal, at a saddle of the transport cost.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def dcgan_generator(
 ) -> nn.Sequential:
     """Transposed convolutions with batch normalisation, from latent points to images in [0, 1].
 
-    After Radford et al. (2016): each layer doubles the size; ReLU between them, a sigmoid at the end.
-    That of the paper (Houdard et al., arXiv:2102.05542) has ``kernel_size=3, bias=False``.
+    After Radford et al. (2016): each layer doubles the size, with ReLU between layers and a sigmoid at
+    the end. The one of the paper (Houdard et al., arXiv:2102.05542) has ``kernel_size=3, bias=False``.
 
     Parameters
     ----------
@@ -72,10 +72,11 @@ def dcgan_generator(
     shape : tuple of int
         Height and width of an image.
     channels : sequence of int
-        Of the hidden layers. Three suit 28 by 28 pixels, two suit 8 by 8.
+        Channels of the hidden layers. Three suit 28 by 28 pixels, two suit 8 by 8.
     kernel_size : {4, 3}, default=4
-        With 4, the first layer makes an image so small that the others double it to `shape`, by 3 where
-        a side is to be odd. With 3, sides are 3, 7, 15, and so on, and the last layer cuts what is over.
+        With 4, the first layer makes a small image, which the others double to `shape`; a layer before
+        an odd side has a kernel of 3. With 3, sides are 3, 7, 15, and so on, and the last layer crops to
+        `shape`.
     bias : bool, default=True
         Whether convolutions have biases. Those before a batch normalisation do nothing.
 

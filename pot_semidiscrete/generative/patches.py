@@ -19,8 +19,9 @@ class PatchLoss(nn.Module):
     .. math:: L(x) = \sum_{s=0}^{S-1} \mathrm{OT}_\lambda\big(P_s(x), P_s(\mathrm{example})\big),
 
     with :math:`P_s` the uniform law on the patches of an image whose sides were halved s times. An image
-    that minimises it has the patches of the example, each as often, wherever they are: the same texture.
-    It may be of another size, or of a generator. All of its patches are seen in each call.
+    that minimises it has the patches of the example with the same frequencies, in any position: the same
+    texture. It may have another size, or be the output of a generator. Each call uses all of its
+    patches.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ class PatchLoss(nn.Module):
     n_scales : int, default=4
         Number of scales. At the last one pixels are means of squares of ``2 ** (n_scales - 1)`` pixels.
     n_atoms : int, default=1000
-        Most patches of the example at each scale, drawn without replacement; all, if there are fewer.
+        Largest number of patches of the example at each scale, drawn without replacement.
     reg : float, optional
         Regularisation, in units of squared distances of patches, at all scales. 0.1% of the cost scale
         of each by default.
@@ -102,7 +103,7 @@ class PatchLoss(nn.Module):
     def follow(self, x: torch.Tensor) -> None:
         """Move the potentials by a round of small steps with all patches of images.
 
-        To be called before each step of the image or the generator: see :meth:`SemiDiscreteLoss.follow`.
+        Call it before each step of the image or the generator: see :meth:`SemiDiscreteLoss.follow`.
 
         Parameters
         ----------

@@ -114,8 +114,8 @@ class TrackedPotential(SharedState):
     def dual_step(self, x: torch.Tensor) -> None:
         """Move the potential by one batch of points, for a loop of your own.
 
-        `dual_steps` calls come between moves of the generator. One call of :meth:`follow` with all of
-        their points is better: each has a round of its own, of fewer steps.
+        Make `dual_steps` calls between steps of the generator. One call of :meth:`follow` with all of
+        their points is better: it is one round with more steps.
 
         Parameters
         ----------
@@ -129,9 +129,9 @@ class TrackedPotential(SharedState):
     def follow(self, x: torch.Tensor) -> None:
         """Move the potential by a round of many small steps with the points `x`.
 
-        For a generator that takes one or several steps between rounds, as in :func:`train_generator`:
-        the potential is an average over the last rounds. It counts for `dual_steps`, and with a network
-        it is as many, each with a share of the points.
+        For a generator that takes one or several steps between rounds, as in :func:`train_generator`.
+        The potential is an average over the last rounds. One call counts as `dual_steps` dual steps;
+        with a network it takes as many, each with a part of the points.
 
         Parameters
         ----------
@@ -160,17 +160,17 @@ class TrackedPotential(SharedState):
     @jointly
     @torch.no_grad()
     def translate(self, shift: torch.Tensor) -> None:
-        r"""Let the potential go along with points that all move by one vector (squared distance only).
+        r"""Correct the potential for points that all move by one vector (squared distance only).
 
-        It becomes :math:`\psi_j - 2 \langle s, y_j \rangle` up to a constant: an optimal one stays
-        optimal. The points of a generator that is still nearly constant move so, too far for
-        :meth:`follow` alone; :func:`train_generator` lets the potential go along before each round. It
-        does nothing before the first dual step.
+        It becomes :math:`\psi_j - 2 \langle s, y_j \rangle` up to a constant, so that an optimal one
+        stays optimal. The points of a generator that is still nearly constant move together, too far for
+        :meth:`follow` alone; :func:`train_generator` makes this correction before each round. Before the
+        first dual step it does nothing.
 
         Parameters
         ----------
         shift : tensor, of the shape of a point
-            By what the mean of the points has moved; with `features`, that of these, shape (d,).
+            Movement of the mean of the points, or with `features` of the mean of these, shape (d,).
         """
         require_vector(self, "translate")
         require_squared_distance(self, "translate", "where the move is known; leave it to follow")
@@ -185,7 +185,7 @@ class TrackedPotential(SharedState):
     @jointly
     @torch.no_grad()
     def warm_up(self, draw: Callable[[], torch.Tensor], n_batches: int = 50) -> None:
-        """Start the potential from a short annealing, enough to follow a generator from.
+        """Start the potential by a short annealing.
 
         Parameters
         ----------

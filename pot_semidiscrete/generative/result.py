@@ -21,7 +21,7 @@ class TrainingResult:
     loss : SemiDiscreteLoss
         The loss, with its potential.
     history : dict of ndarray
-        ``loss`` (semi-dual value, or what a step descends: a bound of it, or the cost of pairs) and
+        ``loss`` (what a step minimises: the semi-dual value, a bound of it, or the cost of pairs) and
         ``seconds`` (since the start) for each step; ``chi2`` (squared relative marginal error, on fresh
         points) at the steps ``chi2_step``.
     status : str

@@ -50,65 +50,65 @@ def train_generator(
 ) -> TrainingResult:
     r"""Train a generator to minimise its regularised transport cost to a data set.
 
-    For points, along the paper's gradient. For images, options that are left out are those with the best
-    images after the same time, and what steps follow is no longer that gradient: see `pair_cost` and
-    `critic`, and :doc:`/training` for what each option does, and is worth.
+    For points, training follows the paper's gradient. For images the defaults are those that gave the
+    best images after the same time, and steps no longer follow that gradient: see `pair_cost` and
+    `critic`, and :doc:`/training` for what each option does.
 
-    In rounds: the potential moves by stochastic ascent on `dual_steps` fresh batches of the generator;
-    then the generator takes `reuse` steps with the potential frozen. They go through the same batches,
-    down the bound
+    Training goes in rounds. The potential moves by stochastic ascent on `dual_steps` fresh batches of
+    the generator; then the generator takes `reuse` steps on the same batches with the potential frozen.
+    They minimise the bound
 
     .. math:: \psi^{c,\lambda}(x') \le \psi^{c,\lambda}(x) - |x - T(x)|^2 + |x' - T(x)|^2,
 
-    which touches the loss where the round began; its gradient is there that of formula (G). As the mean
-    of the points moves in a round, so does a potential that is a vector, in closed form
-    (:meth:`SemiDiscreteLoss.translate`; with ``reuse=1`` too, for the squared distance).
+    which touches the loss where the round began, with the gradient of formula (G). For the squared
+    distance the next round first corrects a vector potential for the movement of the mean of the points
+    (:meth:`SemiDiscreteLoss.translate`).
 
     Parameters
     ----------
     generator : torch.nn.Module or callable
-        ``z -> x``, points of the shape of the data; of any, if data are rows. Its train or eval mode is
-        never changed, and potential and generator see batches of the same size: with batch normalisation
-        both define the law, and points drawn for the potential update the running statistics too.
+        ``z -> x``, points of the shape of the data, or of any shape if data are rows. Its train or eval
+        mode is never changed, and potential and generator see batches of the same size: with batch
+        normalisation both define the law. Points drawn for the potential update the running statistics,
+        too.
     latent_sampler : callable, int, law or loader
         ``n -> z``; the dimension of a standard normal law, a name and a dimension, ``("unif", 16)``, or
         a law of SciPy or torch, drawn by `random_state`; or a ``DataLoader`` of latent points.
     target : tensor of shape (n_atoms, ...), Dataset, StoredAtoms or SemiDiscreteLoss
-        Data; or a loss, whose potential is continued if it has one. Images are floating tensors of three
-        or four axes, whose last two have 8 entries or more.
+        Data; or a loss, whose potential is continued. Data count as images if they are a floating tensor
+        of three or four axes, of which the last two have at least 8 entries.
     n_steps : int
         Number of steps of the generator.
     reg : float, optional
         Regularisation, in units of the metric; 0.3% of the cost scale by default. Only with data.
     dual_steps : int, optional
-        Batches for the potential in each round. By default 5, of images 10; of other data on a GPU, if
-        that is more, as many as have an eighth as many points as there are atoms, but at most 8,192.
-        Only with data.
+        Batches for the potential in each round: by default 5, for images 10. For other data on a GPU
+        there are more if an eighth of the atoms, at most 8,192, is more points than 5 batches. Only with
+        data.
     batch_size : int, optional
-        Points in a batch: 200, of images 100.
+        Points in a batch: 200 by default, for images 100.
     reuse : int, optional
-        Steps of the generator in each round; 16 by default, of images 20. With 1, and by default for
-        another metric than the squared distance or a potential that is a network, they are steps along
-        (G), each on a fresh batch, unless there is a `pair_cost`.
+        Steps of the generator in each round: 16 by default, for images 20. With 1, each step is along
+        (G) on a fresh batch, unless there is a `pair_cost`. 1 is the default for another metric than the
+        squared distance and for a potential that is a network.
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
         By default ``Adam(lr=3e-3, betas=(0.9, 0.99))``, whose rate falls to 0 in the last third; with a
         `pair_cost` or a critic ``Adam(lr=2e-3, betas=(0.5, 0.99))``, which also rises in the first
         twentieth.
     n_atoms : int or False, optional
-        Take so many of the data as atoms, a sample that is always the same; a critic sees all. By
-        default 4,000 images, or all other data. Only with data.
+        Number of data taken as atoms, always the same sample; a critic sees all data. By default 4,000
+        for images, all for other data. Only with data.
     features : torch.nn.Module, callable or False, optional
-        What points are compared by, instead of their coordinates. By default 64 components of
-        :class:`ImageFeatures` for images, none otherwise. Only with data.
+        Map to features by which points are compared. By default 64 components of :class:`ImageFeatures`
+        for images, none otherwise. Only with data.
     pair_cost : str, callable or False, optional
         Cost c' of pairs, ``(x, y) -> (n,)``, ``"cityblock"`` or ``"sqeuclidean"``. The potential then
-        only decides which atom y each point x of a round is paired with, drawn from the plan; steps go
-        down the mean of :math:`c'(x, y)`, which bounds from above the transport cost of c' to the masses
-        that the plan gives. No gradient goes through `features`. By default ``"cityblock"`` for images,
-        whose minimum is a median, where that of squares is a grey average, and none otherwise. Only with
-        data.
+        only decides which atom y each point x of a round is paired with, drawn from the plan. Steps
+        minimise the mean of :math:`c'(x, y)`, an upper bound of the transport cost of c' to the masses
+        of the plan. No gradient goes through `features`. By default ``"cityblock"`` for images, because
+        its minimum is a median and not a grey average, and none otherwise. Only with data.
     critic : str, torch.nn.Module, GradientPenaltyCritic or False, optional
-        What else the points follow: ``"wgan-gp"``, or one with a network of yours; see
+        Critic whose gradient is added: ``"wgan-gp"``, a network of your own, or a
         :class:`GradientPenaltyCritic`. By default ``"wgan-gp"`` for images, none otherwise.
     callback : callable, optional
         Called with the :class:`TrainingResult` so far after each step; stops by returning True. A
@@ -121,13 +121,12 @@ def train_generator(
         File that keeps the run. If it exists, its run is continued up to `n_steps` in all: the other
         arguments must be those of that run, but `n_steps` may be larger.
     checkpoint_every : int, default=100
-        Steps from one writing to the next; the last step is written too.
+        Steps between two writings; the last step is written, too.
     process_group : torch.distributed.ProcessGroup, optional
-        Processes that all make this call, with the same arguments (see :doc:`/distributed`). Of a batch
-        each draws an equal part; all parts move the potential, and the gradient is that of the whole
-        batch: by ``DistributedDataParallel``, if that is the generator, or else it is averaged here. The
-        first rank writes the checkpoint, of which any number of ranks continues the run. Only with data;
-        a loss has its own.
+        Processes that all make this call, with the same arguments (see :doc:`/distributed`). Each draws
+        an equal part of a batch; the gradient is that of the whole batch. The first rank writes the
+        checkpoint, from which any number of ranks continues the run. Only with data; a loss has its own
+        group.
 
     Returns
     -------
@@ -160,11 +159,11 @@ def train_generator(
     the run uses them. With more `n_steps` the default learning rate is from there on that of the longer
     run, which is still high where the shorter one was at its end.
 
-    If the loss ceases to be finite, generator (with its running statistics) and potential are put back
-    to the last good step; the warning names it, and that of the checkpoint.
+    If the loss ceases to be finite, generator (with its running statistics) and potential are reset to
+    the last good step; the warning names it, and that of the checkpoint.
 
-    Optimisers are given a closure, which those that evaluate several times, as ``torch.optim.LBFGS``
-    does, call for one batch. A generator may be compiled by ``torch.compile``.
+    The optimiser gets a closure, so ``torch.optim.LBFGS`` works; all its evaluations in a step are of
+    one batch. A generator may be compiled by ``torch.compile``.
 
     References
     ----------

@@ -27,16 +27,16 @@ class Judge:
     ``rarest``           share of the rarest class
     ===================  =======================================================================
 
-    The cost alone is gamed by averages of the data, the distance in features by copies of them.
+    Read them together: averages of the data have a low cost, and copies a low Frechet distance.
 
     Parameters
     ----------
     images : ndarray, shape (n, height, width)
         Training images: the atoms.
     held_out : ndarray, shape (m, height, width)
-        Images that the generator has not seen; 2,000 take seconds, the time grows as the square.
+        Held-out images; 2,000 take seconds, and the time grows as the square.
     classifier : Classifier
-        Trained on them, or on more of the kind.
+        Classifier trained on these images, or on more of the kind.
     random_state : None, int or numpy.random.Generator
 
     Attributes

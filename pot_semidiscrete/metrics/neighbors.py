@@ -28,8 +28,8 @@ def _within(x: np.ndarray, y: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray
 def precision_recall(x: np.ndarray, y: np.ndarray, k: int = 3) -> tuple[float, float]:
     """Share of `x` that lies among `y`, and of `y` that lies among `x`.
 
-    A point lies among others if it is no farther from one of them than the k-th neighbour of that one
-    among its own. Precision is high where points are plausible, recall where they are diverse.
+    A point lies among others if it is within the distance from one of them to its k-th neighbour among
+    the others. Precision is high if points are plausible, recall if they are diverse.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def precision_recall(x: np.ndarray, y: np.ndarray, k: int = 3) -> tuple[float, f
     y : ndarray, shape (m, ...)
         Data, or their features.
     k : int, default=3
-        Number of the neighbour; both have more points than that.
+        Number of the neighbour; both samples need more points than that.
 
     Returns
     -------
@@ -67,14 +67,14 @@ def precision_recall(x: np.ndarray, y: np.ndarray, k: int = 3) -> tuple[float, f
 def coverage(x: np.ndarray, y: np.ndarray, k: int = 5) -> float:
     """Share of `y` with a point of `x` no farther than their k-th neighbour in `y`.
 
-    Unlike recall, it is not raised by points of `x` far from all others, whose balls are large.
+    Unlike recall, it is not raised by outliers in `x`, whose balls are large.
 
     Parameters
     ----------
     x : ndarray, shape (n, ...)
     y : ndarray, shape (m, ...)
     k : int, default=5
-        Number of the neighbour; `y` has more points than that.
+        Number of the neighbour; `y` needs more points than that.
 
     Returns
     -------

@@ -33,14 +33,14 @@ def samples(x: np.ndarray, y: np.ndarray, least: int = 1) -> tuple[np.ndarray, n
 def transport_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     """Exact squared Euclidean transport cost between two samples, by :func:`ot.emd2`.
 
-    Alone it can be gamed, by points that are averages of data: see :func:`covariance_ratio`.
+    Averages of data have a low cost, too: look at :func:`covariance_ratio` as well.
 
     Parameters
     ----------
     x : ndarray, shape (n, ...)
     y : ndarray, shape (m, ...)
     unit : float
-        What to divide the cost by.
+        Divisor of the cost.
 
     Returns
     -------
@@ -70,9 +70,9 @@ def semi_dual_value(
 ) -> tuple[float, tuple[float, float]]:
     """Regularised transport cost from a source to data, and a 95% interval of it.
 
-    Unlike :func:`transport_cost`, that of the law itself, and not of a sample; with the `reg` that a
-    generator was trained with, it is what training lowers. The estimate is the semi-dual value on fresh
-    points, at a potential solved for anew.
+    Unlike :func:`transport_cost`, it is the cost of the law itself, not of a sample. With the `reg` of a
+    training it is what training minimises. The estimate is the semi-dual value on fresh points, at a
+    newly fitted potential.
 
     Parameters
     ----------
@@ -83,9 +83,9 @@ def semi_dual_value(
     reg : float
         Regularisation, in units of the squared distance.
     n_batches, batch_size : int
-        Points to solve with; an interval takes some of its own.
+        Batches and points of a batch to solve with; the interval uses further points.
     unit : float
-        What to divide the cost by.
+        Divisor of the cost.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def nearest_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     x : ndarray, shape (n, ...)
     y : ndarray, shape (m, ...)
     unit : float
-        What to divide it by.
+        Divisor of the result.
 
     Returns
     -------

@@ -18,7 +18,7 @@ NORMAL_95, NORMAL_975 = 1.644854, 1.959964  # quantiles
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at an estimate found, on fresh points: an interim analysis, as of sequential tests.
+    """Evaluation of a potential on fresh points.
 
     Attributes
     ----------
@@ -57,16 +57,16 @@ class Look:
 
 
 class StoppingRule(ABC):
-    """When a run evaluates its estimate, and whether that is good enough, as the `tol` of a run.
+    """Stopping rule of a run, its `tol`: when to evaluate the potential, and whether it is good enough.
 
-    To write one, give it the four abstract members, and call ``super().__init__()``. A run works on a
-    copy: the object given stays as it is, and what the copy saw is in the `log` of the result, as
-    ``check_n_iter``, ``check_chi2`` and ``check_chi2_stderr``.
+    To write one, define the four abstract members, and call ``super().__init__()``. An evaluation on
+    fresh points is a *look*. A run works on a copy of the rule; its looks are in the `log` of the
+    result, as ``check_n_iter``, ``check_chi2`` and ``check_chi2_stderr``.
 
     Attributes
     ----------
     n_eff : float
-        Effective number of atoms, as it was measured last; 1 at first.
+        Effective number of atoms, as last measured; 1 at first.
     history : list of (int, float, float)
         Batches, chi2 and its standard error at each look.
     """

@@ -14,16 +14,16 @@ from .validation import check_points
 class ShardedAtoms:
     """Data of which each process of a group has its own rows, given as `X_target`.
 
-    For atoms that do not fit where one process is: each keeps its own. All make the same calls, each
-    with its own rows; whatever has one number for each atom is whole on all of them. The atoms are
-    those of the first rank, then those of the second, and so on. See :doc:`/distributed`.
+    For atoms that do not fit on one device: each process keeps its own. All make the same calls, each
+    with its own rows. Vectors of one number per atom are whole on all processes; the atoms are those of
+    the first rank, then those of the second, and so on. See :doc:`/distributed`.
 
     Parameters
     ----------
     rows : tensor, shape (n_rows, d)
-        Those of this rank, float32 or float64; any number of them.
+        Rows of this rank, float32 or float64; any number of them.
     process_group : torch.distributed.ProcessGroup
-        The processes that have them; all make one of these at the same time.
+        Processes that hold the rows. All must construct the object at the same time.
 
     Attributes
     ----------

@@ -17,20 +17,21 @@ from .validation import check_lengths, check_points, check_real
 class StoredAtoms:
     """Data that stay where they are, given as `X_target`: they are read in parts, as they are needed.
 
-    Blocks of points and of atoms are joined by an online log-sum-exp, so that memory is that of a
-    block. A large ``numpy.memmap`` of floating numbers is taken so on its own.
+    Atoms are read in blocks, joined by an online log-sum-exp, so that memory is that of one block. A
+    large ``numpy.memmap`` of floating numbers given as `X_target` is read in the same way.
 
     Parameters
     ----------
     rows : array, shape (n_atoms, ...)
-        ``numpy.memmap``, data set of h5py or zarr, NumPy array or tensor on the host: whatever has a
-        shape, a dtype and rows by slices, of real numbers of any kind. What has more axes than two is
+        ``numpy.memmap``, data set of h5py or zarr, NumPy array or tensor on the host: anything with a
+        shape, a dtype and rows by slices, of real numbers of any kind. Rows with several axes are
         flattened.
     scale : float, default=1.0
-        Multiplies them: 1 / 255 for images of bytes.
+        Factor of all entries: 1 / 255 for images of bytes.
     like : array, dtype or device, optional
-        Whose backend, dtype and device to compute with, or which: ``"cuda"``. By default that of the
-        data, or NumPy's float32 if they are not of float32 or float64, or of no backend.
+        Backend, dtype and device of the computation: an array that has them, a dtype, or a device such
+        as ``"cuda"``. By default those of the data, or NumPy's float32 if the data are of no backend, or
+        not float32 or float64.
 
     Attributes
     ----------

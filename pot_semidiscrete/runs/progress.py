@@ -13,7 +13,7 @@ _depth = contextvars.ContextVar("pot_semidiscrete_run_depth", default=0)
 
 
 class SemiDiscreteWarning(UserWarning):
-    """A run ended in a state that its user should know of."""
+    """Warning of a run that ended early, or of a result to be used with care."""
 
 
 class Run(Protocol):

@@ -21,10 +21,10 @@ class SobolSampler(Sampler):
     r"""Scrambled Sobol points of a law, or of its image by a generator.
 
     ``sampler(n)`` is the next n points of the sequence, the same whatever the sizes of the batches.
-    Together they fill the space more evenly than independent points: the mean of a smooth function
-    over n of them is wrong by nearly :math:`1/n` instead of :math:`1/\sqrt{n}`, the less so the
-    larger the dimension; n is best a power of 2. Each point follows the law, but they are not
-    independent of each other, as standard errors need: those of :meth:`independent` are.
+    Together they fill the space more evenly than independent points. In low dimension the mean of a
+    smooth function over n of them has an error of nearly :math:`1/n` instead of :math:`1/\sqrt{n}`; n is
+    best a power of 2. Each point follows the law, but the points are not independent, as standard errors
+    need: those of :meth:`independent` are.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ class SobolSampler(Sampler):
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where another sampler was, of the same dimension.
+        """Continue where another sampler of the same dimension was.
 
         Parameters
         ----------

@@ -13,19 +13,20 @@ from .streams import NoiseLaw
 
 
 class SemiDiscreteCoupling:
-    r"""Which data noise belongs to, as :func:`solve_coupling` found it.
+    r"""Coupling of noise and data, the result of :func:`solve_coupling`.
 
     Attributes
     ----------
     results : list of SemiDiscreteResult
-        In the space of pairing, one of each group: the parts of the first class, of the second, ...
+        Results in the space of pairing, one for each group: the parts of the first class, of the second,
+        and so on.
     groups : Groups
-        Its `codes` tell the group of each data point, its `classes` the labels that there are.
+        `codes` has the group of each data point, `classes` the distinct labels.
     conditions : tensor, shape (n_data, m), or None
     data : tensor, shape (n_data, ...), or None
-        What was given, by reference.
+        The data given, not copied.
     space : PairingSpace
-        Where noise and data are compared: its `projection`, and its `condition_weight`.
+        Where noise and data are compared, with `projection` and `condition_weight`.
     law : NoiseLaw
         Of the noise.
     """
@@ -74,15 +75,15 @@ class SemiDiscreteCoupling:
     def chi2(self) -> float:
         r"""Squared relative error of the masses of all data, NaN if it was not estimated.
 
-        The mean over the data, by their weights, of the squared deviation from 1 of the mass drawn over
-        the mass wanted. That of the groups, each by its weight: :math:`\sum_k p_k \chi^2_k`.
+        The weighted mean over the data of the squared relative error of a mass. From the groups, with
+        their weights: :math:`\sum_k p_k \chi^2_k`.
         """
         found = [getattr(result, "chi2", math.nan) for result in self.results]
         return float(sum(p * chi2 for p, chi2 in zip(self.groups.weights.tolist(), found, strict=True)))
 
     @ours()
     def to(self, where: Any) -> "SemiDiscreteCoupling":
-        """The same on another device, or in another dtype; the data stay where they are.
+        """The same coupling on another device or in another dtype; the data stay where they are.
 
         Parameters
         ----------

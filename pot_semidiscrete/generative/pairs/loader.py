@@ -100,15 +100,15 @@ class PairLoader(IterableDataset):
             done += size
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin with that epoch next, in this process and all workers; what was resumed is forgotten."""
+        """Begin with this epoch next, in this process and all workers, and forget a loaded state."""
         self._resumed = False
         self._begun.fill_(check_count("epoch", epoch, minimum=0))
 
     def state_dict(self) -> dict[str, int]:
-        """Where this process, or this worker, is: numbers only.
+        """Position of this process, or of this worker, as plain numbers.
 
-        With workers each has its own, which torchdata's ``StatefulDataLoader`` asks for; that of the
-        process that started them says nothing of them.
+        With workers each has its own state, which torchdata's ``StatefulDataLoader`` collects; the state
+        of the main process does not contain theirs.
         """
         worker, n_workers = this_worker()
         epoch, batch = self._at
@@ -117,12 +117,12 @@ class PairLoader(IterableDataset):
         return {**self._facts(), "epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there, bit for bit.
+        """Continue from a state, bit for bit.
 
         Raises
         ------
         ValueError
-            If it is of other pairs, or of another number of workers or processes.
+            If the state is of other pairs, or of another number of workers or processes.
         """
         if not isinstance(state, dict):
             raise TypeError(f"state: expected what state_dict() returned, received {describe(state)}.")

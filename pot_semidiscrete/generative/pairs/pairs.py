@@ -23,49 +23,49 @@ QUEUE = 4  # batches that are drawn at once, and mixed; benchmarks.flow_matching
 
 
 class SemiDiscretePairs(PairLoader):
-    """Batches of noise and data that belong together, for flow matching.
+    """Batches of paired noise and data, for flow matching.
 
-    Goes into ``DataLoader(pairs, batch_size=None, num_workers=k)``, whose own batches must be off, or a
-    plain loop. Batches are named
-    tuples ``(noise, data, index)``, or ``(noise, data, index, label)`` of a coupling with labels or
-    conditions, which are those of the data, for the model to be given; all have `batch_size` pairs.
+    Iterate over it, or give it to ``DataLoader(pairs, batch_size=None, num_workers=k)``. Batches are
+    named tuples ``(noise, data, index)``, or ``(noise, data, index, label)`` for a coupling with labels
+    or conditions; the label, or condition, is that of the data. All batches have `batch_size` pairs.
 
     Parameters
     ----------
     plan : SemiDiscreteCoupling, SemiDiscreteResult, SemiDiscreteLoss or tensor
-        What pairs. Of a result or a loss, the present potential: noise of the dimension of the atoms.
-        For a tensor of data, shape (n_data, ...), :func:`solve_coupling` with its defaults: call that to
-        choose others.
+        The coupling; or a result or a loss, for its present potential and noise of the dimension of the
+        atoms; or a tensor of data, shape (n_data, ...), for which :func:`solve_coupling` is called with
+        its defaults.
     noise : str, law or tensor, optional
-        Law of the noise, of all but a coupling: see :func:`solve_coupling`. ``"normal"`` by default.
+        Law of the noise, as in :func:`solve_coupling`, which a coupling already has. ``"normal"`` by
+        default.
     data : tensor of shape (n_data, ...) or Dataset, optional
-        What is returned, in the order of what was paired: images where these were latents, say. Of items
-        that are tuples, the first entry. By default what was paired; for a result its atoms, up to
+        What to return in the place of what was paired, in the same order: images for latents, say. Of
+        items that are tuples, the first entry. By default what was paired; for a result its atoms, up to
         rounding.
     batch_size : int, default=128
         Pairs of a batch.
     labels : tensor of int, shape (n_data,), optional
-        Of a tensor of data. Otherwise :func:`solve_coupling` takes labels: with one potential for all,
-        the noise would depend on the label.
+        Labels of a tensor of data. Otherwise give them to :func:`solve_coupling`: with one potential for
+        all, the noise would depend on the label.
     transform : callable, optional
         ``item -> tensor``, applied to each item of the data.
     projection : tensor or callable, optional
-        From noise to the atoms of a result or a loss: see :func:`solve_coupling`.
+        Map from noise to the space of the atoms of a result or a loss: see :func:`solve_coupling`.
     n_reuse : int, optional
-        How often a pair is used, each time with fresh noise out of the space of pairing. 2 by default
-        where there is such noise, else 1.
+        How often a pair is used, each time with fresh noise in the coordinates outside of the space of
+        pairing. By default 2 if there are such coordinates, else 1.
     epoch_size : int, optional
-        Pairs of an epoch, those of all workers and processes. As many as data by default; a very large
-        number makes one endless stream.
+        Pairs of an epoch, over all workers and processes. As many as data by default; a very large
+        number gives an endless stream.
     proportions : tensor, shape (n_classes,), optional
-        Of the labels, in the order of ``coupling.classes``. Those of the data by default.
+        Proportions of the labels, in the order of ``coupling.classes``. Those of the data by default.
     independent : float, default=0.0
-        Share of pairs whose data are drawn whatever the noise is.
+        Share of pairs that are independent.
     max_memory : int, default=2**28
         Bytes of noise that :meth:`noise_for` keeps at most.
     random_state : None, int or generator
-        Randomness. Every worker of a loader, every process of ``torch.distributed`` and every epoch has
-        pairs of its own, the same in each run with the same numbers of these.
+        Randomness. Each worker of a loader, each process of ``torch.distributed`` and each epoch has its
+        own pairs, the same in each run with as many workers and processes.
 
     Attributes
     ----------
@@ -76,11 +76,11 @@ class SemiDiscretePairs(PairLoader):
     Raises
     ------
     TypeError, ValueError
-        If arguments are of another kind, or contradict each other, with what was expected.
+        If an argument has the wrong kind or range, or arguments contradict each other.
 
     Notes
     -----
-    A coupling on a GPU makes pairs there: with ``num_workers=0``, or with workers that are spawned.
+    A coupling on a GPU makes pairs there: use ``num_workers=0``, or spawned workers.
 
     References
     ----------
@@ -143,14 +143,14 @@ class SemiDiscretePairs(PairLoader):
 
     @ours()
     def noise_for(self, index: torch.Tensor) -> torch.Tensor:
-        """Draw noise that belongs to data points of your own loader, of its augmentation and order.
+        """Draw noise for the data points of a batch of your own loader.
 
-        Pairs are drawn and their noise is kept, until it is asked for; each is returned once. Its law is
-        that of the noise given the data point. In all, 4 pairs are drawn for each of the data and 8 for
-        each point that is asked for, at most: a data point for which these brought none, as its mass is
-        small, gets the nearest noise of another, and ``reservoir.n_nearest`` counts it.
+        The noise has its law given the data point. Pairs are drawn, and their noise is kept until its
+        data point is requested; each is returned once. At most 4 pairs are drawn for each of the data,
+        and 8 for each requested point. A data point of small mass may then have none: it gets the
+        nearest noise of another point, and ``reservoir.n_nearest`` counts it.
 
-        ``state_dict()`` does not contain what is kept: ``reservoir.state_dict()`` does.
+        The noise that is kept is in ``reservoir.state_dict()``, not in ``state_dict()``.
 
         Parameters
         ----------
@@ -165,12 +165,12 @@ class SemiDiscretePairs(PairLoader):
 
     @ours()
     def precompute(self, n: int, path: str | os.PathLike) -> None:
-        """Write a table of pairs, for :class:`StoredPairs`: a seed and the number of the data of each.
+        """Write a table of pairs for :class:`StoredPairs`: seeds of the noise, and rows of the data.
 
         Parameters
         ----------
         n : int
-            Pairs, each of which is used `n_reuse` times; whole chunks of 4 batches are made.
+            Number of pairs, each used `n_reuse` times; rounded up to whole chunks of 4 batches.
         path : str or path-like
             Of the file, ``.npz``, which appears whole or not at all.
 

@@ -9,16 +9,15 @@ from .pairs import SemiDiscretePairs
 
 
 class PlanSampler:
-    """Takes the place of ``torchcfm.optimal_transport.OTPlanSampler``, the plan being that of all data.
+    """Replacement of ``torchcfm.optimal_transport.OTPlanSampler``, with the plan of all data.
 
-    Exact transport within a batch couples what it finds there; here each data point gets noise that
-    belongs to it, :meth:`SemiDiscretePairs.noise_for`, whatever the batch is. The data stay in the order
-    in which they come, each once.
+    OTPlanSampler couples within a batch. Here each data point gets noise by the plan of all data
+    (:meth:`SemiDiscretePairs.noise_for`). The data keep their order, each once.
 
     Parameters
     ----------
     pairs : SemiDiscretePairs
-        Of all data.
+        Pairs of all data.
 
     Examples
     --------
@@ -44,7 +43,7 @@ class PlanSampler:
     def sample_plan(
         self, x0: torch.Tensor, x1: torch.Tensor, replace: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noise that belongs to data points, and these.
+        """Noise for data points, and the data points.
 
         Parameters
         ----------
@@ -54,7 +53,7 @@ class PlanSampler:
             Data as `pairs` returns them, equal in single precision, or their rows; then the data are
             returned.
         replace : bool
-            As in torchcfm; here nothing is drawn twice.
+            Accepted as in torchcfm, without effect: nothing is drawn twice.
 
         Returns
         -------
@@ -63,7 +62,7 @@ class PlanSampler:
         Raises
         ------
         ValueError
-            If a point is not among the data: because it was augmented, say.
+            If a point is not among the data, for example because it was augmented.
         """
         if not isinstance(x0, torch.Tensor):
             raise TypeError(f"x0: expected a tensor, received {describe(x0)}.")
@@ -79,12 +78,12 @@ class PlanSampler:
         y1: torch.Tensor | None = None,
         replace: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """The same, and labels: those of the data as they come.
+        """The same, with the labels of the data.
 
         Raises
         ------
         ValueError
-            If `y0` is not None: the noise is not that which was given.
+            If `y0` is not None: the given noise is not used, so its labels cannot be.
         """
         if y0 is not None:
             raise ValueError(

@@ -60,13 +60,13 @@ def solve_coupling(
     r"""Solve for the potentials that pair noise with data, for :class:`SemiDiscretePairs`.
 
     Noise and data are compared in a space of low dimension, by default the principal components of the
-    data: the other coordinates of the noise stay independent of the data, so that its law is right
-    whatever the space.
+    data. The other coordinates of the noise stay independent of the data, so the law of the noise is
+    right for any space.
 
     Parameters
     ----------
     X_target : tensor or Dataset, shape (n_data, ...)
-        Data of any shape, flattened to be compared; a data set of torch is read by
+        Data of any shape, compared after flattening; a data set of torch is read by
         :func:`stack_dataset`.
     noise : str, law or tensor of shape (n, ...), default="normal"
         Law of the noise, of the shape of a data point: a name, as `sampler_source` of
@@ -75,35 +75,34 @@ def solve_coupling(
     a_target : tensor, shape (n_data,), optional
         Weights of the data. Uniform by default.
     labels : tensor of int, shape (n_data,), optional
-        One problem for each class, of the weights within it: the noise stays independent of the label,
-        which one problem for all does not give.
+        Solve one problem for each class, with the weights within it. The noise is then independent of
+        the label, which it is not with one problem for all.
     conditions : tensor, shape (n_data, ...), optional
-        Many labels or continuous ones, compared with those of the noise, which are drawn from the
-        data, by :math:`|x - y|^2 + \beta |c - c'|^2`.
+        Continuous conditions, or very many labels. Noise gets conditions drawn from the data, and the
+        cost is :math:`|x - y|^2 + \beta |c - c'|^2`.
     condition_weight : float, optional
-        :math:`\beta`. By default the smallest, nearly, at which exact pairs in mini-batches of 512
-        points keep conditions but for 2% (Cheng and Schwing). Take several times
-        ``coupling.space.condition_weight`` where the noise must not depend on the condition.
+        The weight :math:`\beta`. By default about the smallest at which exact pairs in mini-batches of
+        512 points leave 2% of the squared distance of conditions (Cheng and Schwing). Take several times
+        ``coupling.space.condition_weight`` if the noise must not depend on the condition.
     projection : tensor of shape (d, k), or callable, optional
-        From noise to the space in which it is compared; a callable takes it in the shape of the data.
+        Map from noise to the space of comparison; a callable takes noise in the shape of the data.
     X_space : tensor, shape (n_data, k), optional
-        Data in that space: features or latents, say. By default the matrix applied to the data less
-        their mean, or the callable applied to them.
+        Data in that space, such as features or latents. By default the matrix applied to the centred
+        data, or the callable applied to the data.
     n_components : int, optional
-        Principal components that make the space, if there is no `projection`. By default all coordinates
-        where there are no more than 64; else as many as have half of the variance, 64 at most.
+        Number of principal components, if there is no `projection`. By default all coordinates if there
+        are at most 64; otherwise as many components as have half of the variance, at most 64.
     part_size : int, default=10000
-        More data, or more of a class, are split at random into parts of at most that size, each with a
-        potential of its own: noise goes to any of them, and is paired within it. Solving and pairing
-        then cost as many times less as there are parts, for pairs that are a little farther apart.
+        More data than that, or more of a class, are split at random into parts of at most that size,
+        each with its own potential. Noise is assigned to a random part and paired within it. With k
+        parts solving and pairing cost k times less, for pairs that are a little farther apart.
     reg : float, default=0.0
         Regularisation, in units of the squared distance in the space. A large one makes pairs
         independent.
     tol : float, default=0.55
         Relative error of the masses, as in :func:`pot_semidiscrete.solve_semidiscrete`; its square is
-        the `chi2` asked for. For images a smaller one makes no better flow. Errors of points near each
-        other add up: where data are clusters far apart or often repeated, ask for 0.05, and a positive
-        `reg`.
+        the `chi2` to reach. For images a smaller one makes no better flow. Errors of neighbouring points
+        add up: if the data are clusters far apart, or repeated, take 0.05 and a positive `reg`.
     max_iter : int, default=10000
         Largest number of batches, for each potential.
     batch_size : int, default=256
@@ -126,7 +125,7 @@ def solve_coupling(
     Raises
     ------
     TypeError, ValueError
-        If arguments are of another kind or shape, with what was expected.
+        If an argument has the wrong kind, shape, dtype or range.
 
     References
     ----------

@@ -126,24 +126,26 @@ class StoredPairs(PairLoader):
     """Batches of pairs from a table written by :meth:`SemiDiscretePairs.precompute`.
 
     Noise is drawn again from its seed, and nothing is paired. Batches are those of the pairs that wrote
-    the table; where it ends it begins anew, with fresh noise where it is free.
+    the table. After its end the table begins anew, with fresh noise in the coordinates outside of the
+    space of pairing.
 
     Parameters
     ----------
     path : str or path-like
         Of the table.
     data : tensor of shape (n_data, ...) or Dataset
-        As of the pairs that wrote it.
+        The data of the pairs that wrote it.
     batch_size : int, default=128
-        A divisor of the pairs of a chunk, four batches of those that wrote it.
+        Pairs of a batch; a divisor of the pairs of a chunk, which are four batches of the pairs that
+        wrote it.
     transform : callable, optional
         ``item -> tensor``.
     n_reuse : int, optional
-        As it was by default.
+        Uses of a pair; by default as in the pairs that wrote it.
     epoch_size : int, optional
         As many as data by default.
     device : str or torch.device, optional
-        Where noise is drawn; of the kind of device that paired it, ``"cuda"`` or ``"cpu"``.
+        Where noise is drawn: the kind of device that paired it, ``"cuda"`` or ``"cpu"``.
 
     Raises
     ------
