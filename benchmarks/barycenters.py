@@ -67,7 +67,14 @@ def main():
     parser.add_argument("--atoms", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
+    with machine.limit_threads(1):
+        compare(args)
+
+
+def compare(args):
+    """All rows; what is known is written after each."""
     least, rows = least_cost(), []
+    facts = {"machine": machine.facts(), "least": least, "atoms": args.atoms}
     for seed in range(args.seeds):
         start = normal(0, 100 + seed)(args.atoms)
 
@@ -87,10 +94,8 @@ def main():
             row = {"way": way, "seed": seed, "seconds": time.perf_counter() - begin}
             rows.append(row | {"excess": cost_of(found) - least})
             print(f"{way:18} {row['seconds']:7.2f} s   excess {rows[-1]['excess']:.4f}", flush=True)
-    facts = {"machine": machine.facts(), "least": least, "atoms": args.atoms}
-    machine.write(args.json, **facts, rows=rows)
+            machine.write(args.json, **facts, rows=rows)
 
 
 if __name__ == "__main__":
-    with machine.limit_threads(1):
-        main()
+    main()

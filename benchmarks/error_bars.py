@@ -1,6 +1,6 @@
 """Whether error bars hold what they are to hold, over many runs.
 
-``python -m benchmarks.error_bars [--seeds 200] [--points 16384] [--json FILE]``
+``python -m benchmarks.error_bars [--seeds 200] [--points 16384] [--shares 0.2 0.05 0.02] [--json FILE]``
 
 A normal source on the line and 20 atoms, three regularisations, the truth by quadrature and Newton's
 method. For each run, fresh points: the share of runs in which 1.96 standard errors about what is fitted
@@ -16,7 +16,7 @@ from pot_semidiscrete.applications import ErrorBars
 
 from . import machine
 
-N_ATOMS, SHARES = 20, (0.2, 0.05, 0.02)
+N_ATOMS = 20
 
 
 def squares(x, y):
@@ -48,10 +48,8 @@ def row(share, seeds, n_points):
     reg, at = share * ps.cost_scale(atoms), np.linspace(-2.0, 2.0, 9)[:, None]
     psi = optimum(atoms, reg, nodes, mass)
     chi = ps.semidiscrete_atom_weights(atoms, nodes, psi, reg=reg)
-    cost, images = (
-        mass @ (chi * squares(nodes, atoms)).sum(axis=1),
-        ps.semidiscrete_ot_map(atoms, at, psi, reg=reg),
-    )
+    cost = mass @ (chi * squares(nodes, atoms)).sum(axis=1)
+    images = ps.semidiscrete_ot_map(atoms, at, psi, reg=reg)
     held = {"potential": [], "map": [], "cost": []}
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
@@ -72,14 +70,14 @@ def main():
     parser = machine.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--points", type=int, default=16384)
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.2, 0.05, 0.02], help="for `reg`")
     args = parser.parse_args()
-    rows = []
-    for share in SHARES:
-        rows.append(row(share, args.seeds, args.points))
-        facts = {"machine": machine.facts(), "seeds": args.seeds, "points": args.points}
-        machine.write(args.json, **facts, rows=rows)
+    with machine.limit_threads(1):
+        rows, facts = [], {"machine": machine.facts(), "seeds": args.seeds, "points": args.points}
+        for share in args.shares:
+            rows.append(row(share, args.seeds, args.points))
+            machine.write(args.json, **facts, rows=rows)
 
 
 if __name__ == "__main__":
-    with machine.limit_threads(1):
-        main()
+    main()

@@ -1,6 +1,7 @@
 """What benchmarks share: arguments, threads, and facts about the machine for their record."""
 
 import argparse
+import contextlib
 import ctypes
 import functools
 import importlib.metadata
@@ -47,15 +48,13 @@ def processor():
 
 
 def facts():
-    """Processor, threads, GPU, load before the run, and versions."""
+    """Processor, threads, GPU, load before the run, and versions of what is installed."""
     import torch
 
     versions = {"pot_semidiscrete": pot_semidiscrete.__version__}
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -114,9 +113,12 @@ def plain(value):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if isinstance(value, float) and not value.is_integer():
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    return int(value) if isinstance(value, float) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, float):
+        value = value if value.is_integer() else float(f"{value:.{DIGITS}g}")
+        return int(value) if value.is_integer() else value
+    return value
 
 
 def entry(value):

@@ -290,18 +290,18 @@ def best_step(images, seconds, judge):
 
 
 def show(name, row):
-    print(
-        f"{name:15} frechet {row['frechet']:7.2f}  precision {row['precision']:.2f}  recall "
-        f"{row['recall']:.2f}  coverage {row['coverage']:.2f}  cost {row['cost']:.3f}  covariance "
-        f"{row['covariance']:.2f}  nearest {row['nearest']:.3f}  entropy {row['entropy']:.3f}",
-        flush=True,
-    )
+    found = (f"{measure} {row[measure]:.4g}" for measure in MEASURES if measure in row)
+    print(f"{name:15} {'  '.join(found)}", flush=True)
 
 
 def medians(rows):
     """Median over the seeds of each measure, by recipe."""
     return {
-        recipe: {name: float(np.median([row[name] for row in group])) for name in MEASURES}
+        recipe: {
+            name: float(np.median([row[name] for row in group]))
+            for name in MEASURES
+            if all(name in row for row in group)  # files of older versions lack some
+        }
         for recipe in RECIPES
         if (group := [row for row in rows if row["recipe"] == recipe])
     }
@@ -323,7 +323,7 @@ def kept(path, recipes, seeds, settings):
     facts = json.loads(Path(path).read_text())
     if any(facts.get(name) != value for name, value in settings.items()):
         raise SystemExit(f"{path}: expected runs of {settings}; give another file")
-    rows, _ = facts.pop("rows"), facts.pop("medians")
+    rows = facts.pop("rows")
     others = lambda row: row["recipe"] not in recipes or row["seed"] not in seeds
     return facts, [row for row in rows if row["recipe"] in RECIPES and others(row)]
 
@@ -381,7 +381,7 @@ def main():
                 run = train("wgan_gp", images, args.seconds, args.seeds[0], *law, **setting)
                 grid.append(setting | {"steps": run.steps} | measure(run, judge))
                 show(f"wgan {rate:g} {critic_steps}", grid[-1])
-                machine.write(args.json, **facts, grid=grid, rows=rows, medians=medians(rows))
+                machine.write(args.json, **facts, grid=grid, rows=rows)
             best = min(grid, key=lambda row: row["frechet"])
             options["wgan_gp"] = {name: best[name] for name in ("rate", "critic_steps")}
         for seed in args.seeds:
@@ -392,7 +392,7 @@ def main():
                 row |= {"value": interval(run)} if args.value else {}
                 rows.append({**row, **options[recipe], **measure(run, judge)})
                 show(f"{recipe} {seed}", rows[-1])
-                machine.write(args.json, **facts, grid=grid, rows=rows, medians=medians(rows))
+                machine.write(args.json, **facts, grid=grid, rows=rows)
                 if args.images:
                     draw(Path(args.images) / f"{recipe}_{seed}.png", run)
     for recipe, row in medians(rows).items():

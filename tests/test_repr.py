@@ -9,7 +9,9 @@ import pytest
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import applications, costs, kernels, metrics, samplers
+from pot_semidiscrete.inference.estimates import evaluate
 from pot_semidiscrete.optim import stopping
+from pot_semidiscrete.optim.semi_dual import SemiDual
 from pot_semidiscrete.problem import build_target
 from pot_semidiscrete.samplers.laws import CallableSampler, RowSampler
 from tests.backends import BACKENDS, cost_of
@@ -35,7 +37,8 @@ def objects():
     trained = sd.train_parameters(shift, np.zeros(2), lambda n: RNG.random((n, 2)), ATOMS, **options)
     diagnosis = sd.gradient_diagnostics(ATOMS, POINTS, POTENTIAL, reg=0.1)
     sided = sd.one_sided_derivatives(shift, np.zeros(2), np.ones(2), POINTS[:50], ATOMS[:50], reg=0.1)
-    found = [result, states[-1], trained, diagnosis, sided, target, result._estimates.evaluation]
+    evaluation = evaluate(SemiDual(target), POINTS, POTENTIAL, 0.1)
+    found = [result, states[-1], trained, diagnosis, sided, target, evaluation]
     found.append(applications.quantize(POINTS, 4, n_steps=1, n_points=100))
     found.append(applications.barycenter([POINTS], 4, n_steps=1, n_points=100))
     found.append(applications.ErrorBars(result, POINTS))

@@ -5,8 +5,10 @@ import dataclasses
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import SemiDiscreteWarning, solve_semidiscrete, train_parameters
+from pot_semidiscrete.backend import uninterrupted
 from tests.backends import global_states
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -591,3 +594,27 @@ import pot_semidiscrete, pot_semidiscrete.generative, torch
 print(torch.cuda.is_initialized())
 """)
     assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_interruption_waits_for_what_must_not_be_left_halfway(times):
+    """The first one until the end, a second one not; another thread has none."""
+    before, reached = signal.signal(signal.SIGINT, signal.default_int_handler), []
+
+    def work(times):
+        with uninterrupted():
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+            reached.append(times)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work(times)
+        assert reached == [1] * (times == 1)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        other = threading.Thread(target=work, args=(0,))
+        other.start()
+        other.join()
+        assert reached[-1] == 0
+    finally:
+        signal.signal(signal.SIGINT, before)

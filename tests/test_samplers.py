@@ -305,13 +305,14 @@ FOREIGN = ["scipy", "torch", "loader"]
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_foreign_source_is_solved_for_as_our_own(kind, nx):
     atoms = nx.array(np.random.default_rng(0).normal(size=(10, 2)))
-    options = {"reg": 0.3, "tol": 0, "max_iter": 300, "random_state": 0}
+    options = {"reg": 0.3, "tol": 0, "max_iter": 150, "random_state": 0}
     found = ps.solve_semidiscrete(atoms, foreign(kind), **options)
     expected = ps.solve_semidiscrete(atoms, "normal", **options)
     assert str(found.potential.dtype).endswith(nx.dtype)
     np.testing.assert_allclose(nx.host(found.potential), nx.host(expected.potential), atol=0.1)
-    again = ps.solve_semidiscrete(atoms, foreign(kind), **options)
-    np.testing.assert_array_equal(nx.host(found.potential), nx.host(again.potential))
+    options["max_iter"] = 3
+    one, other = (ps.solve_semidiscrete(atoms, foreign(kind), **options).potential for _ in range(2))
+    np.testing.assert_array_equal(nx.host(one), nx.host(other))
 
 
 @pytest.mark.parametrize("kind", FOREIGN)

@@ -72,18 +72,18 @@ def test_batch_size_does_not_matter_much(batch_size, reg, nx, rng):
         "normal",
         reg=reg,
         tol=0,
-        max_iter=60_000 // batch_size,
+        max_iter=30_000 // batch_size,
         batch_size=batch_size,
         random_state=0,
     )
-    # a relative error of 0.15 for each atom; the limit of 600 samples each is 0.04
+    # a relative error of 0.15 for each atom; the limit of 300 samples each is 0.06
     assert result.chi2 < 0.15**2 + 4 * result.chi2_stderr
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.05])
 @pytest.mark.parametrize("law", ["zeros", "tiny", "dirichlet", "one heavy"])
 def test_unequal_weights(law, reg, nx, rng):
-    n_atoms = 60
+    n_atoms = 30
     weights = {
         "zeros": np.where(np.arange(n_atoms) % 3 == 0, 0.0, 1.0),
         "tiny": np.where(np.arange(n_atoms) % 3 == 0, 1e-6, 1.0),
@@ -97,7 +97,7 @@ def test_unequal_weights(law, reg, nx, rng):
         nx.array(weights),
         reg=reg,
         tol=0,
-        max_iter=200,
+        max_iter=100,
         random_state=0,
     )
     marginal, potential = nx.host(result.marginal_b), nx.host(result.potential)
@@ -105,7 +105,7 @@ def test_unequal_weights(law, reg, nx, rng):
     assert marginal.sum() == pytest.approx(1.0, abs=1e-4)
     assert (marginal[weights == 0] == 0.0).all()
     assert weights @ potential == pytest.approx(0.0, abs=1e-5)
-    # total variation; the sampling noise of the evaluation alone is about 0.05
+    # total variation; the sampling noise of the evaluation alone is about 0.05 or less
     assert np.abs(marginal - weights).sum() / 2 < 0.12
 
 
@@ -236,7 +236,7 @@ def test_more_samples_help_without_regularisation(rng):
     """The steps towards ``reg = 0`` never add up to a finite length; errors on 400,000 points."""
     atoms, x = rng.random((50, 2)), np.random.default_rng(7).random((400_000, 2))
     errors = []
-    for max_iter in (200, 3200):
+    for max_iter in (100, 1600):
         result = ps.solve_semidiscrete(atoms, "unif", reg=0, tol=0, max_iter=max_iter, random_state=0)
         masses = np.mean(
             [

@@ -20,9 +20,6 @@ from ..wgan import CRITIC_STEPS, WGAN, perceptron
 from .rules import BATCH, DUAL_RATES, DUAL_STEPS, RATE, SemiDual, latent, make_generator
 
 STEPS, PART_REG = 3000, 0.025
-N_IMAGES = (
-    60_000  # for which the rate of a vector was chosen; an atom of N moves in N / 200 batches once
-)
 REGS = (0.0, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1)  # both of their sweeps
 PARTS, FIXED = (10, 100, 1000), 3000
 SHOWN = 20  # images of a generator in the figures

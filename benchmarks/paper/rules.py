@@ -14,10 +14,8 @@ from pot_semidiscrete.generative import dcgan_generator, mlp_generator
 from ..wgan import perceptron
 
 LATENT, BATCH, RATE = 100, 200, 1e-3
-DUAL_STEPS, DUAL_RATES = (
-    10,
-    {"vector": 5.0, "network": 0.1},
-)  # of the plots; 0.05 is the scripts' default
+DUAL_STEPS = 10
+DUAL_RATES = {"vector": 5.0, "network": 0.1}  # of the plots; 0.05 is the scripts' default
 
 
 class SemiDual(nn.Module):
