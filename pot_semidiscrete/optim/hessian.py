@@ -135,7 +135,7 @@ class HessianOperator:
         return s
 
 
-class SparseHessian:
+class SparseHessian(HessianOperator):
     """The Hessian where points see few atoms: a graph Laplacian, of neighbouring cells.
 
     The weights of a point that are left out go to its others, so that the constants stay the null space.
@@ -146,7 +146,8 @@ class SparseHessian:
     most_rows : float
         Points that there is room for the weights of.
     bandwidth : int
-        Of the matrix, reordered (Cuthill, McKee, 1969): a factor takes n_support times its square.
+        Of the matrix, reordered (Cuthill, McKee, 1969). A factor takes n_support times its square
+        multiplications, of which there are 20 in the time of an entry; it is to take a pass at most.
     scale : array, shape (n_support,)
         As of :class:`DenseHessian`.
     """
@@ -161,7 +162,8 @@ class SparseHessian:
         self.most_rows = STORE * self.n / chi.nnz
         self.matrix = (sparse.diags_array(mean) - chi.T @ chi / float(self.n)).tocsr()
         weights = self.nx.to_numpy(dual.target.weights)
-        self.scale = np.maximum(mean, weights / (self.n * weights + 1.0))
+        scale = np.maximum(mean, weights / (self.n * weights + 1.0))
+        self.scale = self.nx.from_numpy(scale, type_as=dual.target.atoms)
         places = np.argsort(reverse_cuthill_mckee(self.matrix, symmetric_mode=True))
         rows, columns = self.matrix.nonzero()
         self.bandwidth = int(np.max(np.abs(places[rows] - places[columns])))
@@ -170,9 +172,11 @@ class SparseHessian:
         """Product with a vector."""
         return self.nx.from_numpy(self.matrix @ self.nx.to_numpy(v), type_as=v)
 
-    def solve(self, g: Array, mu: float) -> Array:
+    def solve(self, g: Array, mu: float, forcing: float = FORCING) -> Array:
         """Solution of ``(Hessian + mu D) s = g``, for g of sum 0 and ``mu > 0``."""
-        matrix = (self.matrix + mu * sparse.diags_array(self.scale)).tocsc()
+        if self.bandwidth**2 > 20.0 * self.n:
+            return super().solve(g, mu, forcing)
+        matrix = (self.matrix + mu * sparse.diags_array(self.nx.to_numpy(self.scale))).tocsc()
         factor = splu(matrix, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
         return self.nx.from_numpy(factor.solve(self.nx.to_numpy(g).astype(float)), type_as=g)
 
@@ -197,21 +201,18 @@ def hessian(
 def newton_model(
     dual: SemiDual, x: Array, psi: Array, eps: float, rows: float
 ) -> DenseHessian | HessianOperator | SparseHessian:
-    """The same, or a sparse one where it costs less than conjugate gradients: for Newton's method.
+    """The same, or a sparse one where points see few atoms: for Newton's method.
 
-    These take up to `MAX_ITERATIONS` products, of `PRODUCT` passes over points and atoms. A point that
-    sees k atoms makes k^2 products of weights; a factor multiplies in a tenth of the time of an entry.
+    A point that sees k atoms makes k^2 products of weights: no more than there are atoms.
     """
-    target, n, passes = dual.target, x.shape[0], MAX_ITERATIONS * PRODUCT
+    target, n = dual.target, x.shape[0]
     if dual.n_atoms <= DENSE or target.is_relaxed or ranks_at(target) is not None:
         return hessian(dual, x, psi, eps, rows)
     few = x[:: stride(n, LEAST_ROWS)]
     seen = [_truncated(target.nx.to_numpy(chi)) for _, chi in weight_blocks(target, few, psi, eps)]
     k = sum(part.nnz for part in seen) / few.shape[0]
-    if k**2 <= passes * dual.n_atoms:
-        found = SparseHessian(dual, x[:: stride(n, int(min(rows, STORE / k)))], psi, eps)
-        if found.bandwidth**2 <= 10.0 * passes * n:
-            return found
+    if k**2 <= dual.n_atoms:
+        return SparseHessian(dual, x[:: stride(n, int(min(rows, STORE / k)))], psi, eps)
     return hessian(dual, x, psi, eps, rows)
 
 
