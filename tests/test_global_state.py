@@ -544,7 +544,9 @@ def _(nx):
     return call
 
 
-@only_torch("SemiDiscreteLoss.translate", "SemiDiscreteLoss.majorants", "SemiDiscreteLoss.rows")
+@only_torch(
+    *(f"SemiDiscreteLoss.{name}" for name in ("translate", "majorants", "pair", "rows")),
+)
 def _(nx):
     made, x = vectors(nx), nx.array(POINTS)
 
@@ -553,6 +555,7 @@ def _(nx):
         for one in made:
             bounds = one.majorants([x[:30], x[30:]], follow=True)
             one.translate(x[0])
+            found.append([one.pair(x, 0, follow=True)])
             found += [[b.goal, b.constant, b(b.goal)] for b in bounds] + [kept(one), one.rows(x)]
         return found
 

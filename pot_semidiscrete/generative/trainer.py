@@ -12,6 +12,7 @@ from ..backend import guest, uninterrupted
 from ..runs import Progress
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
 from .choices import Parts
+from .compared import in_dtype
 from .critic import facts_of, guided, join_critic, step_beside, tensors_of
 from .descents import PointCost
 from .evaluation import squared_marginal_error, warn_of_boundaries
@@ -23,7 +24,6 @@ from .optimizers import (
     set_relative_rate,
 )
 from .parts import at_rest, placed
-from .potential import in_dtype
 from .result import TrainingResult
 from .rollback import check_finite, rollback_if_not_finite
 from .rounds import Rounds
