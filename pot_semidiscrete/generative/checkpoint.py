@@ -130,6 +130,7 @@ def problem_of(loss: SemiDiscreteLoss) -> dict[str, Any]:
         "metric": target.cost.name,
         "costs": torch.from_numpy(sample_costs(target)),
         "reg": loss.reg,
+        "reg_m": loss.reg_m,
         "dual_steps": loss.dual_steps,
         "debias": loss.debias,
         "device": target.weights.device.type,
@@ -280,6 +281,7 @@ class Checkpoint:
         state = state if self.ranks is None else self.ranks.first_object(state)
         if state is None:
             return
+        state["problem"].setdefault("reg_m", math.inf)  # an older file has none
         known = self.problem
         if state["format"] == FORMATS[0]:  # which has less
             known = {

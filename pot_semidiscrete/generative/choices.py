@@ -81,6 +81,8 @@ def parts_of_data(data: Any, random_state: object, **options: Any) -> Parts:
     atoms = data if n_atoms is None else sample(data, n_atoms)
     batch_size = suited.get("batch_size", POINTS)
     loss = loss_on(atoms, batch_size, suited)
+    if loss.target.is_relaxed:
+        suited["critic"] = critic_beside_price(options.get("critic"))
     if options.get("batch_size") is None and loss.ranks is not None:
         batch_size += -batch_size % loss.ranks.size
     parts = Parts(loss, batch_size, resolve_reuse(suited.get("reuse"), loss, pair_cost is not None))
@@ -97,10 +99,12 @@ def parts_of_data(data: Any, random_state: object, **options: Any) -> Parts:
 
 def loss_on(atoms: Any, batch_size: int, options: dict[str, Any]) -> SemiDiscreteLoss:
     """A loss, by default of a sharper `reg` than its own, and of larger rounds on a GPU."""
-    reg, dual_steps = options.get("reg"), options.get("dual_steps")
-    features, group = options.get("features"), options.get("process_group")
-    loss = SemiDiscreteLoss(atoms, reg=reg, features=features, process_group=group)
-    if reg is None:
+    dual_steps = options.get("dual_steps")
+    given: dict[str, Any] = {
+        name: options.get(name) for name in ("reg", "reg_m", "features", "process_group")
+    }
+    loss = SemiDiscreteLoss(atoms, **given)
+    if given["reg"] is None:
         loss.reg *= 0.3  # rounds can follow at less than its own steps
     if dual_steps is not None:
         loss.dual_steps = check_count("dual_steps", dual_steps)
@@ -109,6 +113,18 @@ def loss_on(atoms: Any, batch_size: int, options: dict[str, Any]) -> SemiDiscret
         points = min(0.125 * loss.target.n_atoms, 8192)
         loss.dual_steps = max(loss.dual_steps, int(points) // batch_size)
     return loss
+
+
+def critic_beside_price(critic: Any) -> Any:
+    """The critic where masses are free at a price: none, or one of data of its own."""
+    if critic is None or critic is False:
+        return None
+    if isinstance(critic, GradientPenaltyCritic):
+        return critic
+    raise ValueError(
+        "critic: expected a GradientPenaltyCritic, of data without outliers, or False with reg_m, "
+        f"received {describe(critic)}, which would see all data; give either, or leave out reg_m."
+    )
 
 
 def check_pairs(data: Any, n_atoms: Any, pair_cost: Any) -> None:

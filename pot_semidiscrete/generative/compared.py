@@ -10,6 +10,7 @@ from ..costs import Metric, SqEuclidean
 from ..problem import (
     StoredAtoms,
     Target,
+    at_price,
     build_target,
     check_plain,
     check_points,
@@ -33,12 +34,14 @@ class ComparedData(SharedState):
         a_target: torch.Tensor | None,
         metric: Metric,
         *,
+        reg_m: float | None,
+        reg_m_type: str,
         features: Features | None,
         process_group: Any,
     ) -> None:
         target, feature_map, data = _compared(X_target, a_target, metric, features)
         weights = in_double(target.distribute(target.weights))
-        super().__init__(data, weights, target, process_group)
+        super().__init__(data, weights, at_price(target, reg_m, reg_m_type), process_group)
         self._feature_map, self.shape = feature_map, X_target.shape[1:]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -47,6 +50,11 @@ class ComparedData(SharedState):
             owned = capabilities(self.target.nx).owned
             self.target = self.target.map(owned)
             self._buffers |= {name: owned(buffer) for name, buffer in self._buffers.items()}
+
+    @property
+    def reg_m(self) -> float:
+        """Price of masses other than the weights, ``inf`` if they are held to be these."""
+        return self.target.reg_m
 
     @property
     def features(self) -> Features | None:

@@ -40,6 +40,12 @@ class SemiDiscreteLoss(TrackedPotential):
         Ground cost, as in :func:`pot_semidiscrete.semidiscrete_gradient`.
     reg : float, optional
         Regularisation, in units of the metric. 1% of :func:`pot_semidiscrete.cost_scale` by default.
+    reg_m : float, optional
+        Price of masses other than the weights, in units of the metric, as in
+        :func:`pot_semidiscrete.solve_semidiscrete`: generated points do not go to outliers that are
+        much farther. Not with `debias`.
+    reg_m_type : "kl"
+        The divergence of the masses.
     dual_steps : int, default=5
         Batches for the potential between moves of the generator: calls of :meth:`dual_step`, or what
         one call of :meth:`follow` counts for.
@@ -119,6 +125,8 @@ class SemiDiscreteLoss(TrackedPotential):
         metric: Metric = None,
         reg: float | None = None,
         *,
+        reg_m: float | None = None,
+        reg_m_type: str = "kl",
         dual_steps: int = 5,
         debias: bool = False,
         potential: nn.Module | None = None,
@@ -131,6 +139,8 @@ class SemiDiscreteLoss(TrackedPotential):
             a_target,
             metric,
             reg,
+            reg_m=reg_m,
+            reg_m_type=reg_m_type,
             dual_steps=dual_steps,
             potential=potential,
             potential_optimizer=potential_optimizer,
@@ -138,6 +148,11 @@ class SemiDiscreteLoss(TrackedPotential):
             process_group=process_group,
         )
         self.debias, self._metric = bool(debias), metric
+        if self.debias and self.target.is_relaxed:
+            raise ValueError(
+                "debias: expected False with reg_m, for a Sinkhorn divergence is of masses that are "
+                "held, received True; leave out either."
+            )
 
     @ours()
     def forward(self, x: torch.Tensor) -> torch.Tensor:

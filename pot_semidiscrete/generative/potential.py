@@ -88,8 +88,8 @@ class TrackedPotential(ComparedData):
 
     @property
     def can_translate(self) -> bool:
-        """Whether :meth:`translate` is known: for the squared distance and a vector."""
-        return self.has_majorants and self.network is None
+        """Whether :meth:`translate` is known: for the squared distance, a vector, and no `reg_m`."""
+        return self.has_majorants and self.network is None and not self.target.is_relaxed
 
     @jointly
     @torch.no_grad()
@@ -156,6 +156,11 @@ class TrackedPotential(ComparedData):
         """
         require_vector(self, "translate")
         require_squared_distance(self, "translate", "where the move is known; leave it to follow")
+        if self.target.is_relaxed:
+            raise ValueError(
+                "translate: expected a loss without reg_m, where masses do not change as points move, "
+                f"received one with reg_m={self.reg_m:g}; leave it to follow."
+            )
         if not isinstance(shift, torch.Tensor):
             raise TypeError(f"shift: expected a torch tensor, received {describe(shift)}.")
         shift, _ = check_points("shift", shift.reshape(1, -1), like=self.target.like)
@@ -231,7 +236,7 @@ class TrackedPotential(ComparedData):
 
     @torch.no_grad()
     def _store(self, potential: torch.Tensor, n_steps: int) -> None:
-        self.potential.copy_(self.target.scatter(self.target.zero_mean(potential)))
+        self.potential.copy_(self.target.scatter(self.target.normalized(potential)))
         self.n_steps.fill_(n_steps)
         self.moves += 1
 

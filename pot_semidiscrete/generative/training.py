@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..backend import capabilities, joint, ours
-from ..problem import NotFiniteError, check_callable, check_count
+from ..problem import NotFiniteError, check_callable, check_count, check_reg_m_type
 from ..runs import Progress, SemiDiscreteWarning, check_output, guarded
 from ..samplers.adapters import adapted
 from ..samplers.laws import NormalSampler
@@ -33,6 +33,8 @@ def train_generator(
     *,
     n_steps: int,
     reg: float | None = None,
+    reg_m: float | None = None,
+    reg_m_type: str = "kl",
     dual_steps: int | None = None,
     batch_size: int | None = None,
     reuse: int | None = None,
@@ -80,6 +82,11 @@ def train_generator(
         Number of steps of the generator.
     reg : float, optional
         Regularisation, in units of the metric; 0.3% of the cost scale by default. Only with data.
+    reg_m : float, optional
+        Price of masses other than the weights, as in :func:`pot_semidiscrete.solve_semidiscrete`:
+        outliers that are much farther than that are not learnt. Only with data.
+    reg_m_type : "kl"
+        The divergence of the masses.
     dual_steps : int, optional
         Batches for the potential in each round. By default 5, of images 10; of other data on a GPU, if
         that is more, as many as have an eighth as many points as there are atoms, but at most 8,192.
@@ -109,7 +116,8 @@ def train_generator(
         data.
     critic : str, torch.nn.Module, GradientPenaltyCritic or False, optional
         What else the points follow: ``"wgan-gp"``, or one with a network of yours; see
-        :class:`GradientPenaltyCritic`. By default ``"wgan-gp"`` for images, none otherwise.
+        :class:`GradientPenaltyCritic`. By default ``"wgan-gp"`` for images, none otherwise; none with
+        `reg_m`, for a critic is of all data, outliers too, unless it has others of its own.
     callback : callable, optional
         Called with the :class:`TrainingResult` so far after each step; stops by returning True. A
         checkpoint keeps its state, if it has ``state_dict`` and ``load_state_dict``.
@@ -184,13 +192,14 @@ def train_generator(
     n_steps, every = check_count("n_steps", n_steps), check_count("checkpoint_every", checkpoint_every)
     if batch_size is not None:
         check_count("batch_size", batch_size)
+    check_reg_m_type(reg_m_type)
     check_callable("generator", generator, "z -> points")
     if callback is not None:
         check_callable("callback", callback, "of the result so far")
     options: dict[str, Any] = {
         **{"batch_size": batch_size, "reuse": reuse, "dual_steps": dual_steps, "reg": reg},
         **{"n_atoms": n_atoms, "features": features, "pair_cost": pair_cost, "critic": critic},
-        "process_group": process_group,
+        **{"reg_m": reg_m, "process_group": process_group},
     }
     with ours():  # no decorator, whose frame warnings would point to
         if isinstance(target, SemiDiscreteLoss):
@@ -215,13 +224,7 @@ def train_generator(
                 problem = trainer.problem() | _latent_problem(latent_sampler, random_state)
                 path = check_output("checkpoint", checkpoint)
                 file = Checkpoint(path, every, problem, latent, callback, loss.ranks)
-                trainer.latent_sampler = file.watched(latent)
-                file.load(trainer)
-                if trainer.n_steps > n_steps:
-                    raise ValueError(
-                        f"n_steps: expected at least {trainer.n_steps}, the steps in the checkpoint "
-                        f"{file.path!r}, received {n_steps}; give more, or another path."
-                    )
+                _continue(trainer, file, n_steps)
             bar = Progress(verbose, n_steps, "train_generator", trainer.n_steps)
             with guarded(trainer, bar):
                 try:
@@ -233,6 +236,17 @@ def train_generator(
                     trainer.status = "diverged"
                     _warn_of_divergence(error, trainer.n_steps, file)
     return trainer.result()
+
+
+def _continue(trainer: Trainer, file: Checkpoint, n_steps: int) -> None:
+    """Go on with the run of a checkpoint, if there is one, which may have no more than `n_steps`."""
+    trainer.latent_sampler = file.watched(trainer.latent_sampler)
+    file.load(trainer)
+    if trainer.n_steps > n_steps:
+        raise ValueError(
+            f"n_steps: expected at least {trainer.n_steps}, the steps in the checkpoint {file.path!r}, "
+            f"received {n_steps}; give more, or another path."
+        )
 
 
 def _warn_of_divergence(error: NotFiniteError, n_steps: int, file: Checkpoint | None) -> None:

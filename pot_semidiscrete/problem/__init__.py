@@ -9,7 +9,7 @@ from .host import (
     check_parameters,
 )
 from .names import named_options
-from .problem import Problem, build_target, check_atoms, check_reg
+from .problem import Problem, at_price, build_target, check_atoms, check_reg, check_reg_m_type
 from .sharded import ShardedAtoms, resolve_shards
 from .shared import SharedTarget, alone, shared
 from .stored import StoredAtoms
@@ -40,6 +40,7 @@ __all__ = [
     "StoredAtoms",
     "Target",
     "alone",
+    "at_price",
     "build_target",
     "check_array",
     "check_atoms",
@@ -56,6 +57,7 @@ __all__ = [
     "check_points",
     "check_real",
     "check_reg",
+    "check_reg_m_type",
     "check_same_kind",
     "check_vector",
     "check_weights",
