@@ -28,25 +28,42 @@ ENTRIES = {
 }  # states in a file, and whether one may be None
 
 
-OWN = ["latent_sampler", "global_random"]  # of a state, what each rank has of its own
+OF_RANKS: dict[str, Any] = {
+    "latent_sampler": None,
+    "global_random": {},
+    "run.round": NEW_ROUND,
+    "run.critic.random": None,
+}
+"""What each rank has of its own in a state, and what a rank begins with that was not there."""
 
 
-def _part_of(state: dict[str, Any], ranks: Any) -> dict[str, Any]:
+def _entry(state: dict[str, Any], path: str) -> Any:
+    """What a state has at a path, ``"run.round"`` say; None if it does not go so far."""
+    name, _, rest = path.partition(".")
+    found = state.get(name)
+    return found and _entry(found, rest) if rest else found
+
+
+def _with_entry(state: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """The state with another value at a path, if it goes so far."""
+    name, _, rest = path.partition(".")
+    if rest:
+        found = state.get(name)
+        value = found and _with_entry(found, rest, value)
+    return state | {name: value}
+
+
+def _state_of_rank(state: dict[str, Any], ranks: Any) -> dict[str, Any]:
     """State of a rank, of that of all; of another number of ranks, one that begins a new round."""
     rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
     others = state.get("other_ranks", [])
-    critic = state["run"].get("critic")
-    if rank > len(others):  # one more, at the start of its streams
-        state = state | {"latent_sampler": None, "global_random": {}}
-        critic = critic and critic | {"random": None}
-    elif rank > 0:
-        own = others[rank - 1]
-        state = state | {name: own[name] for name in OWN}
-        state["run"] = state["run"] | {"round": own["round"]}
-        critic = critic and critic | {"random": own["critic_random"]}
-    state["run"] = state["run"] | {"critic": critic}
+    own: dict[str, Any] = {}
+    if rank > 0:
+        own = others[rank - 1] if rank <= len(others) else OF_RANKS
     if size != 1 + len(others):
-        state["run"] = state["run"] | {"round": NEW_ROUND}
+        own = own | {"run.round": NEW_ROUND}
+    for path, value in own.items():
+        state = _with_entry(state, path, value)
     return state
 
 
@@ -294,7 +311,7 @@ class Checkpoint:
                 "give another path."
             )
         with _sound(self.path):
-            state = _part_of(state, self.ranks)
+            state = _state_of_rank(state, self.ranks)
             run.load_state_dict(state["run"])
             for name, thing in self.others.items():
                 restore(thing, state[name])
@@ -307,8 +324,7 @@ class Checkpoint:
         state |= {name: state_of(thing) for name, thing in self.others.items()}
         state |= {"global_random": self.random.state_dict()}
         if self.ranks is not None:
-            own = {name: state[name] for name in OWN} | {"round": state["run"]["round"]}
-            own["critic_random"] = (state["run"]["critic"] or {}).get("random")
+            own = {path: _entry(state, path) for path in OF_RANKS}
             state["other_ranks"] = self.ranks.objects(own)[1:]
         if self.ranks is None or self.ranks.rank == 0:
             write(self.path, state, check=not self.checked)
