@@ -70,8 +70,8 @@ right.legend(frameon=False, fontsize=9)
 plt.show()
 
 # %%
-# A generator learns outliers as all other data, and points between them and the others, too. With a price
-# it does not: the same perceptron, trained for as many steps, from the same weights.
+# A generator learns outliers as all other data, and points between them and the others, too. With a
+# price it does not: the same perceptron, trained for as many steps, from the same weights.
 
 import torch
 

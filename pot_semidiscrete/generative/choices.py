@@ -17,8 +17,12 @@ from .rounds import resolve_reuse
 from .shared import shared_target
 
 OF_IMAGES: dict[str, Any] = {
-    **{"n_atoms": 4000, "pair_cost": "cityblock", "critic": "wgan-gp"},
-    **{"batch_size": 100, "dual_steps": 10, "reuse": 20},
+    "n_atoms": 4000,
+    "pair_cost": "cityblock",
+    "critic": "wgan-gp",
+    "batch_size": 100,
+    "dual_steps": 10,
+    "reuse": 20,
 }
 """What serves images best, beside :class:`ImageFeatures`: ``python -m benchmarks.training``."""
 POINTS = 200  # in a batch, of other data
@@ -133,7 +137,8 @@ def check_pairs(data: Any, n_atoms: Any, pair_cost: Any) -> None:
         check_count("n_atoms", n_atoms)
     if pair_cost is not None and pair_cost not in COSTS:
         check_callable("pair_cost", pair_cost, f"(x, y) -> costs, or one of {', '.join(COSTS)}")
-    if not (n_atoms is pair_cost is None) and not isinstance(data, torch.Tensor):
+    is_asked = n_atoms is not None or pair_cost is not None
+    if is_asked and not isinstance(data, torch.Tensor):
         raise TypeError(
             "target: expected a tensor or a data set with n_atoms or pair_cost, received "
             f"{describe(data)}."

@@ -102,7 +102,7 @@ def require_squared_distance(data: ComparedData, name: str, remark: str) -> None
 
 
 def in_dtype(x: Any, dtype: torch.dtype) -> Any:
-    """Points in a precision, whatever a caller's autocast made of them; what are none stay so."""
+    """A floating tensor in a precision, whatever a caller's autocast made of it; all else as it is."""
     return x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
 
 

@@ -42,8 +42,12 @@ class SharedState(StateOfData):
         self._shared: SharedTarget | None = None
         if self.ranks is not None:
             with joint(self.ranks):
-                told = {"X_target": data_digest, "a_target": np.round(self.weight_moments, 6)}
-                self.ranks.check_same(**told, metric=target.cost.name, reg_m=target.reg_m)
+                self.ranks.check_same(
+                    X_target=data_digest,
+                    a_target=np.round(self.weight_moments, 6),
+                    metric=target.cost.name,
+                    reg_m=target.reg_m,
+                )
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"ranks": None, "_shared": None}

@@ -197,9 +197,16 @@ def train_generator(
     if callback is not None:
         check_callable("callback", callback, "of the result so far")
     options: dict[str, Any] = {
-        **{"batch_size": batch_size, "reuse": reuse, "dual_steps": dual_steps, "reg": reg},
-        **{"n_atoms": n_atoms, "features": features, "pair_cost": pair_cost, "critic": critic},
-        **{"reg_m": reg_m, "process_group": process_group},
+        "reg": reg,
+        "reg_m": reg_m,
+        "dual_steps": dual_steps,
+        "batch_size": batch_size,
+        "reuse": reuse,
+        "n_atoms": n_atoms,
+        "features": features,
+        "pair_cost": pair_cost,
+        "critic": critic,
+        "process_group": process_group,
     }
     with ours():  # no decorator, whose frame warnings would point to
         if isinstance(target, SemiDiscreteLoss):
@@ -210,15 +217,21 @@ def train_generator(
         with joint(loss.ranks):
             capabilities(loss.target.nx).require_autograd("train_generator")
             latent = _latent(latent_sampler, loss, rank_seed(shared_target(loss), random_state))
-            plain = parts.descent is parts.critic is None
-            default, rate = (adam, fall) if plain else (calm_adam, rise_and_fall)
+            is_plain = parts.descent is None and parts.critic is None
+            default, rate = (adam, fall) if is_plain else (calm_adam, rise_and_fall)
             schedule = None if optimizer is not None else lambda k: rate(k / n_steps)
             optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", default)
             trainer = Trainer(generator, latent, parts, optimizer, schedule)
             if loss.ranks is not None:
-                facts = {"n_steps": n_steps, "checkpoint_every": every, "reg": loss.reg}
-                told = {"checkpoint": checkpoint is not None, "dual_steps": loss.dual_steps}
-                loss.ranks.check_same(batch_size=parts.batch_size, reuse=parts.reuse, **facts, **told)
+                loss.ranks.check_same(
+                    batch_size=parts.batch_size,
+                    reuse=parts.reuse,
+                    n_steps=n_steps,
+                    reg=loss.reg,
+                    dual_steps=loss.dual_steps,
+                    checkpoint=checkpoint is not None,
+                    checkpoint_every=every,
+                )
             file = None
             if checkpoint is not None:
                 problem = trainer.problem() | _latent_problem(latent_sampler, random_state)

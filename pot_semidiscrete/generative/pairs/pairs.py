@@ -25,10 +25,9 @@ QUEUE = 4  # batches that are drawn at once, and mixed; benchmarks.flow_matching
 class SemiDiscretePairs(PairLoader):
     """Batches of noise and data that belong together, for flow matching.
 
-    Goes into ``DataLoader(pairs, batch_size=None, num_workers=k)``, whose own batches must be off, or a
-    plain loop. Batches are named
-    tuples ``(noise, data, index)``, or ``(noise, data, index, label)`` of a coupling with labels or
-    conditions, which are those of the data, for the model to be given; all have `batch_size` pairs.
+    For ``DataLoader(pairs, batch_size=None, num_workers=k)``, whose own batches must be off, or for a
+    plain loop. Batches are named tuples ``(noise, data, index)``; with labels or conditions, which are
+    those of the data, ``(noise, data, index, label)``. All have `batch_size` pairs.
 
     Parameters
     ----------
