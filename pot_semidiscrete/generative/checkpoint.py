@@ -14,8 +14,8 @@ from ..backend import describe
 from ..problem import projection, same_costs, same_projection, sample_costs
 from ..runs import SemiDiscreteWarning, check_input, replaced
 from ..runs.archive import check_archive
+from .fsdp import full_tensors
 from .loss import SemiDiscreteLoss
-from .parts import whole
 from .rounds import NEW_ROUND
 
 FORMATS = ["pot_semidiscrete training, 5", "pot_semidiscrete training, 6"]  # 5: of version 0.1.0
@@ -273,6 +273,8 @@ class Checkpoint:
         Steps from one writing to the next.
     problem : dict
         What the run and a file must agree on.
+    others : dict
+        What has a state beside the run: ``latent_sampler`` and ``callback``.
     n_steps : int or None
         Steps of the run in the file; None if there is no file.
     """
@@ -282,13 +284,12 @@ class Checkpoint:
         path: str,
         every: int,
         problem: dict[str, Any],
-        latent_sampler: Callable[[int], Any],
-        callback: Callable[..., Any] | None,
+        others: dict[str, Any],
         ranks: Any = None,
     ) -> None:
-        self.path, self.every, self.problem, self.ranks = path, every, problem, ranks
+        self.path, self.every, self.problem = path, every, problem
+        self.others, self.ranks = others, ranks
         self.n_steps: int | None = None
-        self.others = {"latent_sampler": latent_sampler, "callback": callback}
         self.random, self.checked = GlobalRandom(), False
 
     def load(self, run: Run) -> None:
@@ -320,7 +321,7 @@ class Checkpoint:
 
     def save(self, run: Run) -> None:
         """Write the run as it is."""
-        state: dict[str, Any] = {"problem": self.problem, "run": whole(run.state_dict())}
+        state: dict[str, Any] = {"problem": self.problem, "run": full_tensors(run.state_dict())}
         state |= {name: state_of(thing) for name, thing in self.others.items()}
         state |= {"global_random": self.random.state_dict()}
         if self.ranks is not None:

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..backend import joint, ours, ranks_of
 from ..problem import SharedTarget, Target
-from .parts import is_sharded
+from .fsdp import is_sharded
 from .state import StateOfData
 
 Thing = TypeVar("Thing")

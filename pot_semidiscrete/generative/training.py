@@ -236,7 +236,8 @@ def train_generator(
             if checkpoint is not None:
                 problem = trainer.problem() | _latent_problem(latent_sampler, random_state)
                 path = check_output("checkpoint", checkpoint)
-                file = Checkpoint(path, every, problem, latent, callback, loss.ranks)
+                others = {"latent_sampler": latent, "callback": callback}
+                file = Checkpoint(path, every, problem, others, loss.ranks)
                 _continue(trainer, file, n_steps)
             bar = Progress(verbose, n_steps, "train_generator", trainer.n_steps)
             with guarded(trainer, bar):
