@@ -493,7 +493,7 @@ CRITIC = "", ".score", ".step", ".state_dict", ".load_state_dict"
 
 def losses(nx):
     network = generative.SemiDiscreteLoss(nx.array(ATOMS), potential=potential_network(), reg=0.2)
-    return [*vectors(nx), *vectors(nx, debias=True), network]
+    return [*vectors(nx), *vectors(nx, debias=True), *vectors(nx, reg_m=0.5), network]
 
 
 def kept(loss):
@@ -562,7 +562,7 @@ def _(nx):
     return call
 
 
-FACTS = "reg", "features", "has_majorants", "can_translate", "extra_repr"
+FACTS = "reg", "reg_m", "features", "has_majorants", "can_translate", "extra_repr"
 
 
 @only_torch(
@@ -576,7 +576,7 @@ def _(nx):
             one.reg = 0.1
             one.load_state_dict(copy.deepcopy(one).state_dict())
             one.to("cpu")
-        return [[one.local(x), kept(one), [getattr(one, name) for name in FACTS[:4]]] for one in made]
+        return [[one.local(x), kept(one), [getattr(one, name) for name in FACTS[:-1]]] for one in made]
 
     return call
 

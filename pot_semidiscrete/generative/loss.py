@@ -10,7 +10,7 @@ from ..backend import ours
 from ..costs import Metric
 from ..kernels import known_bilinear, reduce
 from ..plan import draw_pairs, semi_dual
-from ..problem import Problem
+from ..problem import Problem, Target
 from .compared import require_squared_distance
 from .data import stacked
 from .debias import self_cost, self_gradient
@@ -147,12 +147,7 @@ class SemiDiscreteLoss(TrackedPotential):
             features=features,
             process_group=process_group,
         )
-        self.debias, self._metric = bool(debias), metric
-        if self.debias and self.target.is_relaxed:
-            raise ValueError(
-                "debias: expected False with reg_m, for a Sinkhorn divergence is of masses that are "
-                "held, received True; leave out either."
-            )
+        self.debias, self._metric = check_debias(debias, self.target), metric
 
     @ours()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -226,3 +221,13 @@ class SemiDiscreteLoss(TrackedPotential):
         """What ``repr`` tells of the problem."""
         n_atoms, d = self.target.n_atoms, self.target.atoms.shape[1]
         return f"n_atoms={n_atoms}, d={d}, metric={self.target.cost.name!r}, reg={self.reg:.4g}"
+
+
+def check_debias(debias: object, target: Target) -> bool:
+    """Refuse to debias where masses are free at a price."""
+    if debias and target.is_relaxed:
+        raise ValueError(
+            "debias: expected False with reg_m, for a Sinkhorn divergence is of masses that are held, "
+            "received True; leave out either."
+        )
+    return bool(debias)

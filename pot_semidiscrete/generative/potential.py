@@ -142,7 +142,9 @@ class TrackedPotential(ComparedData):
     @jointly
     @torch.no_grad()
     def translate(self, shift: torch.Tensor) -> None:
-        r"""Let the potential go along with points that all move by one vector (squared distance only).
+        r"""Let the potential go along with points that all move by one vector.
+
+        For the squared distance and masses that are held (no `reg_m`) only.
 
         It becomes :math:`\psi_j - 2 \langle s, y_j \rangle` up to a constant: an optimal one stays
         optimal. The points of a generator that is still nearly constant move so, too far for
@@ -154,13 +156,7 @@ class TrackedPotential(ComparedData):
         shift : tensor, of the shape of a point
             By what the mean of the points has moved; with `features`, that of these, shape (d,).
         """
-        require_vector(self, "translate")
-        require_squared_distance(self, "translate", "where the move is known; leave it to follow")
-        if self.target.is_relaxed:
-            raise ValueError(
-                "translate: expected a loss without reg_m, where masses do not change as points move, "
-                f"received one with reg_m={self.reg_m:g}; leave it to follow."
-            )
+        require_translation(self)
         if not isinstance(shift, torch.Tensor):
             raise TypeError(f"shift: expected a torch tensor, received {describe(shift)}.")
         shift, _ = check_points("shift", shift.reshape(1, -1), like=self.target.like)
@@ -247,6 +243,17 @@ def require_vector(loss: TrackedPotential, name: str) -> None:
         raise TypeError(
             f"{name}: expected a loss whose potential is a vector, received one whose potential is "
             "a network, which only follow, dual_step and warm_up train; leave out potential=."
+        )
+
+
+def require_translation(loss: TrackedPotential) -> None:
+    """Refuse :meth:`TrackedPotential.translate` where the move is not known."""
+    require_vector(loss, "translate")
+    require_squared_distance(loss, "translate", "where the move is known; leave it to follow")
+    if loss.target.is_relaxed:
+        raise ValueError(
+            "translate: expected a loss without reg_m, where masses do not change as points move, "
+            f"received one with reg_m={loss.reg_m:g}; leave it to follow."
         )
 
 

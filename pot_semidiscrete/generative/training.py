@@ -15,7 +15,7 @@ from ..samplers.adapters import adapted
 from ..samplers.laws import NormalSampler
 from ..samplers.resolve import rank_seed, resolve_random
 from .checkpoint import Checkpoint
-from .choices import parts_of_data, parts_of_loss
+from .choices import Parts, parts_of_data, parts_of_loss
 from .critic import GradientPenaltyCritic
 from .descents import PairCost
 from .features import Features
@@ -64,7 +64,7 @@ def train_generator(
 
     which touches the loss where the round began; its gradient is there that of formula (G). As the mean
     of the points moves in a round, so does a potential that is a vector, in closed form
-    (:meth:`SemiDiscreteLoss.translate`; with ``reuse=1`` too, for the squared distance).
+    (:meth:`SemiDiscreteLoss.translate`; with ``reuse=1`` too, for the squared distance; without `reg_m`).
 
     Parameters
     ----------
@@ -223,15 +223,8 @@ def train_generator(
             optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", default)
             trainer = Trainer(generator, latent, parts, optimizer, schedule)
             if loss.ranks is not None:
-                loss.ranks.check_same(
-                    batch_size=parts.batch_size,
-                    reuse=parts.reuse,
-                    n_steps=n_steps,
-                    reg=loss.reg,
-                    dual_steps=loss.dual_steps,
-                    checkpoint=checkpoint is not None,
-                    checkpoint_every=every,
-                )
+                has_file = {"checkpoint": checkpoint is not None, "checkpoint_every": every}
+                _check_same_on_ranks(parts, n_steps=n_steps, **has_file)
             file = None
             if checkpoint is not None:
                 problem = trainer.problem() | _latent_problem(latent_sampler, random_state)
@@ -250,6 +243,13 @@ def train_generator(
                     trainer.status = "diverged"
                     _warn_of_divergence(error, trainer.n_steps, file)
     return trainer.result()
+
+
+def _check_same_on_ranks(parts: Parts, **options: Any) -> None:
+    """Refuse ranks that do not agree on the loss and the options of a run."""
+    loss = parts.loss
+    facts = {"reg": loss.reg, "dual_steps": loss.dual_steps}
+    loss.ranks.check_same(batch_size=parts.batch_size, reuse=parts.reuse, **facts, **options)
 
 
 def _continue(trainer: Trainer, file: Checkpoint, n_steps: int) -> None:
