@@ -144,10 +144,8 @@ class TrackedPotential(ComparedData):
     def translate(self, shift: torch.Tensor) -> None:
         r"""Let the potential go along with points that all move by one vector.
 
-        For the squared distance and masses that are held (no `reg_m`) only.
-
-        It becomes :math:`\psi_j - 2 \langle s, y_j \rangle` up to a constant: an optimal one stays
-        optimal. The points of a generator that is still nearly constant move so, too far for
+        For the squared distance and masses that are held (no `reg_m`) only. It becomes
+        :math:`\psi_j - 2 \langle s, y_j \rangle` up to a constant: an optimal one stays optimal. The points of a generator that is still nearly constant move so, too far for
         :meth:`follow` alone; :func:`train_generator` lets the potential go along before each round. It
         does nothing before the first dual step.
 

@@ -64,7 +64,7 @@ def train_generator(
 
     which touches the loss where the round began; its gradient is there that of formula (G). As the mean
     of the points moves in a round, so does a potential that is a vector, in closed form
-    (:meth:`SemiDiscreteLoss.translate`; with ``reuse=1`` too, for the squared distance; without `reg_m`).
+    (:meth:`SemiDiscreteLoss.translate`; for the squared distance with ``reuse=1`` too; not with `reg_m`).
 
     Parameters
     ----------
