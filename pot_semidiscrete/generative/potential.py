@@ -145,9 +145,10 @@ class TrackedPotential(ComparedData):
         r"""Let the potential go along with points that all move by one vector.
 
         For the squared distance and masses that are held (no `reg_m`) only. It becomes
-        :math:`\psi_j - 2 \langle s, y_j \rangle` up to a constant: an optimal one stays optimal. The points of a generator that is still nearly constant move so, too far for
-        :meth:`follow` alone; :func:`train_generator` lets the potential go along before each round. It
-        does nothing before the first dual step.
+        :math:`\psi_j - 2 \langle s, y_j \rangle` up to a constant: an optimal one stays optimal. So move
+        the points of a generator that is still nearly constant, too far for :meth:`follow` alone;
+        :func:`train_generator` lets the potential go along before each round. It does nothing before
+        the first dual step.
 
         Parameters
         ----------

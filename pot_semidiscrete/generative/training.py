@@ -63,8 +63,8 @@ def train_generator(
     .. math:: \psi^{c,\lambda}(x') \le \psi^{c,\lambda}(x) - |x - T(x)|^2 + |x' - T(x)|^2,
 
     which touches the loss where the round began; its gradient is there that of formula (G). As the mean
-    of the points moves in a round, so does a potential that is a vector, in closed form
-    (:meth:`SemiDiscreteLoss.translate`; for the squared distance with ``reuse=1`` too; not with `reg_m`).
+    of the points moves in a round, so does a potential that is a vector, in closed form,
+    but with `reg_m` (:meth:`SemiDiscreteLoss.translate`; for the squared distance with ``reuse=1`` too).
 
     Parameters
     ----------
