@@ -10,6 +10,8 @@ import itertools
 import torch
 from torch import nn
 
+from pot_semidiscrete.generative.critic import gradient_penalty
+
 CRITIC_STEPS = 5  # for each step of the generator, in both papers
 CLIP = 0.01
 PENALTY = 10.0
@@ -22,14 +24,6 @@ def perceptron(d, widths=(512, 256, 128)):
     for rows, columns in itertools.pairwise((d, *widths)):
         layers += [nn.Linear(rows, columns), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], 1))
-
-
-def gradient_penalty(critic, x, y):
-    """Mean of ``(|grad critic| - 1)**2`` at random points between those of two batches of rows."""
-    share = torch.rand(len(x), 1, device=x.device)
-    between = (y + share * (x - y)).detach().requires_grad_()
-    (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return (slope.norm(dim=1) - 1.0).square().mean()
 
 
 class WGAN:
@@ -59,7 +53,8 @@ class WGAN:
         x = x.detach()
         loss = self.critic(x).mean() - self.critic(y).mean()
         if self.kind == "penalty":
-            loss = loss + PENALTY * gradient_penalty(self.critic, x, y)
+            share = torch.rand(len(x), 1, device=x.device)
+            loss = loss + PENALTY * gradient_penalty(self.critic, x, y, share)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

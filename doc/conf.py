@@ -6,6 +6,7 @@ from pathlib import Path
 from numpydoc.docscrape_sphinx import SphinxDocString
 
 import pot_semidiscrete
+from pot_semidiscrete.generative.compared import ComparedData
 from pot_semidiscrete.generative.potential import TrackedPotential
 from pot_semidiscrete.plan import SemiDiscretePlan
 
@@ -38,7 +39,7 @@ plot_pre_code = ""  # a page says what it imports
 
 autosummary_generate = True
 # bases that are not pages of their own: their methods stand with those of the class
-_BASES = (SemiDiscretePlan, TrackedPotential)
+_BASES = (SemiDiscretePlan, ComparedData, TrackedPotential)
 autosummary_context = {"bases": sorted({name for base in _BASES for name in vars(base)})}
 autodoc_typehints = "none"
 toc_object_entries = False

@@ -69,3 +69,28 @@ right.axhline(n_outliers / len(data), color="0.6", lw=1, ls="--", label="weight 
 right.set(xlabel="reg_m", ylim=(1e-5, 10.0))
 right.legend(frameon=False, fontsize=9)
 plt.show()
+
+# %%
+# A generator learns outliers as all other data, and points between them and the others, too. With a
+# price it does not: the same perceptron, trained for as many steps, from the same weights.
+
+import torch
+
+from pot_semidiscrete.generative import train_generator
+
+torch.set_num_threads(1)
+target = torch.as_tensor(data, dtype=torch.float32)
+figure, axes = plt.subplots(1, 2, figsize=(8.5, 4), layout="constrained", sharex=True, sharey=True)
+for ax, reg_m in zip(axes, (None, 1.0), strict=True):
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(8, 128), torch.nn.LeakyReLU(0.2), torch.nn.Linear(128, 128)]
+    generator = torch.nn.Sequential(*layers, torch.nn.LeakyReLU(0.2), torch.nn.Linear(128, 2))
+    train_generator(generator, 8, target, n_steps=1000, reg=0.05, reg_m=reg_m, random_state=0)
+    with torch.no_grad():
+        points = generator(torch.randn(2000, 8))
+    far = (torch.cdist(points, target[:n]).amin(dim=1) > 1.0).float().mean()
+    ax.scatter(*data.T, s=10, color="C1")
+    ax.scatter(*points.T, s=2, color="C0")
+    ax.set(title=f"reg_m = {reg_m}: {far:.1%} far from the spiral", aspect="equal", xticks=[], yticks=[])
+    print(f"reg_m = {reg_m}: {far:.1%} of the points are farther than 1 from the spiral")
+plt.show()

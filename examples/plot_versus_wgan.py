@@ -35,7 +35,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from pot_semidiscrete.datasets import load_mnist, load_mnist_labels
-from pot_semidiscrete.generative import mlp_generator, train_generator
+from pot_semidiscrete.generative import GradientPenaltyCritic, mlp_generator, train_generator
 from pot_semidiscrete.metrics import Classifier, Judge
 from pot_semidiscrete.plot import plot_images
 
@@ -90,11 +90,10 @@ class Run:
     def data(self):
         return atoms[torch.randint(len(atoms), (self.batch_size,))]
 
-    def goes_on(self, *optimizers):
+    def goes_on(self):
         progress = (time.process_time() - self.start) / seconds
-        for optimizer in (self.optimizer, *optimizers):
-            share = min(1.0, 3.0 * max(1.0 - progress, 0.0)) if self.falls else 1.0
-            optimizer.param_groups[0]["lr"] = self.lr * share
+        self.rate = min(1.0, 3.0 * max(1.0 - progress, 0.0)) if self.falls else 1.0
+        self.optimizer.param_groups[0]["lr"] = self.lr * self.rate
         return progress < 1.0
 
     def descend(self, loss):
@@ -139,24 +138,18 @@ def ours(options, **run_options):
 # the generator, and both use Adam.
 
 
-def wgan_gp(critic_steps=5, weight=10.0, **options):
+def wgan_gp(critic_steps=5, **options):
     run = Run(**options)
-    critic = new_critic()
-    optimizer = torch.optim.Adam(
-        critic.parameters(), lr=options["lr"], betas=options["betas"], fused=True
+    adam = lambda p: torch.optim.Adam(p, lr=options["lr"], betas=options["betas"], fused=True)
+    critic = GradientPenaltyCritic(
+        atoms, new_critic(), optimizer=adam, batch_size=run.batch_size, random_state=seed
     )
-    while run.goes_on(optimizer):
+    while run.goes_on():
         for _ in range(critic_steps):
-            y = run.data()
             with torch.no_grad():
                 x = run.draw()
-            between = (y + torch.rand(len(x), 1) * (x - y)).requires_grad_()
-            (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-            penalty = weight * (slope.norm(dim=1) - 1.0).square().mean()
-            optimizer.zero_grad()
-            (critic(x).mean() - critic(y).mean() + penalty).backward()
-            optimizer.step()
-        run.descend(-critic(run.draw()).mean())
+            critic.step(x, run.rate)
+        run.descend(-critic.score(run.draw()).mean())
     return run
 
 

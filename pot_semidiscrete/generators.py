@@ -10,6 +10,7 @@ from .backend import Array, Backend, all_finite, capabilities, describe, guest, 
 from .costs import Metric
 from .kernels import reduce
 from .optim import tracking
+from .optim.adam import Adam
 from .problem import (
     Problem,
     Target,
@@ -169,7 +170,7 @@ class ParameterResult:
     theta : array
         Parameters.
     potential : array, shape (n_atoms,)
-        Potential, of weighted mean 0.
+        Potential, of weighted mean 0 (or soft minimum 0, with `reg_m`).
     history : dict of ndarray
         ``loss``: semi-dual value at each step.
     status : str
@@ -198,6 +199,8 @@ def train_parameters(
     metric: Metric = None,
     vjp: Callable[[Any, Array, Array], Any] | None = None,
     reg: float,
+    reg_m: float | None = None,
+    reg_m_type: str = "kl",
     n_steps: int,
     dual_steps: int = 5,
     batch_size: int = 200,
@@ -231,6 +234,11 @@ def train_parameters(
         As in :func:`generator_gradient`; needed with NumPy.
     reg : float
         Regularisation :math:`\lambda \ge 0`, in units of the metric: see :func:`cost_scale`.
+    reg_m : float, optional
+        Price of masses other than b, in units of the metric, as in :func:`solve_semidiscrete`: outliers
+        that are much farther than that are not learnt.
+    reg_m_type : "kl"
+        The divergence of the masses.
     n_steps : int
         Number of steps on `theta`.
     dual_steps : int, default=5
@@ -288,7 +296,7 @@ def train_parameters(
     check_callable("latent_sampler", latent_sampler, "n -> latent points")
     if callback is not None:
         callback = guest(check_callable("callback", callback, "(step, theta, loss)"))
-    problem = Problem.of(X_target, a_target, metric, reg)
+    problem = Problem.of(X_target, a_target, metric, reg, reg_m=reg_m, reg_m_type=reg_m_type)
     target, reg, vjp = problem.target, problem.reg, _vjp("train_parameters", vjp, problem.nx)
     init_potential = problem.init_potential(init_potential)
     adam = Adam(theta, learning_rate, target.nx)
@@ -312,7 +320,7 @@ class ParameterRun:
     def __init__(
         self,
         generator: Callable,
-        adam: "Adam",
+        adam: Adam,
         latent_sampler: Callable[[int], Array],
         target: Target,
         vjp: Callable[[Any, Array, Array], Any] | None,
@@ -369,27 +377,5 @@ class ParameterRun:
         """What was reached."""
         target = self.target
         history = {"loss": np.array([float(loss) for loss in self.losses])}
-        potential = target.scatter(target.zero_mean(self.potential))
+        potential = target.scatter(target.normalized(self.potential))
         return ParameterResult(self.adam.theta, potential, history, self.status)
-
-
-class Adam:
-    """Adam (Kingma, Ba 2015), for one array of any backend."""
-
-    def __init__(self, theta: Any, learning_rate: float, nx: Backend) -> None:
-        if not isinstance(theta, nx.__type__):
-            raise TypeError(
-                f"theta: expected a {capabilities(nx).name} array, as X_target is, received "
-                f"{describe(theta)}; put the parameters into one array."
-            )
-        self.theta, self.learning_rate, self.nx = nx.copy(nx.detach(theta)), learning_rate, nx
-        self.mean = self.square = 0.0 * self.theta
-        self.count = 0
-
-    def step(self, gradient: Array) -> None:
-        self.count += 1
-        self.mean = 0.9 * self.mean + 0.1 * gradient
-        self.square = 0.999 * self.square + 0.001 * gradient**2
-        mean = self.mean / (1.0 - 0.9**self.count)
-        square = self.square / (1.0 - 0.999**self.count)
-        self.theta = self.theta - self.learning_rate * mean / (self.nx.sqrt(square) + 1e-8)

@@ -69,6 +69,24 @@ def semi_dual(target: Target, x: Array, potential: Array, reg: float) -> Array:
     return capabilities(target.nx).with_gradients(evaluate, x, potential)
 
 
+def draw_pairs(target: Target, x: Array, potential: Array, reg: float, random_state: Any) -> Array:
+    """An atom for each of the points `x`, in the target's coordinates, so that pairs follow the plan.
+
+    Returns
+    -------
+    array of int, shape (n,)
+        Rows of the user's atoms.
+    """
+    nx, shard = target.nx, target.shard
+    if random_state is None:
+        random_state = capabilities(nx).shared_seed()
+    random = resolve_random(random_state, nx, target.like)
+    first = (lambda u: u) if shard is None else lambda u: shard.ranks.first(u)[0]
+    uniform = lambda n: first(random.uniform(n, 1)[:, 0])
+    index = draw_atoms(target, x, potential, reg, uniform)
+    return target.rows(index, lambda n: nx.to_numpy(uniform(n)))
+
+
 class SemiDiscretePlan:
     """The base of :class:`SemiDiscreteResult`: what a potential tells of source points.
 
@@ -174,16 +192,9 @@ class SemiDiscretePlan:
         array of int, shape (n,)
             Rows of `X_target`.
         """
-        target, nx = self._target, self._target.nx
         with self._together():
             x = self._points(x)
-            if random_state is None:
-                random_state = capabilities(nx).shared_seed()
-            random, shard = resolve_random(random_state, nx, target.like), target.shard
-            first = (lambda u: u) if shard is None else lambda u: shard.ranks.first(u)[0]
-            uniform = lambda n: first(random.uniform(n, 1)[:, 0])
-            index = draw_atoms(target, x, self._potential, self.reg, uniform)
-            return target.rows(index, lambda n: nx.to_numpy(uniform(n)))
+            return draw_pairs(self._target, x, self._potential, self.reg, random_state)
 
     @ours()
     def diagnose(self, x: Array) -> GradientDiagnostics:

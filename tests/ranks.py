@@ -222,16 +222,19 @@ def check_training():
 def check_loss():
     """A loop of one's own, the potential solved for, and pairs by it."""
     rank, X = dist.get_rank(), atoms(50)
-    loss = generative.SemiDiscreteLoss(X, reg=0.05, process_group=dist.group.WORLD)
-    one = generative.SemiDiscreteLoss(X, reg=0.05)
     source = Stream(30 + rank)
-    for move in ("follow", "dual_step", "follow"):
-        x = source(160)
-        getattr(loss, move)(x)
-        getattr(one, move)(interleaved(of_all(x)))
-        assert float((loss.potential - one.potential).abs().max()) < 1e-9
-    values = of_all(loss(x))
-    assert float(sum(values) / 2 - one(interleaved(of_all(x)))) == pytest.approx(0.0, abs=1e-12)
+    with pytest.raises(ValueError, match="reg_m"):
+        generative.SemiDiscreteLoss(X, reg_m=1.0 + rank, process_group=dist.group.WORLD)
+    for reg_m in (0.1, None):
+        loss = generative.SemiDiscreteLoss(X, reg=0.05, reg_m=reg_m, process_group=dist.group.WORLD)
+        one = generative.SemiDiscreteLoss(X, reg=0.05, reg_m=reg_m)
+        for move in ("follow", "dual_step", "follow"):
+            x = source(160)
+            getattr(loss, move)(x)
+            getattr(one, move)(interleaved(of_all(x)))
+            assert float((loss.potential - one.potential).abs().max()) < 1e-9
+        values = of_all(loss(x))
+        assert float(sum(values) / 2 - one(interleaved(of_all(x)))) == pytest.approx(0.0, abs=1e-12)
     result = loss.fit(source, tol=0.2)
     assert result.converged
     assert all(torch.equal(p, result.potential) for p in of_all(result.potential))

@@ -39,6 +39,8 @@ def check_solves(atoms, check_same):
     check_same(60, 0.01, share=own, **correct)
     check_same(300, 0.003, share=own, **correct)
     check_same(40, 0.0, share=own, **correct)
+    for reg, reg_m in ((0.02, 0.1), (0.0, 0.2)):  # masses at a price
+        assert check_same(60, reg, share=own, reg_m=reg_m, **correct).reg_m == reg_m
     check_same(60, 0.02, share=own, tol=0.3, metric="euclidean", dtype=torch.float32)
     X, weights = atoms(60), torch.arange(60.0, dtype=torch.float64)
     X[50], X[20] = X[3], X[11]  # on two ranks, and on one

@@ -68,6 +68,24 @@ def test_pairs_of_the_squared_distance_are_the_bounds_where_cells_decide():
     assert (third[0] - one[0]).abs().max() > 1e-4
 
 
+def test_points_are_followed_and_paired_by_one_look_at_their_features():
+    """The same potential and atoms as by one after the other, which look twice."""
+    data, x, asked = cloud(20, 3), cloud(200, 3, seed=2), []
+
+    def features(x):
+        asked.append(len(x))
+        return 2.0 * x
+
+    losses = [SemiDiscreteLoss(data, reg=0.1, features=features) for _ in range(2)]
+    del asked[:]
+    index = losses[0].pair(x, 0, follow=True)
+    assert asked == [200]
+    losses[1].follow(x)
+    torch.testing.assert_close(losses[0].potential, losses[1].potential, rtol=0, atol=0)
+    assert torch.equal(losses[1].pair(x, 0), index)
+    assert asked == [200] * 3
+
+
 @pytest.mark.parametrize("featured", [False, True])
 def test_goals_are_drawn_by_the_plan(featured):
     """Each atom as often as the plan of the moved potential gives it."""

@@ -530,7 +530,10 @@ ROWS = {
     "critic": [(3, TypeError, "wgan-gp"), ("gan", TypeError, "wgan-gp")],
     "PatchLoss.image": [*NO_PICTURE, (IMAGES[None], ValueError, "one image")],
     **{f"PatchLoss.{name}.x": NO_PICTURE for name in ("forward", "follow", "patches")},
-    **{f"SemiDiscreteLoss.{name}.x": NO_ROWS for name in ("forward", "dual_step", "follow", "local")},
+    **{
+        f"SemiDiscreteLoss.{name}.x": NO_ROWS
+        for name in ("forward", "dual_step", "follow", "pair", "local")
+    },
     "SemiDiscreteLoss.rows.x": [(None, TypeError, "as_tensor"), ("x", TypeError, "as_tensor")],
     "shift": [
         (np.zeros(3), ValueError, "columns"),
@@ -593,6 +596,7 @@ FREE = {
     "verbose": "any truth value",
     "debias": "any truth value",
     "SemiDiscreteLoss.majorants.follow": "any truth value",
+    "SemiDiscreteLoss.pair.follow": "any truth value",
     "mode": "that of torch.nn.Module.train",
     "title": "any text, as matplotlib takes it",
     "y1": "as it comes, it is returned",
@@ -868,7 +872,7 @@ CALLS = {
     "SemiDiscreteLoss": lambda given: given(*TARGET),
     **{
         f"SemiDiscreteLoss.{name}": lambda given: given("x")
-        for name in ("forward", "dual_step", "follow", "rows", "local")
+        for name in ("forward", "dual_step", "follow", "pair", "rows", "local")
     },
     "SemiDiscreteLoss.reg": lambda given: {"reg": 0.2},
     "SemiDiscreteLoss.extra_repr": lambda given: {},

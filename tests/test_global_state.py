@@ -493,7 +493,7 @@ CRITIC = "", ".score", ".step", ".state_dict", ".load_state_dict"
 
 def losses(nx):
     network = generative.SemiDiscreteLoss(nx.array(ATOMS), potential=potential_network(), reg=0.2)
-    return [*vectors(nx), *vectors(nx, debias=True), network]
+    return [*vectors(nx), *vectors(nx, debias=True), *vectors(nx, reg_m=0.5), network]
 
 
 def kept(loss):
@@ -544,7 +544,9 @@ def _(nx):
     return call
 
 
-@only_torch("SemiDiscreteLoss.translate", "SemiDiscreteLoss.majorants", "SemiDiscreteLoss.rows")
+@only_torch(
+    *(f"SemiDiscreteLoss.{name}" for name in ("translate", "majorants", "pair", "rows")),
+)
 def _(nx):
     made, x = vectors(nx), nx.array(POINTS)
 
@@ -553,13 +555,14 @@ def _(nx):
         for one in made:
             bounds = one.majorants([x[:30], x[30:]], follow=True)
             one.translate(x[0])
+            found.append([one.pair(x, 0, follow=True)])
             found += [[b.goal, b.constant, b(b.goal)] for b in bounds] + [kept(one), one.rows(x)]
         return found
 
     return call
 
 
-FACTS = "reg", "features", "has_majorants", "can_translate", "extra_repr"
+FACTS = "reg", "reg_m", "features", "has_majorants", "can_translate", "extra_repr"
 
 
 @only_torch(
@@ -573,7 +576,7 @@ def _(nx):
             one.reg = 0.1
             one.load_state_dict(copy.deepcopy(one).state_dict())
             one.to("cpu")
-        return [[one.local(x), kept(one), [getattr(one, name) for name in FACTS[:4]]] for one in made]
+        return [[one.local(x), kept(one), [getattr(one, name) for name in FACTS[:-1]]] for one in made]
 
     return call
 

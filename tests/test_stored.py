@@ -146,7 +146,7 @@ def test_loss_of_stored_atoms(reg, rows):
     kept = ps.StoredAtoms(DataSet(rows), like=torch.zeros(1, dtype=torch.float64))
     for found, expected in zip(outcome(kept), outcome(torch.from_numpy(rows)), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
-    with pytest.raises(TypeError, match="nor a network"):
+    with pytest.raises(TypeError, match="potential: expected None with StoredAtoms"):
         SemiDiscreteLoss(kept, potential=torch.nn.Linear(D, 1).double())
     with pytest.raises(TypeError, match="that torch computes with"):
         SemiDiscreteLoss(ps.StoredAtoms(rows))

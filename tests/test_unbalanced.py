@@ -295,3 +295,189 @@ def test_bound_of_many_atoms_is_valid(nx64):
     assert found.measured.value == pytest.approx(value, rel=1e-5)
     excess = target.excess(found.measured.marginal, found.measured.goal)
     assert 0.0 <= excess < 1e-4
+
+
+def planted(n=60, n_outliers=6):
+    """A ring, and outliers all around, far from it; float32."""
+    rng = np.random.default_rng(7)
+    data = rng.normal(size=(n + n_outliers, 2))
+    radius = np.where(np.arange(n + n_outliers) < n, 1.0, 6.0)
+    return (data / np.linalg.norm(data, axis=1)[:, None] * radius[:, None]).astype(np.float32)
+
+
+def train(data, generator=None, **options):
+    """A small generator, or a given one, trained on a tensor of data or a loss of them; seeded."""
+    torch = pytest.importorskip("torch")
+    from pot_semidiscrete.generative import train_generator
+
+    if generator is None:
+        nn = torch.nn
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            generator = nn.Sequential(nn.Linear(4, 32), nn.LeakyReLU(0.2), nn.Linear(32, 2))
+    return train_generator(generator, 4, data, **{"n_steps": 200, "random_state": 0} | options)
+
+
+@pytest.fixture
+def torch():
+    torch = pytest.importorskip("torch")
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield torch
+    torch.set_num_threads(n)
+
+
+def loss_of(torch, **options):
+    """The loss of the cloud, in double precision, and its points."""
+    from pot_semidiscrete.generative import SemiDiscreteLoss
+
+    x, atoms, b = (torch.tensor(v) for v in cloud())
+    return SemiDiscreteLoss(atoms, b, **{"reg": REG, "reg_m": REG_M} | options), x
+
+
+@pytest.mark.parametrize("follow", [1, 5])
+def test_loss_is_the_semi_dual_with_its_gradient(follow, torch):
+    """Of all entries at once, by NumPy; the bound touches it, the gradient is that of differences."""
+    loss, x = loss_of(torch)
+    for _ in range(follow):
+        loss.follow(x)
+    _, atoms, b = cloud()
+    keep, psi = b > 0, loss.potential.numpy()[cloud()[2] > 0]
+    scores = np.log(b[keep]) + (psi - ot.dist(x.numpy(), atoms[keep])) / REG
+    free = -REG_M * logsumexp(np.log(b[keep]) - psi / REG_M)
+    expected = -REG * logsumexp(scores, axis=1).mean() + free
+    x.requires_grad_()
+    value = loss(x)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+    (bound,) = loss.majorants([x.detach()])
+    assert float(bound(loss.local(x))) == pytest.approx(expected, rel=1e-12)
+    (gradient,) = torch.autograd.grad(value, x)
+    move = torch.tensor(np.random.default_rng(1).normal(size=x.shape))
+    ends = [float(loss(x.detach() + h * move)) for h in (1e-5, -1e-5)]
+    assert float((gradient * move).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["vector", "network"])
+def test_potential_that_follows_comes_to_the_masses_of_pot(kind, torch):
+    """By rounds of fresh points of a source that rests; solved for, it has no bias."""
+    random = torch.Generator().manual_seed(0)
+    options = {}
+    if kind == "network":
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            nn = torch.nn
+            module = nn.Sequential(nn.Linear(2, 64), nn.SiLU(), nn.Linear(64, 1)).double()
+        make = lambda parameters: torch.optim.Adam(parameters, lr=1e-2)
+        options = {"potential": module, "potential_optimizer": make}
+    loss, x = loss_of(torch, **options)
+    draw = lambda n: x[torch.randint(len(x), (n,), generator=random)]
+    masses = lambda: ps.semidiscrete_atom_weights(
+        torch.tensor(cloud()[1]), x, loss.potential, torch.tensor(cloud()[2]), reg=REG
+    ).mean(dim=0)
+    assert np.abs(cloud()[2] - pot()[1]).max() > 0.1
+    for _ in range(30):
+        loss.follow(draw(300))
+    np.testing.assert_allclose(masses(), pot()[1], atol=0.04)  # it has the bias of held masses
+    goal = torch.tensor(cloud()[2]) * torch.exp(-loss.potential / REG_M)
+    assert float(goal.sum()) == pytest.approx(1.0, rel=1e-9)
+    if kind == "vector":
+        result = loss.fit(x, tol=0.03, random_state=0)
+        assert result.reg_m == loss.reg_m == REG_M
+        np.testing.assert_allclose(loss.potential, result.potential)
+        np.testing.assert_allclose(masses(), pot()[1], atol=0.01)
+
+
+@pytest.mark.parametrize("pair_cost", [None, "cityblock"])
+def test_generator_forgets_planted_outliers(pair_cost, torch):
+    """Trained without a price it has points near them, as many as they weigh; then with one, none."""
+    data, options = torch.tensor(planted()), {"reg": 0.02, "pair_cost": pair_cost}
+
+    def measure(result):
+        """Shares of the points that the plan sends to outliers, and that lie out there."""
+        x = result.generator(torch.randn(2000, 4, generator=torch.Generator().manual_seed(1))).detach()
+        sent = result.loss.pair(x, 0, follow=True) >= 60
+        return [float(found.double().mean()) for found in (sent, x.norm(dim=1) > 3.0)]
+
+    result = train(data, **options)
+    sent, out = measure(result)
+    assert sent > 0.05
+    assert out > 0.005
+    assert max(measure(train(data, reg_m=1.0, **options))) < 0.002
+    assert max(measure(train(data, result.generator, reg_m=1.0, **options))) < 0.002
+
+
+def test_run_with_a_price_continues(torch, tmp_path):
+    """Bit for bit; at another price, or by a file that is older than prices, it is refused."""
+    data, path = torch.tensor(planted()), tmp_path / "run.pt"
+    whole = train(data, n_steps=20, reg_m=1.0)
+    stop = lambda result: result.n_steps == 7
+    train(data, n_steps=20, reg_m=1.0, checkpoint=path, callback=stop)
+    result = train(data, n_steps=20, reg_m=1.0, checkpoint=path)
+    assert torch.equal(result.loss.potential, whole.loss.potential)
+    assert pickle.loads(pickle.dumps(result.loss)).reg_m == 1.0
+    for one, other in zip(result.generator.parameters(), whole.generator.parameters(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(ValueError, match=r"reg_m: expected 1.0, as in the checkpoint .*received 2.0"):
+        train(data, n_steps=20, reg_m=2.0, checkpoint=path)
+    with pytest.raises(ValueError, match=r"reg_m: expected 1.0.*received inf"):
+        train(data, n_steps=20, checkpoint=path)
+    state = torch.load(path)
+    del state["problem"]["reg_m"]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"reg_m: expected inf.*received 1.0"):
+        train(data, n_steps=20, reg_m=1.0, checkpoint=path)
+
+
+def test_a_price_is_refused_where_it_makes_no_sense(torch):
+    from pot_semidiscrete.generative import GradientPenaltyCritic
+
+    data, images = torch.tensor(planted()), torch.rand(20, 8, 8)
+    with pytest.raises(ValueError, match="debias: expected False with reg_m"):
+        loss_of(torch, debias=True)
+    loss, _ = loss_of(torch)
+    assert not loss.can_translate
+    with pytest.raises(ValueError, match="translate: expected a loss without reg_m"):
+        loss.translate(torch.ones(2, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"reg_m.*expected None with a SemiDiscreteLoss"):
+        train(loss, reg_m=1.0)
+    for critic in ("wgan-gp", torch.nn.Linear(2, 1)):
+        with pytest.raises(ValueError, match="critic: expected a GradientPenaltyCritic, of data"):
+            train(data, reg_m=1.0, critic=critic)
+    cleaned = GradientPenaltyCritic(data[:60], random_state=0)
+    assert train(data, n_steps=2, reg_m=1.0, critic=cleaned).status == "finished"
+    from pot_semidiscrete.generative.choices import parts_of_data
+
+    parts = [parts_of_data(images, 0, reg_m=reg_m) for reg_m in (None, 1.0, math.inf)]
+    assert [part.critic is None for part in parts] == [False, True, False]
+    assert all(part.descent is not None for part in parts)
+
+
+@pytest.mark.parametrize("reg_m", [None, 0.5])
+def test_parameters_are_fitted_to_the_others(reg_m):
+    """A translation, to the mean of the data that have mass; the potential is that class's own."""
+    rng, data = np.random.default_rng(0), planted()[:63].astype(float)
+    data[60:] = [6.0, 0.0]
+    result = ps.train_parameters(
+        lambda theta, z: z + theta,
+        np.zeros(2),
+        lambda n: rng.normal(size=(n, 2)) * 0.7,
+        data,
+        vjp=lambda theta, z, cotangent: cotangent.sum(0),
+        **{"reg": 0.05, "reg_m": reg_m, "n_steps": 60, "dual_steps": 2, "learning_rate": 0.05},
+    )
+    goal = data[: 63 if reg_m is None else 60].mean(axis=0)
+    assert np.linalg.norm(data.mean(axis=0) - data[:60].mean(axis=0)) > 0.25
+    assert np.linalg.norm(result.theta - goal) < 0.12
+    psi = result.potential
+    assert abs(psi.mean() if reg_m is None else logsumexp(-psi / reg_m) - np.log(63)) < 1e-9
+
+
+@pytest.mark.parametrize("reg", [0.0, REG])
+def test_stored_atoms_have_the_same_masses(reg):
+    x, atoms, b = cloud()
+    options = {"reg": reg, "tol": 0.05, "max_iter": 300}
+    found, expected = (solve(x, y, b, **options) for y in (ps.StoredAtoms(atoms), atoms))
+    np.testing.assert_allclose(found.potential, expected.potential, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.marginal_b, expected.marginal_b, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.value_interval, expected.value_interval, rtol=1e-9)
+    assert found.reg_m == REG_M

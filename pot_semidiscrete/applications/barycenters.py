@@ -144,7 +144,7 @@ def barycenter(
     objective = Objective(samplers, shares.tolist(), reg, False, n_points)
     lloyd = Lloyd(objective, atoms, uniform, [0.0 * uniform for _ in samplers])
     transports = lloyd.run(n_steps)
-    return BarycenterResult(lloyd.atoms, transports, shares, lloyd.told)
+    return BarycenterResult(lloyd.atoms, transports, shares, lloyd.history_arrays)
 
 
 def _shares(weights: Any, n: int) -> np.ndarray:

@@ -107,8 +107,8 @@ class Lloyd:
         return [aim.transport(target, k, psi) for k, psi in enumerate(start)]
 
     @property
-    def told(self) -> dict[str, np.ndarray]:
-        """The history as results have it."""
+    def history_arrays(self) -> dict[str, np.ndarray]:
+        """The history as arrays, which results have."""
         return {name: np.array(values) for name, values in self.history.items()}
 
     def step(self) -> None:

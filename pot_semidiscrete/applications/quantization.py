@@ -132,4 +132,4 @@ def quantize(
     uniform, reg = 0.0 * atoms[:, 0] + 1.0 / n_atoms, Problem.of(atoms, reg=reg).reg
     lloyd = Lloyd(Objective(sources, [1.0], reg, is_free, n_points), atoms, uniform, [0.0 * uniform])
     (transport,) = lloyd.run(n_steps)
-    return QuantizationResult(lloyd.atoms, lloyd.weights, transport, lloyd.told)
+    return QuantizationResult(lloyd.atoms, lloyd.weights, transport, lloyd.history_arrays)

@@ -14,8 +14,8 @@ from ..backend import describe
 from ..problem import projection, same_costs, same_projection, sample_costs
 from ..runs import SemiDiscreteWarning, check_input, replaced
 from ..runs.archive import check_archive
+from .fsdp import full_tensors
 from .loss import SemiDiscreteLoss
-from .parts import whole
 from .rounds import NEW_ROUND
 
 FORMATS = ["pot_semidiscrete training, 5", "pot_semidiscrete training, 6"]  # 5: of version 0.1.0
@@ -28,25 +28,42 @@ ENTRIES = {
 }  # states in a file, and whether one may be None
 
 
-OWN = ["latent_sampler", "global_random"]  # of a state, what each rank has of its own
+OF_RANKS: dict[str, Any] = {
+    "latent_sampler": None,
+    "global_random": {},
+    "run.round": NEW_ROUND,
+    "run.critic.random": None,
+}
+"""What each rank has of its own in a state, and what a rank begins with that was not there."""
 
 
-def _part_of(state: dict[str, Any], ranks: Any) -> dict[str, Any]:
+def _entry(state: dict[str, Any], path: str) -> Any:
+    """What a state has at a path, ``"run.round"`` say; None if it does not go so far."""
+    name, _, rest = path.partition(".")
+    found = state.get(name)
+    return found and _entry(found, rest) if rest else found
+
+
+def _with_entry(state: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """The state with another value at a path, if it goes so far."""
+    name, _, rest = path.partition(".")
+    if rest:
+        found = state.get(name)
+        value = found and _with_entry(found, rest, value)
+    return state | {name: value}
+
+
+def _state_of_rank(state: dict[str, Any], ranks: Any) -> dict[str, Any]:
     """State of a rank, of that of all; of another number of ranks, one that begins a new round."""
     rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
     others = state.get("other_ranks", [])
-    critic = state["run"].get("critic")
-    if rank > len(others):  # one more, at the start of its streams
-        state = state | {"latent_sampler": None, "global_random": {}}
-        critic = critic and critic | {"random": None}
-    elif rank > 0:
-        own = others[rank - 1]
-        state = state | {name: own[name] for name in OWN}
-        state["run"] = state["run"] | {"round": own["round"]}
-        critic = critic and critic | {"random": own["critic_random"]}
-    state["run"] = state["run"] | {"critic": critic}
+    own: dict[str, Any] = {}
+    if rank > 0:
+        own = others[rank - 1] if rank <= len(others) else OF_RANKS
     if size != 1 + len(others):
-        state["run"] = state["run"] | {"round": NEW_ROUND}
+        own = own | {"run.round": NEW_ROUND}
+    for path, value in own.items():
+        state = _with_entry(state, path, value)
     return state
 
 
@@ -130,6 +147,7 @@ def problem_of(loss: SemiDiscreteLoss) -> dict[str, Any]:
         "metric": target.cost.name,
         "costs": torch.from_numpy(sample_costs(target)),
         "reg": loss.reg,
+        "reg_m": loss.reg_m,
         "dual_steps": loss.dual_steps,
         "debias": loss.debias,
         "device": target.weights.device.type,
@@ -255,6 +273,8 @@ class Checkpoint:
         Steps from one writing to the next.
     problem : dict
         What the run and a file must agree on.
+    others : dict
+        What has a state beside the run: ``latent_sampler`` and ``callback``.
     n_steps : int or None
         Steps of the run in the file; None if there is no file.
     """
@@ -264,13 +284,12 @@ class Checkpoint:
         path: str,
         every: int,
         problem: dict[str, Any],
-        latent_sampler: Callable[[int], Any],
-        callback: Callable[..., Any] | None,
+        others: dict[str, Any],
         ranks: Any = None,
     ) -> None:
-        self.path, self.every, self.problem, self.ranks = path, every, problem, ranks
+        self.path, self.every, self.problem = path, every, problem
+        self.others, self.ranks = others, ranks
         self.n_steps: int | None = None
-        self.others = {"latent_sampler": latent_sampler, "callback": callback}
         self.random, self.checked = GlobalRandom(), False
 
     def load(self, run: Run) -> None:
@@ -280,6 +299,7 @@ class Checkpoint:
         state = state if self.ranks is None else self.ranks.first_object(state)
         if state is None:
             return
+        state["problem"].setdefault("reg_m", math.inf)  # an older file has none
         known = self.problem
         if state["format"] == FORMATS[0]:  # which has less
             known = {
@@ -292,7 +312,7 @@ class Checkpoint:
                 "give another path."
             )
         with _sound(self.path):
-            state = _part_of(state, self.ranks)
+            state = _state_of_rank(state, self.ranks)
             run.load_state_dict(state["run"])
             for name, thing in self.others.items():
                 restore(thing, state[name])
@@ -301,12 +321,11 @@ class Checkpoint:
 
     def save(self, run: Run) -> None:
         """Write the run as it is."""
-        state: dict[str, Any] = {"problem": self.problem, "run": whole(run.state_dict())}
+        state: dict[str, Any] = {"problem": self.problem, "run": full_tensors(run.state_dict())}
         state |= {name: state_of(thing) for name, thing in self.others.items()}
         state |= {"global_random": self.random.state_dict()}
         if self.ranks is not None:
-            own = {name: state[name] for name in OWN} | {"round": state["run"]["round"]}
-            own["critic_random"] = (state["run"]["critic"] or {}).get("random")
+            own = {path: _entry(state, path) for path in OF_RANKS}
             state["other_ranks"] = self.ranks.objects(own)[1:]
         if self.ranks is None or self.ranks.rank == 0:
             write(self.path, state, check=not self.checked)

@@ -17,8 +17,12 @@ from .rounds import resolve_reuse
 from .shared import shared_target
 
 OF_IMAGES: dict[str, Any] = {
-    **{"n_atoms": 4000, "pair_cost": "cityblock", "critic": "wgan-gp"},
-    **{"batch_size": 100, "dual_steps": 10, "reuse": 20},
+    "n_atoms": 4000,
+    "pair_cost": "cityblock",
+    "critic": "wgan-gp",
+    "batch_size": 100,
+    "dual_steps": 10,
+    "reuse": 20,
 }
 """What serves images best, beside :class:`ImageFeatures`: ``python -m benchmarks.training``."""
 POINTS = 200  # in a batch, of other data
@@ -81,6 +85,8 @@ def parts_of_data(data: Any, random_state: object, **options: Any) -> Parts:
     atoms = data if n_atoms is None else sample(data, n_atoms)
     batch_size = suited.get("batch_size", POINTS)
     loss = loss_on(atoms, batch_size, suited)
+    if loss.target.is_relaxed:
+        suited["critic"] = critic_beside_price(options.get("critic"))
     if options.get("batch_size") is None and loss.ranks is not None:
         batch_size += -batch_size % loss.ranks.size
     parts = Parts(loss, batch_size, resolve_reuse(suited.get("reuse"), loss, pair_cost is not None))
@@ -97,10 +103,12 @@ def parts_of_data(data: Any, random_state: object, **options: Any) -> Parts:
 
 def loss_on(atoms: Any, batch_size: int, options: dict[str, Any]) -> SemiDiscreteLoss:
     """A loss, by default of a sharper `reg` than its own, and of larger rounds on a GPU."""
-    reg, dual_steps = options.get("reg"), options.get("dual_steps")
-    features, group = options.get("features"), options.get("process_group")
-    loss = SemiDiscreteLoss(atoms, reg=reg, features=features, process_group=group)
-    if reg is None:
+    dual_steps = options.get("dual_steps")
+    given: dict[str, Any] = {
+        name: options.get(name) for name in ("reg", "reg_m", "features", "process_group")
+    }
+    loss = SemiDiscreteLoss(atoms, **given)
+    if given["reg"] is None:
         loss.reg *= 0.3  # rounds can follow at less than its own steps
     if dual_steps is not None:
         loss.dual_steps = check_count("dual_steps", dual_steps)
@@ -111,13 +119,26 @@ def loss_on(atoms: Any, batch_size: int, options: dict[str, Any]) -> SemiDiscret
     return loss
 
 
+def critic_beside_price(critic: Any) -> Any:
+    """The critic where masses are free at a price: none, or one of data of its own."""
+    if critic is None or critic is False:
+        return None
+    if isinstance(critic, GradientPenaltyCritic):
+        return critic
+    raise ValueError(
+        "critic: expected a GradientPenaltyCritic, of data without outliers, or False with reg_m, "
+        f"received {describe(critic)}, which would see all data; give either, or leave out reg_m."
+    )
+
+
 def check_pairs(data: Any, n_atoms: Any, pair_cost: Any) -> None:
     """Refuse a number of atoms or a cost that is none, and atoms that are not in memory with either."""
     if n_atoms is not None:
         check_count("n_atoms", n_atoms)
     if pair_cost is not None and pair_cost not in COSTS:
         check_callable("pair_cost", pair_cost, f"(x, y) -> costs, or one of {', '.join(COSTS)}")
-    if not (n_atoms is pair_cost is None) and not isinstance(data, torch.Tensor):
+    is_asked = n_atoms is not None or pair_cost is not None
+    if is_asked and not isinstance(data, torch.Tensor):
         raise TypeError(
             "target: expected a tensor or a data set with n_atoms or pair_cost, received "
             f"{describe(data)}."

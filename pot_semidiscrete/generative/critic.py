@@ -38,6 +38,24 @@ def perceptron(d: int, seed: int) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(1), layers[0], slope, layers[1], slope, layers[2])
 
 
+def gradient_penalty(
+    score: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, y: torch.Tensor, share: torch.Tensor
+) -> torch.Tensor:
+    r"""Mean of :math:`(|\nabla D| - 1)^2` between two batches (Gulrajani et al., 2017, algorithm 1).
+
+    Parameters
+    ----------
+    score : callable
+        D, ``x -> numbers``, one for each point.
+    x, y : tensors, shape (n, ...)
+    share : tensor, shape (n, 1, ...)
+        In [0, 1], where between y and x the gradient is taken.
+    """
+    between = (y + share * (x - y)).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(score(between).sum(), between, create_graph=True)
+    return (slope.flatten(1).norm(dim=1) - 1.0).square().mean()
+
+
 class GradientPenaltyCritic:
     r"""A critic of generated points, for the `critic` of :func:`train_generator`.
 
@@ -185,12 +203,10 @@ class GradientPenaltyCritic:
         x, rate = self._points(x).detach()[: self.batch_size], check_real("rate", rate)
         y = self.rows(self.random.integers(len(self.rows.data), len(x))).to(x)
         share = self.random.uniform(len(x), *[1] * (x.ndim - 1)).to(x)
-        between = (y + share * (x - y)).requires_grad_()
-        (slope,) = torch.autograd.grad(self.score(between).sum(), between, create_graph=True)
-        excess = slope.flatten(1).norm(dim=1) - 1.0
+        penalty = self.penalty * gradient_penalty(self.score, x, y, share)
         made, real = self.score(torch.cat([x, y])).tensor_split(2)
         self.optimizer.zero_grad()
-        (made.mean() - real.mean() + self.penalty * excess.square().mean()).backward()
+        (made.mean() - real.mean() + penalty).backward()
         if self.ranks is not None:
             average_gradients(self.ranks, parameters_of(self.optimizer))
         set_relative_rate(self.optimizer, rate)

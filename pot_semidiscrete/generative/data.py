@@ -74,7 +74,7 @@ class DataRows:
 
 
 def stacked(data: Any) -> Any:
-    """All items of a data set of torch; what is none is left for the checks."""
+    """A data set of torch as a tensor of all of its items; all else as it is, for the checks to come."""
     return stack_dataset(data) if isinstance(data, torch.utils.data.Dataset) else data
 
 

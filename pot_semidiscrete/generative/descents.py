@@ -6,7 +6,6 @@ from typing import Any, Protocol, TypeAlias
 import torch
 
 from ..backend import describe, guest
-from ..plan import SemiDiscretePlan
 from .data import DataRows
 from .loss import SemiDiscreteLoss
 from .majorant import Majorant
@@ -90,10 +89,8 @@ class PairDescent:
         return f"costs of pairs, {self.name}"
 
     def begin(self, batches: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
-        loss, points = self.loss, torch.cat(list(batches))
-        loss.follow(points)
-        plan = SemiDiscretePlan(loss.target, loss.target.gather(loss.potential), loss.reg)
-        goals = self.rows(plan.pair(loss.rows(points), self.random.generator))
+        points = torch.cat(list(batches))
+        goals = self.rows(self.loss.pair(points, self.random.generator, follow=True))
         return [[part] for part in goals.split([len(batch) for batch in batches])]
 
     def value(self, noted: list[torch.Tensor]) -> PointCost:

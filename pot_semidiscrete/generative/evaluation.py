@@ -38,7 +38,8 @@ def _diagnosis(
 ) -> GradientDiagnostics:
     """Diagnosis of points at ``reg = 0``, at a potential that does not lag behind them.
 
-    If atoms see enough points, half of these improve the potential that the other half is told by.
+    If there are enough points for each atom, the potential is improved on one half of them, and
+    diagnosed on the other.
     """
     target, half = loss.target, x[::2]
     potential = target.gather(loss.potential)

@@ -1,27 +1,23 @@
 """The transport cost to a data set, as a torch loss that carries its potential."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..backend import guest, joint, ours
+from ..backend import ours
 from ..costs import Metric
 from ..kernels import known_bilinear, reduce
-from ..optim import tracking
-from ..plan import semi_dual
-from ..problem import Problem, check_callable, shared
-from ..result import SemiDiscreteResult, SolverState, warn_shortfall
-from ..samplers.laws import CallableSampler
-from ..samplers.resolve import rank_seed, resolve_source
-from ..solver import Options, solve_problem
+from ..plan import draw_pairs, semi_dual
+from ..problem import Problem, Target
+from .compared import require_squared_distance
 from .data import stacked
 from .debias import self_cost, self_gradient
 from .features import Features
 from .majorant import Majorant, check_batches, majorants_of
 from .optimizers import MakeOptimizer
-from .potential import TrackedPotential, require_squared_distance, require_vector
+from .potential import TrackedPotential
 from .shared import all_points, jointly
 
 
@@ -44,6 +40,12 @@ class SemiDiscreteLoss(TrackedPotential):
         Ground cost, as in :func:`pot_semidiscrete.semidiscrete_gradient`.
     reg : float, optional
         Regularisation, in units of the metric. 1% of :func:`pot_semidiscrete.cost_scale` by default.
+    reg_m : float, optional
+        Price of masses other than the weights, in units of the metric, as in
+        :func:`pot_semidiscrete.solve_semidiscrete`: generated points do not go to outliers that are
+        much farther. Not with `debias`.
+    reg_m_type : "kl"
+        The divergence of the masses.
     dual_steps : int, default=5
         Batches for the potential between steps of the generator: calls of :meth:`dual_step`; one call of
         :meth:`follow` stands for all of them.
@@ -120,6 +122,8 @@ class SemiDiscreteLoss(TrackedPotential):
         metric: Metric = None,
         reg: float | None = None,
         *,
+        reg_m: float | None = None,
+        reg_m_type: str = "kl",
         dual_steps: int = 5,
         debias: bool = False,
         potential: nn.Module | None = None,
@@ -127,9 +131,20 @@ class SemiDiscreteLoss(TrackedPotential):
         features: Features | None = None,
         process_group: Any = None,
     ) -> None:
-        more = (potential, potential_optimizer, features, process_group)
-        super().__init__(stacked(X_target), a_target, metric, reg, dual_steps, *more)
-        self.debias, self._metric = bool(debias), metric
+        super().__init__(
+            stacked(X_target),
+            a_target,
+            metric,
+            reg,
+            reg_m=reg_m,
+            reg_m_type=reg_m_type,
+            dual_steps=dual_steps,
+            potential=potential,
+            potential_optimizer=potential_optimizer,
+            features=features,
+            process_group=process_group,
+        )
+        self.debias, self._metric = check_debias(debias, self.target), metric
 
     @ours()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -175,50 +190,41 @@ class SemiDiscreteLoss(TrackedPotential):
             value, goal = value - within, goal + gradient / 2.0
         return majorants_of(x, value, goal, [len(batch) for batch in batches])
 
-    def fit(
-        self,
-        sampler: Callable[[int], torch.Tensor] | str | torch.Tensor | Any,
-        *,
-        tol: float = 0.1,
-        max_iter: int = 10_000,
-        batch_size: int = 256,
-        init_potential: torch.Tensor | None = None,
-        random_state: Any = None,
-        verbose: bool = False,
-        callback: Callable[[SolverState], Any] | None = None,
-    ) -> SemiDiscreteResult:
-        """Solve for the potential of a generator that stands still.
+    @jointly
+    @torch.no_grad()
+    def pair(self, x: torch.Tensor, random_state: Any = None, *, follow: bool = False) -> torch.Tensor:
+        """Draw an atom for each point, so that the pairs follow the plan of the potential.
 
         Parameters
         ----------
-        sampler : callable, str, law, loader or tensor
-            ``n -> x``, points of the generator, of any shape; or a source of rows, or of features if
-            the loss has these, as :func:`pot_semidiscrete.solve_semidiscrete` takes it.
-        tol, max_iter, batch_size, init_potential, random_state, verbose, callback
-            As in :func:`pot_semidiscrete.solve_semidiscrete`.
+        x : tensor, shape (n, ...)
+        random_state : None, int or generator
+            Randomness of the draw, as in :meth:`pot_semidiscrete.SemiDiscreteResult.pair`.
+        follow : bool, default=False
+            Whether to :meth:`follow` the points first; `features` are asked once for both.
 
         Returns
         -------
-        pot_semidiscrete.SemiDiscreteResult
-            Potential, estimates on fresh samples, and why the run ended.
+        tensor of int, shape (n,)
+            Rows of `X_target`.
         """
-        require_vector(self, "fit")
-        if callback is not None:
-            callback = guest(check_callable("callback", callback, "of the state"))
-        options = Options.checked(tol, max_iter, batch_size)
-        with ours(), joint(self.ranks):  # no decorator, whose frame the warning would point to
-            start = Problem(self.target, self.reg).init_potential(init_potential)
-            problem = shared(Problem(self.target, self.reg), self.ranks, start, **vars(options))
-            source = resolve_source(sampler, self.target.like, rank_seed(problem.target, random_state))
-            if isinstance(source, CallableSampler):  # of points of any shape
-                function = source.function
-                source = CallableSampler(lambda n: self.rows(function(n)))
-            result = solve_problem(problem, source, options, start, verbose, callback)
-            self._store(self.target.gather(result.potential), int(tracking.SPAN * self.dual_steps))
-            warn_shortfall(result, options.tol)
-        return result
+        x = self.local(x)
+        if follow:
+            self._dual_ascent(all_points(self.ranks, x), self.dual_steps)
+        potential = self.target.gather(self.potential)
+        return draw_pairs(self.target, x, potential, self.reg, random_state)
 
     def extra_repr(self) -> str:
         """What ``repr`` tells of the problem."""
         n_atoms, d = self.target.n_atoms, self.target.atoms.shape[1]
         return f"n_atoms={n_atoms}, d={d}, metric={self.target.cost.name!r}, reg={self.reg:.4g}"
+
+
+def check_debias(debias: object, target: Target) -> bool:
+    """Refuse to debias where masses are free at a price."""
+    if debias and target.is_relaxed:
+        raise ValueError(
+            "debias: expected False with reg_m, for a Sinkhorn divergence is of masses that are held, "
+            "received True; leave out either."
+        )
+    return bool(debias)

@@ -8,7 +8,7 @@ import torch
 
 from ..backend import describe
 from ..problem import check_callable
-from .parts import placed
+from .fsdp import sharded_like
 
 MakeOptimizer: TypeAlias = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
@@ -120,7 +120,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     """Load a state in its own precision: torch casts it to that of the parameters."""
     parameters = parameters_of(optimizer)
     parts = {
-        k: {name: placed(value, parameters[k]) for name, value in entries.items()}
+        k: {name: sharded_like(value, parameters[k]) for name, value in entries.items()}
         for k, entries in state["state"].items()
     }
     optimizer.load_state_dict(state | {"state": parts})

@@ -2,38 +2,38 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
 
-from ..backend import capabilities, describe, guest, in_double, ours
-from ..costs import Metric, SqEuclidean
+from ..backend import capabilities, describe, guest, joint, ours
+from ..costs import Metric
 from ..optim import tracking
 from ..optim.ascent import cold_start
 from ..optim.semi_dual import SemiDual
 from ..plan import semi_dual
 from ..problem import (
-    StoredAtoms,
+    Problem,
     Target,
-    build_target,
     check_callable,
     check_count,
-    check_plain,
     check_points,
     check_reg,
-    digest,
-    flat_rows,
-    remedy_for,
     scale_of,
+    shared,
 )
-from .features import FeatureMap, Features, in_parts
+from ..result import SemiDiscreteResult, SolverState, warn_shortfall
+from ..samplers.laws import CallableSampler
+from ..samplers.resolve import rank_seed, resolve_source
+from ..solver import Options, solve_problem
+from .compared import ComparedData, require_squared_distance
 from .network import NetworkPotential
 from .optimizers import MakeOptimizer
-from .shared import SharedState, all_points, jointly, mean_of_ranks, shared_target, start_alike
+from .shared import all_points, jointly, mean_of_ranks, shared_target, start_alike
 
 
-class TrackedPotential(SharedState):
+class TrackedPotential(ComparedData):
     """The base of :class:`SemiDiscreteLoss`: all but its values. The parameters are explained there."""
 
     potential: torch.Tensor
@@ -46,16 +46,13 @@ class TrackedPotential(SharedState):
         a_target: torch.Tensor | None,
         metric: Metric,
         reg: float | None,
+        *,
         dual_steps: int,
         potential: nn.Module | None,
         potential_optimizer: torch.optim.Optimizer | MakeOptimizer | None,
-        features: Features | None,
-        process_group: Any = None,
+        **options: Any,
     ) -> None:
-        target, feature_map, data = _compared(X_target, a_target, metric, features, potential)
-        weights = in_double(target.distribute(target.weights))
-        super().__init__(data, weights, target, process_group)
-        self._feature_map, self.shape = feature_map, X_target.shape[1:]
+        super().__init__(X_target, a_target, metric, **options)
         self.dual_steps = check_count("dual_steps", dual_steps)
         self.reg = 0.01 * scale_of(self.target) if reg is None else reg
         zeros = torch.zeros_like(self.target.scatter(self.target.weights))
@@ -64,6 +61,7 @@ class TrackedPotential(SharedState):
         self.network: NetworkPotential | None = None
         self.moves = 0  # of the potential, in this process
         if potential is not None:
+            check_in_memory(self.target, potential)
             points = self.target.gather(capabilities(self.target.nx).owned(X_target))
             self.network = NetworkPotential(potential, potential_optimizer, points)
             start_alike(self.ranks, [*self.network.parameters(), *self.network.buffers()])
@@ -74,13 +72,6 @@ class TrackedPotential(SharedState):
                 "potential_optimizer: expected None with a vector, received one; give potential=, a "
                 "module."
             )
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        with ours():  # what was read in inference mode is of no use outside
-            owned = capabilities(self.target.nx).owned
-            self.target = self.target.map(owned)
-            self._buffers |= {name: owned(buffer) for name, buffer in self._buffers.items()}
 
     @property
     def reg(self) -> float:
@@ -95,19 +86,9 @@ class TrackedPotential(SharedState):
         self._eps_start = tracking.eps_ratio(self.target, self._tracking_reg)
 
     @property
-    def features(self) -> Features | None:
-        """What points are compared by; None for the points themselves."""
-        return None if self._feature_map is None else self._feature_map.function
-
-    @property
-    def has_majorants(self) -> bool:
-        """Whether bounds of the loss are known: for the squared distance only."""
-        return isinstance(self.target.cost, SqEuclidean)
-
-    @property
     def can_translate(self) -> bool:
-        """Whether :meth:`translate` is known: for the squared distance and a vector."""
-        return self.has_majorants and self.network is None
+        """Whether :meth:`translate` is known: for the squared distance, a vector, and no `reg_m`."""
+        return self.has_majorants and self.network is None and not self.target.is_relaxed
 
     @jointly
     @torch.no_grad()
@@ -172,8 +153,7 @@ class TrackedPotential(SharedState):
         shift : tensor, of the shape of a point
             Movement of the mean of the points, or with `features` of the mean of these, shape (d,).
         """
-        require_vector(self, "translate")
-        require_squared_distance(self, "translate", "where the move is known; leave it to follow")
+        require_translation(self)
         if not isinstance(shift, torch.Tensor):
             raise TypeError(f"shift: expected a torch tensor, received {describe(shift)}.")
         shift, _ = check_points("shift", shift.reshape(1, -1), like=self.target.like)
@@ -204,94 +184,54 @@ class TrackedPotential(SharedState):
         for _ in range(n_batches):
             self.dual_step(draw())
 
+    def fit(
+        self,
+        sampler: Callable[[int], torch.Tensor] | str | torch.Tensor | Any,
+        *,
+        tol: float = 0.1,
+        max_iter: int = 10_000,
+        batch_size: int = 256,
+        init_potential: torch.Tensor | None = None,
+        random_state: Any = None,
+        verbose: bool = False,
+        callback: Callable[[SolverState], Any] | None = None,
+    ) -> SemiDiscreteResult:
+        """Solve for the potential of a generator that stands still.
+
+        Parameters
+        ----------
+        sampler : callable, str, law, loader or tensor
+            ``n -> x``, points of the generator, of any shape; or a source of rows, or of features if
+            the loss has these, as :func:`pot_semidiscrete.solve_semidiscrete` takes it.
+        tol, max_iter, batch_size, init_potential, random_state, verbose, callback
+            As in :func:`pot_semidiscrete.solve_semidiscrete`.
+
+        Returns
+        -------
+        pot_semidiscrete.SemiDiscreteResult
+            Potential, estimates on fresh samples, and why the run ended.
+        """
+        require_vector(self, "fit")
+        if callback is not None:
+            callback = guest(check_callable("callback", callback, "of the state"))
+        options = Options.checked(tol, max_iter, batch_size)
+        with ours(), joint(self.ranks):  # no decorator, whose frame the warning would point to
+            start = Problem(self.target, self.reg).init_potential(init_potential)
+            problem = shared(Problem(self.target, self.reg), self.ranks, start, **vars(options))
+            source = resolve_source(sampler, self.target.like, rank_seed(problem.target, random_state))
+            if isinstance(source, CallableSampler):  # of points of any shape
+                function = source.function
+                source = CallableSampler(lambda n: self.rows(function(n)))
+            result = solve_problem(problem, source, options, start, verbose, callback)
+            self._store(self.target.gather(result.potential), int(tracking.SPAN * self.dual_steps))
+            warn_shortfall(result, options.tol)
+        return result
+
     @torch.no_grad()
     def _store(self, potential: torch.Tensor, n_steps: int) -> None:
-        self.potential.copy_(self.target.scatter(self.target.zero_mean(potential)))
+        self.potential.copy_(self.target.scatter(self.target.normalized(potential)))
         self.n_steps.fill_(n_steps)
         self.moves += 1
-
-    @ours()
-    def rows(self, x: torch.Tensor) -> torch.Tensor:
-        """Points of any shape, or their features, as one row each, in the dtype of the data."""
-        _check_shape(x, self.shape)
-        x = in_dtype(x, self.target.weights.dtype)
-        if x.is_floating_point() and x.ndim > 0:
-            x = x if self._feature_map is None or 0 in x.shape else self._feature_map(x)
-        return flat_rows(x, self.target.nx)
-
-    @ours()
-    def local(self, x: torch.Tensor) -> torch.Tensor:
-        """Points in the coordinates of the atoms, checked, and cut from their graph."""
-        x, _ = check_points("x", self.rows(x), like=self.target.like)
-        return self.target.center(x.detach())
-
-    @ours()
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        # follow the device that fn moves to, and only that: the potential needs its precision
-        device = fn(torch.empty(0, dtype=self.potential.dtype, device=self.potential.device)).device
-        self.target = self.target.map(lambda array: array.to(device))
-        if self._feature_map is not None:
-            self._feature_map.to(device)
-        return super()._apply(lambda tensor: tensor.to(device), recurse)
-
-
-def in_dtype(x: Any, dtype: torch.dtype) -> Any:
-    """Points in a precision, whatever a caller's autocast made of them; what are none stay so."""
-    return x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
-
-
-def _check_shape(x: object, shape: torch.Size) -> None:
-    """Refuse what is no tensor, or is images of another shape than the data, channels last, say."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"x: expected a torch tensor, received {describe(x)}; use torch.as_tensor.")
-    if len(shape) > 1 and _one_channel(x.shape[1:]) != _one_channel(shape):
-        raise ValueError(
-            f"x: expected points of the shape of the data, (n, {', '.join(map(str, shape))}), received "
-            f"{describe(x)}; reshape or permute them."
-        )
-
-
-def _one_channel(shape: torch.Size) -> tuple[int, ...]:
-    """The shape of an image without a first axis of length 1."""
-    return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
-
-
-def _compared(
-    X_target: torch.Tensor,
-    a_target: torch.Tensor | None,
-    metric: Metric,
-    features: Features | None,
-    potential: nn.Module | None,
-) -> tuple[Target, FeatureMap | None, str]:
-    """The data, or their features, as a target; the map to these; and a digest of the data."""
-    check_plain("X_target", X_target)
-    if isinstance(X_target, StoredAtoms):
-        if not isinstance(X_target.like, torch.Tensor) or not features is potential is None:
-            raise TypeError(
-                "X_target: expected stored atoms that torch computes with, and neither features nor a "
-                f"network, received {X_target!r}; give StoredAtoms(..., like=torch.zeros(1))."
-            )
-        target = build_target(X_target, a_target, metric)
-        return target, None, target.digest
-    if not isinstance(X_target, torch.Tensor):
-        raise TypeError(
-            f"X_target: expected a torch tensor, received {type(X_target).__name__}; "
-            f"{'use torch.as_tensor' if hasattr(X_target, 'shape') else remedy_for(X_target)}."
-        )
-    for name, array in {"X_target": X_target, "a_target": a_target}.items():
-        if getattr(array, "requires_grad", False):
-            raise ValueError(
-                f"{name}: expected data that stand still, received a tensor with requires_grad; detach "
-                "it, or use pot_semidiscrete.semidiscrete_loss, which is differentiable in it."
-            )
-    rows = X_target.flatten(1) if X_target.ndim > 2 else X_target
-    if features is None:
-        target = build_target(rows, a_target, metric)
-        return target, None, target.digest
-    rows, nx = check_points("X_target", rows)
-    feature_map = FeatureMap(features, X_target)
-    target = build_target(in_parts(feature_map, X_target), a_target, metric)
-    return target, feature_map, digest(rows, nx)
 
 
 def require_vector(loss: TrackedPotential, name: str) -> None:
@@ -303,10 +243,21 @@ def require_vector(loss: TrackedPotential, name: str) -> None:
         )
 
 
-def require_squared_distance(loss: TrackedPotential, name: str, remark: str) -> None:
-    """Refuse the method `name` to another metric."""
-    if not loss.has_majorants:
+def require_translation(loss: TrackedPotential) -> None:
+    """Refuse :meth:`TrackedPotential.translate` where the move is not known."""
+    require_vector(loss, "translate")
+    require_squared_distance(loss, "translate", "where the move is known; leave it to follow")
+    if loss.target.is_relaxed:
         raise ValueError(
-            f"{name}: expected a loss with metric 'sqeuclidean', {remark}, received "
-            f"{loss.target.cost.name!r}."
+            "translate: expected a loss without reg_m, where masses do not change as points move, "
+            f"received one with reg_m={loss.reg_m:g}; leave it to follow."
+        )
+
+
+def check_in_memory(target: Target, potential: nn.Module) -> None:
+    """Refuse a potential that is a network to atoms that are not in memory."""
+    if target.is_stored:
+        raise TypeError(
+            "potential: expected None with StoredAtoms, of which a network would have to see all, "
+            f"received {describe(potential)}; leave it out, or give a tensor."
         )

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..backend import joint, ours, ranks_of
 from ..problem import SharedTarget, Target
-from .parts import is_sharded
+from .fsdp import is_sharded
 from .state import StateOfData
 
 Thing = TypeVar("Thing")
@@ -42,8 +42,12 @@ class SharedState(StateOfData):
         self._shared: SharedTarget | None = None
         if self.ranks is not None:
             with joint(self.ranks):
-                told = {"X_target": data_digest, "a_target": np.round(self.weight_moments, 6)}
-                self.ranks.check_same(**told, metric=target.cost.name)
+                self.ranks.check_same(
+                    X_target=data_digest,
+                    a_target=np.round(self.weight_moments, 6),
+                    metric=target.cost.name,
+                    reg_m=target.reg_m,
+                )
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"ranks": None, "_shared": None}

@@ -29,9 +29,9 @@ class StateOfData(nn.Module):
 
     @ours()
     def get_extra_state(self) -> torch.Tensor:
-        """What tells data and weights, as bytes: a tensor, as all in a ``state_dict`` mostly is."""
-        told = bytes.fromhex(self.data_digest) + np.complex128(self.weight_moments).tobytes()
-        return torch.tensor(list(told), dtype=torch.uint8, device="cpu")
+        """Digest of the data and moments of the weights, as a tensor of bytes."""
+        found = bytes.fromhex(self.data_digest) + np.complex128(self.weight_moments).tobytes()
+        return torch.tensor(list(found), dtype=torch.uint8, device="cpu")
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Nothing: it was compared before anything was taken."""
@@ -44,7 +44,7 @@ class StateOfData(nn.Module):
             state_dict[name] = self.get_extra_state()
             warnings.warn(
                 "state_dict: it was written by version 0.1.0, which kept nothing of the data of a "
-                "potential; whether it is of these cannot be told.",
+                "potential; it may be of others than these.",
                 SemiDiscreteWarning,
                 stacklevel=3,
             )
@@ -59,10 +59,11 @@ class StateOfData(nn.Module):
             raise ValueError("state_dict: expected a finite potential, received NaN or inf.")
         super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
 
-    def _is_of_these(self, told: Any) -> bool:
+    def _is_of_these(self, state: Any) -> bool:
+        """Whether an extra state is that of these data, and of nearly these weights."""
         own = self.get_extra_state()
-        if not isinstance(told, torch.Tensor) or told.shape != own.shape or told.dtype != own.dtype:
+        if not isinstance(state, torch.Tensor) or state.shape != own.shape or state.dtype != own.dtype:
             return False
-        told = told.cpu()
-        moments = np.frombuffer(bytes(told[-16:].tolist()), dtype=np.complex128)[0]
-        return torch.equal(told[:-16], own[:-16]) and abs(moments - self.weight_moments) < 1e-6
+        state = state.cpu()
+        moments = np.frombuffer(bytes(state[-16:].tolist()), dtype=np.complex128)[0]
+        return torch.equal(state[:-16], own[:-16]) and abs(moments - self.weight_moments) < 1e-6

@@ -12,9 +12,11 @@ from ..backend import guest, uninterrupted
 from ..runs import Progress
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
 from .choices import Parts
+from .compared import in_dtype
 from .critic import facts_of, guided, join_critic, step_beside, tensors_of
 from .descents import PointCost
 from .evaluation import squared_marginal_error, warn_of_boundaries
+from .fsdp import resharded, sharded_like
 from .history import History
 from .optimizers import (
     describe_optimizer,
@@ -22,8 +24,6 @@ from .optimizers import (
     parameters_of,
     set_relative_rate,
 )
-from .parts import at_rest, placed
-from .potential import in_dtype
 from .result import TrainingResult
 from .rollback import check_finite, rollback_if_not_finite
 from .rounds import Rounds
@@ -199,7 +199,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on, but for what a :class:`Checkpoint` adds."""
-        module, parameters = at_rest(self.module), parameters_of(self.optimizer)
+        module, parameters = resharded(self.module), parameters_of(self.optimizer)
         own, buffers = state_of(module) or {}, {}
         if isinstance(module, torch.nn.Module):
             buffers = {name: b for name, b in module.named_buffers() if name not in own}
@@ -224,7 +224,7 @@ class Trainer:
         """Go on where another trainer was."""
         here = self.state_dict()
         own = here["generator"]
-        restore(self.module, {k: placed(v, own.get(k)) for k, v in state["generator"].items()})
+        restore(self.module, {k: sharded_like(v, own.get(k)) for k, v in state["generator"].items()})
         for name, buffer in here["buffers"].items():
             buffer.copy_(state["buffers"][name])
         for parameter, value in zip(here["parameters"], state["parameters"], strict=True):

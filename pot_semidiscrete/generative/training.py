@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from ..backend import capabilities, joint, ours
-from ..problem import NotFiniteError, check_callable, check_count
+from ..problem import NotFiniteError, check_callable, check_count, check_reg_m_type
 from ..runs import Progress, SemiDiscreteWarning, check_output, guarded
 from ..samplers.adapters import adapted
 from ..samplers.laws import NormalSampler
 from ..samplers.resolve import rank_seed, resolve_random
 from .checkpoint import Checkpoint
-from .choices import parts_of_data, parts_of_loss
+from .choices import Parts, parts_of_data, parts_of_loss
 from .critic import GradientPenaltyCritic
 from .descents import PairCost
 from .features import Features
@@ -33,6 +33,8 @@ def train_generator(
     *,
     n_steps: int,
     reg: float | None = None,
+    reg_m: float | None = None,
+    reg_m_type: str = "kl",
     dual_steps: int | None = None,
     batch_size: int | None = None,
     reuse: int | None = None,
@@ -62,7 +64,7 @@ def train_generator(
 
     which touches the loss where the round began, with the gradient of formula (G). For the squared
     distance the next round first corrects a vector potential for the movement of the mean of the points
-    (:meth:`SemiDiscreteLoss.translate`).
+    (:meth:`SemiDiscreteLoss.translate`; not with `reg_m`).
 
     Parameters
     ----------
@@ -81,6 +83,11 @@ def train_generator(
         Number of steps of the generator.
     reg : float, optional
         Regularisation, in units of the metric; 0.3% of the cost scale by default. Only with data.
+    reg_m : float, optional
+        Price of masses other than the weights, as in :func:`pot_semidiscrete.solve_semidiscrete`:
+        outliers that are much farther than that are not learnt. Only with data.
+    reg_m_type : "kl"
+        The divergence of the masses.
     dual_steps : int, optional
         Batches for the potential in each round: by default 5, for images 10. For other data on a GPU
         there are more if an eighth of the atoms, at most 8,192, is more points than 5 batches. Only with
@@ -183,12 +190,20 @@ def train_generator(
     n_steps, every = check_count("n_steps", n_steps), check_count("checkpoint_every", checkpoint_every)
     if batch_size is not None:
         check_count("batch_size", batch_size)
+    check_reg_m_type(reg_m_type)
     check_callable("generator", generator, "z -> points")
     if callback is not None:
         check_callable("callback", callback, "of the result so far")
     options: dict[str, Any] = {
-        **{"batch_size": batch_size, "reuse": reuse, "dual_steps": dual_steps, "reg": reg},
-        **{"n_atoms": n_atoms, "features": features, "pair_cost": pair_cost, "critic": critic},
+        "reg": reg,
+        "reg_m": reg_m,
+        "dual_steps": dual_steps,
+        "batch_size": batch_size,
+        "reuse": reuse,
+        "n_atoms": n_atoms,
+        "features": features,
+        "pair_cost": pair_cost,
+        "critic": critic,
         "process_group": process_group,
     }
     with ours():  # no decorator, whose frame warnings would point to
@@ -200,27 +215,21 @@ def train_generator(
         with joint(loss.ranks):
             capabilities(loss.target.nx).require_autograd("train_generator")
             latent = _latent(latent_sampler, loss, rank_seed(shared_target(loss), random_state))
-            plain = parts.descent is parts.critic is None
-            default, rate = (adam, fall) if plain else (calm_adam, rise_and_fall)
+            is_plain = parts.descent is None and parts.critic is None
+            default, rate = (adam, fall) if is_plain else (calm_adam, rise_and_fall)
             schedule = None if optimizer is not None else lambda k: rate(k / n_steps)
             optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", default)
             trainer = Trainer(generator, latent, parts, optimizer, schedule)
             if loss.ranks is not None:
-                facts = {"n_steps": n_steps, "checkpoint_every": every, "reg": loss.reg}
-                told = {"checkpoint": checkpoint is not None, "dual_steps": loss.dual_steps}
-                loss.ranks.check_same(batch_size=parts.batch_size, reuse=parts.reuse, **facts, **told)
+                has_file = {"checkpoint": checkpoint is not None, "checkpoint_every": every}
+                _check_same_on_ranks(parts, n_steps=n_steps, **has_file)
             file = None
             if checkpoint is not None:
                 problem = trainer.problem() | _latent_problem(latent_sampler, random_state)
                 path = check_output("checkpoint", checkpoint)
-                file = Checkpoint(path, every, problem, latent, callback, loss.ranks)
-                trainer.latent_sampler = file.watched(latent)
-                file.load(trainer)
-                if trainer.n_steps > n_steps:
-                    raise ValueError(
-                        f"n_steps: expected at least {trainer.n_steps}, the steps in the checkpoint "
-                        f"{file.path!r}, received {n_steps}; give more, or another path."
-                    )
+                others = {"latent_sampler": latent, "callback": callback}
+                file = Checkpoint(path, every, problem, others, loss.ranks)
+                _continue(trainer, file, n_steps)
             bar = Progress(verbose, n_steps, "train_generator", trainer.n_steps)
             with guarded(trainer, bar):
                 try:
@@ -232,6 +241,24 @@ def train_generator(
                     trainer.status = "diverged"
                     _warn_of_divergence(error, trainer.n_steps, file)
     return trainer.result()
+
+
+def _check_same_on_ranks(parts: Parts, **options: Any) -> None:
+    """Refuse ranks that do not agree on the loss and the options of a run."""
+    loss = parts.loss
+    facts = {"reg": loss.reg, "dual_steps": loss.dual_steps}
+    loss.ranks.check_same(batch_size=parts.batch_size, reuse=parts.reuse, **facts, **options)
+
+
+def _continue(trainer: Trainer, file: Checkpoint, n_steps: int) -> None:
+    """Go on with the run of a checkpoint, if there is one, which may have no more than `n_steps`."""
+    trainer.latent_sampler = file.watched(trainer.latent_sampler)
+    file.load(trainer)
+    if trainer.n_steps > n_steps:
+        raise ValueError(
+            f"n_steps: expected at least {trainer.n_steps}, the steps in the checkpoint {file.path!r}, "
+            f"received {n_steps}; give more, or another path."
+        )
 
 
 def _warn_of_divergence(error: NotFiniteError, n_steps: int, file: Checkpoint | None) -> None:

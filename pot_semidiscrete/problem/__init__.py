@@ -3,7 +3,7 @@
 from .fingerprints import digest, projection, same_costs, same_projection, sample_costs
 from .host import check_counts, check_images, check_labels, check_numbers, check_parameters
 from .names import named_options
-from .problem import Problem, build_target, check_atoms, check_reg
+from .problem import Problem, at_price, build_target, check_atoms, check_reg, check_reg_m_type
 from .sharded import ShardedAtoms, resolve_shards
 from .shared import SharedTarget, shared, unshared
 from .stored import StoredAtoms
@@ -33,6 +33,7 @@ __all__ = [
     "SharedTarget",
     "StoredAtoms",
     "Target",
+    "at_price",
     "build_target",
     "check_array",
     "check_atoms",
@@ -49,6 +50,7 @@ __all__ = [
     "check_points",
     "check_real",
     "check_reg",
+    "check_reg_m_type",
     "check_same_kind",
     "check_vector",
     "check_weights",

@@ -56,8 +56,8 @@ class Problem:
     ) -> "Problem":
         """Check the arguments that describe a problem; see :func:`build_target`."""
         target = build_target(X_target, a_target, metric, merge=merge)
-        reg, reg_m = check_reg(reg, target), check_reg_m(reg_m, reg_m_type, target)
-        return cls(target if reg_m == target.reg_m else replace(target, reg_m=reg_m), reg)
+        reg = check_reg(reg, target)
+        return cls(at_price(target, reg_m, reg_m_type), reg)
 
     @property
     def nx(self) -> Backend:
@@ -176,12 +176,23 @@ def check_reg(reg: object, target: Target) -> float:
     return reg
 
 
-def check_reg_m(reg_m: object, reg_m_type: object, target: Target) -> float:
-    """Check the price of masses that are not the weights; ``inf`` if they are to be the weights."""
+def at_price(target: Target, reg_m: object, reg_m_type: object) -> Target:
+    """The target with masses that are free at a price, which is checked; None holds them."""
+    check_reg_m_type(reg_m_type)
+    reg_m = check_reg_m(reg_m, target)
+    return target if reg_m == target.reg_m else replace(target, reg_m=reg_m)
+
+
+def check_reg_m_type(reg_m_type: object) -> None:
+    """Check the name of a divergence of masses: there is one."""
     if not isinstance(reg_m_type, str):
         raise TypeError(f"reg_m_type: expected 'kl', received {describe(reg_m_type)}.")
     if reg_m_type.lower() != "kl":
         raise ValueError(f"reg_m_type: expected 'kl', received {reg_m_type!r}; leave it out.")
+
+
+def check_reg_m(reg_m: object, target: Target) -> float:
+    """Check the price of masses that are not the weights; ``inf`` if they are to be the weights."""
     if reg_m is None or (isinstance(reg_m, float) and reg_m == math.inf):
         return math.inf
     if isinstance(reg_m, (tuple, list)):

@@ -10,7 +10,7 @@ from ...plan import SemiDiscretePlan
 from ..data import stacked
 from ..potential import TrackedPotential
 from .coupling import SemiDiscreteCoupling
-from .given import Groups
+from .groups import Groups
 from .solving import solve_coupling
 from .space import PairingSpace, Projection, check_projection
 from .streams import NoiseLaw, stream

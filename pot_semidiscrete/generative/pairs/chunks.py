@@ -1,5 +1,6 @@
 """Numbered chunks of pairs, each a function of a seed and its number."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -17,10 +18,11 @@ class Assign(Protocol):
     def __call__(self, number: int, noise: torch.Tensor) -> torch.Tensor: ...
 
 
+@dataclass(frozen=True, eq=False)
 class PairStream:
     """Chunks of n pairs, each of which is used several times.
 
-    Parameters
+    Attributes
     ----------
     space : PairingSpace
     law : NoiseLaw
@@ -31,19 +33,18 @@ class PairStream:
         Number of chunks after which the pairs are the same again.
     """
 
-    def __init__(
-        self,
-        space: PairingSpace,
-        law: NoiseLaw,
-        assign: Assign,
-        seed: int,
-        n: int,
-        n_reuse: int,
-        period: int | None = None,
-    ) -> None:
-        self.space, self.law, self.assign = space, law, assign
-        self.seed, self.n, self.n_reuse, self.period = seed, n, n_reuse, period
-        self.has_fresh = can_refresh(space, law)
+    space: PairingSpace
+    law: NoiseLaw
+    assign: Assign
+    seed: int
+    n: int
+    n_reuse: int
+    period: int | None = None
+
+    @property
+    def has_fresh(self) -> bool:
+        """Whether coordinates out of the space are drawn anew in each use."""
+        return can_refresh(self.space, self.law)
 
     @ours()
     def draw(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ import torch
 
 from ...backend import describe, ours, template
 from ...plan import SemiDiscretePlan
-from .given import Groups
+from .groups import Groups
 from .space import PairingSpace
 from .streams import NoiseLaw
 

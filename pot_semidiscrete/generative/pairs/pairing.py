@@ -9,7 +9,7 @@ from ...backend import describe
 from ...backend.torch_backend import TorchRandom
 from ...problem import check_points
 from .coupling import SemiDiscreteCoupling
-from .given import Given, draw_by_weights
+from .groups import Given, draw_by_weights
 from .streams import fingerprint, stream
 
 

@@ -25,9 +25,9 @@ QUEUE = 4  # batches that are drawn at once, and mixed; benchmarks.flow_matching
 class SemiDiscretePairs(PairLoader):
     """Batches of paired noise and data, for flow matching.
 
-    Iterate over it, or give it to ``DataLoader(pairs, batch_size=None, num_workers=k)``. Batches are
-    named tuples ``(noise, data, index)``, or ``(noise, data, index, label)`` for a coupling with labels
-    or conditions; the label, or condition, is that of the data. All batches have `batch_size` pairs.
+    For ``DataLoader(pairs, batch_size=None, num_workers=k)``, whose own batches must be off, or for a
+    plain loop. Batches are named tuples ``(noise, data, index)``; with labels or conditions, which are
+    those of the data, ``(noise, data, index, label)``. All have `batch_size` pairs.
 
     Parameters
     ----------

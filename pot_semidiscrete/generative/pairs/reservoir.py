@@ -10,7 +10,7 @@ import torch
 from ...backend import describe
 from ...backend.torch_backend import TorchRandom
 from .chunks import PairStream
-from .given import Given
+from .groups import Given
 from .pairing import CouplingAssignment
 from .streams import shared_counts, stream, this_process, this_worker
 

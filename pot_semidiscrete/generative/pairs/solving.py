@@ -28,7 +28,7 @@ from ..data import stacked
 from ..principal import principal_components
 from .conditions import balanced_weight, check_conditions
 from .coupling import SemiDiscreteCoupling
-from .given import Groups, check_labels
+from .groups import Groups, check_labels
 from .space import PairingSpace, Projection, check_projection
 from .streams import NoiseLaw, permutation, seed_of, stream
 
@@ -160,7 +160,8 @@ def solve_coupling(
         if ranks is not None:
             seed, own = ranks.first_seed(seed), (ranks.rank,)
         law = NoiseLaw(noise, rows[:1])
-        space, atoms = _space_of(rows, shape, projection, X_space, n_components, seed)
+        space = PairingSpace(shape, _projection_of(rows, projection, n_components, seed))
+        atoms = _atoms_in(space, rows, X_space)
         weights = check_weights(a_target, atoms, nx)
         if labels is not None and conditions is not None:
             raise ValueError(
@@ -168,7 +169,10 @@ def solve_coupling(
             )
         if conditions is not None:
             conditions = check_conditions(conditions, rows)
-            atoms = _with_conditions(space, law, atoms, conditions, condition_weight, seed)
+            if condition_weight is None:
+                condition_weight = _balanced_weight(space, law, atoms, conditions, seed)
+            space.condition_weight = check_real("condition_weight", condition_weight)
+            atoms = space.joined(atoms, conditions)
         elif condition_weight is not None:
             raise ValueError("condition_weight: expected None without conditions, received a number.")
         labels = None if labels is None else check_labels(labels, len(rows), rows.device)
@@ -210,15 +214,10 @@ def _groups_of(coupling: SemiDiscreteCoupling, groups: Groups) -> Groups:
     return found
 
 
-def _space_of(
-    rows: torch.Tensor,
-    shape: tuple[int, ...],
-    projection: Projection,
-    X_space: torch.Tensor | None,
-    n_components: int | None,
-    seed: int,
-) -> tuple[PairingSpace, torch.Tensor]:
-    """The space, and the data in it."""
+def _projection_of(
+    rows: torch.Tensor, projection: Projection, n_components: int | None, seed: int
+) -> Projection:
+    """The user's projection, checked, or principal components of the data; None for all coordinates."""
     d = rows.shape[1]
     if n_components is not None and projection is not None:
         raise ValueError("n_components: expected None with a projection, received a number.")
@@ -237,24 +236,27 @@ def _space_of(
             f"projection: expected {d} rows, the dimension of the noise, received "
             f"{describe(projection)}."
         )
-    space = PairingSpace(shape, projection)
-    if X_space is not None:
-        if not isinstance(X_space, torch.Tensor):
-            raise TypeError(f"X_space: expected a torch tensor, received {describe(X_space)}.")
-        atoms, _ = check_points("X_space", flat_rows(X_space.detach().to(rows), get_backend(rows)))
-        if len(atoms) != len(rows):
-            raise ValueError(f"X_space: expected {len(rows)} points, received {describe(X_space)}.")
-        k = space.points(rows[:2]).shape[1]
-        if atoms.shape[1] != k:
-            raise ValueError(
-                f"X_space: expected points of the dimension of the projected noise, {k}, received "
-                f"{describe(atoms)}; give the projection."
-            )
-    elif isinstance(projection, torch.Tensor):
-        atoms = rows @ projection - rows.mean(dim=0) @ projection
-    else:
-        atoms = space.points(rows)
-    return space, atoms
+    return projection
+
+
+def _atoms_in(space: PairingSpace, rows: torch.Tensor, X_space: torch.Tensor | None) -> torch.Tensor:
+    """The data in the space: those of the user, or the data projected."""
+    if X_space is None:
+        if isinstance(space.projection, torch.Tensor):
+            return rows @ space.projection - rows.mean(dim=0) @ space.projection
+        return space.points(rows)
+    if not isinstance(X_space, torch.Tensor):
+        raise TypeError(f"X_space: expected a torch tensor, received {describe(X_space)}.")
+    atoms, _ = check_points("X_space", flat_rows(X_space.detach().to(rows), get_backend(rows)))
+    if len(atoms) != len(rows):
+        raise ValueError(f"X_space: expected {len(rows)} points, received {describe(X_space)}.")
+    k = space.points(rows[:2]).shape[1]
+    if atoms.shape[1] != k:
+        raise ValueError(
+            f"X_space: expected points of the dimension of the projected noise, {k}, received "
+            f"{describe(atoms)}; give the projection."
+        )
+    return atoms
 
 
 class SpaceSampler(Sampler):
@@ -289,22 +291,12 @@ def _source(
     return SpaceSampler(space, law, conditions, random)
 
 
-def _with_conditions(
-    space: PairingSpace,
-    law: NoiseLaw,
-    atoms: torch.Tensor,
-    conditions: torch.Tensor,
-    condition_weight: float | None,
-    seed: int,
-) -> torch.Tensor:
-    """The data in the space of points and conditions, whose weight is set."""
-    if condition_weight is None:
-        random = stream(seed, 3, like=atoms)
-        n = min(512, len(atoms))  # as in the docstring: exact transport of more takes long
-        few = permutation(random, len(atoms))[:n]
-        noise, others = space.points(law.draw(n, random)), few[permutation(random, n)]
-        arrays = (noise, conditions[others], atoms[few], conditions[few])
-        space.condition_weight = balanced_weight(*arrays)
-    else:
-        space.condition_weight = check_real("condition_weight", condition_weight)
-    return space.joined(atoms, conditions)
+def _balanced_weight(
+    space: PairingSpace, law: NoiseLaw, atoms: torch.Tensor, conditions: torch.Tensor, seed: int
+) -> float:
+    """The weight of conditions that a mini-batch of noise and data asks for."""
+    random = stream(seed, 3, like=atoms)
+    n = min(512, len(atoms))  # as in the docstring: exact transport of more takes long
+    few = permutation(random, len(atoms))[:n]
+    noise, others = space.points(law.draw(n, random)), few[permutation(random, n)]
+    return balanced_weight(noise, conditions[others], atoms[few], conditions[few])

@@ -11,8 +11,8 @@ def is_sharded(tensor: Any) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
-def at_rest(module: Any) -> Any:
-    """A module, whose parameters are in parts again: a forward pass alone leaves them whole."""
+def resharded(module: Any) -> Any:
+    """A module, whose parameters are sharded again: a forward pass alone leaves them whole."""
     for part in module.modules() if isinstance(module, torch.nn.Module) else ():
         reshard: Any = getattr(part, "reshard", None)
         if reshard is not None:
@@ -20,13 +20,13 @@ def at_rest(module: Any) -> Any:
     return module
 
 
-def whole(state: Any) -> Any:
+def full_tensors(state: Any) -> Any:
     """A state, its tensors whole; all ranks take part."""
     return _pytree.tree_map(lambda value: value.full_tensor() if is_sharded(value) else value, state)
 
 
-def placed(value: Any, like: Any) -> Any:
-    """A tensor that is whole, in parts if that which it is to replace, of the same shape, is."""
+def sharded_like(value: Any, like: Any) -> Any:
+    """A whole tensor, sharded as the one of its shape that it is to replace, if that is."""
     if not is_sharded(like) or getattr(value, "shape", None) != like.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
