@@ -156,11 +156,11 @@ class SparseHessian(HessianOperator):
         self.nx, self.n = dual.target.nx, x.shape[0]
         dual.count(x)
         parts = [_truncated(self.nx.to_numpy(chi)) for _, chi in weight_blocks(dual.target, x, psi, eps)]
-        chi = sparse.vstack(parts, format="csr")
-        chi = sparse.diags_array(1.0 / chi.sum(axis=1)) @ chi
-        mean = chi.mean(axis=0)
+        chi = sparse.csr_array(sparse.vstack(parts))
+        chi = _diagonal(1.0 / chi.sum(axis=1)) @ chi
+        mean = chi.sum(axis=0) / float(self.n)
         self.most_rows = STORE * self.n / chi.nnz
-        self.matrix = (sparse.diags_array(mean) - chi.T @ chi / float(self.n)).tocsr()
+        self.matrix = _diagonal(mean) - chi.T @ chi / float(self.n)
         weights = self.nx.to_numpy(dual.target.weights)
         scale = np.maximum(mean, weights / (self.n * weights + 1.0))
         self.scale = self.nx.from_numpy(scale, type_as=dual.target.atoms)
@@ -176,9 +176,15 @@ class SparseHessian(HessianOperator):
         """Solution of ``(Hessian + mu D) s = g``, for g of sum 0 and ``mu > 0``."""
         if self.bandwidth**2 > 20.0 * self.n:
             return super().solve(g, mu, forcing)
-        matrix = (self.matrix + mu * sparse.diags_array(self.nx.to_numpy(self.scale))).tocsc()
+        matrix = (self.matrix + mu * _diagonal(self.nx.to_numpy(self.scale))).tocsc()
         factor = splu(matrix, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
         return self.nx.from_numpy(factor.solve(self.nx.to_numpy(g).astype(float)), type_as=g)
+
+
+def _diagonal(v: np.ndarray) -> sparse.csr_array:
+    """Diagonal matrix."""
+    places = np.arange(len(v))
+    return sparse.csr_array((v, (places, places)))
 
 
 def _truncated(chi: np.ndarray) -> sparse.csr_array:
