@@ -1,13 +1,15 @@
 """Generators of MNIST's digits trained for the same seconds by several recipes.
 
 ``python -m benchmarks.training --mnist FOLDER [--recipe NAME ...] [--seconds 180] [--atoms 10000]
-[--coordinates 100] [--device cuda] [--json FILE]``
+[--coordinates 100] [--colors] [--device cuda] [--json FILE]``
 
 The generator is the paper's perceptron, or with ``--generator dcgan`` convolutional, from the same
 initialisation, and its latent law is normal: 100 independent coordinates, or `--coordinates` of them,
 the others 0 and the variance in all the same. Adam has a rate of 1e-3 and batches 200 points, unless
 the recipe says otherwise; ours have what is theirs by default, or `--batch` points. The cost is the
 squared distance, in units of the mean squared norm of the atoms, and the regularisation 0.01 of that.
+
+With ``--colors`` each digit has a random colour, on another.
 
 - ``ours``: `train_generator` with its default settings, those of images: pairs drawn by features of
   4,000 of them, the distance of pixels, and a critic. The rate of its optimiser falls by the clock
@@ -307,10 +309,18 @@ def medians(rows):
     }
 
 
-def load(folder, n_atoms):
+def tinted(images, rng):
+    """Grey images as of red, green and blue: a colour on another, each at random."""
+    ink, paper = rng.random((2, len(images), 3, 1, 1), dtype=np.float32)
+    return paper + (ink - paper) * images[:, None]
+
+
+def load(folder, n_atoms, in_colors=False):
     """Images for the atoms, and the judge."""
     (images, test), (labels, _) = load_mnist(folder), load_mnist_labels(folder)
     rng = np.random.default_rng(0)
+    if in_colors:
+        images, test = tinted(images, rng), tinted(test, rng)
     atoms = images[rng.choice(len(images), n_atoms, replace=False)]
     held_out = test[rng.choice(len(test), min(N_HELD_OUT, len(test)), replace=False)]
     return torch.as_tensor(atoms), Judge(atoms, held_out, Classifier(images, labels))
@@ -321,7 +331,7 @@ def kept(path, recipes, seeds, settings):
     if path is None or not Path(path).exists():
         return {}, []
     facts = json.loads(Path(path).read_text())
-    if any(facts.get(name) != value for name, value in settings.items()):
+    if any(facts.get(name, value) != value for name, value in settings.items()):
         raise SystemExit(f"{path}: expected runs of {settings}; give another file")
     rows = facts.pop("rows")
     others = lambda row: row["recipe"] not in recipes or row["seed"] not in seeds
@@ -337,6 +347,7 @@ def main():
     parser.add_argument("--atoms", type=int, default=10_000)
     parser.add_argument("--coordinates", type=int, default=LATENT, help="of the latent law")
     parser.add_argument("--generator", choices=GENERATORS, default="mlp")
+    parser.add_argument("--colors", action="store_true", help="digits of random colours")
     parser.add_argument("--device", default="cpu", help="of all but the measures, e.g. cuda")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
@@ -353,13 +364,13 @@ def main():
     torch.set_flush_denormal(True)  # for all: the weights of POT's and the authors' steps have many
     settings = {
         name: getattr(args, name)
-        for name in ("seconds", "atoms", "coordinates", "generator", "batch", "device")
+        for name in ("seconds", "atoms", "coordinates", "generator", "colors", "batch", "device")
     }
     facts, rows = kept(args.json, args.recipe, args.seeds, settings)
     with machine.limit_threads(args.threads):
         facts |= {"machine": machine.facts(), **settings}
         grid = facts.pop("grid", [])
-        images, judge = load(args.mnist, args.atoms)
+        images, judge = load(args.mnist, args.atoms, args.colors)
         images = images.to(args.device)
         facts["floor"] = judge.floor
         show("floor", judge.floor)

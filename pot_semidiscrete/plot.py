@@ -56,11 +56,11 @@ def plot_history(history: dict[str, Any], axes: Any = None) -> Any:
 
 
 def plot_images(images: np.ndarray, ax: Any, columns: int = 12, title: str | None = None) -> Any:
-    """Draw a grid of grey images.
+    """Draw a grid of images, grey ones in ink on paper, or of red, green and blue.
 
     Parameters
     ----------
-    images : ndarray, shape (n, height, width)
+    images : ndarray, shape (n, height, width) or (n, 3, height, width)
         Values in [0, 1].
     ax : matplotlib axes
     columns : int
@@ -71,12 +71,17 @@ def plot_images(images: np.ndarray, ax: Any, columns: int = 12, title: str | Non
         raise TypeError(
             f"ax: expected matplotlib axes, received {describe(ax)}; make them with plt.subplots()."
         )
-    rows = -(-len(images) // columns)
-    height, width = images.shape[1:]
-    frame = np.full((rows * columns, height + 1, width + 1), 1.0)
-    frame[: len(images), :height, :width] = 1.0 - np.clip(images, 0.0, 1.0)
-    frame = frame.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
-    ax.imshow(frame.reshape(rows * (height + 1), -1), cmap="gray", vmin=0, vmax=1)
+    images = np.clip(images, 0.0, 1.0)
+    if images.ndim == 3:
+        images = 1.0 - np.repeat(images[:, None], 3, axis=1)
+    n, channels, height, width = images.shape
+    if channels != 3:
+        raise ValueError(f"images: expected 3 channels, or grey ones, received {describe(images)}.")
+    rows = -(-n // columns)
+    frame = np.full((rows * columns, height + 1, width + 1, 3), 1.0)
+    frame[:n, :height, :width] = np.moveaxis(images, 1, -1)
+    frame = frame.reshape(rows, columns, height + 1, width + 1, 3).swapaxes(1, 2)
+    ax.imshow(frame.reshape(rows * (height + 1), -1, 3))
     ax.set(xticks=[], yticks=[], title=title)
 
 

@@ -216,7 +216,7 @@ def test_every_image_is_drawn(n, columns, axes):
     plot_images(np.ones((n, 4, 3)), axes[0], columns=columns, title="images")
     (image,) = axes[0].images
     drawn = np.asarray(image.get_array())
-    assert (drawn == 0).sum() == n * 4 * 3
+    assert (drawn == 0).all(axis=-1).sum() == n * 4 * 3
     assert axes[0].get_title() == "images"
 
 
@@ -224,7 +224,15 @@ def test_images_are_drawn_in_reading_order(axes):
     images = np.arange(6)[:, None, None] / 10 * np.ones((6, 2, 2))
     plot_images(images, axes[0], columns=3)
     drawn = 1 - np.asarray(axes[0].images[0].get_array())
-    np.testing.assert_allclose(drawn[::3, ::3], [[0.0, 0.1, 0.2], [0.3, 0.4, 0.5]], atol=1e-12)
+    np.testing.assert_allclose(drawn[::3, ::3, 0], [[0.0, 0.1, 0.2], [0.3, 0.4, 0.5]], atol=1e-12)
+
+
+def test_images_in_colour_are_drawn_as_they_are(axes):
+    colors = np.eye(3)[:, :, None, None] * np.ones((3, 3, 2, 2))
+    plot_images(colors, axes[0], columns=3)
+    np.testing.assert_array_equal(np.asarray(axes[0].images[0].get_array())[0, ::3], np.eye(3))
+    with pytest.raises(ValueError, match="images: expected 3 channels, or grey ones, received"):
+        plot_images(colors[:, :2], axes[0])
 
 
 def test_images_out_of_range_are_clipped(axes):

@@ -146,6 +146,21 @@ def test_classifier_recognises_digits(judge, digits):
     assert (judge.classifier.labels(images[1350:]) == labels[1350:]).mean() > 0.9
 
 
+def test_images_in_colour_are_judged(digits):
+    """Digits of the first 5 classes in red, the others in blue: their pixels alone tell who is who."""
+    pytest.importorskip("torch")
+    images, labels = digits
+    tints = np.where(labels[:, None] < 5, [1.0, 0.0, 0.2], [0.0, 0.2, 1.0])
+    images = images[:, None] * tints[:, :, None, None]
+    classifier = Classifier(images[:1350], labels[:1350] // 5, n_steps=100)
+    assert (classifier.labels(images[1350:]) == labels[1350:] // 5).all()
+    judge = Judge(images[:1350], images[1350:], classifier)
+    swapped = judge(images[:447, ::-1])
+    assert swapped["frechet"] > 10 * judge.floor["frechet"]
+    with pytest.raises(ValueError, match=r"images: expected images of shape \(3, 8, 8\)"):
+        judge(images[:447, 0])
+
+
 def test_classifier_has_a_seed_of_its_own(digits):
     torch = pytest.importorskip("torch")
     images, labels = digits

@@ -76,7 +76,7 @@ class Classifier:
 
     Parameters
     ----------
-    images : ndarray, shape (n, height, width)
+    images : ndarray, shape (n, height, width) or (n, channels, height, width)
         At least 4 by 4 pixels.
     labels : ndarray of int, shape (n,)
         Classes, from 0.
@@ -123,15 +123,16 @@ class Classifier:
             raise ValueError(
                 f"labels: expected one for each of {len(images)} images, received {len(labels)}."
             )
-        self.shape = height, width = images.shape[1:]
-        if min(self.shape) < 4:
+        self.shape = images.shape[1:]
+        *channels, height, width = self.shape
+        if min(height, width) < 4:
             raise ValueError(f"images: expected at least 4 by 4 pixels, received {height} by {width}.")
         self.n_classes = int(labels.max()) + 1
         kind: Any = {"dtype": torch.float32, "device": "cpu"}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.body = nn.Sequential(
-                *(nn.Conv2d(1, 16, 3, padding=1, **kind), nn.ReLU(), nn.MaxPool2d(2)),
+                *(nn.Conv2d(*(channels or [1]), 16, 3, padding=1, **kind), nn.ReLU(), nn.MaxPool2d(2)),
                 *(nn.Conv2d(16, 32, 3, padding=1, **kind), nn.ReLU(), nn.MaxPool2d(2)),
                 *(nn.Flatten(), nn.Linear(32 * (height // 4) * (width // 4), 64, **kind), nn.ReLU()),
             )
@@ -149,8 +150,7 @@ class Classifier:
             optimizer.step()
 
     def __repr__(self) -> str:
-        height, width = self.shape
-        return f"Classifier(height={height}, width={width}, n_classes={self.n_classes})"
+        return f"Classifier(shape={self.shape}, n_classes={self.n_classes})"
 
     @ours()
     def features(self, images: np.ndarray) -> np.ndarray:
@@ -174,4 +174,5 @@ class Classifier:
     def _tensor(images: np.ndarray) -> Any:
         import torch
 
-        return torch.from_numpy(np.array(images, dtype=np.float32))[:, None]
+        x = torch.from_numpy(np.array(images, dtype=np.float32))
+        return x[:, None] if x.ndim == 3 else x

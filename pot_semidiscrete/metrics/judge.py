@@ -31,9 +31,9 @@ class Judge:
 
     Parameters
     ----------
-    images : ndarray, shape (n, height, width)
+    images : ndarray, shape (n, height, width) or (n, channels, height, width)
         Training images: the atoms.
-    held_out : ndarray, shape (m, height, width)
+    held_out : ndarray, shape (m, ...)
         Held-out images; 2,000 take seconds, and the time grows as the square.
     classifier : Classifier
         Classifier trained on these images, or on more of the kind.
@@ -92,7 +92,7 @@ class Judge:
 
     @ours()
     def __call__(self, images: np.ndarray) -> dict[str, float]:
-        """Measures of generated images, ndarray of shape (k, height, width): a dict of float."""
+        """Measures of generated images, ndarray of shape (k, ...): a dict of float."""
         return self._measure(check_images("images", images, self.train.shape[1:], least=4), self.train)
 
     def _measure(self, images: np.ndarray, train: np.ndarray) -> dict[str, float]:

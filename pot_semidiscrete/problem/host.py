@@ -29,12 +29,12 @@ def check_numbers(name: str, values: Any, *, finite: bool = True) -> np.ndarray:
 def check_images(
     name: str, images: Any, shape: tuple[int, ...] | None = None, *, least: int = 1
 ) -> np.ndarray:
-    """Check at least so many grey images, of a given shape if there is one."""
+    """Check at least so many images, grey or of channels, of a given shape if there is one."""
     array = check_numbers(name, images)
-    if array.ndim != 3 or array.size == 0 or len(array) < least:
+    if array.ndim not in (3, 4) or array.size == 0 or len(array) < least:
         raise ValueError(
-            f"{name}: expected an array of shape (n, height, width), n at least {least}, received "
-            f"{describe(array)}; give one grey image in each row."
+            f"{name}: expected an array of shape (n, height, width) or (n, channels, height, width), n "
+            f"at least {least}, received {describe(array)}; give one image in each row."
         )
     if shape is not None and array.shape[1:] != shape:
         raise ValueError(
