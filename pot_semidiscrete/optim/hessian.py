@@ -188,8 +188,11 @@ def _diagonal(v: np.ndarray) -> sparse.csr_array:
 
 
 def _truncated(chi: np.ndarray) -> sparse.csr_array:
-    """Weights of a block of points, but for the least (Schmitzer, 2019, section 3.3)."""
-    kept = np.flatnonzero(chi > 1e-6)
+    """Weights of a block of points, but for the least, of which a point has a thousandth at most.
+
+    As in Schmitzer (2019), section 3.3.
+    """
+    kept = np.flatnonzero(chi > 1e-3 / chi.shape[1])
     places = np.divmod(kept, chi.shape[1])
     return sparse.csr_array((chi.reshape(-1)[kept].astype(float), places), shape=chi.shape)
 
