@@ -365,7 +365,7 @@ def test_reg_below_the_rounding_of_the_costs_is_0(nx, rng):
 def test_a_correction_that_makes_masses_worse_is_left(rng):
     """Far clusters at reg 0: Newton's method is right in their masses, not in those of single atoms."""
     angle = np.arange(2000) % 8 * np.pi / 4
-    atoms = 4.0 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.3 * rng.normal(size=(2000, 2))
+    atoms = 40.0 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.3 * rng.normal(size=(2000, 2))
     with pytest.warns(ps.SemiDiscreteWarning):
         result = ps.solve_semidiscrete(atoms, "normal", tol=0.03, max_iter=100, random_state=0)
     looks = result.log["check_chi2"]

@@ -124,7 +124,8 @@ class Classifier:
                 f"labels: expected one for each of {len(images)} images, received {len(labels)}."
             )
         self.shape = images.shape[1:]
-        *channels, height, width = self.shape
+        height, width = self.shape[-2:]
+        n_channels = 1 if len(self.shape) == 2 else self.shape[0]
         if min(height, width) < 4:
             raise ValueError(f"images: expected at least 4 by 4 pixels, received {height} by {width}.")
         self.n_classes = int(labels.max()) + 1
@@ -132,7 +133,7 @@ class Classifier:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.body = nn.Sequential(
-                *(nn.Conv2d(*(channels or [1]), 16, 3, padding=1, **kind), nn.ReLU(), nn.MaxPool2d(2)),
+                *(nn.Conv2d(n_channels, 16, 3, padding=1, **kind), nn.ReLU(), nn.MaxPool2d(2)),
                 *(nn.Conv2d(16, 32, 3, padding=1, **kind), nn.ReLU(), nn.MaxPool2d(2)),
                 *(nn.Flatten(), nn.Linear(32 * (height // 4) * (width // 4), 64, **kind), nn.ReLU()),
             )

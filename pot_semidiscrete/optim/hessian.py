@@ -15,9 +15,9 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import splu
 
 from ..backend import Array, stride
-from ..kernels import all_sums, local_rows, ranks_at, weight_blocks
+from ..kernels import all_sums, local_rows, weight_blocks
 from ..kernels.blocks import LEAST_WEIGHT
-from ..problem import unshared
+from ..problem import Target, unshared
 from .ascent import LEAST_ROWS
 from .semi_dual import SemiDual
 
@@ -139,6 +139,7 @@ class SparseHessian(HessianOperator):
     """The Hessian where points see few atoms: a graph Laplacian, of neighbouring cells.
 
     The weights of a point that are left out go to its others, so that the constants stay the null space.
+    Of several processes each makes all of it.
 
     Attributes
     ----------
@@ -155,15 +156,14 @@ class SparseHessian(HessianOperator):
     def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float) -> None:
         self.nx, self.n = dual.target.nx, x.shape[0]
         dual.count(x)
-        parts = [_truncated(self.nx.to_numpy(chi)) for _, chi in weight_blocks(dual.target, x, psi, eps)]
-        chi = sparse.csr_array(sparse.vstack(parts))
+        chi = sparse.csr_array(sparse.vstack(_truncated_weights(dual.target, x, psi, eps)))
         chi = _diagonal(1.0 / chi.sum(axis=1)) @ chi
         mean = chi.sum(axis=0) / float(self.n)
         self.most_rows = STORE * self.n / chi.nnz
         self.matrix = _diagonal(mean) - chi.T @ chi / float(self.n)
         weights = self.nx.to_numpy(dual.target.weights)
         scale = np.maximum(mean, weights / (self.n * weights + 1.0))
-        self.scale = self.nx.from_numpy(scale, type_as=dual.target.atoms)
+        self.scale = self.nx.from_numpy(scale, type_as=dual.target.weights)
         places = np.argsort(reverse_cuthill_mckee(self.matrix, symmetric_mode=True))
         rows, columns = self.matrix.nonzero()
         self.bandwidth = int(np.max(np.abs(places[rows] - places[columns])))
@@ -187,14 +187,18 @@ def _diagonal(v: np.ndarray) -> sparse.csr_array:
     return sparse.csr_array((v, (places, places)))
 
 
-def _truncated(chi: np.ndarray) -> sparse.csr_array:
-    """Weights of a block of points, but for the least, of which a point has a thousandth at most.
+def _truncated_weights(target: Target, x: Array, psi: Array, eps: float) -> list[sparse.csr_array]:
+    """Weights of points, but for the least, of which a point has a thousandth at most.
 
     As in Schmitzer (2019), section 3.3.
     """
-    kept = np.flatnonzero(chi > 1e-3 / chi.shape[1])
-    places = np.divmod(kept, chi.shape[1])
-    return sparse.csr_array((chi.reshape(-1)[kept].astype(float), places), shape=chi.shape)
+    parts = []
+    for _, block in weight_blocks(unshared(target), x, psi, eps):
+        chi = target.nx.to_numpy(block)
+        kept = np.flatnonzero(chi > 1e-3 / chi.shape[1])
+        places = np.divmod(kept, chi.shape[1])
+        parts.append(sparse.csr_array((chi.reshape(-1)[kept].astype(float), places), shape=chi.shape))
+    return parts
 
 
 def hessian(
@@ -215,11 +219,10 @@ def newton_model(
     A point that sees k atoms makes k^2 products of weights: no more than there are atoms.
     """
     target, n = dual.target, x.shape[0]
-    if dual.n_atoms <= DENSE or target.is_relaxed or ranks_at(target) is not None:
+    if dual.n_atoms <= DENSE or target.is_relaxed:
         return hessian(dual, x, psi, eps, rows)
     few = x[:: stride(n, LEAST_ROWS)]
-    seen = [_truncated(target.nx.to_numpy(chi)) for _, chi in weight_blocks(target, few, psi, eps)]
-    k = sum(part.nnz for part in seen) / few.shape[0]
+    k = sum(part.nnz for part in _truncated_weights(target, few, psi, eps)) / few.shape[0]
     if k**2 <= dual.n_atoms:
         return SparseHessian(dual, x[:: stride(n, int(min(rows, STORE / k)))], psi, eps)
     return hessian(dual, x, psi, eps, rows)
