@@ -302,9 +302,8 @@ def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule, stackl
         return
     if isinstance(tol, StoppingRule):
         words = f"solve_semidiscrete ended ({result.status}) before {type(tol).__name__} was met."
-        warnings.warn(
-            f"{words} Raise max_iter or batch_size.", SemiDiscreteWarning, stacklevel=stacklevel
-        )
+        remedy = "Change the rule." if result.status == "stalled" else "Raise max_iter or batch_size."
+        warnings.warn(f"{words} {remedy}", SemiDiscreteWarning, stacklevel=stacklevel)
         return
     reached, needed = result._estimates.evaluation.bound, ""
     remedy = "Raise max_iter, batch_size, reg or tol, or continue from init_potential=result.potential."

@@ -11,6 +11,8 @@ from pot_semidiscrete.optim import hessian as hessians
 from pot_semidiscrete.optim import newton
 from pot_semidiscrete.optim.ascent import CLIP, AscentState, ascend, cold_start, resolving_eps, step
 from pot_semidiscrete.optim.semi_dual import SemiDual
+from pot_semidiscrete.optim.stopping import ChiSquareRule, Look
+from pot_semidiscrete.problem import build_target
 from tests.clouds import REG, build, cloud, dense, law, near
 
 LAWS = ["uniform", "dirichlet", "light"]
@@ -98,6 +100,33 @@ def test_wide_hessians_are_not_factorised(nx):
     s = found.solve(g, 0.1, 1e-12)
     left = nx.host(found.apply(s)) + 0.1 * nx.host(found.scale * s) - nx.host(g)
     assert np.abs(left).max() < 1e-4 * np.abs(nx.host(g)).max()
+
+
+def test_hessians_of_points_in_a_cell_each(nx):
+    """There are no neighbours; nor does a gradient of a sum that rounding makes move the constants."""
+    atoms = np.random.default_rng(0).normal(size=(300, 2))
+    target = build_target(ps.StoredAtoms(nx.array(atoms))).detached
+    dual, psi = SemiDual(target), 0.0 * target.weights
+    found = hessians.newton_model(dual, target.center(nx.array(atoms[::2])), psi, 1e-8, 150)
+    assert isinstance(found, hessians.SparseHessian)
+    assert np.abs(nx.host(found.apply(target.weights * nx.array(atoms[:, 0])))).max() == 0.0
+    g = np.where(np.arange(300) % 2 == 0, 1.0, -1.0) / 300
+    s = nx.host(found.solve(nx.array(g + 1e-7), 1e-8))
+    assert abs(nx.host(found.scale) @ s) < 1e-4 * np.abs(s).max()
+
+
+def test_hessians_of_points_that_see_all_atoms_are_not_sparse(rng):
+    """Not of weights that are all small, nor where a few points see a crowd and most see few atoms."""
+    even = SemiDual(build_target(rng.normal(size=(1_200_000, 1)).astype(np.float32)))
+    psi, x = 0.0 * even.target.weights, np.zeros((2, 1), dtype=np.float32)
+    assert type(hessians.newton_model(even, x, psi, 1e8, 2)) is hessians.HessianOperator
+    crowd, others = 1e-3 * rng.normal(size=(500, 2)), 100.0 * rng.normal(size=(500, 2))
+    dual, x = SemiDual(build_target(np.concatenate([crowd, others]))), np.tile(others, (2, 1))
+    x[1::100] = 0.0  # none of every 33rd
+    x = dual.target.center(x)
+    assert type(hessians.newton_model(dual, x, 0.0 * dual.target.weights, 1.0, 1000)) is (
+        hessians.HessianOperator
+    )
 
 
 @pytest.mark.parametrize("name", LAWS)
@@ -256,3 +285,21 @@ def test_rare_visits_weigh_as_much_as_their_absence(nx64):
     assert abs(moves).max() <= CLIP
     cut_off = nx64.host(ascend(target, zero, nx64.array(marginal), 1.0))
     assert cut_off.mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("looks", "is_stalled"),
+    [
+        ([(100, 0.05, 0.001), (1600, 0.05, 0.001)], True),
+        ([(100, 0.05, 0.001), (1500, 0.05, 0.001)], False),  # not yet
+        ([(100, 0.05, 0.001), (1600, 0.02, 0.001)], False),  # it has halved
+        ([(100, 0.015, 0.01), (1600, 0.015, 0.001)], False),  # or may have
+        ([(100, -0.004, 0.002), (1600, -0.001, 0.001)], False),  # masses are right: it is the value
+    ],
+)
+def test_runs_whose_error_no_longer_falls_are_stalled(looks, is_stalled):
+    rule = ChiSquareRule(0.1)
+    for n, chi2, stderr in looks:
+        assert not rule.is_stalled
+        rule.wait(Look(chi2, stderr), n)
+    assert rule.is_stalled == is_stalled

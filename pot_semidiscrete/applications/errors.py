@@ -121,7 +121,7 @@ class ErrorBars:
         nx, scale = target.nx, self._unit / math.sqrt(self._x.shape[0])
         if isinstance(found, DenseHessian):
             values, vectors = np.linalg.eigh(found.covariance)
-            root = nx.from_numpy(vectors * np.sqrt(np.maximum(values, 0.0)), type_as=target.atoms)
+            root = nx.from_numpy(vectors * np.sqrt(np.maximum(values, 0.0)), type_as=target.weights)
             moves = list(found.solve(root, 0.0).T)
         else:
             moves, scale = [], scale / math.sqrt(self._n_probes * found.n)

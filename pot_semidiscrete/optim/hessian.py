@@ -14,10 +14,10 @@ from scipy import sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import splu
 
-from ..backend import Array, stride
+from ..backend import Array, in_double, stride
 from ..kernels import all_sums, local_rows, weight_blocks
 from ..kernels.blocks import LEAST_WEIGHT
-from ..problem import Target, unshared
+from ..problem import unshared
 from .ascent import LEAST_ROWS
 from .semi_dual import SemiDual
 
@@ -141,6 +141,12 @@ class SparseHessian(HessianOperator):
     The weights of a point that are left out go to its others, so that the constants stay the null space.
     Of several processes each makes all of it.
 
+    Parameters
+    ----------
+    dual : SemiDual
+    chi : sparse array, shape (n, n_support)
+        What :func:`_sparse_weights` returned.
+
     Attributes
     ----------
     n : int
@@ -153,10 +159,8 @@ class SparseHessian(HessianOperator):
         As of :class:`DenseHessian`.
     """
 
-    def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float) -> None:
-        self.nx, self.n = dual.target.nx, x.shape[0]
-        dual.count(x)
-        chi = sparse.csr_array(sparse.vstack(_truncated_weights(dual.target, x, psi, eps)))
+    def __init__(self, dual: SemiDual, chi: sparse.csr_array) -> None:
+        self.nx, self.n = dual.target.nx, chi.shape[0]
         chi = _diagonal(1.0 / chi.sum(axis=1)) @ chi
         mean = chi.sum(axis=0) / float(self.n)
         self.most_rows = STORE * self.n / chi.nnz
@@ -166,7 +170,7 @@ class SparseHessian(HessianOperator):
         self.scale = self.nx.from_numpy(scale, type_as=dual.target.weights)
         places = np.argsort(reverse_cuthill_mckee(self.matrix, symmetric_mode=True))
         rows, columns = self.matrix.nonzero()
-        self.bandwidth = int(np.max(np.abs(places[rows] - places[columns])))
+        self.bandwidth = int(np.max(np.abs(places[rows] - places[columns]), initial=0))
 
     def apply(self, v: Array) -> Array:
         """Product with a vector."""
@@ -178,7 +182,9 @@ class SparseHessian(HessianOperator):
             return super().solve(g, mu, forcing)
         matrix = (self.matrix + mu * _diagonal(self.nx.to_numpy(self.scale))).tocsc()
         factor = splu(matrix, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-        return self.nx.from_numpy(factor.solve(self.nx.to_numpy(g).astype(float)), type_as=g)
+        D, rhs = (in_double(v) for v in (self.scale, g))
+        # a sum that is not 0, by rounding, is divided by mu
+        return self.nx.from_numpy(factor.solve(rhs - D * (rhs.sum() / D.sum())), type_as=g)
 
 
 def _diagonal(v: np.ndarray) -> sparse.csr_array:
@@ -187,18 +193,25 @@ def _diagonal(v: np.ndarray) -> sparse.csr_array:
     return sparse.csr_array((v, (places, places)))
 
 
-def _truncated_weights(target: Target, x: Array, psi: Array, eps: float) -> list[sparse.csr_array]:
-    """Weights of points, but for the least, of which a point has a thousandth at most.
+def _truncated(chi: np.ndarray) -> sparse.csr_array:
+    """Weights of a block of points, but for the least, of which a point has a thousandth at most.
 
     As in Schmitzer (2019), section 3.3.
     """
-    parts = []
-    for _, block in weight_blocks(unshared(target), x, psi, eps):
-        chi = target.nx.to_numpy(block)
-        kept = np.flatnonzero(chi > 1e-3 / chi.shape[1])
-        places = np.divmod(kept, chi.shape[1])
-        parts.append(sparse.csr_array((chi.reshape(-1)[kept].astype(float), places), shape=chi.shape))
-    return parts
+    kept = np.flatnonzero(chi > 1e-3 / chi.shape[1])
+    places = np.divmod(kept, chi.shape[1])
+    return sparse.csr_array((chi.reshape(-1)[kept].astype(float), places), shape=chi.shape)
+
+
+def _sparse_weights(dual: SemiDual, x: Array, psi: Array, eps: float) -> sparse.csr_array | None:
+    """Weights of points, or None if those of a point have more products than there are atoms."""
+    parts, products = [], 0.0
+    for _, chi in weight_blocks(unshared(dual.target), x, psi, eps):
+        parts.append(_truncated(dual.target.nx.to_numpy(chi)))
+        products += float(np.sum(np.diff(parts[-1].indptr).astype(float) ** 2))
+        if products > float(x.shape[0]) * dual.n_atoms:
+            return None
+    return sparse.csr_array(sparse.vstack(parts))
 
 
 def hessian(
@@ -214,18 +227,17 @@ def hessian(
 def newton_model(
     dual: SemiDual, x: Array, psi: Array, eps: float, rows: float
 ) -> DenseHessian | HessianOperator | SparseHessian:
-    """The same, or a sparse one where points see few atoms: for Newton's method.
-
-    A point that sees k atoms makes k^2 products of weights: no more than there are atoms.
-    """
+    """The same, or a sparse one where points see few atoms: for Newton's method."""
     target, n = dual.target, x.shape[0]
     if dual.n_atoms <= DENSE or target.is_relaxed:
         return hessian(dual, x, psi, eps, rows)
     few = x[:: stride(n, LEAST_ROWS)]
-    k = sum(part.nnz for part in _truncated_weights(target, few, psi, eps)) / few.shape[0]
-    if k**2 <= dual.n_atoms:
-        return SparseHessian(dual, x[:: stride(n, int(min(rows, STORE / k)))], psi, eps)
-    return hessian(dual, x, psi, eps, rows)
+    chi = _sparse_weights(dual, few, psi, eps)
+    if chi is not None:
+        part = x[:: stride(n, int(min(rows, STORE * few.shape[0] / chi.nnz)))]
+        dual.count(part)
+        chi = _sparse_weights(dual, part, psi, eps)  # a few points may see more than those few did
+    return hessian(dual, x, psi, eps, rows) if chi is None else SparseHessian(dual, chi)
 
 
 def most_rows(dual: SemiDual) -> float:

@@ -21,7 +21,7 @@ BOX = 30.0  # first largest move of an atom in an iteration, in units of eps; be
 CORRECTION = 4.0  # passes over its points that it takes, mostly; benchmarks.scaling: 2.5 to 5 ...
 QUICK = 2**29  # ... or entries evaluated in a few seconds: it may always take as many
 NEGLIGIBLE = 0.1  # increases below that share of the statistical error, eps n_eff / (2 n), are left
-MANY = 1024  # points an atom, from which on every 64th is maximised over first, the 16th, the 4th
+MANY = 1024  # points an atom, from which on every 65th is maximised over first, the 17th, the 5th
 DECAY = 4.0  # of eps from one level to the next
 
 
@@ -83,7 +83,7 @@ def maximize(
         eps = eps or resolving_eps(dual, x, psi, reg)
         if eps <= reg:
             last = dual.work + max(QUICK, passes)
-            for every in (64, 16, 4) if n >= MANY * dual.n_atoms else ():
+            for every in (65, 17, 5) if n >= MANY * dual.n_atoms else ():
                 psi = newton_cg(dual, x[::every], psi, reg, last, 40.0 * rtol).potential
             return newton_cg(dual, x, psi, reg, last, rtol)
         last = dual.work + max(2.0 * QUICK, 4.0 * passes)  # two levels that are quick, or four

@@ -235,11 +235,11 @@ class ChiSquareRule(StoppingRule):
     @property
     def is_stalled(self) -> bool:
         """Whether chi2 has not halved while the samples grew sixteenfold: it should fall as 1 / n."""
-        if not self.failed:
+        if not self.failed or self.is_met(self.failed[-1][1]):  # then it is the value that is not right
             return False
         n, found = self.failed[-1]
         least = found.chi2 - NORMAL_95 * found.chi2_stderr
-        return any(16.0 * then <= n and look.chi2 <= 2.0 * least for then, look in self.failed)
+        return any(16.0 * then <= n and look.bound <= 2.0 * least for then, look in self.failed)
 
     def prefers_correction(self, n_samples: int) -> bool:
         """Whether to draw on until chi2 is low enough costs more than a correction, in rows.
