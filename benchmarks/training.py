@@ -1,7 +1,7 @@
 """Generators of MNIST's digits trained for the same seconds by several recipes.
 
 ``python -m benchmarks.training --mnist FOLDER [--recipe NAME ...] [--seconds 180] [--atoms 10000]
-[--coordinates 100] [--colors] [--device cuda] [--json FILE]``
+[--coordinates 100] [--colors ink] [--device cuda] [--json FILE]``
 
 The generator is the paper's perceptron, or with ``--generator dcgan`` convolutional, from the same
 initialisation, and its latent law is normal: 100 independent coordinates, or `--coordinates` of them,
@@ -9,7 +9,7 @@ the others 0 and the variance in all the same. Adam has a rate of 1e-3 and batch
 the recipe says otherwise; ours have what is theirs by default, or `--batch` points. The cost is the
 squared distance, in units of the mean squared norm of the atoms, and the regularisation 0.01 of that.
 
-With ``--colors`` each digit has a random colour, on another.
+With ``--colors ink`` each digit has a random colour, on black, with ``both`` it is on another.
 
 - ``ours``: `train_generator` with its default settings, those of images: pairs drawn by features of
   4,000 of them, the distance of pixels, and a critic. The rate of its optimiser falls by the clock
@@ -309,18 +309,19 @@ def medians(rows):
     }
 
 
-def tinted(images, rng):
-    """Grey images as of red, green and blue: a colour on another, each at random."""
+def tinted(images, colors, rng):
+    """Grey images as of red, green and blue, each of a random colour, on black or on another colour."""
     ink, paper = rng.random((2, len(images), 3, 1, 1), dtype=np.float32)
+    paper = paper if colors == "both" else 0.0
     return paper + (ink - paper) * images[:, None]
 
 
-def load(folder, n_atoms, in_colors=False):
+def load(folder, n_atoms, colors=None):
     """Images for the atoms, and the judge."""
     (images, test), (labels, _) = load_mnist(folder), load_mnist_labels(folder)
     rng = np.random.default_rng(0)
-    if in_colors:
-        images, test = tinted(images, rng), tinted(test, rng)
+    if colors is not None:
+        images, test = tinted(images, colors, rng), tinted(test, colors, rng)
     atoms = images[rng.choice(len(images), n_atoms, replace=False)]
     held_out = test[rng.choice(len(test), min(N_HELD_OUT, len(test)), replace=False)]
     return torch.as_tensor(atoms), Judge(atoms, held_out, Classifier(images, labels))
@@ -347,7 +348,7 @@ def main():
     parser.add_argument("--atoms", type=int, default=10_000)
     parser.add_argument("--coordinates", type=int, default=LATENT, help="of the latent law")
     parser.add_argument("--generator", choices=GENERATORS, default="mlp")
-    parser.add_argument("--colors", action="store_true", help="digits of random colours")
+    parser.add_argument("--colors", choices=("ink", "both"), help="that are random; grey if left out")
     parser.add_argument("--device", default="cpu", help="of all but the measures, e.g. cuda")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
