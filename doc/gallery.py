@@ -22,7 +22,7 @@ ORDER = {
     "plot_outliers": (1, (0.32, 0.0, 0.62, 1.0)),
     "plot_solver_accuracy": (1, (0.0, 0.0, 0.5, 1.0)),
     "plot_gradient_may_not_exist": (1, (0.0, 0.0, 0.5, 0.5)),
-    "plot_three_atoms": (1, (0.02, 0.0, 0.35, 0.33)),
+    "plot_three_atoms": (1, (0.02, 0.0, 0.35, 0.315)),
     "plot_mnist_regularisation": (2, (0.0, 0.0, 0.6, 1.0)),
     "plot_versus_wgan": (1, (0.25, 0.0, 0.5, 0.5)),
 }
