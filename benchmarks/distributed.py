@@ -7,7 +7,7 @@ A step is what the solver does with a batch: c-transforms, masses and sums of sq
 float32. Each rank draws its part of the points, which go to all, ``P = 4 batch dimension`` bytes; and
 reduces its part of the rows, of which an all-reduce has ``V = 4 (2 atoms + batch)`` bytes. In rings each
 rank sends ``(ranks - 1) / ranks (P + 2 V)``. What all ranks sent is read from the counter of the
-loopback device (Linux; gloo): whatever else used it, headers of TCP and the meetings before each
+loopback device (Linux; gloo): whatever else used it, headers of TCP and the handshakes before each
 exchange are in it, too.
 
 Efficiency is ``t_1 / (ranks t)``: of the best seconds by the clock, where ranks share the cores that

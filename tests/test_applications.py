@@ -64,6 +64,13 @@ def test_free_weights_start_as_well_as_k_means():
     assert np.median(ratios) < 1.01
 
 
+def test_starts_are_points_that_differ_by_less_than_rounding():
+    """Once points of both groups are chosen, squared distances to them are 0 but for rounding."""
+    x = np.concatenate([np.arange(12.0), 1e12 + np.arange(12.0)])[:, None] * 1e-3
+    found = quantize(x, 24, weights="free", n_steps=1, n_points=24, random_state=0)
+    assert np.isfinite(found.atoms).all()  # starts were drawn with the probabilities 0 / 0
+
+
 @pytest.mark.parametrize("reg", [0.5, 3.0])
 def test_free_quantiser_of_a_normal_law_shrinks(reg):
     """The law that minimises OT_reg(normal, .) has the variance max(0, 1 - reg / 2)."""

@@ -80,7 +80,7 @@ def _points_like(name: str, source: Any) -> Array:
 
 
 def _far_apart(points: np.ndarray, n: int, random: np.random.Generator) -> np.ndarray:
-    """Indices of n of the points: greedy k-means++ among sixteen points an atom.
+    """Indices of n of the points, which differ: greedy k-means++ among sixteen points an atom.
 
     Each is the best of some that are drawn as the squared distance to those before (Arthur,
     Vassilvitskii, 2007, section 7: greedy, with as many as scikit-learn draws).
@@ -88,14 +88,16 @@ def _far_apart(points: np.ndarray, n: int, random: np.random.Generator) -> np.nd
     points = points[: 16 * n].astype(float)
     points = points - points.mean(axis=0)
     squares, n_trials = np.sum(points**2, axis=1), 2 + int(math.log(n))
+    least = 1e-300  # of squared distances, which rounding may make 0
     chosen = [int(random.integers(len(points)))]
-    nearest = np.sum((points - points[chosen[0]]) ** 2, axis=1)
+    nearest = np.maximum(np.sum((points - points[chosen[0]]) ** 2, axis=1), least)
+    nearest[chosen] = 0.0
     for _ in range(n - 1):
         trials = random.choice(len(points), n_trials, p=nearest / nearest.sum())
         distances = squares - 2.0 * points[trials] @ points.T + squares[trials][:, None]
-        found = np.minimum(nearest, np.maximum(distances, 0.0))
+        found = np.minimum(nearest, np.maximum(distances, least))
         best = int(np.argmin(found.sum(axis=1)))
         nearest = found[best]
-        nearest[trials[best]] = 0.0  # but for rounding
         chosen.append(int(trials[best]))
+        nearest[chosen[-1]] = 0.0
     return np.array(chosen)
