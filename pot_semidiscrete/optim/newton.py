@@ -77,29 +77,41 @@ def maximize(
     eps : float
         Where to begin, if known: see :func:`resolving_eps`.
     """
-    target, nx, n = dual.target, dual.target.nx, x.shape[0]
-    passes = CORRECTION * n * dual.n_atoms
-    with no_grad(nx):
+    n = x.shape[0]
+    with no_grad(dual.target.nx):
         eps = eps or resolving_eps(dual, x, psi, reg)
-        if eps <= reg:
-            last = dual.work + max(QUICK, passes)
-            for every in (65, 17, 5) if n >= MANY * dual.n_atoms else ():
-                psi = newton_cg(dual, x[::every], psi, reg, last, 40.0 * rtol).potential
+        if eps > reg:
+            return continuation(dual, x, psi, reg, eps, rtol)
+        last = dual.work + max(QUICK, CORRECTION * n * dual.n_atoms)
+        if n < MANY * dual.n_atoms:
             return newton_cg(dual, x, psi, reg, last, rtol)
-        last = dual.work + max(2.0 * QUICK, 4.0 * passes)  # two levels that are quick, or four
-        best = NewtonResult(target.zero_mean(psi), dual.measure(x, psi, reg), reg)
-        psi = from_above(dual, x, psi, eps, last)
-        chance, error = dual.n_atoms / n, math.inf
-        for _ in range(MAX_ITERATIONS):
-            psi = newton_cg(dual, x, psi, eps, last, rtol).potential
-            found = dual.measure(x, psi, reg)
-            if found.value > best.measured.value:
-                best = NewtonResult(psi, found, reg)
-            before, error = error, float(nx.sum((found.marginal - found.goal) ** 2 / found.goal))
-            if error < chance / DECAY or not error < before or eps <= reg or dual.work >= last:
-                break
-            eps = max(eps / DECAY, reg)
-        return best
+        start = NewtonResult(dual.target.zero_mean(psi), dual.measure(x, psi, reg), reg)
+        for every in (65, 17, 5):
+            psi = newton_cg(dual, x[::every], psi, reg, last, 40.0 * rtol).potential
+        found = newton_cg(dual, x, psi, reg, last, rtol)
+        return found if found.measured.value > start.measured.value else start
+
+
+def continuation(
+    dual: SemiDual, x: Array, psi: Array, reg: float, eps: float, rtol: float
+) -> NewtonResult:
+    """Maximise at falling regularisations, from `eps` to `reg`; the best of them all at `reg`."""
+    target, nx, n = dual.target, dual.target.nx, x.shape[0]
+    # two levels that are quick, or four
+    last = dual.work + max(2.0 * QUICK, 4.0 * CORRECTION * n * dual.n_atoms)
+    best = NewtonResult(target.zero_mean(psi), dual.measure(x, psi, reg), reg)
+    psi = from_above(dual, x, psi, eps, last)
+    chance, error = dual.n_atoms / n, math.inf
+    for _ in range(MAX_ITERATIONS):
+        psi = newton_cg(dual, x, psi, eps, last, rtol).potential
+        found = dual.measure(x, psi, reg)
+        if found.value > best.measured.value:
+            best = NewtonResult(psi, found, reg)
+        before, error = error, float(nx.sum((found.marginal - found.goal) ** 2 / found.goal))
+        if error < chance / DECAY or not error < before or eps <= reg or dual.work >= last:
+            break
+        eps = max(eps / DECAY, reg)
+    return best
 
 
 def from_above(dual: SemiDual, x: Array, psi: Array, eps: float, last: float) -> Array:
