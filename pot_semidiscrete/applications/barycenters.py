@@ -10,7 +10,7 @@ from ..backend import Array, brief, describe, ours
 from ..problem import Problem, check_count, check_numbers, named_options
 from ..result import SemiDiscreteResult
 from .lloyd import Lloyd, Objective
-from .starts import points_of_a_step, sources_of
+from .starts import resolve_n_points, resolve_sources
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class BarycenterResult:
     atoms : array, shape (n_atoms, d)
         Of uniform weights.
     cost : float
-        Lower estimate of the weighted mean transport cost from the sources, on fresh points.
+        Weighted mean of the transport costs from the sources, a lower estimate on fresh points.
     cost_stderr : float
         Its Monte-Carlo standard error.
     cost_interval : tuple of float
@@ -50,13 +50,13 @@ class BarycenterResult:
 
     @property
     def cost_stderr(self) -> float:
-        """Its standard error."""
+        """Monte-Carlo standard error of `cost`."""
         errors = [result.value_stderr for result in self.transports]
         return float(np.linalg.norm(self.source_weights * errors))
 
     @property
     def cost_interval(self) -> tuple[float, float]:
-        """It holds the mean cost."""
+        """Weighted mean of the 95% intervals of the transports."""
         ends = self.source_weights @ np.array([result.value_interval for result in self.transports])
         return float(ends[0]), float(ends[1])
 
@@ -134,12 +134,12 @@ def barycenter(
     array([1.2, 1.6, 2. , 2.4, 2.8])
     """
     n_atoms, n_steps = check_count("n_atoms", n_atoms), check_count("n_steps", n_steps)
-    n_points = points_of_a_step(n_points, n_atoms)
+    n_points = resolve_n_points(n_points, n_atoms)
     if not isinstance(sources, (list, tuple)) or len(sources) == 0:
         raise TypeError(f"sources: expected a list of sources, received {describe(sources)}.")
     shares = _shares(source_weights, len(sources))
     given = {f"sources[{k}]": source for k, source in enumerate(sources)}
-    samplers, atoms = sources_of(given, n_atoms, n_points, X_init, random_state, spread=False)
+    samplers, atoms = resolve_sources(given, n_atoms, n_points, X_init, random_state, spread=False)
     uniform, reg = 0.0 * atoms[:, 0] + 1.0 / n_atoms, Problem.of(atoms, reg=reg).reg
     objective = Objective(samplers, shares.tolist(), reg, False, n_points)
     lloyd = Lloyd(objective, atoms, uniform, [0.0 * uniform for _ in samplers])
@@ -148,7 +148,7 @@ def barycenter(
 
 
 def _shares(weights: Any, n: int) -> np.ndarray:
-    """Weights of so many sources, checked; `None` is uniform."""
+    """Check the weights of n sources; `None` is uniform."""
     if weights is None:
         return np.full(n, 1.0 / n)
     shares = check_numbers("source_weights", weights).astype(float)

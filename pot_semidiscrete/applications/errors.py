@@ -1,4 +1,4 @@
-"""Error bars: how far the points that a potential is fitted to let it, its map and its plan be off."""
+"""Error bars: standard errors of a fitted potential, its map and its plan, due to the points."""
 
 import functools
 import math
@@ -109,14 +109,14 @@ class ErrorBars:
             psi = target.normalized(maximize(dual, x, result._potential, reg, rtol=1e-3).potential)
             self._hessian = hessian(dual, x, psi, reg, x.shape[0])
         self.plan, self._x, self._seed = SemiDiscretePlan(target, psi, reg), x, random
-        self._unit = reg * target.exponent(reg)  # of the Hessian
+        self._unit = reg * target.exponent(reg)  # minus the Hessian of H is self._hessian / unit
 
     def __repr__(self) -> str:
         return f"ErrorBars(n={self._x.shape[0]}, n_atoms={self.plan._target.n_atoms})"
 
     @functools.cached_property
     def _factor(self) -> Array:
-        """Vectors, (k, n_support), whose products sum up to the covariance of the potential."""
+        """Rows f, shape (k, n_support), with ``sum f f^T`` the covariance of the potential."""
         found, target, random = self._hessian, self.plan._target, np.random.default_rng(self._seed)
         nx, scale = target.nx, self._unit / math.sqrt(self._x.shape[0])
         if isinstance(found, DenseHessian):
@@ -127,11 +127,11 @@ class ErrorBars:
             moves, scale = [], scale / math.sqrt(self._n_probes * found.n)
             for _ in range(self._n_probes):
                 probe = 0.0 * target.weights
-                for chi in found.blocks:  # signs of points: sums have the covariance of the weights
+                for chi in found.blocks:  # sums with random signs have the covariance of the weights
                     r = nx.from_numpy(random.choice([-1.0, 1.0], chi.shape[0]), type_as=chi)
                     probe = probe + nx.dot(r, chi) - nx.sum(r) * found.mean
                 moves.append(found.solve(probe, 0.0, PRECISE))
-        goal = target.goal(self.plan._potential)  # what a normalized potential moves at right angles to
+        goal = target.goal(self.plan._potential)  # <goal, move> is 0 as long as psi is normalized
         return scale * nx.stack([move - nx.sum(goal * move) for move in moves])
 
     @property
@@ -183,18 +183,18 @@ class ErrorBars:
         origin = 0.0 * target.atoms[0] if target.origin is None else target.origin
         slope, rows, n = 0.0 * target.weights, [], self._x.shape[0]
         for x, chi in weight_blocks(target, self._x, psi, reg):
-            weighted = chi * _values(f(x + origin, target.atoms + origin), chi)
+            weighted = chi * _checked(f(x + origin, target.atoms + origin), chi)
             rows.append(nx.sum(weighted, axis=1))
             slope = slope + nx.sum(weighted, axis=0) - nx.dot(rows[-1], chi)
-        # a point moves the potential by A^+ (b - chi), and that the mean by its slope
+        # a point moves psi by A^+ (b - chi) / n, and the mean by the product of that with the slope
         v = self._hessian.solve(self._unit / reg * slope / float(n), 0.0, PRECISE)
         moved = reduce(target, self._x, psi, reg, ("average",), values=v).average
         values, moved = map(in_double, (nx.concatenate(rows, axis=0), moved))
         return float(values.mean()), float((values - moved).std(ddof=1) / math.sqrt(n))
 
 
-def _values(values: Any, chi: Array) -> Array:
-    """What a user's function returned for a block, checked."""
+def _checked(values: Any, chi: Array) -> Array:
+    """Check what a user's function returned for a block."""
     check_array("f", values)
     if tuple(values.shape) != tuple(chi.shape) or values.dtype != chi.dtype:
         raise ValueError(

@@ -28,7 +28,7 @@ from ..solver import Options
 
 @dataclass(frozen=True)
 class Objective:
-    """What the atoms minimise, ``sum_k s_k OT_reg(mu_k, nu)``, and by how many points.
+    """What the atoms minimise, ``sum_k s_k OT_reg(mu_k, nu)``, and the points to estimate it by.
 
     Attributes
     ----------
@@ -54,7 +54,10 @@ class Objective:
         return stream.independent(self.n_points) if independent else stream.ahead(self.n_points)
 
     def fit(self, dual: SemiDual, x: Array, psi: Array) -> NewtonResult:
-        """The potential for the points, from another one: the best, or 0 where weights are free."""
+        """The potential that is optimal for the points, starting from `psi`.
+
+        Where weights are free, `psi` itself, which is 0, measured.
+        """
         if self.is_free:
             return NewtonResult(psi, dual.measure(x, psi, self.reg), self.reg)
         return maximize(dual, x, psi, self.reg)
@@ -63,16 +66,16 @@ class Objective:
         """The transport of a source, fitted to as many points as for a step, and measured by others."""
         dual, x = SemiDual(target), self.draw(target, k)
         found, fresh = self.fit(dual, x, psi), self.draw(target, k, independent=True)
-        facts = (target, found.potential, self.reg, fresh)
-        estimates = Estimates(*facts, fit=FittedPoints(target, x, found), n_samples=x.shape[0])
+        psi, fit, n = found.potential, FittedPoints(target, x, found), x.shape[0]
+        estimates = Estimates(target, psi, self.reg, fresh, fit=fit, n_samples=n)
         log = {"value": np.array([found.measured.value]), "reg": np.array([self.reg])}
-        counts = {"n_iter": 1, "n_samples": x.shape[0] + fresh.shape[0], "work": dual.work}
-        return SemiDiscreteResult(*facts[:3], estimates, log, "max_iter", **counts)
+        counts = {"n_iter": 1, "n_samples": n + fresh.shape[0], "work": dual.work}
+        return SemiDiscreteResult(target, psi, self.reg, estimates, log, "max_iter", **counts)
 
 
 @dataclass
 class Lloyd:
-    """Atoms on their way.
+    """Lloyd's method: atoms, weights and potentials after the steps so far.
 
     Attributes
     ----------
@@ -82,7 +85,7 @@ class Lloyd:
     potentials : list of array, shape (n_atoms,)
         One for each source.
     history : dict of list
-        ``cost`` of each step, on its points, and ``decrease``: what the step is to lower it by.
+        ``cost`` of each step, on its points, and ``decrease``, the predicted decrease of it.
     """
 
     objective: Objective
@@ -94,7 +97,7 @@ class Lloyd:
     __repr__ = brief
 
     def run(self, n_steps: int) -> list[SemiDiscreteResult]:
-        """Move so many times; average over the second half (Polyak and Juditsky, 1992); transport."""
+        """Make the steps, average over their second half (Polyak, Juditsky, 1992), and transport."""
         kept = []
         for k in range(n_steps):
             self.step()
@@ -102,9 +105,9 @@ class Lloyd:
                 kept.append((self.atoms, self.weights, *self.potentials))
         means = (sum(arrays) / len(kept) for arrays in zip(*kept, strict=True))
         self.atoms, self.weights, *self.potentials = means
-        target, aim = build_target(self.atoms, self.weights), self.objective
-        start = [target.merge(psi, aim.reg) for psi in self.potentials]
-        return [aim.transport(target, k, psi) for k, psi in enumerate(start)]
+        target, objective = build_target(self.atoms, self.weights), self.objective
+        start = [target.merge(psi, objective.reg) for psi in self.potentials]
+        return [objective.transport(target, k, psi) for k, psi in enumerate(start)]
 
     @property
     def history_arrays(self) -> dict[str, np.ndarray]:
@@ -113,24 +116,24 @@ class Lloyd:
 
     def step(self) -> None:
         """Fit the potentials to fresh points; move the atoms to the means."""
-        aim, target = self.objective, build_target(self.atoms, self.weights, merge=False).detached
-        nx, cost, pull, dual = target.nx, 0.0, 0.0 * target.atoms, SemiDual(target)
-        for k, share in enumerate(aim.shares):
-            x = aim.draw(target, k)
-            found = aim.fit(dual, x, self.potentials[k])
+        objective, target = self.objective, build_target(self.atoms, self.weights, merge=False).detached
+        nx, cost, move, dual = target.nx, 0.0, 0.0 * target.atoms, SemiDual(target)
+        for k, share in enumerate(objective.shares):
+            x = objective.draw(target, k)
+            found = objective.fit(dual, x, self.potentials[k])
             self.potentials[k], cost = found.potential, cost + share * found.measured.value
-            mass, sums = moments(target, x, found.potential, aim.reg)
-            some = nx.maximum(mass, 1e-30 + 0.0 * mass)[:, None]  # an atom without points stays
-            pull = pull + share * (sums / some - mass[:, None] / some * target.atoms)
-            if aim.is_free:  # none is lost: each has the mass of a point, shared by all, more
+            mass, sums = moments(target, x, found.potential, objective.reg)
+            divisor = nx.maximum(mass, 1e-30 + 0.0 * mass)[:, None]  # an atom without points stays
+            move = move + share * (sums / divisor - mass[:, None] / divisor * target.atoms)
+            if objective.is_free:  # one point more, shared by all atoms: no weight is 0
                 self.weights = (mass + 1.0 / mass.shape[0]) / (x.shape[0] + 1.0)
         self.history["cost"].append(cost)
-        self.history["decrease"].append(float(nx.sum(target.weights * nx.sum(pull**2, axis=1))))
-        self.atoms = self.atoms + pull
+        self.history["decrease"].append(float(nx.sum(target.weights * nx.sum(move**2, axis=1))))
+        self.atoms = self.atoms + move
 
 
 def moments(target: Target, x: Array, potential: Array, reg: float) -> tuple[Array, Array]:
-    """Of the points that go to each atom, ``sum_i chi_ij`` and ``sum_i chi_ij x_i``."""
+    """Mass and sum of the points that go to each atom, ``sum_i chi_ij`` and ``sum_i chi_ij x_i``."""
     nx, mass, sums = target.nx, 0.0 * target.weights, 0.0 * target.atoms
     with no_grad(nx):
         for rows, chi in weight_blocks(target, x, potential, reg):

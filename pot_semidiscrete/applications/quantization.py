@@ -10,7 +10,7 @@ from ..backend import Array, brief, describe, ours
 from ..problem import Problem, check_count, named_options
 from ..result import SemiDiscreteResult
 from .lloyd import Lloyd, Objective
-from .starts import points_of_a_step, sources_of
+from .starts import resolve_n_points, resolve_sources
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class QuantizationResult:
 
     @property
     def cost_stderr(self) -> float:
-        """Its standard error."""
+        """Monte-Carlo standard error of `cost`."""
         return self.transport.value_stderr
 
 
@@ -124,11 +124,11 @@ def quantize(
     array([0.1, 0.3, 0.5, 0.7, 0.9])
     """
     n_atoms, n_steps = check_count("n_atoms", n_atoms), check_count("n_steps", n_steps)
-    n_points = points_of_a_step(n_points, n_atoms)
+    n_points = resolve_n_points(n_points, n_atoms)
     if weights is not None and not (isinstance(weights, str) and weights == "free"):
         raise ValueError(f'weights: expected None (uniform) or "free", received {describe(weights)}.')
     given, is_free = {"sampler_source": sampler_source}, weights == "free"
-    sources, atoms = sources_of(given, n_atoms, n_points, X_init, random_state, spread=is_free)
+    sources, atoms = resolve_sources(given, n_atoms, n_points, X_init, random_state, spread=is_free)
     uniform, reg = 0.0 * atoms[:, 0] + 1.0 / n_atoms, Problem.of(atoms, reg=reg).reg
     lloyd = Lloyd(Objective(sources, [1.0], reg, is_free, n_points), atoms, uniform, [0.0 * uniform])
     (transport,) = lloyd.run(n_steps)

@@ -10,7 +10,7 @@ from ..costs import SqEuclidean
 from ..plan import SemiDiscretePlan, field
 from ..problem import build_target, check_count, check_points, check_real, rounding_of
 from ..samplers.resolve import resolve_random, resolve_source
-from .starts import points_of_a_step
+from .starts import resolve_n_points
 
 
 class CenterOutwardRanks:
@@ -81,7 +81,7 @@ class CenterOutwardRanks:
                 "solve again without metric."
             )
         self.result, self._random = result, resolve_random(random_state, target.nx, target.atoms)
-        n_points = points_of_a_step(n_points, target.n_atoms)
+        n_points = resolve_n_points(n_points, target.n_atoms)
         points = resolve_source("spherical", target.atoms, random_state)(n_points)
         self._points = build_target(points, merge=False).detached
         self._potential = result.c_transform(points)

@@ -1,4 +1,4 @@
-"""Where atoms start from, and the sources that they are to follow."""
+"""Sources as users give them, and the atoms to start from."""
 
 import math
 from typing import Any
@@ -14,22 +14,23 @@ from ..samplers.resolve import resolve_random, resolve_source
 from ..solver import Options
 
 
-def points_of_a_step(n_points: object, n_atoms: int) -> int:
-    """Points of a source for a step: the user's number, or 64 an atom, and 8,192 at least."""
+def resolve_n_points(n_points: object, n_atoms: int) -> int:
+    """Points of a source for a step: the user's number, or 64 for each atom, 8,192 at least."""
     return max(64 * n_atoms, 8192) if n_points is None else check_count("n_points", n_points, n_atoms)
 
 
-def sources_of(
+def resolve_sources(
     given: dict[str, Any], n_atoms: int, n_points: int, X_init: Any, random_state: Any, *, spread: bool
 ) -> tuple[list[Sampler], Array]:
-    """Sources, by the names of their arguments, and atoms to start from, cut from any graph.
+    """Samplers of sources, and atoms to start from, cut from any graph.
 
     Parameters
     ----------
     given : dict
-        Sources as users give them.
+        Sources as users give them, by the names of their arguments.
     spread : bool
-        Whether atoms that are not given are to be far from each other.
+        Whether atoms that are not given are to be far from each other: chosen by k-means++, not as the
+        first points of the first source.
     """
     if X_init is None:
         like = _points_like(*next(iter(given.items())))
@@ -52,13 +53,13 @@ def sources_of(
     x = target.nx.concatenate(points, axis=0)
     x = x if target.origin is None else x + target.origin
     host = target.nx.to_numpy(x)
-    first, _ = places(host.__getitem__, [slice(None)])
+    first, _ = places(host.__getitem__, [slice(None)])  # one of equal points
     if len(first) < n_atoms:
         raise ValueError(
             f"n_atoms: expected at most {len(first)}, as many as {len(host)} points of the source that "
             f"are different, received {n_atoms}; give X_init."
         )
-    chosen = first[_far_apart(host[first], n_atoms, seeds) if spread else slice(0, n_atoms)]
+    chosen = first[_kmeans_plus_plus(host[first], n_atoms, seeds) if spread else slice(0, n_atoms)]
     return sources, target.nx.concatenate([x[int(i) : int(i) + 1] for i in chosen], axis=0)
 
 
@@ -79,11 +80,11 @@ def _points_like(name: str, source: Any) -> Array:
     return check_points(f"{name}({Options.batch_size})", points)[0]
 
 
-def _far_apart(points: np.ndarray, n: int, random: np.random.Generator) -> np.ndarray:
-    """Indices of n of the points, which differ: greedy k-means++ among sixteen points an atom.
+def _kmeans_plus_plus(points: np.ndarray, n: int, random: np.random.Generator) -> np.ndarray:
+    """Indices of n of the first 16 n points, by greedy k-means++ (Arthur, Vassilvitskii, 2007).
 
-    Each is the best of some that are drawn as the squared distance to those before (Arthur,
-    Vassilvitskii, 2007, section 7: greedy, with as many as scikit-learn draws).
+    Each is the best of ``2 + log(n)`` trials, as many as scikit-learn's, drawn in proportion to the
+    squared distance to those before (section 7).
     """
     points = points[: 16 * n].astype(float)
     points = points - points.mean(axis=0)

@@ -11,7 +11,7 @@ from .ties import LEAST_COUNT, SIGMAS, Ties, jumps
 
 
 def near_boundary(target: Target, x: Array, ties: Ties) -> tuple[dict[str, float], float]:
-    """Density of the distance to the boundary, jumps and roughness; and the roughness beyond doubt.
+    """Density of the distance to the boundary, jumps and roughness; and what the last is at least.
 
     With ``v`` the jump and ``delta`` the distance of a point, the second derivative of
     ``t -> E psi^c(X + t)`` is that of the cost less ``E[v v^T / |v|; delta < h] / (2 h)``, h small.
@@ -39,10 +39,10 @@ def near_boundary(target: Target, x: Array, ties: Ties) -> tuple[dict[str, float
         "max_jump": jump.max(),
         "roughness": math.inf if ties.tied_mass else rough[0],
     }
-    doubtless = [
+    at_least = [
         r * max(0.0, 1.0 - SIGMAS / math.sqrt(k)) for r, k in zip(rough, windows, strict=True) if k > 9
     ]
-    return facts, max(doubtless, default=0.0)
+    return facts, max(at_least, default=0.0)
 
 
 def _gram(vectors: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def _second_derivative(target: Target, x: Array, chi: Array, v: Array, reg: floa
 
 
 def _vjp(target: Target, x: Array, shares: Array) -> Array:
-    """``sum_j shares_j d_x c_j`` for each point."""
+    """``sum_j shares_j d_x c_j`` for each point; shares of any sum above 0."""
     nx, total = target.nx, 0.0
     for columns, part in target.parts():
         some = shares[:, columns]

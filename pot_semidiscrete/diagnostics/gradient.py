@@ -19,12 +19,12 @@ from ..problem import Problem, Target, unit_curvature
 from .boundary import near_boundary, smoothness
 from .ties import CLEAR, LEAST_COUNT, SIGMAS, Ties
 
-MASS = 1e-3  # on the boundaries, from which (G) is called undefined
+TIED_MASS = 1e-3  # mass on the boundaries from which on (G) is called undefined
 ROUGH = 30.0  # curvature at the boundaries, in units of that of the cost, that is a risk
-CONCENTRATED = 1e6  # roughness that is mass on the boundaries of a potential that is nearly optimal
-WRONG = 0.3  # relative error of the masses with which a potential is not optimal
-HARD = 0.99  # an assignment weight that is as good as 1, and the share of them that is as good as all
-HIDDEN = 0.1  # share of the points, above which it is said
+CONCENTRATED = 1e6  # roughness beyond which the points would tie at a potential nearer to optimal
+MARGINAL_ERROR = 0.3  # relative error of the masses with which a potential is not optimal
+HARD_WEIGHT = 0.99  # an assignment weight that counts as 1, and a share of the points that counts as all
+HIDDEN_SHARE = 0.1  # of the points with margins lost to rounding, above which a note says so
 
 _PLAIN = {"fine": "the gradient exists", "at risk": "do not rely on it", "undefined": "(G) has no value"}
 
@@ -206,40 +206,51 @@ def gradient_diagnostics(
 def diagnose(target: Target, x: Array, potential: Array, reg: float) -> GradientDiagnostics:
     """:func:`gradient_diagnostics` of a built target, of which no two atoms are at one place."""
     with no_grad(target.nx):
-        return _diagnose(target, potential, x, reg)
+        return _diagnose(target, x, potential, reg)
 
 
-def _diagnose(target: Target, potential: Array, x: Array, reg: float) -> GradientDiagnostics:
+def _diagnose(target: Target, x: Array, potential: Array, reg: float) -> GradientDiagnostics:
+    """The same; gradients are off."""
     n, n_atoms = x.shape[0], target.atoms.shape[0]
     ties = Ties(target, x, potential, reg)
     tied = ties.tied_mass
     facts: dict[str, Any] = {"reg": reg, "n_samples": n, "tied_mass": tied, "hard_mass": 1.0}
     facts["tied_mass_stderr"] = math.sqrt(tied * (1.0 - tied) / n)
-    facts["hidden"] = ties.hidden
-    near, rough = near_boundary(target, x, ties)
-    facts["marginal_error"], wrong = _marginal_error(target, x, potential, reg)
+    near, roughness = near_boundary(target, x, ties)
+    facts["marginal_error"], error = _marginal_error(target, x, potential, reg)
     facts["empty_cells"] = ties.empty_cells if reg == 0 else 0
     # where two atoms tie, or nearly so, they hide a third
-    facts["n_groups"] = ties.n_groups if reg == 0 and not tied and rough <= ROUGH else 1
+    facts["n_groups"] = ties.n_groups if reg == 0 and not tied and roughness <= ROUGH else 1
     facts["smoothness"] = facts["mean_smoothness"] = math.inf
     if reg > 0:
         constants, top = smoothness(target, x, potential, reg)
         facts["smoothness"], facts["mean_smoothness"] = constants.max(), constants.mean()
-        facts["hard_mass"] = np.mean(top >= HARD) if n_atoms > 1 else 0.0
+        facts["hard_mass"] = np.mean(top >= HARD_WEIGHT) if n_atoms > 1 else 0.0
     facts = {name: v if isinstance(v, int) else float(v) for name, v in (facts | near).items()}
-    found = _verdict(facts, unit_curvature(target), rough, wrong)
-    facts.pop("hidden")
+    found = _verdict(facts, unit_curvature(target), roughness, error, ties.hidden)
     return GradientDiagnostics(*found, **facts)
 
 
 def _verdict(
-    facts: dict[str, Any], unit: float, rough: float, wrong: float
+    facts: dict[str, Any], unit: float, roughness: float, error: float, hidden: float
 ) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Verdict, reasons, those of the boundaries, and notes; `rough` and `wrong` are beyond doubt."""
+    """Verdict, reasons, those of the boundaries, and notes.
+
+    Parameters
+    ----------
+    facts : dict
+        Attributes of the result.
+    unit : float
+        Curvature of the cost.
+    roughness, error : float
+        What roughness and marginal error are at least, by their standard errors.
+    hidden : float
+        Share of the points whose margins rounding hides.
+    """
     reasons: list[str] = []
     notes: list[str] = []
     reg, tied = facts["reg"], facts["tied_mass"]
-    if facts["hard_mass"] >= HARD:
+    if facts["hard_mass"] >= HARD_WEIGHT:
         if reg > 0:
             notes.append(
                 "reg is so small that the numbers behave as at reg = 0: "
@@ -250,10 +261,10 @@ def _verdict(
                 f"{100 * tied:.3g}% of the mass lies on cell boundaries, where the gradient jumps by "
                 f"{facts['mean_jump']:.3g} in the mean"
             )
-        elif rough > ROUGH:
+        elif roughness > ROUGH:
             reasons.append(
                 f"so much mass lies near cell boundaries, {facts['density']:.3g} per unit length, "
-                f"that the gradient changes {rough:.2g} times as fast as that of the cost, or more"
+                f"that the gradient changes {roughness:.2g} times as fast as that of the cost, or more"
             )
     stiff = facts["mean_smoothness"] / unit
     if reg > 0 and stiff > ROUGH:
@@ -263,14 +274,14 @@ def _verdict(
     boundary = tuple(reasons)
     if facts["empty_cells"] and not tied:
         reasons.append(f"the potential is not optimal: empty cells, {facts['empty_cells']} of them")
-    elif wrong > WRONG and not tied:
+    elif error > MARGINAL_ERROR and not tied:
         reasons.append(
             "the potential is not optimal for this source: the masses are wrong by "
-            f"{100 * wrong:.2g}% or more"
+            f"{100 * error:.2g}% or more"
         )
-    if facts["hidden"] > HIDDEN:
+    if hidden > HIDDEN_SHARE:
         notes.append(
-            f"rounding hides the margins of {100 * facts['hidden']:.3g}% of the points, so fine are the "
+            f"rounding hides the margins of {100 * hidden:.3g}% of the points, so fine are the "
             "cells: use float64"
         )
     if facts["n_groups"] > 1:
@@ -280,13 +291,13 @@ def _verdict(
         )
     if reg == 0 and not tied and facts["n_groups"] == 1 and facts["n_samples"] <= 2 * CLEAR:
         notes.append("too few points to tell whether the optimal potential is unique")
-    undefined = reg == 0 and (tied >= MASS or rough > CONCENTRATED)
+    undefined = reg == 0 and (tied >= TIED_MASS or roughness > CONCENTRATED)
     verdict = "undefined" if undefined else "at risk" if reasons else "fine"
     return verdict, tuple(reasons), boundary, tuple(notes)
 
 
 def _marginal_error(target: Target, x: Array, potential: Array, reg: float) -> tuple[float, float]:
-    """Relative error of the masses, and what it is at least."""
+    """Relative error of the masses, and what it is at least, by its standard error."""
     if x.shape[0] < LEAST_COUNT:
         return math.nan, 0.0
     found = evaluate(SemiDual(target), x, potential, reg)

@@ -12,6 +12,7 @@ from ot.backend import get_backend
 
 from ..backend import Array, all_finite, describe, guest, in_double, no_grad, ours
 from ..costs import Metric
+from ..inference.bounds import MAX_PIVOTS
 from ..optim.newton import eps_scaling
 from ..optim.semi_dual import SemiDual
 from ..problem import (
@@ -162,9 +163,9 @@ def one_sided_derivatives(
             "points; give more latent points."
         )
     if step is None:
-        step = _usual_step(target, here, points, reg)
+        step = _default_step(target, here, points, reg)
     step = check_real("step", step, positive=True)
-    value, noise = _values(target, here, reg, n_batches)
+    value, noise = _transport_costs(target, here, reg, n_batches)
     sides = [_one_side(target, points, reg, n_batches, sign * step, value, noise) for sign in (-1, 1)]
     (left, left_error), (right, right_error) = sides
     spread = lambda v: np.std(v[1:], ddof=1) / math.sqrt(n_batches) if n_batches > 1 else 0.0
@@ -192,18 +193,18 @@ def _one_side(
     """Derivative of all points and of the batches, by four steps, and its numerical error."""
     quotients = []
     for h in (step, step / 2.0, step / 4.0, step / 8.0):
-        moved, more = _values(target, points(h), reg, n_batches)
+        moved, more = _transport_costs(target, points(h), reg, n_batches)
         quotients.append((moved - value) / h)
         noise = max(noise, more)
     firsts = [2.0 * fine - coarse for coarse, fine in itertools.pairwise(quotients)]
     seconds = [(4.0 * fine - coarse) / 3.0 for coarse, fine in itertools.pairwise(firsts)]
-    # points that cross a kink of a generator leave traces in all of them, which may cancel in one
+    # points that cross a kink of a generator change all of these, though one may look right by chance
     found = [v[0] for v in firsts + seconds]
     # the weights of the values add up to less than 64 / h
     return seconds[-1], max(found) - min(found) + 64.0 * noise / abs(step)
 
 
-def _usual_step(target: Target, here: Array, points: Callable[[float], Array], reg: float) -> float:
+def _default_step(target: Target, here: Array, points: Callable[[float], Array], reg: float) -> float:
     """Step that moves the points by little against the atoms and the width of the boundaries."""
     nx, length = target.nx, spread_of(target)
     probe = target.unit ** (1.0 / 3.0)
@@ -220,22 +221,23 @@ def _usual_step(target: Target, here: Array, points: Callable[[float], Array], r
     return goal / speed
 
 
-def _values(target: Target, x: Array, reg: float, n_batches: int) -> tuple[np.ndarray, float]:
+def _transport_costs(target: Target, x: Array, reg: float, n_batches: int) -> tuple[np.ndarray, float]:
     """Transport cost of the points and of each batch of them, and the largest error."""
     parts = [x] + [x[k::n_batches] for k in range(n_batches) if n_batches > 1]
-    found = [_exact(target, part) if reg == 0 else _maximum(target, part, reg) for part in parts]
+    solve = lambda part: _by_newton(target, part, reg) if reg > 0 else _by_linear_program(target, part)
+    found = [solve(part) for part in parts]
     return np.array([value for value, _ in found]), max(error for _, error in found)
 
 
-def _exact(target: Target, x: Array) -> tuple[float, float]:
+def _by_linear_program(target: Target, x: Array) -> tuple[float, float]:
     """Transport cost at ``reg = 0``, a linear program, and its rounding error."""
     costs, weights = in_double(target.cost_matrix(x)), in_double(target.weights)
     mass = np.full(len(costs), 1.0 / len(costs))
-    value = ot.emd2(mass, weights / weights.sum(), costs, numItermax=10_000_000)
+    value = ot.emd2(mass, weights / weights.sum(), costs, numItermax=MAX_PIVOTS)
     return float(value), target.unit * float(np.abs(costs).max())
 
 
-def _maximum(target: Target, x: Array, reg: float) -> tuple[float, float]:
+def _by_newton(target: Target, x: Array, reg: float) -> tuple[float, float]:
     """Transport cost at ``reg > 0``, by Newton's method to rounding, and its error."""
     with no_grad(target.nx):
         value = eps_scaling(SemiDual(target), x, reg).measured.value

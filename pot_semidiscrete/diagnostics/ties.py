@@ -9,10 +9,10 @@ from ..kernels import HardBlock, row_blocks
 from ..problem import Target, spread_of, unit_curvature
 from .linkage import linkage
 
-ROUNDING = 8.0  # of the dtype, in a difference of scores
-LEAST_COUNT = 16  # points in a window, or to tell masses from
+ROUNDING = 8.0  # units of rounding in a difference of scores
+LEAST_COUNT = 16  # points of a window, or to estimate masses by, at least
 SIGMAS = 3.0
-DOUBT = 1e-3  # probability of a gap, or of an empty cell, by chance
+DOUBT = 1e-3  # probability of a gap, or of an empty cell, by chance, that is accepted
 N_CUTS = 64
 CLEAR = SIGMAS * math.log(N_CUTS / DOUBT)  # points by which mass near a boundary would have been seen
 
@@ -96,7 +96,7 @@ class Ties:
         )
 
     def _is_gap(self, first: np.ndarray, second: np.ndarray, start: int, end: int) -> bool:
-        """Tell whether no margin is small between the cells at these places and the others."""
+        """Whether no mass is near what separates cells `start` to `end`, in preorder, from others."""
         here, there = (first >= start) & (first < end), (second >= start) & (second < end)
         sides = [self.margin[here & ~there], self.margin[~here & there]]
         sides = [side for side in sides if len(side)]
@@ -108,7 +108,7 @@ class Ties:
 
 
 def _best_two(target: Target, x: Array, bias: Array, size: Array) -> tuple[Array, ...]:
-    """Best and second atom of a block, margin, jump, and what their scores were computed from."""
+    """Best and second atom of a block, margin, jump, and size of the terms of the scores."""
     nx = target.nx
     scores = bias + target.bilinear(x)
     first, best = nx.argmax(scores, axis=1), nx.max(scores, axis=1)

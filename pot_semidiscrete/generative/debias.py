@@ -10,7 +10,7 @@ from ..problem import Target, build_target
 
 
 def self_target(x: torch.Tensor, metric: Metric, reg: float, n_iter: int = 20) -> tuple[Target, Array]:
-    """The law of the points `x` as a target, and the potential from it to itself.
+    """The law of the points `x` as a target, and its potential to itself.
 
     By the symmetric iteration ``phi <- (phi + phi^{c,reg}) / 2``.
     """
@@ -22,13 +22,13 @@ def self_target(x: torch.Tensor, metric: Metric, reg: float, n_iter: int = 20) -
 
 
 def self_cost(x: torch.Tensor, metric: Metric, reg: float) -> torch.Tensor:
-    """The cost, whose derivative in x is that with the target held: half of its own."""
+    """Cost of the points to themselves, with the target held: its derivative in x is half the whole."""
     target, potential = self_target(x, metric, reg)
     return semi_dual(target, target.center(x), potential, reg)
 
 
 def self_gradient(x: torch.Tensor, metric: Metric, reg: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The c-transform at each point, shape (n,), and its gradient there, shape (n, d)."""
+    """c-transform of the self-potential at each point, shape (n,), and its gradient, shape (n, d)."""
     target, potential = self_target(x, metric, reg)
     out = reduce(target, target.atoms, potential, reg, ("c_transform", "gradient"))
     return out.c_transform, out.gradient

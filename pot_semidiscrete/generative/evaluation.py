@@ -1,4 +1,4 @@
-"""What fresh points of the generator tell of the potential."""
+"""Checks of the potential by fresh points of the generator."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""What points are compared by, instead of their coordinates."""
+"""Features by which points are compared instead of their coordinates."""
 
 import copy
 import math
@@ -28,13 +28,13 @@ def frozen(module: nn.Module) -> nn.Module:
             f"features, body: expected a module that can be copied, received {describe(module)} "
             f"({error}); remove its weight or spectral norm, or give a function."
         ) from error
-    for parameter in module.parameters():  # a compiled script has no requires_grad_ of its own
+    for parameter in module.parameters():  # one by one: a compiled script has no requires_grad_
         parameter.requires_grad_(False)
     return module
 
 
 def in_parts(function: Features, points: torch.Tensor) -> torch.Tensor:
-    """What a function makes of points, a part of them at a time, without a graph."""
+    """A function of points, evaluated in parts and without a graph."""
     with torch.no_grad():
         return torch.cat([function(part) for part in points.split(BLOCK)])
 
@@ -63,8 +63,8 @@ class FeatureMap:
         To within `rtol` of the largest feature: products of other sizes round otherwise.
         """
         found = self.function(points)
-        like = isinstance(found, torch.Tensor) and found.is_floating_point() and found.ndim > 0
-        if not like or len(found) != len(points):
+        is_floating = isinstance(found, torch.Tensor) and found.is_floating_point()
+        if not is_floating or found.ndim == 0 or len(found) != len(points):
             raise ValueError(
                 f"features: expected a callable that returns a floating tensor of {len(points)} rows "
                 f"for points of shape {tuple(points.shape)}, received {describe(found)}."
@@ -100,7 +100,7 @@ class Modulus(nn.Module):
         self.register_buffer("unit", torch.tensor(unit, dtype=torch.float32, device="cpu"))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Of each number."""
+        """Smoothed absolute value of each number."""
         return (x.square() + self.smoothing * self.unit**2).sqrt()
 
 
@@ -259,10 +259,12 @@ class ImageFeatures(nn.Module):
         self.register_buffer("scale", (ratio * pixels / seen.clamp(min=1e-30)).sqrt())
         self.register_buffer("directions", None)
         if n_components is not None:
-            self.directions = self._main(images, check_count("n_components", n_components))
+            self.directions = self._principal_directions(
+                images, check_count("n_components", n_components)
+            )
 
-    def _main(self, images: torch.Tensor, k: int) -> torch.Tensor | None:
-        """Directions of largest variance; None if there are no more than `k`."""
+    def _principal_directions(self, images: torch.Tensor, k: int) -> torch.Tensor | None:
+        """The first `k` principal components of pixels and features; None if there are no more."""
         rows = in_parts(self._joined, images)
         d = rows.shape[1]
         if k >= d:

@@ -7,12 +7,12 @@ from torch.utils import _pytree
 
 
 def is_sharded(tensor: Any) -> bool:
-    """Whether a rank has a part of a tensor only (torch's DTensor)."""
+    """Whether each rank has only a part of the tensor (torch's DTensor)."""
     return hasattr(tensor, "full_tensor")
 
 
 def resharded(module: Any) -> Any:
-    """A module, whose parameters are sharded again: a forward pass alone leaves them whole."""
+    """The module, its parameters sharded again: a forward pass without a backward leaves them whole."""
     for part in module.modules() if isinstance(module, torch.nn.Module) else ():
         reshard: Any = getattr(part, "reshard", None)
         if reshard is not None:
@@ -21,12 +21,12 @@ def resharded(module: Any) -> Any:
 
 
 def full_tensors(state: Any) -> Any:
-    """A state, its tensors whole; all ranks take part."""
+    """The state with whole tensors; all ranks must call it."""
     return _pytree.tree_map(lambda value: value.full_tensor() if is_sharded(value) else value, state)
 
 
 def sharded_like(value: Any, like: Any) -> Any:
-    """A whole tensor, sharded as the one of its shape that it is to replace, if that is."""
+    """A whole tensor, sharded as `like`, which it replaces, if that is sharded and of its shape."""
     if not is_sharded(like) or getattr(value, "shape", None) != like.shape:
         return value
     from torch.distributed.tensor import distribute_tensor

@@ -7,21 +7,21 @@ import torch
 
 
 class Column:
-    """Numbers that grow by one at the end; what was handed out before never changes."""
+    """A growing array of numbers, whose views never change once they were handed out."""
 
     def __init__(self, dtype: type = float) -> None:
         self.values: np.ndarray = np.empty(64, dtype)
         self.n = 0
 
     def append(self, value: float) -> None:
-        """Add one."""
+        """Add a number at the end."""
         if self.n == len(self.values):
             self.values = np.concatenate([self.values, np.empty_like(self.values)])
         self.values[self.n] = value
         self.n += 1
 
     def view(self) -> np.ndarray:
-        """What there is, without a copy."""
+        """The numbers so far, without a copy."""
         return self.values[: self.n]
 
     def replace(self, values: np.ndarray) -> None:
@@ -41,7 +41,7 @@ class History:
         return vars(self)
 
     def views(self) -> dict[str, np.ndarray]:
-        """What there is, without a copy."""
+        """Numbers so far by name, without a copy."""
         return {name: column.view() for name, column in self.columns().items()}
 
     def shown(self, batch_size: int) -> dict[str, float]:
@@ -55,7 +55,7 @@ class History:
         return facts | {"images/s": self.loss.n * batch_size / seconds}
 
     def state_dict(self) -> dict[str, Any]:
-        """The same as tensors, for a file."""
+        """Numbers so far by name, as tensors, for a file."""
         return {name: torch.from_numpy(values) for name, values in self.views().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

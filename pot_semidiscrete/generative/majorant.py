@@ -30,7 +30,7 @@ class Majorant:
 
     @ours()
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Bound of the mean over the points `x`, shape (n, d), moved from where it touches."""
+        """Bound of the mean value at the moved points `x`, shape (n, d)."""
         return (self.constant + (x - self.goal).square().sum(dim=1)).mean()
 
 

@@ -103,7 +103,7 @@ def dcgan_generator(
     kernel_size = check_count("kernel_size", kernel_size)
     if kernel_size not in (3, 4):
         raise ValueError(f"kernel_size: expected 3 or 4, received {kernel_size}.")
-    geometries = (_doubled if kernel_size == 4 else _cut)(shape, len(channels))
+    geometries = (_doubled if kernel_size == 4 else _cropped)(shape, len(channels))
     layers: list[nn.Module] = [nn.Unflatten(1, (latent_dim, 1, 1))]
     for (inner, outer), geometry in zip(
         itertools.pairwise([latent_dim, *channels, 1]), geometries, strict=True
@@ -114,7 +114,7 @@ def dcgan_generator(
 
 
 def _doubled(shape: Sequence[int], n_layers: int) -> Iterator[dict[str, Any]]:
-    """Geometry of transposed convolutions that double a side, but for one pixel where it is odd."""
+    """Arguments of transposed convolutions that double each side, or one pixel less where it is odd."""
     sizes = [tuple(shape)]
     for _ in range(n_layers):
         sizes.insert(0, tuple(-(-side // 2) for side in sizes[0]))
@@ -123,8 +123,8 @@ def _doubled(shape: Sequence[int], n_layers: int) -> Iterator[dict[str, Any]]:
         yield {"kernel_size": tuple(4 - side % 2 for side in size), "stride": 2, "padding": 1}
 
 
-def _cut(shape: Sequence[int], n_layers: int) -> Iterator[dict[str, Any]]:
-    """The same of layers of 3 by 3 pixels from one pixel on; the last cuts what is over."""
+def _cropped(shape: Sequence[int], n_layers: int) -> Iterator[dict[str, Any]]:
+    """The same with kernels of 3 by 3 pixels: sides 3, 7, 15, ...; the last layer crops to `shape`."""
     over = [2 ** (n_layers + 2) - 1 - side for side in shape]
     if min(over) < 0:
         raise ValueError(

@@ -85,5 +85,5 @@ class NetworkPotential(nn.Module):
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         self.points = fn(self.points)
         super()._apply(fn, recurse)
-        load_optimizer(self.optimizer, self.optimizer.state_dict())  # on the device of the parameters
+        load_optimizer(self.optimizer, self.optimizer.state_dict())  # moves it to the parameters' device
         return self

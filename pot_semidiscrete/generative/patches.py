@@ -95,7 +95,7 @@ class PatchLoss(nn.Module):
             chosen = random.uniform(len(rows), 1)[:, 0].argsort()[:n_atoms]
             loss = SemiDiscreteLoss(rows[chosen], reg=reg)
             if reg is None:
-                loss.reg *= 0.1  # patches differ in their means most, and it is to tell more
+                loss.reg *= 0.1  # patches differ most in their means: a larger reg would see little else
             self.losses.append(loss)
 
     @ours()
@@ -127,7 +127,7 @@ class PatchLoss(nn.Module):
         return self._scales("x", x, len(self.losses))
 
     def _scales(self, name: str, x: torch.Tensor, n_scales: int) -> list[torch.Tensor]:
-        """Patches of images, which are checked."""
+        """Check images; all their patches, one row each, for each scale."""
         c, least = self.channels, self.patch_size * 2 ** (n_scales - 1)
         kind = f"of shape (height, width), ({c}, height, width) or (n, {c}, height, width)"
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():

@@ -6,10 +6,10 @@ import torch
 def principal_components(
     x: torch.Tensor, n_components: int, start: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Directions of largest variance, an orthonormal matrix (d, n_components), and their shares in it.
+    """Principal components, nearly: an orthonormal matrix (d, n_components), and shares of variance.
 
-    Nearly: by two steps of the iteration of a random subspace (Halko, Martinsson, Tropp, 2011, algorithm
-    4.4), each of which is a pass over the data.
+    By two steps of randomized subspace iteration (Halko, Martinsson, Tropp, 2011, algorithm 4.4), each a
+    pass over the data.
 
     Parameters
     ----------
@@ -18,11 +18,11 @@ def principal_components(
     start : tensor, shape (d, k)
         Normal numbers; k is twice `n_components`, say.
     """
-    center, basis = x.mean(dim=0), start
+    mean, basis = x.mean(dim=0), start
 
     def covariance(q: torch.Tensor) -> torch.Tensor:
-        image = x @ q - center @ q
-        return x.T @ image - center[:, None] * image.sum(dim=0)
+        image = x @ q - mean @ q
+        return x.T @ image - mean[:, None] * image.sum(dim=0)
 
     for _ in range(2):
         basis = torch.linalg.qr(covariance(torch.linalg.qr(basis)[0]))[0]

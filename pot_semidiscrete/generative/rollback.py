@@ -1,4 +1,4 @@
-"""What is not finite, and the way back to before it was met."""
+"""Undo a step that met numbers that are not finite."""
 
 import contextlib
 import copy
@@ -14,7 +14,7 @@ from .rounds import Rounds
 def rollback_if_not_finite(tensors: Sequence[torch.Tensor], rounds: Rounds) -> Iterator[None]:
     """If points, a value, a gradient or parameters are not finite, undo what the body changed.
 
-    All but the generator's optimiser, which moves last, and its random numbers.
+    Not undone are the generator's optimiser, which moves last, and the random numbers drawn.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def rollback_if_not_finite(tensors: Sequence[torch.Tensor], rounds: Rounds) -> I
     rounds : Rounds
     """
     kept, round_before = [t.detach().clone() for t in tensors], rounds.state_dict()
-    # within a round the loss stands still
+    # within a round the loss does not change
     loss = copy.deepcopy(rounds.loss.state_dict()) if rounds.is_due else None
     try:
         yield
@@ -39,7 +39,7 @@ def rollback_if_not_finite(tensors: Sequence[torch.Tensor], rounds: Rounds) -> I
 
 def check_finite(name: str, tensors: Sequence[torch.Tensor]) -> None:
     """Refuse tensors that are not finite."""
-    # finite sums have finite terms, and are looked at all at once; one that is not finite may be large
+    # one check of the sums: finite ones have finite terms, others may be due to overflow
     sums = [t.sum().to(tensors[0].device) for t in tensors]
     if tensors and not (torch.stack(sums).isfinite().all() or all(t.isfinite().all() for t in tensors)):
         raise NotFiniteError(f"{name}: expected finite numbers, received NaN or inf.")

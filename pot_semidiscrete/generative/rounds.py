@@ -12,13 +12,13 @@ from .descents import BoundDescent, Descent, PointCost
 from .loss import SemiDiscreteLoss
 
 NEW_ROUND: dict[str, Any] = {"latents": [], "bounds": [], "mean_before": None, "position": 0}
-"""State of rounds whose next step begins one."""
+"""State of :class:`Rounds` before the first step of a round."""
 
 
 def resolve_reuse(
     reuse: int | None, loss: SemiDiscreteLoss, in_pairs: bool = False, default: int = 16
 ) -> int:
-    """Steps of the generator in a round: more than one need the squared distance, or pairs."""
+    """Check the steps of the generator in a round: several need the squared distance, or pairs."""
     if reuse is None:
         return default if (loss.has_majorants or in_pairs) and loss.network is None else 1
     reuse = check_count("reuse", reuse)
@@ -51,9 +51,9 @@ class Rounds:
     mean_before : tensor, shape (d,), or None
         Of the first batch's points when the round began.
     moves : int
-        Moves of the potential up to then.
+        Moves of the potential when the round began.
     position : int
-        Steps taken in it.
+        Steps taken in the round.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Rounds:
         self.moves = self.loss.moves
 
     def draw(self) -> list[torch.Tensor]:
-        """Points for the potential, which goes along with those of the last round first."""
+        """Fresh batches of points; before, the potential follows the move of the last round's."""
         self.shift_potential()
         self.latents = [self.latent() for _ in range(self.loss.dual_steps)]
         batches = [self.generator(z) for z in self.latents]
@@ -111,7 +111,7 @@ class Rounds:
         return batches
 
     def shift_potential(self) -> None:
-        """Move the potential as the mean of the points moved, if nobody else has moved it since."""
+        """Move the potential as the mean of the points moved, if nothing else has moved it since."""
         if self.mean_before is not None and self.moves == self.loss.moves:
             self.loss.translate(self.mean(self.generator(self.latents[0])) - self.mean_before)
 

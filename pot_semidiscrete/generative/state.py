@@ -1,4 +1,4 @@
-"""A module whose ``state_dict`` knows the data that it belongs to."""
+"""A module whose ``state_dict`` has a digest of the data that it belongs to."""
 
 import warnings
 from typing import Any
@@ -12,7 +12,7 @@ from ..runs import SemiDiscreteWarning
 
 
 class StateOfData(nn.Module):
-    """The base of a potential: its state is refused by one of other data.
+    """The base of a potential: it refuses the state of one of other data.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class StateOfData(nn.Module):
     def __init__(self, data_digest: str, weights: np.ndarray) -> None:
         super().__init__()
         self.data_digest = data_digest
-        # rounding moves weights, so that they have no digest, but this moves with them
+        # weights differ by rounding, so that a digest would not do: these moments differ by as little
         self.weight_moments = np.exp(1j * np.arange(len(weights))) @ weights
 
     @ours()
@@ -34,7 +34,7 @@ class StateOfData(nn.Module):
         return torch.tensor(list(found), dtype=torch.uint8, device="cpu")
 
     def set_extra_state(self, state: torch.Tensor) -> None:
-        """Nothing: it was compared before anything was taken."""
+        """Do nothing: ``_load_from_state_dict`` has compared it."""
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *arguments: Any, **options: Any
@@ -49,7 +49,7 @@ class StateOfData(nn.Module):
                 stacklevel=3,
             )
         digest = state_dict.get(name)
-        if digest is not None and not self._is_of_these(digest):
+        if digest is not None and not self._matches(digest):
             raise ValueError(
                 "state_dict: expected the potential of these data and weights, in the same order and of "
                 "the same values in single precision, received that of others; give the loss those of "
@@ -59,7 +59,7 @@ class StateOfData(nn.Module):
             raise ValueError("state_dict: expected a finite potential, received NaN or inf.")
         super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
 
-    def _is_of_these(self, state: Any) -> bool:
+    def _matches(self, state: Any) -> bool:
         """Whether an extra state is that of these data, and of nearly these weights."""
         own = self.get_extra_state()
         if not isinstance(state, torch.Tensor) or state.shape != own.shape or state.dtype != own.dtype:

@@ -23,8 +23,8 @@ from ..optim.newton import NewtonResult
 from ..problem import Target
 from .order import ordered
 
-MOST_ATOMS = 2048  # among which it is solved for what each sends where ...
-MAX_PIVOTS = 10**7  # ... with so many steps of the network simplex at most
+MOST_ATOMS = 2048  # of one exact transport between atoms; more are split into groups
+MAX_PIVOTS = 10**7  # of the network simplex: POT's own limit is met at 2,000 points
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class FittedPoints:
         """Points that the potential was fitted to."""
         return self.found.measured.n
 
-    def some(self, most: int) -> "FittedPoints":
-        """With at most so many of the points."""
+    def subsample(self, most: int) -> "FittedPoints":
+        """The same fit, with at most so many of its points."""
         step = stride(self.points.shape[0], most)
         if step == 1:
             return self
@@ -63,7 +63,7 @@ class FittedPoints:
 
     @functools.cached_property
     def scale(self) -> Array:
-        """What scales the columns down, ``min(1, b / m)``, b the goal."""
+        """Factor of each column that brings it down to the goal b, ``min(1, b / m)``."""
         b, m = self.found.measured.goal, self.found.measured.marginal
         return b / self.target.nx.maximum(b, m)
 
@@ -83,8 +83,9 @@ def plan_cost(fit: FittedPoints, most: int) -> tuple[float, float, np.ndarray]:
     rows : ndarray
         Cost of each of these points, up to a constant.
     """
-    measured, part = fit.found.measured, fit.some(most).points
-    transform, added = (_filled if fit.reg > 0 else _sent)(fit, part)
+    measured, part = fit.found.measured, fit.subsample(most).points
+    fill = _fill_by_product if fit.reg > 0 else _fill_by_neighbors
+    transform, added = fill(fit, part)
     mass, scale = map(in_double, (measured.marginal, fit.scale))
     cost = measured.value + np.mean(added) + fit.reg * np.sum(scale * mass * np.log(scale))
     as_it_is = measured.value + fit.target.excess(measured.marginal, measured.goal)
@@ -96,8 +97,8 @@ def plan_cost(fit: FittedPoints, most: int) -> tuple[float, float, np.ndarray]:
     return float(cost), math.sqrt(max(variance, 0.0)), transform + added
 
 
-def _filled(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
-    """c-transforms, and what e adds if all rows get the same q, ndarrays.
+def _fill_by_product(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
+    """c-transforms of points, and what e adds to their cost if all rows get the same q.
 
     The relative entropy of the plan is at most ``(1 - e_i) KL(p_i | b) + e_i KL(q | b)``.
     """
@@ -114,19 +115,20 @@ def _filled(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
     return transform, added - reg * xlogy(1.0 - short, 1.0 - short)
 
 
-def _sent(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
-    """The same at ``reg = 0``, where each cell sends its excess to atoms that are near."""
+def _fill_by_neighbors(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.ndarray]:
+    """The same at ``reg = 0``, if each cell sends its excess to atoms that are near."""
     target, psi, to_numpy = fit.target, fit.found.potential, fit.target.nx.to_numpy
     measured = fit.found.measured
     b, mass, values = map(in_double, (measured.goal, measured.marginal, psi))
     excess = np.maximum(mass - b, 0.0)
-    where, e = coupling(target, excess, np.maximum(b - mass, 0.0)), excess / np.maximum(mass, b)
-    expected, transforms, added = where @ values, [], []
+    shares = coupling(target, excess, np.maximum(b - mass, 0.0))
+    e = excess / np.maximum(mass, b)
+    expected, transforms, added = shares @ values, [], []
     for rows, chi in weight_blocks(target, part, psi, 0.0):
         cell = to_numpy(target.nx.argmax(chi, axis=1))
         costs = to_numpy(target.cost_matrix(rows))
         transforms.append(costs[np.arange(len(cell)), cell] - values[cell])
-        sent = where[cell].multiply(costs).sum(axis=1) - expected[cell]
+        sent = shares[cell].multiply(costs).sum(axis=1) - expected[cell]
         added.append(e[cell] * (sent - transforms[-1]))
     return np.concatenate(transforms), np.concatenate(added)
 
@@ -146,34 +148,43 @@ def coupling(target: Target, excess: np.ndarray, deficit: np.ndarray) -> sparse.
         Masses, of the same sum.
     """
     nx, n_atoms = target.nx, len(excess)
-    index = lambda some: capabilities(nx).index(some, target.weights)
-    read = lambda some: in_double(target.atoms[index(some)])
+    index = lambda rows: capabilities(nx).index(rows, target.weights)
+    read = lambda rows: in_double(target.atoms[index(rows)])
 
     def optimal(over: np.ndarray, under: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         costs = ot.dist(read(over), read(under))
         return ot.emd(a, b, costs / max(costs.max(), 1e-300), numItermax=MAX_PIVOTS)
 
     if n_atoms <= MOST_ATOMS:
-        sent = _matched(np.arange(n_atoms), excess, deficit, optimal)
+        sent = _send_within(np.arange(n_atoms), excess, deficit, optimal)
     else:
-        most = 64 if target.shard is None else 8  # coordinates in memory
+        most = 64 if target.shard is None else 8  # coordinates of stored atoms that are read
         every = stride(target.like.shape[1], most) if target.is_stored else 1
         few = nx.to_numpy(target.in_parts(lambda atoms: atoms[:, ::every]))
         order = ordered(few, MOST_ATOMS)
         groups = np.split(order, range(MOST_ATOMS, n_atoms, MOST_ATOMS))
-        sent = sum(_matched(group, excess, deficit, optimal) for group in groups)
+        sent = sum(_send_within(group, excess, deficit, optimal) for group in groups)
         left = excess - sent.sum(axis=1), deficit - sent.sum(axis=0)
         place = np.argsort(order).astype(float)
-        next_ones = lambda over, under, a, b: ot.emd_1d(place[over], place[under], a, b, dense=False)
-        sent = sent + _matched(order, *left, next_ones)
+        along_order = lambda over, under, a, b: ot.emd_1d(place[over], place[under], a, b, dense=False)
+        sent = sent + _send_within(order, *left, along_order)
     total = sent.sum(axis=1)
     return sparse.csr_array(sent.multiply(1.0 / np.where(total > 0.0, total, 1.0)[:, None]))
 
 
-def _matched(
+def _send_within(
     atoms: np.ndarray, excess: np.ndarray, deficit: np.ndarray, plan: Callable
 ) -> sparse.csr_array:
-    """Masses sent among some atoms, as much as can be; `plan` is of ``(over, under, a, b)``."""
+    """Masses that some atoms send each other, as much as excess and deficits among them allow.
+
+    Parameters
+    ----------
+    atoms : ndarray of int
+    excess, deficit : ndarrays, shape (n_support,)
+    plan : callable
+        ``(over, under, a, b) -> plan`` from atoms with an excess to atoms with a deficit, for the
+        shares a and b.
+    """
     over, under = atoms[excess[atoms] > 0.0], atoms[deficit[atoms] > 0.0]
     a, b, shape = excess[over], deficit[under], 2 * excess.shape
     mass = min(a.sum(), b.sum())

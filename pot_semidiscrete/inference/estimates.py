@@ -17,9 +17,9 @@ from .bounds import FittedPoints, plan_cost
 from .chi2 import GROUPS, chi_square, worst_atom
 from .trace import trace_estimate
 
-ROUGHLY = 0.5  # of the statistical error, to see whether a maximiser is far
-PENDING = 2**23  # numbers of points that a result holds until it is asked for more, about
-EXCESS = 5.0  # standard errors, and times the gain by chance, beyond which an excess is none
+COARSE_RTOL = 0.5  # of the statistical error: enough to tell whether a maximiser is far
+PENDING = 2**23  # coordinates of points that a result holds until its estimates are made, about
+SIGNIFICANT = 5.0  # standard errors, and gains by chance, above which an excess is not chance
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Estimates:
     fit : FittedPoints, optional
         Points of the run and what was fitted to them, which bound the cost from above.
     n_samples : float
-        Of the run; what they allow is what the value lacks unless fresh points show more.
+        Of the run. The sub-optimality is what so many samples allow, unless fresh points show more.
     """
 
     def __init__(
@@ -110,15 +110,14 @@ class Estimates:
         fit: FittedPoints | None = None,
         n_samples: float = 0.0,
     ) -> None:
-        target = unshared(target)  # for what is asked of a result later, by one rank perhaps
+        target = unshared(target)  # a result is asked later, perhaps by one rank alone
         self.target, self.potential, self.reg, self.n_samples = target, potential, reg, n_samples
         self._evaluation = evaluation
-        # at the most as many numbers as that, or twice as many points as atoms
         most = max(PENDING // target.atoms.shape[1], 2 * target.atoms.shape[0])
         if points is not None and points.shape[0] > most:
             points = target.nx.copy(points[:most])
         self._points = points
-        self._fit = None if fit is None else replace(fit.some(most), target=target)
+        self._fit = None if fit is None else replace(fit.subsample(most), target=target)
 
     @functools.cached_property
     def evaluation(self) -> Evaluation:
@@ -140,10 +139,10 @@ class Estimates:
         """Interval of the transport cost, and sub-optimality."""
         if self._points is None:
             return Certificate()
-        evaluation, _ = self.evaluation, self.value_linear
-        self.evaluation = replace(evaluation, measured=None)
+        evaluation, _ = self.evaluation, self.value_linear  # both made now, before the points go
+        self.evaluation = replace(evaluation, measured=None)  # in the cache of the property
         if evaluation.measured is None or evaluation.measured.n > self._points.shape[0]:
-            # of those points that were held
+            # it was of more points than are held
             evaluation = evaluate(SemiDual(self.target), self._points, self.potential, self.reg)
         found = self._certify(self._points, evaluation)
         self._points, self._evaluation, self._fit = None, UNKNOWN, None  # no longer of use
@@ -157,11 +156,11 @@ class Estimates:
         the run bound the cost itself more tightly from above, if they are more.
         """
         dual, measured = SemiDual(self.target), evaluation.measured
-        assert measured is not None  # of fresh points
+        assert measured is not None  # fresh points were measured
         n, value = x.shape[0], measured.value
         found, enough = NewtonResult(self.potential, measured, self.reg), n > measured.n_eff
         if enough:  # with fewer points there is nothing to correct by
-            found = maximize(dual, x, self.potential, self.reg, rtol=ROUGHLY)
+            found = maximize(dual, x, self.potential, self.reg, rtol=COARSE_RTOL)
         cost, stderr, rows = plan_cost(FittedPoints(self.target, x, found), n)
         paired = rows - in_double(measured.transform)
         noise = float(paired.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
@@ -183,7 +182,7 @@ class Estimates:
 
 @dataclass(frozen=True)
 class StoredEstimates:
-    """Estimates that are known, of a file, say; attributes as those of :class:`Estimates`."""
+    """Estimates that need no points, of a file for example; attributes as of :class:`Estimates`."""
 
     evaluation: Evaluation
     value_linear: Any
@@ -198,9 +197,9 @@ class StoredEstimates:
     def map(self, function: Callable[[Array], Array]) -> "StoredEstimates":
         """Apply `function` to every array (a move to another device, say)."""
         maybe = lambda array: None if array is None else function(array)
-        known = self.evaluation
-        known = replace(known, value=maybe(known.value), marginal=maybe(known.marginal), measured=None)
-        return replace(self, evaluation=known, value_linear=maybe(self.value_linear))
+        means = self.evaluation
+        means = replace(means, value=maybe(means.value), marginal=maybe(means.marginal), measured=None)
+        return replace(self, evaluation=means, value_linear=maybe(self.value_linear))
 
 
 def _suboptimality(
@@ -211,9 +210,9 @@ def _suboptimality(
     The maximiser over n fresh points gains ``trace / (2 n)`` by chance.
     """
     gain, n = found.measured.value - value, x.shape[0]
-    # points do not see the Hessian at 0: it is that of an eps that resolves the atoms
+    # at 0 points do not see the Hessian: take that of an eps that resolves the atoms
     eps = resolving_eps(dual, x, found.potential, found.eps)
     chance = trace_estimate(dual, x, found.potential, eps) / (2.0 * n)
     excess = gain - chance
     limit = chance * n / n_samples if n_samples > 0 else 0.0
-    return max(limit, excess) if excess > EXCESS * max(noise, chance) or n_samples == 0 else limit
+    return max(limit, excess) if excess > SIGNIFICANT * max(noise, chance) or n_samples == 0 else limit

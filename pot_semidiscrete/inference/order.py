@@ -9,7 +9,7 @@ def ordered(x: np.ndarray, rows: int) -> np.ndarray:
     Halves of halves, each time across the longest side.
     """
     groups, found = [np.arange(len(x))], []
-    columns = [np.ascontiguousarray(column) for column in x.T]  # much the faster ones to reduce
+    columns = [np.ascontiguousarray(column) for column in x.T]  # reductions of rows are much slower
     while groups:
         group = groups.pop()
         if len(group) <= rows:

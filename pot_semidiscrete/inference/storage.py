@@ -35,16 +35,18 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_known(value: Any) -> bool:
+def _is_estimate(value: Any) -> bool:
+    """A finite number, or None where nothing is known."""
     return value is None or (_is_number(value) and math.isfinite(value))
 
 
 def _is_error(value: Any) -> bool:
-    """At least 0, or not known."""
+    """A number of at least 0, or NaN where nothing is known."""
     return _is_number(value) and not value < 0.0
 
 
 def _is_interval(value: Any) -> bool:
+    """Two ordered numbers, or None where nothing is known."""
     if value is None:
         return True
     ends = isinstance(value, list) and len(value) == 2 and all(_is_number(end) for end in value)
@@ -60,8 +62,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "n_iter": is_count,
     "n_samples": is_count,
     "work": _is_error,
-    "value": _is_known,
-    "value_linear": _is_known,
+    "value": _is_estimate,
+    "value_linear": _is_estimate,
     "chi2": _is_number,
     "value_interval": _is_interval,
     "suboptimality": _is_number,
@@ -147,8 +149,8 @@ def _facts(archive: Archive) -> dict[str, Any]:
     meta = json.loads(str(archive.array("meta", "U", ())))
     if not isinstance(meta, dict) or not _CHECKS["format"](meta.get("format")):
         raise ValueError(f"format {meta.get('format') if isinstance(meta, dict) else meta!r}")
-    later = ("work", "marginal_error", "marginal_error_stderr", "suboptimality_bound")  # not in 0.1.0
-    meta = dict.fromkeys(later, math.nan) | {"reg_m": math.inf, "entries": []} | meta
+    not_in_0_1_0 = ("work", "marginal_error", "marginal_error_stderr", "suboptimality_bound")
+    meta = dict.fromkeys(not_in_0_1_0, math.nan) | {"reg_m": math.inf, "entries": []} | meta
     check_facts(meta, _CHECKS)
     return meta
 
@@ -201,7 +203,7 @@ def _check_atoms(path: str, target: Target, meta: dict[str, Any], stored: dict[s
 
 
 def _arguments(target: Target, meta: dict[str, Any], stored: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Arguments of the result, in the backend and dtype of the target."""
+    """Keyword arguments of SemiDiscreteResult, in the backend and dtype of the target."""
     nx = target.nx
 
     def like(a: Any) -> Array:

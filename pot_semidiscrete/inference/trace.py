@@ -9,7 +9,7 @@ from ..optim.newton import ROWS, NewtonResult
 from ..optim.semi_dual import SemiDual
 
 PROBES = 4  # random vectors (Hutchinson, 1990)
-PRECISE = 1e-3  # forcing of their linear systems: slow modes, which come last, are most of the trace
+PRECISE = 1e-3  # forcing of their linear systems: slow modes, solved last, are most of the trace
 
 
 def trace_estimate(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
@@ -42,7 +42,7 @@ def _trace(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
 
 
 def _exact(found: DenseHessian) -> float:
-    """``tr(M^+ Sigma)``, scaled so that the identity has the spectrum of D."""
+    """``tr(M^+ Sigma)``, M scaled to ``D^{-1/2} M D^{-1/2}``: small weights are no null space."""
     root = np.sqrt(np.maximum(found.scale, 1e-300))
     values, vectors = np.linalg.eigh(found.matrix / np.outer(root, root))
     kept = values > 1e-9 * values[-1]  # the null space is that of the constants
@@ -52,10 +52,10 @@ def _exact(found: DenseHessian) -> float:
 
 
 def shrink(dual: SemiDual, x: Array, prior: Array, found: NewtonResult, reg: float, eps: float) -> Array:
-    """A correction of a potential that rests on other points, too: as far as it is to be trusted.
+    """The potential a share of the way from `prior` to that of Newton's method (James, Stein, 1961).
 
-    Newton's method gains ``trace / (2 n)`` by chance; the share of its gain that is more than twice
-    as much is the share of the way to go (James and Stein, 1961).
+    The prior rests on other points, too. By chance Newton's method gains ``trace / (2 n)`` on the points
+    `x`; the share is the part of its gain that is above twice as much.
     """
     gain = found.measured.value - dual.measure(x, prior, reg).value
     chance = trace_estimate(dual, x, found.potential, eps) / x.shape[0]

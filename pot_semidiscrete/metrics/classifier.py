@@ -173,6 +173,7 @@ class Classifier:
 
     @staticmethod
     def _tensor(images: np.ndarray) -> Any:
+        """Images in float32, with an axis of channels."""
         import torch
 
         x = torch.from_numpy(np.array(images, dtype=np.float32))

@@ -84,8 +84,8 @@ class Judge:
         self.classifier = classifier
         self._features = classifier.features(held_out)
         order = np.random.default_rng(seed).permutation(len(images))
-        some, rest = np.split(order, [min(len(held_out), len(images) // 2)])
-        self.floor = self._measure(images[some], self.train[rest])
+        few, others = np.split(order, [min(len(held_out), len(images) // 2)])
+        self.floor = self._measure(images[few], images[others])
 
     def __repr__(self) -> str:
         return f"Judge(n={len(self.train)}, n_held_out={len(self.held_out)}, {self.classifier})"
@@ -96,6 +96,7 @@ class Judge:
         return self._measure(check_images("images", images, self.train.shape[1:], least=4), self.train)
 
     def _measure(self, images: np.ndarray, train: np.ndarray) -> dict[str, float]:
+        """All measures of images, ``nearest`` to those of `train`."""
         shares = class_shares(self.classifier.labels(images), self.classifier.n_classes)
         features = self.classifier.features(images)
         precision, recall = precision_recall(features, self._features)

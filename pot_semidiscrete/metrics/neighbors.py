@@ -5,23 +5,22 @@ import ot
 
 from ..backend import ours
 from ..problem import check_count
-from .transport import BLOCK, samples
+from .transport import blocks, samples
 
 
 def _radii(x: np.ndarray, k: int) -> np.ndarray:
     """Squared distance of each point to its k-th neighbour, shape (n,)."""
-    parts = np.array_split(x, -(-len(x) // BLOCK))
-    return np.concatenate([np.partition(ot.dist(part, x), k, axis=1)[:, k] for part in parts])
+    return np.concatenate([np.partition(ot.dist(part, x), k, axis=1)[:, k] for part in blocks(x)])
 
 
 def _within(x: np.ndarray, y: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which points of `x` lie in a ball about one of `y`, and in which balls there is one of `x`."""
-    inside, reached = [], np.zeros(len(y), dtype=bool)
-    for part in np.array_split(x, -(-len(x) // BLOCK)):
+    within, reached = [], np.zeros(len(y), dtype=bool)
+    for part in blocks(x):
         found = ot.dist(part, y) <= radii
-        inside.append(found.any(axis=1))
+        within.append(found.any(axis=1))
         reached |= found.any(axis=0)
-    return np.concatenate(inside), reached
+    return np.concatenate(within), reached
 
 
 @ours()
@@ -58,9 +57,9 @@ def precision_recall(x: np.ndarray, y: np.ndarray, k: int = 3) -> tuple[float, f
     """
     k = check_count("k", k)
     x, y = samples(x, y, least=k + 1)
-    inside, _ = _within(x, y, _radii(y, k))
-    among, _ = _within(y, x, _radii(x, k))
-    return float(inside.mean()), float(among.mean())
+    precise, _ = _within(x, y, _radii(y, k))
+    recalled, _ = _within(y, x, _radii(x, k))
+    return float(precise.mean()), float(recalled.mean())
 
 
 @ours()

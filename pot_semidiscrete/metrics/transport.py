@@ -7,26 +7,32 @@ import ot
 from ot.backend import NumpyBackend
 
 from ..backend import ours
+from ..inference.bounds import MAX_PIVOTS
 from ..problem import check_count, check_lengths, check_numbers, check_points, check_real
 from ..solve import solve_semidiscrete
 
-BLOCK = 500  # points at a time
+BLOCK = 500  # points at a time, about
+
+
+def blocks(x: np.ndarray) -> list[np.ndarray]:
+    """Points in parts of at most `BLOCK`."""
+    return np.array_split(x, -(-len(x) // BLOCK))
 
 
 def samples(x: np.ndarray, y: np.ndarray, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Points of any shape as rows of one length, at least so many, in double precision."""
-    given = {"x": x, "y": y}
-    x, y = (check_numbers(name, v, finite=False).astype(float) for name, v in given.items())
+    """Check two samples of points of one shape, at least so many; as rows in double precision."""
+    x, y = (check_numbers(name, v, finite=False).astype(float) for name, v in (("x", x), ("y", y)))
     if x.ndim < 2 or y.ndim < 2 or x.shape[1:] != y.shape[1:] or 0 in x.shape + y.shape:
         raise ValueError(
             "x, y: expected points of one shape, arrays of shape (n, ...) and (m, ...), received shapes "
             f"{x.shape} and {y.shape}."
         )
-    for name, points in {"x": flat(x), "y": flat(y)}.items():
+    x, y = flat(x), flat(y)
+    for name, points in {"x": x, "y": y}.items():
         check_lengths(name, points, NumpyBackend(), "clean the data first")
         if len(points) < least:
             raise ValueError(f"{name}: expected {least} points or more, received {len(points)}.")
-    return flat(x), flat(y)
+    return x, y
 
 
 @ours()
@@ -54,8 +60,7 @@ def transport_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     """
     x, y = samples(x, y)
     unit = check_real("unit", unit, positive=True)
-    # 10 million iterations: ot.emd2's own limit is met at 2,000 points
-    return float(ot.emd2([], [], ot.dist(x, y), numItermax=10_000_000)) / unit
+    return float(ot.emd2([], [], ot.dist(x, y), numItermax=MAX_PIVOTS)) / unit
 
 
 @ours()
@@ -160,7 +165,7 @@ def nearest_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     """
     x, y = samples(x, y)
     unit = check_real("unit", unit, positive=True)
-    nearest = [ot.dist(part, y).min(axis=1) for part in np.array_split(x, -(-len(x) // BLOCK))]
+    nearest = [ot.dist(part, y).min(axis=1) for part in blocks(x)]
     return float(np.concatenate(nearest).mean()) / unit
 
 
@@ -188,7 +193,7 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     """
     x, y = samples(x, y, least=2)
     cx, cy = (np.atleast_2d(np.cov(points.T)) for points in (x, y))
-    # ot.gaussian's distance is not a number where covariances are singular, as those of few points
+    # not ot.gaussian's distance, which is NaN for singular covariances, as those of few points
     values, vectors = np.linalg.eigh(cx)
     root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cy @ root), 0.0)).sum()

@@ -13,7 +13,7 @@ from .base import Sampler, registered_laws
 
 
 class ForeignLaw(Sampler):
-    """A law of another package, with random numbers of our own.
+    """A law of another package, seeded by a generator of our own.
 
     Parameters
     ----------
@@ -48,7 +48,10 @@ class LawOfScipy(ForeignLaw):
 
 
 class LawOfTorch(ForeignLaw):
-    """A ``torch.distributions.Distribution``, which draws by torch's generators: seeded for a while."""
+    """A ``torch.distributions.Distribution``, which draws by torch's global generators.
+
+    These are seeded for each draw, and restored.
+    """
 
     def __call__(self, n: int) -> Array:
         import torch
@@ -71,7 +74,7 @@ class LoaderOfTorch(Sampler):
     def __init__(self, loader: Any, like: Array) -> None:
         self.loader, self.like = loader, like
         self.batches = self._forever()
-        self.left: Any = None
+        self.leftover: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the place in an epoch, which no loader tells."""
@@ -81,6 +84,7 @@ class LoaderOfTorch(Sampler):
         LoaderOfTorch.__init__(self, **state)
 
     def _forever(self) -> Iterator[Any]:
+        """Batches of points as rows, of one epoch after another."""
         while True:
             batch: Any = None
             for batch in self.loader:
@@ -96,15 +100,16 @@ class LoaderOfTorch(Sampler):
 
     def __call__(self, n: int) -> Array:
         with theirs():  # data sets are code of users
-            points = next(self.batches) if self.left is None else self.left
-        self.left = points[n:] if len(points) > n else None
+            points = next(self.batches) if self.leftover is None else self.leftover
+        self.leftover = points[n:] if len(points) > n else None
         return converted(points[:n], self.like)
 
 
 def adapted(source: object, like: Array, random: Random) -> Sampler | None:
-    """A law or a loader of SciPy or torch as a sampler of points like `like`; None if it is none.
+    """A sampler of points like `like` from what a user gave; None if it is neither of these.
 
-    Or one of our own, by its name and a dimension, ``("unif", 16)``. Its seed is a number of `random`.
+    A law of SciPy or torch, seeded by a number of `random`; a loader of torch; or the name of a law of
+    our own and a dimension, ``("unif", 16)``.
     """
     laws = registered_laws()
     name, dimension = source if isinstance(source, tuple) and len(source) == 2 else (None, None)
@@ -115,7 +120,7 @@ def adapted(source: object, like: Array, random: Random) -> Sampler | None:
             f"latent_sampler: expected a name and a dimension, received {source!r} only; give a pair."
         )
     seed = lambda: int(random.integers(2**31, 1)[0])
-    is_drawn = hasattr(source, "rvs") or hasattr(source, "sample")  # not a sequence of scipy.stats.qmc
+    is_drawn = hasattr(source, "rvs") or hasattr(source, "sample")  # scipy.stats.qmc has neither
     if type(source).__module__.startswith("scipy.stats") and is_drawn and not callable(source):
         return LawOfScipy(source, like, seed())
     torch = sys.modules.get("torch")

@@ -22,7 +22,7 @@ class Sampler(ABC):
     is_quasi_random = False
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Tell by the method."""
+        """Tell whether a class is quasi-random by its method."""
         super().__init_subclass__(**options)
         cls.is_quasi_random = cls.independent is not Sampler.independent
 
@@ -110,7 +110,7 @@ def register_law(*names: str) -> Callable[[type[Law]], type[Law]]:
     def register(law: type[Law]) -> type[Law]:
         if not (isinstance(law, type) and issubclass(law, Law)):
             raise TypeError(f"law: expected a subclass of Law, received {describe(law)}.")
-        _check_makes(law)
+        _check_can_be_made(law)
         for name in names:
             check_free(name, _LAWS, law)
         _LAWS.update(dict.fromkeys(names, law))
@@ -119,8 +119,8 @@ def register_law(*names: str) -> Callable[[type[Law]], type[Law]]:
     return register
 
 
-def _check_makes(law: type[Law]) -> None:
-    """Check that the solver can make a law."""
+def _check_can_be_made(law: type[Law]) -> None:
+    """Check that a law is a class the solver can make, by ``law(dimension, random)``."""
     if inspect.isabstract(law):
         raise TypeError(f"law: expected a class with a __call__(n), received {law.__name__} without.")
     try:

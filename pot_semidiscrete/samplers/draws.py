@@ -43,10 +43,11 @@ class Draws:
         return self._draw("sampler_source.independent", self.sampler.independent, n)
 
     def _draw(self, name: str, draw: Callable[[int], Array], n: int) -> Array:
+        """Points of all ranks, counted."""
         ranks = ranks_at(self.target)
         if ranks is None:
             x = self._checked(name, draw, n)
-        elif self.are_quasi_random:  # one sequence has no parts
+        elif self.are_quasi_random:  # one sequence: the first rank draws all
             x = self._checked(name, draw, n) if ranks.rank == 0 else None
             x = ranks.gather(self.target.like[:0] if x is None else x)
         else:
@@ -55,22 +56,22 @@ class Draws:
         return x
 
     def _of_all_ranks(self, name: str, draw: Callable[[int], Array], n: int) -> Array:
-        """Of n points each rank draws a part, and all get all; the next while they exchange sums."""
+        """n points, a part drawn by each rank; the next part is drawn while ranks exchange sums."""
         ranks = ranks_at(self.target)
         part = ranks.part(n)
-        own = lambda: self._checked(name, draw, part.stop - part.start)
+        draw_part = lambda: self._checked(name, draw, part.stop - part.start)
         x = self._ahead.pop((name, n), None)
         if isinstance(x, Exception):
             raise x
 
         def draw_ahead() -> None:
             try:
-                self._ahead[name, n] = own()
-            except Exception as error:  # of a batch that may never be asked for
+                self._ahead[name, n] = draw_part()
+            except Exception as error:  # raised when the batch is asked for, if ever
                 self._ahead[name, n] = error
 
         ranks.overlapped = draw_ahead
-        return ranks.gather(own() if x is None else x)
+        return ranks.gather(draw_part() if x is None else x)
 
     def _checked(self, name: str, draw: Callable[[int], Array], n: int) -> Array:
         """What a sampler returns, checked, in the target's coordinates."""

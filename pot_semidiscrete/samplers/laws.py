@@ -1,4 +1,4 @@
-"""Laws with a name, POT's, and what users give instead."""
+"""Laws with a name, as POT has them, and samplers of what users give instead."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class SphericalSampler(Law):
         return direction / length * self.radius(self.random.uniform(n, 1))
 
     def radius(self, u: Array) -> Array:
-        """Radii of uniform numbers."""
+        """Radii of points, from uniform numbers."""
         return u
 
 

@@ -23,7 +23,7 @@ def resolve_random(random_state: object, nx: Backend, like: Array) -> Random:
     like : array
         What the draws should look like.
     """
-    able, like = capabilities(nx), nx.zeros((1,), type_as=like)  # not what it is a part of
+    able, like = capabilities(nx), nx.zeros((1,), type_as=like)  # keeps no large array alive
     if random_state is None:
         return able.seeded(None, like)
     if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
@@ -34,7 +34,7 @@ def resolve_random(random_state: object, nx: Backend, like: Array) -> Random:
 
 
 def rank_seed(target: Target, random_state: object) -> object:
-    """Randomness of this rank of a target that is shared: a seed of its own, made by the first rank."""
+    """A seed for this rank of a shared target, made by the first rank; else `random_state` itself."""
     ranks = ranks_at(target)
     if ranks is None:
         return random_state
@@ -62,7 +62,7 @@ def resolve_source(
     nx, laws = get_backend(like), registered_laws()
     random = resolve_random(random_state, nx, like)
     if isinstance(sampler_source, Sampler):
-        return _able(sampler_source)
+        return _check_made(sampler_source)
     if isinstance(sampler_source, type) and issubclass(sampler_source, Sampler):
         is_law = issubclass(sampler_source, Law)
         remedy = "the name by which @register_law made it known" if is_law else "an instance of it"
@@ -70,7 +70,7 @@ def resolve_source(
             f"{name}: expected a sampler, received {describe(sampler_source)}; give {remedy}."
         )
     if isinstance(sampler_source, str) and sampler_source in laws:
-        return _able(laws[sampler_source](like.shape[1], random))
+        return _check_made(laws[sampler_source](like.shape[1], random))
     found = adapted(sampler_source, like, random)
     if found is not None:
         return found
@@ -85,14 +85,14 @@ def resolve_source(
     )
 
 
-def _able(sampler: Sampler) -> Sampler:
-    """Check that a law has what it draws by."""
-    source, name = getattr(sampler, "random", None), type(sampler).__name__
-    is_made = hasattr(sampler, "dimension") and hasattr(source, "state_dict")
+def _check_made(sampler: Sampler) -> Sampler:
+    """Check that a law has a dimension and randomness; the sampler."""
+    random, name = getattr(sampler, "random", None), type(sampler).__name__
+    is_made = hasattr(sampler, "dimension") and hasattr(random, "state_dict")
     if isinstance(sampler, Law) and not is_made:
         raise TypeError(
             f"sampler_source: expected a law made by {name}(dimension, random), as the solver does, "
-            f"received one with random {describe(source)}; give its name, made known by @register_law, "
+            f"received one with random {describe(random)}; give its name, made known by @register_law, "
             "and let its __init__, if it has one, call super().__init__."
         )
     return sampler

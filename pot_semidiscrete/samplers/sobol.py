@@ -98,7 +98,7 @@ class SobolSampler(Sampler):
         return f"SobolSampler({self.dimension}, {self.law!r}, position={self.position})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Of the two streams, only where they are: a copy has streams of its own."""
+        """The positions of the two streams, not the streams: a copy makes its own."""
         kept = ("dimension", "law", "generator", "_type_as", "_largest")
         return {name: getattr(self, name) for name in kept} | {"streams": self.state_dict()}
 
@@ -170,19 +170,20 @@ class SobolSampler(Sampler):
             raise TypeError(f"state: expected a dict of state_dict(), received {describe(state)}.")
         if set(state) != set(names):
             raise ValueError(f"state: expected the entries {names}, received {list(state)}.")
-        plain = lambda value: np.asarray(value)[()]  # of a file, they are arrays
-        found = [check_count(f"state[{name!r}]", plain(state[name]), 0) for name in names]
-        if found[2] > 2**SOBOL_BITS:
+        plain = lambda value: np.asarray(value)[()]  # numbers of a file are arrays
+        found = {name: check_count(f"state[{name!r}]", plain(state[name]), 0) for name in names}
+        if found["position"] > 2**SOBOL_BITS:
             raise ValueError(
                 f"state['position']: expected at most {2**SOBOL_BITS}, the length of the sequence, "
-                f"received {found[2]}."
+                f"received {found['position']}."
             )
-        if found[0] != self.dimension:
-            raise ValueError(f"state: expected one of dimension {self.dimension}, received {found[0]}.")
-        self._restart(*found[1:])
+        dimension = found.pop("dimension")
+        if dimension != self.dimension:
+            raise ValueError(f"state: expected one of dimension {self.dimension}, received {dimension}.")
+        self._restart(**found)
 
     def _restart(self, seed: int, position: int = 0, n_independent: int = 0) -> None:
-        """Go to a place of both streams of a seed."""
+        """Make both streams of a seed, at these positions."""
         scrambling, stream = np.random.SeedSequence(seed).spawn(2)
         self._sobol = qmc.Sobol(
             self.dimension, bits=SOBOL_BITS, **{RNG: np.random.default_rng(scrambling)}
@@ -190,7 +191,7 @@ class SobolSampler(Sampler):
         self._first = self._sobol.random(1)
         if position > 1:
             self._sobol.fast_forward(position - 1)
-        # a number of this stream takes one step of its generator: a place in it is a count
+        # each uniform number takes one step of PCG64: a place in the stream is a count of steps
         self._pseudo = np.random.Generator(
             np.random.PCG64(stream).advance(n_independent * self.dimension)
         )
@@ -214,7 +215,7 @@ class SobolSampler(Sampler):
 
 
 def resolve_type(type_as: Array | None) -> tuple[Array, float]:
-    """A number like those of `type_as`, and the largest one below 1."""
+    """An array of one number like `type_as`, and the largest number below 1 of its dtype."""
     if type_as is None:
         type_as = np.zeros(1)
     try:

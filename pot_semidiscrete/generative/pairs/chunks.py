@@ -11,7 +11,7 @@ from .streams import NoiseLaw, permutation, stream
 
 
 class Assign(Protocol):
-    """Data for the noise of a chunk, and a number that tells them from others."""
+    """Rows of the data for the noise of a chunk; `fingerprint` tells it from other assignments."""
 
     fingerprint: int
 
@@ -48,7 +48,7 @@ class PairStream:
 
     @ours()
     def draw(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noise, ``(n, d)``, and data of a chunk."""
+        """Noise, shape (n, d), and rows of the data, shape (n,), of a chunk."""
         number = number if self.period is None else number % self.period
         noise = self.law.draw(self.n, stream(self.seed, number, 0, like=self.law.like))
         return noise, self.assign(number, noise)
@@ -57,13 +57,14 @@ class PairStream:
     def use(
         self, number: int, k: int, noise: torch.Tensor, index: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The pairs in the order of their k-th use, from the second on with fresh noise if it is free.
+        """The pairs of a chunk in a random order, for their use number k, from 0.
 
-        Coordinates out of the space of pairing say nothing of the data, if the noise is normal.
+        From the second use on, coordinates of normal noise out of the space of pairing are drawn anew:
+        they are independent of the data.
         """
         random = stream(self.seed, number, 1, k, like=noise)
-        is_again = k > 0 or (self.period is not None and number >= self.period)
-        if is_again and self.has_fresh:
+        is_repeated = k > 0 or (self.period is not None and number >= self.period)
+        if is_repeated and self.has_fresh:
             fresh = self.law.draw(self.n, random)
             noise = self.space.refreshed(self.space.points(noise), fresh)
         order = permutation(random, self.n)

@@ -11,7 +11,7 @@ from ...problem import check_points, flat_rows
 
 
 def check_conditions(conditions: Any, like: torch.Tensor) -> torch.Tensor:
-    """Conditions of data points, of any shape, as one row each, of the dtype and device of the data."""
+    """Check conditions, one of any shape for each data point; as rows like those of the data."""
     if not isinstance(conditions, torch.Tensor):
         raise TypeError(
             f"conditions: expected a tensor, received {describe(conditions)}; give "
@@ -34,7 +34,7 @@ def balanced_weight(
     conditions: torch.Tensor,
     tolerance: float = 0.02,
 ) -> float:
-    """Smallest weight of conditions, nearly, at which pairs agree in them.
+    """Smallest weight of conditions, to 10%, at which pairs agree in them.
 
     Plain transport sends noise to data whatever its condition is, and so makes the law of the noise
     depend on the condition (Cheng and Schwing, 2025). As there, the weight is found by bisection on
@@ -48,16 +48,17 @@ def balanced_weight(
     tolerance : float
         Squared distance of conditions that is left, in units of that of independent pairs.
     """
-    points, apart = torch.cdist(noise, atoms) ** 2, torch.cdist(noise_conditions, conditions) ** 2
-    independent = float(apart.mean())
+    costs = torch.cdist(noise, atoms) ** 2
+    condition_costs = torch.cdist(noise_conditions, conditions) ** 2
+    independent = float(condition_costs.mean())
     if independent == 0.0:
         return 0.0
-    unit = float(points.mean()) / independent
-    uniform = torch.full_like(points[0], 1.0 / len(points))
+    unit = float(costs.mean()) / independent
+    uniform = torch.full_like(costs[0], 1.0 / len(costs))
 
     def mismatch(weight: float) -> float:
-        plan = ot.emd(uniform, uniform, points + weight * apart)
-        return float((plan * apart).sum()) / independent
+        plan = ot.emd(uniform, uniform, costs + weight * condition_costs)
+        return float((plan * condition_costs).sum()) / independent
 
     low, high = 1e-3, 1e3  # of the unit, in which both costs are alike
     while high > 1.1 * low:

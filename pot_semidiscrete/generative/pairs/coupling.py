@@ -18,8 +18,7 @@ class SemiDiscreteCoupling:
     Attributes
     ----------
     results : list of SemiDiscreteResult
-        Results in the space of pairing, one for each group: the parts of the first class, of the second,
-        and so on.
+        Results in the space of pairing, one for each group, in the order of the classes.
     groups : Groups
         `codes` has the group of each data point, `classes` the distinct labels.
     conditions : tensor, shape (n_data, m), or None
@@ -57,7 +56,7 @@ class SemiDiscreteCoupling:
 
     @property
     def like(self) -> torch.Tensor:
-        """An array of the dtype and on the device of the computation."""
+        """A tensor of the dtype and on the device of the potentials."""
         return self.results[0]._target.weights
 
     @property

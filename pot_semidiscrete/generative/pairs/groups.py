@@ -1,4 +1,4 @@
-"""What pairs are given beside noise: a group of the data, and a condition drawn from these."""
+"""Groups of the data, each with a potential of its own, and labels that they are made by."""
 
 import functools
 import math
@@ -13,23 +13,24 @@ from ...backend.torch_backend import TorchRandom
 
 
 @dataclass(frozen=True)
-class Given:
-    """What pairs are given.
+class Condition:
+    """What the law of pairs is conditioned on, pair by pair.
 
     Attributes
     ----------
     group : tensor of int, shape (n,)
-        In which the data are.
-    condition : tensor, shape (n, m), or None
+        Group that the data point is drawn from.
+    values : tensor, shape (n, m), or None
+        Continuous conditions of the noise.
     """
 
     group: torch.Tensor
-    condition: torch.Tensor | None = None
+    values: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Parts of the data, each with a potential of its own: of one class, and not too large.
+    """Groups of the data, each with a potential of its own: of one class, and not too large.
 
     Attributes
     ----------
@@ -50,10 +51,19 @@ class Groups:
 
     @classmethod
     def made(cls, labels: Any, weights: torch.Tensor, part_size: int, random: TorchRandom) -> "Groups":
-        """Each class in as few parts of at most `part_size` points of positive weight as it takes."""
-        classes, labels = (
-            (None, torch.zeros_like(weights, dtype=torch.long)) if labels is None else labels
-        )
+        """Each class split at random into as few groups as hold `part_size` points at most.
+
+        Parameters
+        ----------
+        labels : tuple of tensors, or None
+            What :func:`check_labels` returned.
+        weights : tensor, shape (n_data,)
+            Points of weight 0 do not count.
+        part_size : int
+        random : TorchRandom
+        """
+        no_labels = None, torch.zeros_like(weights, dtype=torch.long)
+        classes, labels = no_labels if labels is None else labels
         codes = torch.empty_like(labels)
         class_of: list[int] = []
         for k in range(1 if classes is None else len(classes)):
@@ -64,7 +74,7 @@ class Groups:
                     "labels: expected classes of positive weight, received 0 for number "
                     f"{k} of the sorted ones; leave its data out."
                 )
-            # at random, but those of positive weight first: no part is without
+            # at random, but those of positive weight first, so that each part has one
             order = torch.where(weights[rows] > 0.0, random.uniform(len(rows)), 1.0).argsort()
             n_parts = math.ceil(n_positive / part_size)
             part = torch.arange(len(rows), device=rows.device) % n_parts
@@ -102,17 +112,24 @@ class Groups:
     def each(
         self, groups: torch.Tensor, draw: Callable[[int, torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        """Rows of the data that ``draw(k, rows)`` finds, group by group, among those of the group."""
+        """Rows of the data, one for each entry of `groups`, drawn group by group.
+
+        Parameters
+        ----------
+        groups : tensor of int, shape (n,)
+        draw : callable
+            ``(k, entries) -> positions`` in ``members[k]``, for the entries of `groups` that are k.
+        """
         sizes = groups.bincount(minlength=len(self.weights)).tolist()
         found = torch.empty_like(groups)
-        for k, rows in enumerate(groups.argsort(stable=True).split(sizes)):
-            if len(rows) > 0:
-                found[rows] = self.members[k][draw(k, rows)]
+        for k, entries in enumerate(groups.argsort(stable=True).split(sizes)):
+            if len(entries) > 0:
+                found[entries] = self.members[k][draw(k, entries)]
         return found
 
 
 def draw_by_weights(weights: torch.Tensor, n: int, random: TorchRandom) -> torch.Tensor:
-    """n numbers by their weights, of any sum."""
+    """Draw n indices with probabilities proportional to the weights."""
     ends = weights.cumsum(0)
     level = (1.0 - random.uniform(n)).to(ends) * ends[-1]  # above 0, so that no weight of 0 is drawn
     return torch.searchsorted(ends, level).clamp(max=len(ends) - 1)

@@ -1,4 +1,4 @@
-"""A data set of torch that can be stopped and resumed anywhere, of batches made in chunks."""
+"""A data set of torch whose batches are cut from chunks, and which resumes at any of them."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class Pairs(NamedTuple):
 
     noise: torch.Tensor
     data: torch.Tensor
-    index: torch.Tensor  # type: ignore[assignment]  # of a tuple, which nobody asks for
+    index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index
 
     def __repr__(self) -> str:
         return _shapes(self)
@@ -38,6 +38,7 @@ class LabelledPairs(NamedTuple):
 
 
 def _shapes(batch: Pairs | LabelledPairs) -> str:
+    """Name of the tuple, and the shape of each entry."""
     shapes = (f"{name}: {tuple(x.shape)}" for name, x in batch._asdict().items())
     return f"{type(batch).__name__}({', '.join(shapes)})"
 
@@ -45,8 +46,8 @@ def _shapes(batch: Pairs | LabelledPairs) -> str:
 class PairLoader(IterableDataset):
     """The base of :class:`SemiDiscretePairs` and :class:`StoredPairs`: batches and epochs.
 
-    Chunks of pairs are numbered, through all epochs and processes; an epoch of a process is a range of
-    them, of which each worker of a loader makes every so-many-th.
+    Chunks of pairs are numbered, through all epochs and processes. An epoch of a process is a range of
+    these numbers; worker i of w makes the i-th, (i + w)-th, (i + 2w)-th and so on of the range.
 
     Parameters
     ----------
@@ -67,42 +68,43 @@ class PairLoader(IterableDataset):
         super().__init__()
         self.stream, self.rows, self.labels = stream, rows, labels
         self.batch_size, self.epoch_size = batch_size, check_count("epoch_size", epoch_size)
-        self._place = (0, 1)
-        self._begun = shared_counts()  # epochs that each worker has begun
-        self._at = (0, 0)  # epoch, and batches of it that this process or worker has made
-        self._resumed, self._resumed_as = False, (0, 1)
+        self._rank_and_size = (0, 1)
+        self._epochs_begun = shared_counts()  # of each worker
+        self._position = (0, 0)  # epoch, and batches of it that this process or worker has made
+        self._is_resumed = False  # whether a loaded position waits for the next epoch ...
+        self._resumed_worker = (0, 1)  # ... and in which worker, of how many, it was loaded
 
     def __getstate__(self) -> dict[str, Any]:
-        self._find_place()
+        self._find_rank()
         return dict(vars(self))
 
     def __len__(self) -> int:
         """Batches of an epoch of this process, those of all workers."""
-        return math.ceil(self.epoch_size / (self.batch_size * self._find_place()[1]))
+        return math.ceil(self.epoch_size / (self.batch_size * self._find_rank()[1]))
 
     def __iter__(self) -> Iterator[Pairs | LabelledPairs]:
         """Batches of the next epoch, or of the one that was resumed."""
         worker, n_workers = this_worker()
-        if self._resumed and (worker, n_workers) != self._resumed_as:
+        if self._is_resumed and (worker, n_workers) != self._resumed_worker:
             raise ValueError(
                 "state: expected to go on with num_workers=0, as it was loaded outside of a worker, "
                 f"received {n_workers} workers; resume these by torchdata's StatefulDataLoader."
             )
-        epoch, start = self._at if self._resumed else (int(self._begun[worker]), 0)
-        self._resumed, self._at = False, (epoch, start)
-        self._begun[worker] = epoch + 1
+        epoch, start = self._position if self._is_resumed else (int(self._epochs_begun[worker]), 0)
+        self._is_resumed, self._position = False, (epoch, start)
+        self._epochs_begun[worker] = epoch + 1
         done = 0
-        for q, size in self._chunks(worker, n_workers):
+        for i, size in self._chunks(worker, n_workers):
             if done + size > start:
-                for batch in self._batches(self._number(epoch, q), size, max(start - done, 0)):
-                    self._at = (epoch, self._at[1] + 1)
+                for batch in self._batches(self._chunk_number(epoch, i), max(start - done, 0), size):
+                    self._position = (epoch, self._position[1] + 1)
                     yield batch
             done += size
 
     def set_epoch(self, epoch: int) -> None:
         """Begin with this epoch next, in this process and all workers, and forget a loaded state."""
-        self._resumed = False
-        self._begun.fill_(check_count("epoch", epoch, minimum=0))
+        self._is_resumed = False
+        self._epochs_begun.fill_(check_count("epoch", epoch, minimum=0))
 
     def state_dict(self) -> dict[str, int]:
         """Position of this process, or of this worker, as plain numbers.
@@ -111,10 +113,10 @@ class PairLoader(IterableDataset):
         of the main process does not contain theirs.
         """
         worker, n_workers = this_worker()
-        epoch, batch = self._at
-        if not self._resumed and batch >= sum(size for _, size in self._chunks(worker, n_workers)):
-            epoch, batch = int(self._begun[worker]), 0
-        return {**self._facts(), "epoch": epoch, "batch": batch}
+        epoch, batch = self._position
+        if not self._is_resumed and batch >= sum(size for _, size in self._chunks(worker, n_workers)):
+            epoch, batch = int(self._epochs_begun[worker]), 0
+        return {**self._arguments(), "epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from a state, bit for bit.
@@ -129,7 +131,7 @@ class PairLoader(IterableDataset):
         epoch, batch = (
             check_count(f"state: {name}", state.get(name), minimum=0) for name in ("epoch", "batch")
         )
-        for name, value in self._facts().items():
+        for name, value in self._arguments().items():
             found = state.get(name)
             if found != value:
                 hint = f", random_state={found} here" if name == "seed" else ""
@@ -137,44 +139,51 @@ class PairLoader(IterableDataset):
                     f"state: expected that of pairs with {name} {value}, received {found}; make the "
                     f"pairs, and their loader, with the arguments of the run that is resumed{hint}."
                 )
-        self._at, self._resumed, self._resumed_as = (epoch, batch), True, this_worker()
+        self._position, self._is_resumed, self._resumed_worker = (epoch, batch), True, this_worker()
 
-    def _facts(self) -> dict[str, int]:
+    def _arguments(self) -> dict[str, int]:
+        """What a state must have in common with the pairs that continue it."""
         worker, n_workers = this_worker()
-        rank, n_ranks = self._find_place()
+        rank, n_ranks = self._find_rank()
         sizes = {"seed": self.stream.seed, "batch_size": self.batch_size, "chunk_size": self.stream.n}
         sizes |= {"n_reuse": self.stream.n_reuse, "epoch_size": self.epoch_size}
         sizes["of"] = self.stream.assign.fingerprint
         return sizes | {"worker": worker, "n_workers": n_workers, "rank": rank, "n_ranks": n_ranks}
 
-    def _find_place(self) -> tuple[int, int]:
+    def _find_rank(self) -> tuple[int, int]:
         """Rank and number of processes, as they were where there was a process group."""
-        self._place = this_process() or self._place
-        return self._place
+        self._rank_and_size = this_process() or self._rank_and_size
+        return self._rank_and_size
 
     @property
-    def _per_chunk(self) -> int:
-        """Batches of a chunk."""
-        return self.stream.n // self.batch_size * self.stream.n_reuse
+    def _batches_per_use(self) -> int:
+        """Batches in which the pairs of a chunk are used once."""
+        return self.stream.n // self.batch_size
+
+    @property
+    def _batches_per_chunk(self) -> int:
+        """Batches of a chunk, in all its uses."""
+        return self._batches_per_use * self.stream.n_reuse
 
     @property
     def _n_chunks(self) -> int:
         """Chunks of an epoch of this process."""
-        return math.ceil(len(self) / self._per_chunk)
+        return math.ceil(len(self) / self._batches_per_chunk)
 
-    def _number(self, epoch: int, q: int) -> int:
-        rank, n_ranks = self._find_place()
-        return (epoch * n_ranks + rank) * self._n_chunks + q
+    def _chunk_number(self, epoch: int, i: int) -> int:
+        """Number of the i-th chunk of an epoch of this process."""
+        rank, n_ranks = self._find_rank()
+        return (epoch * n_ranks + rank) * self._n_chunks + i
 
     def _chunks(self, worker: int, n_workers: int) -> Iterator[tuple[int, int]]:
         """The chunks of an epoch that a worker makes, and how many batches of each."""
-        for q in range(worker, self._n_chunks, n_workers):
-            yield q, min(self._per_chunk, len(self) - q * self._per_chunk)
+        for i in range(worker, self._n_chunks, n_workers):
+            yield i, min(self._batches_per_chunk, len(self) - i * self._batches_per_chunk)
 
-    def _batches(self, number: int, stop: int, start: int) -> Iterator[Pairs | LabelledPairs]:
-        """Some of the batches of a chunk."""
+    def _batches(self, number: int, start: int, stop: int) -> Iterator[Pairs | LabelledPairs]:
+        """Batches `start` to `stop` of a chunk."""
         noise, index = self.stream.draw(number)
-        per_use = self.stream.n // self.batch_size
+        per_use = self._batches_per_use
         for k in range(start // per_use, math.ceil(stop / per_use)):
             parts = [part.split(self.batch_size) for part in self.stream.use(number, k, noise, index)]
             for i in range(max(start - k * per_use, 0), min(stop - k * per_use, per_use)):
@@ -182,6 +191,7 @@ class PairLoader(IterableDataset):
 
     @ours()
     def _batch(self, noise: torch.Tensor, index: torch.Tensor) -> Pairs | LabelledPairs:
+        """Pairs as the user gets them: noise in its shape, data and labels looked up."""
         noise, data = noise.reshape(-1, *self.stream.space.shape), self.rows(index)
         if self.labels is None:
             return Pairs(noise, data, index)

@@ -9,7 +9,7 @@ from ...backend import describe
 from ...backend.torch_backend import TorchRandom
 from ...problem import check_points
 from .coupling import SemiDiscreteCoupling
-from .groups import Given, draw_by_weights
+from .groups import Condition, draw_by_weights
 from .streams import fingerprint, stream
 
 
@@ -42,43 +42,50 @@ class CouplingAssignment:
 
     def __call__(self, number: int, noise: torch.Tensor) -> torch.Tensor:
         random = stream(self.seed, number, 2, like=noise)
-        given = self.given_in(self.groups.draw(len(noise), random, self.proportions), random)
-        return self.assigned(self.coupling.space.points(noise, given.condition), given, random)
+        groups = self.groups.draw(len(noise), random, self.proportions)
+        condition = self.condition_on(groups, random)
+        points = self.coupling.space.points(noise, condition.values)
+        return self.assign(points, condition, random)
 
-    def given_in(self, groups: torch.Tensor, random: TorchRandom) -> Given:
-        """What pairs with data of these groups are given: conditions are drawn from the data."""
+    def condition_on(self, groups: torch.Tensor, random: TorchRandom) -> Condition:
+        """Condition on these groups, and on continuous conditions drawn from their data."""
         conditions = self.coupling.conditions
-        return Given(groups, None if conditions is None else conditions[self._any(groups, random)])
+        if conditions is None:
+            return Condition(groups)
+        return Condition(groups, conditions[self._independent_rows(groups, random)])
 
-    def assigned(self, points: torch.Tensor, given: Given, random: TorchRandom) -> torch.Tensor:
-        """Data, as rows, that points of the space belong to, but for the share that is independent."""
-        pair = lambda k, rows: self.results[k].pair(points[rows], random.generator)
-        index = self.groups.each(given.group, pair)
+    def assign(self, points: torch.Tensor, condition: Condition, random: TorchRandom) -> torch.Tensor:
+        """Rows of the data that the plan pairs with points of the space; a share is independent."""
+        pair = lambda k, entries: self.results[k].pair(points[entries], random.generator)
+        index = self.groups.each(condition.group, pair)
         if self.independent == 0.0:
             return index
-        free = random.uniform(len(points)) < self.independent
-        return torch.where(free, self._any(given.group, random), index)
+        is_independent = random.uniform(len(points)) < self.independent
+        return torch.where(is_independent, self._independent_rows(condition.group, random), index)
 
     @functools.cached_property
     def weights(self) -> torch.Tensor:
-        """Of all data, within their groups: the masses that the plan is to have."""
+        """Mass of each data point within its group, as the plan is to have it; shape (n_data,)."""
         found = self.coupling.like.new_empty(self.coupling.n_data)
         for result, member in zip(self.results, self.groups.members, strict=True):
             found[member] = result._target.distribute(result._target.goal(result._potential))
         return found
 
-    def _any(self, groups: torch.Tensor, random: TorchRandom) -> torch.Tensor:
-        """Data of these groups, drawn by their weights."""
+    def _independent_rows(self, groups: torch.Tensor, random: TorchRandom) -> torch.Tensor:
+        """Rows of the data of these groups, drawn by their weights whatever the noise is."""
         members = self.groups.members
-        draw = lambda k, rows: draw_by_weights(self.weights[members[k]], len(rows), random)
+        draw = lambda k, entries: draw_by_weights(self.weights[members[k]], len(entries), random)
         return self.groups.each(groups, draw)
 
-    def excess(self, points: torch.Tensor, given: Given, index: torch.Tensor) -> torch.Tensor:
-        """What points cost more at these data than where they belong, shape (n, len(index))."""
+    def excess(self, points: torch.Tensor, condition: Condition, index: torch.Tensor) -> torch.Tensor:
+        """``c(x, y_j) - psi_j - psi^c(x)`` for points x and the data of `index`, shape (n, len(index)).
+
+        It is 0 where the plan pairs them (at ``reg = 0``), and infinite in another group.
+        """
         groups = self.groups.codes[index]
         found = points.new_full((len(points), len(index)), torch.inf)
         for k in groups.unique().tolist():
-            result, rows, columns = self.results[k], given.group == k, groups == k
+            result, rows, columns = self.results[k], condition.group == k, groups == k
             target, local = result._target, torch.searchsorted(self.groups.members[k], index[columns])
             if target.place is not None:
                 local = torch.from_numpy(target.place).to(local)[local]

@@ -19,7 +19,7 @@ from .space import Projection
 from .streams import seed_of
 from .table import PairTable
 
-QUEUE = 4  # batches that are drawn at once, and mixed; benchmarks.flow_matching
+CHUNK = 4  # batches whose pairs are drawn at once, and mixed; benchmarks.flow_matching
 
 
 class SemiDiscretePairs(PairLoader):
@@ -71,7 +71,7 @@ class SemiDiscretePairs(PairLoader):
     ----------
     coupling : SemiDiscreteCoupling
     labels : tensor, shape (n_data,) or (n_data, m), or None
-        Or conditions.
+        Labels or conditions of the data.
 
     Raises
     ------
@@ -128,8 +128,8 @@ class SemiDiscretePairs(PairLoader):
             seed, free = seed_of(random_state, coupling.like), can_refresh(coupling.space, coupling.law)
             n_reuse = (2 if free else 1) if n_reuse is None else check_count("n_reuse", n_reuse)
             pairing = CouplingAssignment(coupling, seed, proportions, share)
-            size = (coupling.space, coupling.law, pairing, seed, QUEUE * batch_size, n_reuse)
-            stream = PairStream(*size)
+            chunk_size = CHUNK * batch_size
+            stream = PairStream(coupling.space, coupling.law, pairing, seed, chunk_size, n_reuse)
             rows = DataRows(coupling.data, transform) if rows is None else rows
             rows.check_length(coupling.n_data)
             epoch_size = coupling.n_data if epoch_size is None else epoch_size

@@ -34,7 +34,7 @@ class PlanSampler:
         if not isinstance(pairs, SemiDiscretePairs):
             raise TypeError(f"pairs: expected SemiDiscretePairs, received {describe(pairs)}.")
         self.pairs = pairs
-        self._numbers: dict[bytes, int] | None = None
+        self._row_of: dict[bytes, int] | None = None
 
     def __repr__(self) -> str:
         return f"PlanSampler({self.pairs!r})"
@@ -94,19 +94,18 @@ class PlanSampler:
 
     @ours()
     def _rows(self, x1: torch.Tensor) -> torch.Tensor:
-        """Numbers of data points that are given by their numbers, or by their values."""
+        """Rows of data points that are given by their rows, or by their values."""
         if not isinstance(x1, torch.Tensor):
             raise TypeError(f"x1: expected a tensor, received {describe(x1)}.")
         if x1.ndim == 1 and not x1.is_floating_point():
             return x1
-        if self._numbers is None:
-            self._numbers = {}
-            for few in torch.arange(len(self.pairs.rows.data), device="cpu").split(
-                self.pairs.batch_size
-            ):
+        if self._row_of is None:
+            self._row_of = {}
+            index = torch.arange(len(self.pairs.rows.data), device="cpu")
+            for few in index.split(self.pairs.batch_size):
                 for i, key in zip(few.tolist(), _keys(self.pairs.rows(few)), strict=True):
-                    self._numbers.setdefault(key, i)
-        found = [self._numbers.get(key) for key in _keys(x1)]
+                    self._row_of.setdefault(key, i)
+        found = [self._row_of.get(key) for key in _keys(x1)]
         if None in found:
             raise ValueError(
                 f"x1: expected data points to the bit, received {found.count(None)} of {len(found)} "
@@ -116,6 +115,6 @@ class PlanSampler:
 
 
 def _keys(points: torch.Tensor) -> list[bytes]:
-    """What tells the points by their values in single precision."""
+    """A hash of each point, of its values in single precision."""
     rows = points.detach().cpu().float().reshape(len(points), -1).numpy()
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]

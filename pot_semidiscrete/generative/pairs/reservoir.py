@@ -10,33 +10,33 @@ import torch
 from ...backend import describe
 from ...backend.torch_backend import TorchRandom
 from .chunks import PairStream
-from .groups import Given
+from .groups import Condition
 from .pairing import CouplingAssignment
 from .streams import shared_counts, stream, this_process, this_worker
 
 
 class Reservoir:
-    """Points of noise by the data that they belong to.
+    """Noise samples that are kept by the data points they are paired with.
 
-    Which of them are kept depends on the data and on time alone, so that they stay samples of the law of
-    the noise given the data.
+    Which of them are kept depends on the data points and the order of requests, never on the noise: they
+    stay samples of the law of the noise given the data point.
 
     Parameters
     ----------
     pairing : CouplingAssignment
     stream : PairStream
     max_memory : int
-        Bytes.
+        Bytes of noise that are kept at most.
 
     Attributes
     ----------
     n_nearest : int
-        Points that were taken for a data point though they belong to another.
+        Noise samples that were returned for a data point though they are paired with another.
     """
 
     def __init__(self, pairing: CouplingAssignment, stream: PairStream, max_memory: int) -> None:
         self.pairing, self.stream, self.max_memory = pairing, stream, max_memory
-        self._drawn = shared_counts()  # chunks, by each worker of a loader
+        self._drawn = shared_counts()  # streams that each worker of a loader has opened
         self._empty()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -48,16 +48,16 @@ class Reservoir:
         self._empty()
 
     def _empty(self) -> None:
-        """Keep nothing, yet."""
+        """Forget all noise and counts."""
         self.kept = self.stream.law.like.new_empty((0, self._width))
-        self.slots: dict[int, list[int]] = defaultdict(list)
-        self.free: list[int] = []  # of the slots so far
+        self.slots: dict[int, list[int]] = defaultdict(list)  # rows of kept, of each data point
+        self.free: list[int] = []  # rows of kept that may be written over
         self.n_slots = self.n_nearest = self.n_asked = self.n_points = 0
         self.process = os.getpid()
 
     @property
     def _width(self) -> int:
-        """Numbers of a point that are kept."""
+        """Numbers that are kept of a sample: its point of the space if the rest is drawn anew."""
         has_fresh = self.stream.has_fresh
         return self.stream.space.matrix.shape[1] if has_fresh else self.stream.law.like.shape[1]
 
@@ -65,18 +65,18 @@ class Reservoir:
         """Noise for these rows of the data, of the shape of a sample."""
         index = self._checked(index)
         if self.process != os.getpid():
-            self._empty()  # in a worker: what is kept is that of the process that started it
+            self._empty()  # in a forked worker: the process that started it has the same noise
         self.n_asked += len(index)
         found = self.kept.new_empty((len(index), self._width))
         rows, n_data = index.tolist(), self.pairing.coupling.n_data
         missing = self._collect(rows, range(len(rows)), found)
         while missing and self.n_points < 4 * n_data + 8 * self.n_asked:  # a start, and rare data
-            kept, points, given, random = self._draw(index[missing])
-            self._add(kept, self.pairing.assigned(points, given, random))
+            kept, points, condition, random = self._draw(index[missing])
+            self._add(kept, self.pairing.assign(points, condition, random))
             missing = self._collect(rows, missing, found)
         if missing:
             found[missing] = self._nearest(index[missing])
-        return self._whole(found).reshape(-1, *self.stream.space.shape)
+        return self._completed(found).reshape(-1, *self.stream.space.shape)
 
     def _checked(self, index: Any) -> torch.Tensor:
         """Rows of the data, of positive weight."""
@@ -102,7 +102,7 @@ class Reservoir:
 
     @property
     def _limit(self) -> int:
-        """Points that may be kept for each of the data."""
+        """Noise samples that may be kept for each data point."""
         room = self.max_memory // (self._width * self.kept.element_size())
         return room // self.pairing.coupling.n_data
 
@@ -125,46 +125,57 @@ class Reservoir:
         self.n_nearest, self.n_asked, self.n_points = state["counts"]
 
     def _random(self) -> TorchRandom:
-        """Randomness of the next draw: no chunk of the loader has the second count 3."""
+        """Random numbers of the next draw. Chunks of the loader have 0, 1 or 2 where this has 3."""
         worker, (rank, _) = this_worker()[0], this_process() or (0, 1)
         self._drawn[worker] += 1
         count = (int(self._drawn[worker]), 3, worker, rank)
         return stream(self.pairing.seed, *count, like=self.stream.law.like)
 
-    def _draw(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Given, TorchRandom]:
-        """A chunk of noise in the form in which it is kept, as points, and given what these data are."""
+    def _draw(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Condition, TorchRandom]:
+        """Draw noise under the conditions of these data.
+
+        Returns
+        -------
+        kept : tensor, shape (n, width)
+            Noise in the form in which it is kept.
+        points : tensor, shape (n, k)
+            The same noise in the space of pairing.
+        condition : Condition
+        random : TorchRandom
+            To pair it with.
+        """
         coupling, law, random = self.pairing.coupling, self.stream.law, self._random()
         n = max(self.stream.n, len(index))
         self.n_points += n
         groups = coupling.groups.codes[index.repeat(math.ceil(n / len(index)))[:n]]
-        given = self.pairing.given_in(groups, random)
+        condition = self.pairing.condition_on(groups, random)
         noise = law.draw(n, random)
         points = coupling.space.points(noise)
         kept = points if self.stream.has_fresh else noise
-        if given.condition is not None:
-            points = coupling.space.joined(points, given.condition)
-        return kept, points, given, random
+        if condition.values is not None:
+            points = coupling.space.joined(points, condition.values)
+        return kept, points, condition, random
 
     def _nearest(self, index: torch.Tensor) -> torch.Tensor:
-        """For each of these data, the point of a chunk that costs least more there than at its own."""
-        kept, points, given, _ = self._draw(index)
-        excess = self.pairing.excess(points, given, index)
+        """For each of these data, the noise of a new draw that is nearest to being paired with it."""
+        kept, points, condition, _ = self._draw(index)
+        excess = self.pairing.excess(points, condition, index)
         best = []
         for column in range(len(index)):
             best.append(int(excess[:, column].argmin()))
             self.n_nearest += int(excess[best[-1], column] > 0.0)
-            excess[best[-1]] = torch.inf  # each is used once
+            excess[best[-1]] = torch.inf  # used once
         return kept[best]
 
-    def _whole(self, kept: torch.Tensor) -> torch.Tensor:
-        """Noise, of which the coordinates out of the space are drawn now if they are free."""
+    def _completed(self, kept: torch.Tensor) -> torch.Tensor:
+        """Noise samples, of which the coordinates out of the space are drawn now if they are free."""
         if not self.stream.has_fresh:
             return kept
         fresh = self.stream.law.draw(len(kept), self._random())
         return self.stream.space.refreshed(kept, fresh)
 
     def _add(self, points: torch.Tensor, index: torch.Tensor) -> None:
-        """Keep points for their data, of each data point no more than the limit."""
+        """Keep noise for the data points of `index`, up to the limit of each."""
         rows, slots, limit = [], [], self._limit
         for row, atom in enumerate(index.tolist()):
             found = self.slots[atom]
@@ -173,13 +184,13 @@ class Reservoir:
                 slots.append(self.free.pop() if self.free else self.n_slots)
                 self.n_slots = max(self.n_slots, slots[-1] + 1)
                 found.append(slots[-1])
-        if self.n_slots > len(self.kept):  # as much again, so that it is seldom
+        if self.n_slots > len(self.kept):  # doubled, so that it is seldom
             more = self.kept.new_empty((max(len(self.kept), self.n_slots - len(self.kept)), self._width))
             self.kept = torch.cat([self.kept, more])
         self.kept[slots] = points[rows]
 
     def _collect(self, index: list[int], rows: Any, found: torch.Tensor) -> list[int]:
-        """Take what there is for these rows of `index`; the rows that are left."""
+        """Move what is kept for these rows of `index` to `found`; return the rows without."""
         taken, slots, missing = [], [], []
         for row in rows:
             kept = self.slots[index[row]]

@@ -32,8 +32,8 @@ from .groups import Groups, check_labels
 from .space import PairingSpace, Projection, check_projection
 from .streams import NoiseLaw, permutation, seed_of, stream
 
-COMPONENTS = 64  # in which pairs are made, at most
-HALF = 0.5  # of the variance is in these components; benchmarks.flow_matching
+MAX_COMPONENTS = 64  # principal components by default, at most; as many as have ...
+EXPLAINED_VARIANCE = 0.5  # ... this share of the variance; benchmarks.flow_matching
 
 
 def solve_coupling(
@@ -145,7 +145,10 @@ def solve_coupling(
     >>> noise.shape, torch.equal(data, images[index]), torch.equal(label, index % 3)
     (torch.Size([16, 1, 8, 8]), True, True)
     """
-    with ours(), contextlib.ExitStack() as stack:  # no decorator, whose frame warnings would point to
+    with (
+        ours(),
+        contextlib.ExitStack() as stack,
+    ):  # not a decorator: warnings would point to it
         X_target = stacked(X_target)
         if not isinstance(X_target, torch.Tensor):
             raise TypeError(
@@ -156,11 +159,11 @@ def solve_coupling(
         ranks = ranks_of(process_group, rows)
         stack.enter_context(joint(ranks))
         seed, shape = seed_of(random_state, rows), tuple(X_target.shape[1:])
-        own: tuple[int, ...] = ()  # of the streams of this rank
+        rank: tuple[int, ...] = ()  # tells the noise of this rank from that of others
         if ranks is not None:
-            seed, own = ranks.first_seed(seed), (ranks.rank,)
+            seed, rank = ranks.first_seed(seed), (ranks.rank,)
         law = NoiseLaw(noise, rows[:1])
-        space = PairingSpace(shape, _projection_of(rows, projection, n_components, seed))
+        space = PairingSpace(shape, _resolve_projection(rows, projection, n_components, seed))
         atoms = _atoms_in(space, rows, X_space)
         weights = check_weights(a_target, atoms, nx)
         if labels is not None and conditions is not None:
@@ -170,7 +173,7 @@ def solve_coupling(
         if conditions is not None:
             conditions = check_conditions(conditions, rows)
             if condition_weight is None:
-                condition_weight = _balanced_weight(space, law, atoms, conditions, seed)
+                condition_weight = _default_condition_weight(space, law, atoms, conditions, seed)
             space.condition_weight = check_real("condition_weight", condition_weight)
             atoms = space.joined(atoms, conditions)
         elif condition_weight is not None:
@@ -179,26 +182,27 @@ def solve_coupling(
         random = stream(seed, 1, like=rows)
         groups = Groups.made(labels, weights, check_count("part_size", part_size), random)
         if init_coupling is not None:
-            groups = _groups_of(init_coupling, groups)
+            groups = _continued_groups(init_coupling, groups)
         options, was_interrupted = Options.checked(tol, max_iter, batch_size), False
         results: list[SemiDiscretePlan] = []
         for k, member in enumerate(groups.members):
-            few = None if conditions is None else conditions[member]
+            some_conditions = None if conditions is None else conditions[member]
             problem = Problem.of(atoms[member], weights[member] / groups.weights[k], None, reg)
             start = None if init_coupling is None else init_coupling.results[k].potential
             start = problem.init_potential(start)
-            source = _source(space, law, few, stream(seed, 2, k, *own, like=rows), problem.target)
+            random = stream(seed, 2, k, *rank, like=rows)
+            source = _sampler_in(space, law, some_conditions, random, problem.target)
             run = replace(options, max_iter=1) if was_interrupted else options
             problem = shared(problem, ranks, start, **vars(run))
             result = solve_problem(problem, source, run, start, verbose)
             warn_shortfall(result, tol)
             results.append(result)
-            # the others are left as they begin, for init_coupling
+            # the rest get one iteration each: the coupling is whole, and init_coupling goes on from it
             was_interrupted = was_interrupted or result.status == "interrupted"
         return SemiDiscreteCoupling(results, groups, space, law, X_target, conditions)
 
 
-def _groups_of(coupling: SemiDiscreteCoupling, groups: Groups) -> Groups:
+def _continued_groups(coupling: SemiDiscreteCoupling, groups: Groups) -> Groups:
     """The groups of a coupling that is continued, if they are of the same classes."""
     if not isinstance(coupling, SemiDiscreteCoupling):
         raise TypeError(
@@ -214,21 +218,21 @@ def _groups_of(coupling: SemiDiscreteCoupling, groups: Groups) -> Groups:
     return found
 
 
-def _projection_of(
+def _resolve_projection(
     rows: torch.Tensor, projection: Projection, n_components: int | None, seed: int
 ) -> Projection:
     """The user's projection, checked, or principal components of the data; None for all coordinates."""
     d = rows.shape[1]
     if n_components is not None and projection is not None:
         raise ValueError("n_components: expected None with a projection, received a number.")
-    k = min(d, COMPONENTS) if n_components is None else check_count("n_components", n_components)
+    k = min(d, MAX_COMPONENTS) if n_components is None else check_count("n_components", n_components)
     if k > d:
         raise ValueError(f"n_components: expected at most {d}, the dimension of the data, received {k}.")
     if projection is None and k < d:
         start = stream(seed, 0, like=rows).normal(d, min(2 * k, d))
         projection, shares = principal_components(rows, k, start)
         if n_components is None:
-            k = int((shares.cumsum(0) < HALF).sum()) + 1
+            k = int((shares.cumsum(0) < EXPLAINED_VARIANCE).sum()) + 1
             projection = projection[:, :k].contiguous()
     projection = check_projection(projection, rows)
     if isinstance(projection, torch.Tensor) and projection.shape[0] != d:
@@ -278,23 +282,23 @@ class SpaceSampler(Sampler):
         return self.space.points(noise, self.conditions[self.random.integers(len(self.conditions), n)])
 
 
-def _source(
+def _sampler_in(
     space: PairingSpace,
     law: NoiseLaw,
     conditions: torch.Tensor | None,
     random: TorchRandom,
     target: Target,
 ) -> Sampler:
-    """Source of the solver, drawn in the space where the noise is normal there, too."""
+    """Noise in the space, as a sampler; drawn there directly if it is normal there, too."""
     if law.is_normal and conditions is None and (space.projection is None or space.is_orthogonal):
         return NormalSampler(target.atoms.shape[1], random)
     return SpaceSampler(space, law, conditions, random)
 
 
-def _balanced_weight(
+def _default_condition_weight(
     space: PairingSpace, law: NoiseLaw, atoms: torch.Tensor, conditions: torch.Tensor, seed: int
 ) -> float:
-    """The weight of conditions that a mini-batch of noise and data asks for."""
+    """The :func:`balanced_weight` of a mini-batch of noise and data."""
     random = stream(seed, 3, like=atoms)
     n = min(512, len(atoms))  # as in the docstring: exact transport of more takes long
     few = permutation(random, len(atoms))[:n]

@@ -14,7 +14,7 @@ Projection: TypeAlias = torch.Tensor | Callable[[torch.Tensor], torch.Tensor] | 
 
 
 def check_projection(projection: Any, like: torch.Tensor) -> Projection:
-    """A projection of the user, a matrix being brought to the dtype and device of `like`."""
+    """Check a projection; a matrix gets the dtype and device of `like`."""
     if isinstance(projection, torch.Tensor):
         return check_points("projection", projection.detach().to(like))[0]
     if projection is None or callable(projection):
@@ -71,7 +71,7 @@ class PairingSpace:
 
     @torch.no_grad()
     def _mapped(self, function: Callable, noise: torch.Tensor) -> torch.Tensor:
-        """What a callable makes of noise, a part of it at a time."""
+        """Points of a callable projection, computed in parts."""
         found = []
         for part in noise.split(512):
             x = function(part.reshape(-1, *self.shape))
@@ -84,16 +84,16 @@ class PairingSpace:
         return torch.cat(found)
 
     def joined(self, points: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """Points, and conditions in their unit, ``(n, k + m)``."""
+        """Points beside scaled conditions, (n, k + m), whose squared distances are the costs."""
         return torch.cat([points, math.sqrt(self.condition_weight) * condition], dim=1)
 
     def refreshed(self, points: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
-        """Fresh noise, but for the coordinates of an orthogonal projection, which become `points`."""
+        """Noise that is fresh out of the space of an orthogonal projection, and `points` in it."""
         v = self.matrix
         return fresh + (points - fresh @ v) @ v.T
 
     def to(self, like: torch.Tensor) -> "PairingSpace":
-        """The same, with a matrix like that."""
+        """The same, a matrix in the dtype and on the device of `like`."""
         v = self.projection
         v = v.to(like) if isinstance(v, torch.Tensor) else v
         return PairingSpace(self.shape, v, self.condition_weight)

@@ -28,18 +28,18 @@ def seed_of(random_state: Any, like: torch.Tensor) -> int:
 
 
 def stream(seed: int, *count: int, like: torch.Tensor) -> TorchRandom:
-    """Random numbers of that count, on the device of `like`: those of another count are independent."""
+    """Random numbers on the device of `like`; for other counts they are independent."""
     seed = int(np.random.SeedSequence((seed, *count)).generate_state(1, np.uint64)[0]) >> 1
     return TorchRandom(torch.Generator(like.device).manual_seed(seed), like)
 
 
 def fingerprint(*things: Any) -> int:
-    """A number that tells things from others by what is written of them."""
+    """A number of 56 bits that tells things from others by their ``repr``."""
     return int.from_bytes(hashlib.blake2b(repr(things).encode(), digest_size=7).digest(), "big")
 
 
 def shared_counts() -> torch.Tensor:
-    """A count of each worker of a loader, which these share with the process that starts them."""
+    """A count for each worker of a loader, in memory shared with the process that starts them."""
     return torch.zeros(MOST_WORKERS, dtype=torch.long, device="cpu").share_memory_()
 
 
@@ -57,7 +57,7 @@ def this_process() -> tuple[int, int] | None:
 
 
 def permutation(random: TorchRandom, n: int) -> torch.Tensor:
-    """The numbers to n in random order."""
+    """The numbers below n in random order."""
     return random.uniform(n).argsort()
 
 

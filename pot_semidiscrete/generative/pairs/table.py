@@ -1,4 +1,4 @@
-"""Pairs in a file: a seed, and the number of the data of each."""
+"""Pairs in a file: the seed of their noise, and the row of the data of each."""
 
 import json
 import math
@@ -20,6 +20,17 @@ from .chunks import PairStream
 from .loader import PairLoader
 from .space import PairingSpace
 from .streams import NoiseLaw, fingerprint
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "format": lambda value: value == 1,
+    "seed": is_count,
+    "noise": lambda value: isinstance(value, str),
+    "n_reuse": lambda value: is_count(value) and value > 0,
+    "shape": lambda value: isinstance(value, list) and all(map(is_count, value)),
+    "dtype": ["float32", "float64"].__contains__,
+    "device": lambda value: isinstance(value, str),
+    "n_data": is_count,
+}
 
 
 @dataclass(frozen=True)
@@ -78,9 +89,11 @@ class PairTable:
                 check_facts(facts, _CHECKS)
                 index = archive.array("index", "i", (None, None))
                 d = math.prod(facts["shape"])
-                has = archive.__contains__
-                projection = archive.array("projection", "f", (d, None)) if has("projection") else None
-                labels = _labels(archive, facts["n_data"]) if has("labels") else None
+                projection = labels = None
+                if "projection" in archive:
+                    projection = archive.array("projection", "f", (d, None))
+                if "labels" in archive:
+                    labels = _labels(archive, facts["n_data"])
                 if index.size == 0 or index.min() < 0 or index.max() >= facts["n_data"]:
                     raise ValueError("numbers of data that there are not")
         except ValueError as error:
@@ -97,18 +110,6 @@ def _labels(archive: Archive, n_data: int) -> np.ndarray:
         return archive.array("labels", "iub", (n_data,))
     except ValueError:
         return archive.array("labels", "f", (n_data, None))
-
-
-_CHECKS: dict[str, Callable[[Any], bool]] = {
-    "format": lambda value: value == 1,
-    "seed": is_count,
-    "noise": lambda value: isinstance(value, str),
-    "n_reuse": lambda value: is_count(value) and value > 0,
-    "shape": lambda value: isinstance(value, list) and all(map(is_count, value)),
-    "dtype": ["float32", "float64"].__contains__,
-    "device": lambda value: isinstance(value, str),
-    "n_data": is_count,
-}
 
 
 class TableAssignment:
