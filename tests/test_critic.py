@@ -21,14 +21,8 @@ from pot_semidiscrete.generative.critic import guided  # noqa: E402
 from pot_semidiscrete.generative.descents import PairDescent  # noqa: E402
 from pot_semidiscrete.samplers.resolve import resolve_random  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("torch_seed")
 PLAIN = {"n_atoms": False, "features": False, "pair_cost": False, "critic": False}
-
-
-@pytest.fixture(autouse=True)
-def _own_torch_seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 def adam(parameters):

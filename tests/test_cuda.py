@@ -22,14 +22,8 @@ from pot_semidiscrete.generative import (  # noqa: E402
     train_generator,
 )
 
+pytestmark = pytest.mark.usefixtures("torch_seed")
 SHAPE = (8, 8)
-
-
-@pytest.fixture(autouse=True)
-def _own_torch_seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 def blobs(n, seed=0):

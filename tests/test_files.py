@@ -14,7 +14,7 @@ import pytest
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import SemiDiscreteResult, SemiDiscreteWarning, costs
-from tests.backends import BACKENDS
+from tests.backends import BACKENDS, needs_torch
 
 ROOT = Path(__file__).parent.parent
 ATOMS = np.random.default_rng(1).normal(size=(12, 3))
@@ -40,7 +40,6 @@ def train(path, n_steps=4, data=None, **options):
     return train_generator(generator, 2, data, n_steps=n_steps, **options)
 
 
-needs_torch = pytest.mark.skipif("torch" not in BACKENDS, reason="needs torch")
 WRITERS = [solve().save, pytest.param(train, marks=needs_torch)]
 each_writer = pytest.mark.parametrize("write", WRITERS, ids=["save", "checkpoint"])
 

@@ -32,26 +32,10 @@ from pot_semidiscrete.generative import (  # noqa: E402
     train_generator,
 )
 
+pytestmark = pytest.mark.usefixtures("torch_seed")
 DTYPES = [torch.float32, torch.float64]
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 each_reg = pytest.mark.parametrize("reg", [0.0, 0.3])
-
-
-@pytest.fixture(autouse=True)
-def _own_torch_seed():
-    """Weights of networks come from torch's global generator: seed it, and give it back."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """The problems are small: threads would only wait for each other."""
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
 
 
 def randn(*shape, seed=0, dtype=torch.float32):

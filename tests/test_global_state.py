@@ -18,10 +18,9 @@ from scipy import stats
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import applications, kernels, metrics, samplers
-from tests.backends import BACKENDS, Backend, global_states
+from tests.backends import BACKENDS, Backend, global_states, needs_torch
 
 HAS_TORCH = "torch" in BACKENDS
-needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="needs torch")
 if HAS_TORCH:
     import torch
 

@@ -14,7 +14,7 @@ import pytest
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import applications, metrics, samplers
-from tests.backends import BACKENDS, Backend
+from tests.backends import BACKENDS, Backend, needs_torch
 
 ATOMS = np.random.default_rng(1).normal(size=(12, 2))
 WEIGHTS = np.array([0.0, 0.3, *[0.07] * 10])
@@ -29,7 +29,6 @@ ESTIMATES = (
     "suboptimality",
     "suboptimality_bound",
 )
-needs_torch = pytest.mark.skipif("torch" not in BACKENDS, reason="needs torch")
 
 
 def solve(nx, metric="sqeuclidean", reg=0.2, **options):

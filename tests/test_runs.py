@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import os
 import re
 import signal
@@ -17,9 +16,8 @@ import pytest
 import pot_semidiscrete as sd
 from pot_semidiscrete import SemiDiscreteWarning, solve_semidiscrete, train_parameters
 from pot_semidiscrete.backend import uninterrupted
-from tests.backends import global_states
+from tests.backends import Backend, global_states, needs_torch
 
-HAS_TORCH = importlib.util.find_spec("torch") is not None
 ATOMS = np.random.default_rng(1).normal(size=(6, 2))
 
 
@@ -72,7 +70,6 @@ def fit(sampler=normal, callback=None, **options):
     return loss.fit(lambda n: torch.as_tensor(sampler(n)), callback=callback, **options)
 
 
-needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="needs torch")
 RUNS = [
     solve,
     parameters,
@@ -142,8 +139,6 @@ def test_a_generator_is_advanced(kind, nx64):
 @needs_torch
 def test_torch_generator_is_accepted_and_advanced():
     import torch
-
-    from tests.backends import Backend
 
     nx = Backend("torch", "float64")
     random_state = torch.Generator().manual_seed(0)
@@ -454,10 +449,11 @@ def test_long_run_is_silent_without_a_listener(run, capfd, monkeypatch):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("capsys")
 @pytest.mark.parametrize(
     "end", [KeyboardInterrupt(), OSError("the disk is gone")], ids=["Ctrl-C", "error"]
 )
-def test_bar_is_closed_at_any_end(end, capsys, monkeypatch):
+def test_bar_is_closed_at_any_end(end, monkeypatch):
     tqdm = pytest.importorskip("tqdm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with contextlib.suppress(OSError):

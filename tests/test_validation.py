@@ -2,16 +2,14 @@
 
 import contextlib
 import importlib
-import importlib.util
 
 import numpy as np
 import pytest
 
 import pot_semidiscrete as sd
+from tests.backends import BACKENDS, needs_torch
 
 N_ATOMS, N_POINTS = 5, 4
-HAS_TORCH = importlib.util.find_spec("torch") is not None
-HAS_JAX = importlib.util.find_spec("jax") is not None
 
 
 @contextlib.contextmanager
@@ -282,7 +280,7 @@ def test_options_of_the_loss_go_to_the_loss(given):
         train(target=loss, latent_sampler=2, n_steps=1, **given)
 
 
-@pytest.mark.skipif(not HAS_TORCH, reason="needs a torch generator")
+@needs_torch
 def test_torch_generator_does_not_drive_other_backends(nx64):
     import torch
 
@@ -417,9 +415,9 @@ def foreign(nx64):
     """A function that makes arrays of another backend."""
     if nx64.name != "numpy":
         return np.array
-    if HAS_TORCH:
+    if "torch" in BACKENDS:
         return torch_array
-    if HAS_JAX:
+    if "jax" in BACKENDS:
         return importlib.import_module("jax.numpy").asarray
     pytest.skip("one backend is installed only")
 
