@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import ot
 import pytest
-from test_data import idx
 
 from pot_semidiscrete.metrics import Classifier
 from pot_semidiscrete.plan import SemiDiscretePlan
 from pot_semidiscrete.problem import Problem
+from tests.idx import idx
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("threadpoolctl")

@@ -15,6 +15,7 @@ import pytest
 
 import pot_semidiscrete as sd
 from tests.backends import BACKENDS, Backend
+from tests.idx import idx
 
 HAS_TORCH = "torch" in BACKENDS
 MODULES = ["", ".applications", ".samplers", ".plot", ".datasets", ".metrics"]
@@ -718,11 +719,10 @@ class Given(Backend):
         self.pairs.precompute(6, self.folder / "pairs.npz")
         return self.folder / "pairs.npz"
 
-    def idx(self, *names, shape=(2, 4, 4)):
+    def folder_of(self, *names, shape=(2, 4, 4)):
         """A folder that has files of these names."""
-        head = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
         for name in names:
-            (self.folder / name).write_bytes(head + bytes(int(np.prod(shape))))
+            (self.folder / name).write_bytes(idx(np.zeros(shape, np.uint8)))
         return self.folder
 
     def axes(self, n):
@@ -819,12 +819,12 @@ CALLS = {
     "plot_history": lambda given: {"history": HISTORY, "axes": given.axes(2)},
     "plot_cells": lambda given: {"result": solved("numpy"), "ax": given.axes(1), "n_pixels": 3},
     "plot_images": lambda given: {"images": IMAGES, "ax": given.axes(1)},
-    "read_idx": lambda given: {"path": given.idx("file") / "file"},
+    "read_idx": lambda given: {"path": given.folder_of("file") / "file"},
     "load_mnist": lambda given: {
-        "folder": given.idx("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
+        "folder": given.folder_of("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
     },
     "load_mnist_labels": lambda given: {
-        "folder": given.idx("train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte", shape=(2,))
+        "folder": given.folder_of("train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte", shape=(2,))
     },
     "transport_cost": lambda given: SAMPLES,
     "nearest_cost": lambda given: SAMPLES,
