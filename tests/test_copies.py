@@ -33,6 +33,7 @@ def part(law):
 
 
 def solve(nx, law="unequal", reg=0.0, **options):
+    """A run on 100 atoms at 20 places."""
     options = {"random_state": 0} | options
     return sd.solve_semidiscrete(
         nx.array(PLACES[PLACE]), "unif", nx.array(LAWS[law]), reg=reg, **options

@@ -26,10 +26,12 @@ PLAIN = {"n_atoms": False, "features": False, "pair_cost": False, "critic": Fals
 
 
 def adam(parameters):
+    """An optimiser with a rate that stays."""
     return torch.optim.Adam(parameters, lr=1e-3)
 
 
 def cloud(*shape, seed=1):
+    """Uniform numbers, of a seed of their own."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -44,6 +46,7 @@ def trained(data, n_steps=20, **options):
 
 
 def assert_same(one, other, rtol=0.0):
+    """Lists of parameters are the same."""
     for p, q in zip(one, other, strict=True):
         torch.testing.assert_close(p, q, rtol=rtol, atol=rtol)
 

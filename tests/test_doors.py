@@ -606,12 +606,14 @@ FREE = {
 
 
 def cast(a, dtype):
+    """An array in another dtype."""
     if hasattr(a, "astype"):
         return a.astype(dtype)
     return a.to(getattr(importlib.import_module("torch"), dtype))
 
 
 def module(name):
+    """A module of the package."""
     return importlib.import_module(f"pot_semidiscrete{name}")
 
 
@@ -649,15 +651,18 @@ FUNCTIONS = reflected()
 
 
 def parameters(name):
+    """Arguments of a public function, by name."""
     found = inspect.signature(FUNCTIONS[name]).parameters.values()
     return {p.name: p for p in found if p.name != "self"}
 
 
 def rows_of(name, argument):
+    """Bad values of an argument, or None."""
     return next((ROWS[key] for key in (f"{name}.{argument}", argument) if key in ROWS), None)
 
 
 def is_free(name, argument):
+    """Whether there is a reason for no rows."""
     return f"{name}.{argument}" in FREE or (argument in FREE and rows_of(name, argument) is None)
 
 

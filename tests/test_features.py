@@ -30,11 +30,13 @@ def images(n=60, seed=1, dtype=torch.float32, shape=(8, 8)):
 
 
 def new_generator(dtype=torch.float32):
+    """Always the same one."""
     torch.manual_seed(3)
     return mlp_generator(4, (8, 8), widths=(16,)).to(dtype)
 
 
 def featured(features, x):
+    """Features without a graph."""
     with torch.no_grad():
         return features(x)
 

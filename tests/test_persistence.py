@@ -48,11 +48,13 @@ def answers(result, nx):
 
 
 def assert_same(one, other):
+    """Lists of answers are the same to the bit."""
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def torch_file(thing):
+    """What torch.load reads of what torch.save wrote."""
     import torch
 
     file = io.BytesIO()
@@ -71,6 +73,7 @@ WAYS = {
 
 @pytest.fixture(params=WAYS)
 def way(request):
+    """Each way in which an object is kept, copied or sent."""
     if request.param == "torch":
         pytest.importorskip("torch")
     return WAYS[request.param]
@@ -158,6 +161,7 @@ def vjp(theta, z, cotangent):
 
 
 def torch_objects(atoms):
+    """Those of the part that needs torch."""
     import torch
 
     from pot_semidiscrete import generative
@@ -247,6 +251,7 @@ def test_no_public_class_is_left_out():
 
 
 def pair_elsewhere(result, x):
+    """What a worker is asked for."""
     return result.pair(x, random_state=3), result.chi2, result.value_interval
 
 

@@ -55,6 +55,7 @@ def objects():
 
 
 def torch_objects():
+    """Those of the part that needs torch."""
     import torch
 
     from pot_semidiscrete import generative

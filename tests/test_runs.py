@@ -22,6 +22,7 @@ ATOMS = np.random.default_rng(1).normal(size=(6, 2))
 
 
 def normal(n):
+    """Normal points, the same for each n."""
     return np.random.default_rng(n).normal(size=(n, 2))
 
 
@@ -103,6 +104,7 @@ SEEDS = {
 
 
 def seeded(nx, random_state, source="normal"):
+    """The potential of a short run."""
     result = solve_semidiscrete(
         nx.array(ATOMS), source, reg=0.2, tol=0, max_iter=3, random_state=random_state
     )
