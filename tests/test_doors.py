@@ -739,17 +739,20 @@ class Given(Backend):
 
 @functools.cache
 def solved(kind):
+    """A result, once for each backend."""
     atoms = Backend(kind, "float64").array(ATOMS)
     return sd.solve_semidiscrete(atoms, "normal", reg=0.1, tol=0, max_iter=2, random_state=0)
 
 
 @functools.cache
 def trained():
+    """A classifier."""
     return FUNCTIONS["Classifier"](IMAGES, LABELS, n_steps=1)
 
 
 @functools.cache
 def judged():
+    """A judge."""
     return FUNCTIONS["Judge"](IMAGES, IMAGES[:6], trained())
 
 

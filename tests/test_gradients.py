@@ -23,6 +23,7 @@ def affine_vjp(theta, z, cotangent):
 
 @pytest.fixture
 def problem(rng):
+    """Arguments of `generator_gradient`, for the affine generator."""
     return {
         "theta": rng.normal(size=6),
         "z": rng.normal(size=(40, 2)),

@@ -24,6 +24,7 @@ NOT_MADE |= {sd.ShardedAtoms}  # by one process: tests/shards.py
 
 
 def shift(theta, z):
+    """A generator that moves its points."""
     return theta + z
 
 

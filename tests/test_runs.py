@@ -30,11 +30,13 @@ def normal(n):
 
 
 def solve(sampler=normal, callback=None, **options):
+    """`solve_semidiscrete`."""
     options = {"reg": 0.2, "tol": 0, "max_iter": 20, "batch_size": 32} | options
     return solve_semidiscrete(ATOMS, sampler, callback=callback, **options)
 
 
 def parameters(sampler=normal, callback=None, **options):
+    """`train_parameters`."""
     options = {"reg": 0.2, "n_steps": 20, "batch_size": 32} | options
     return train_parameters(
         lambda theta, z: z + theta,
@@ -48,6 +50,7 @@ def parameters(sampler=normal, callback=None, **options):
 
 
 def generator(sampler=normal, callback=None, **options):
+    """`train_generator`."""
     import torch
 
     from pot_semidiscrete.generative import train_generator
@@ -62,6 +65,7 @@ def generator(sampler=normal, callback=None, **options):
 
 
 def fit(sampler=normal, callback=None, **options):
+    """`SemiDiscreteLoss.fit`."""
     import torch
 
     from pot_semidiscrete.generative import SemiDiscreteLoss

@@ -53,6 +53,7 @@ def pot(reg_m=REG_M):
 
 
 def solve(x, atoms, b, **options):
+    """A run at the prices above."""
     return ps.solve_semidiscrete(atoms, x, b, random_state=0, **{"reg": REG, "reg_m": REG_M} | options)
 
 

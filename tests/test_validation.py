@@ -22,10 +22,12 @@ def refused(error, *words):
 
 
 def draw(*shape):
+    """Normal numbers, the same for the same shape."""
     return np.random.default_rng(sum(shape)).normal(size=shape)
 
 
 def cast(a, dtype):
+    """An array in another dtype."""
     if hasattr(a, "detach"):
         import torch
 
@@ -41,29 +43,30 @@ def with_entry(a, value):
 
 
 def shift(theta, z):
+    """A generator that moves its points."""
     return z + theta
 
 
 def shift_vjp(theta, z, cotangent):
+    """Product of a cotangent with its derivative in theta."""
     return cotangent.sum(axis=0)
 
 
 def torch_array(a):
+    """A tensor in double precision, where torch is installed."""
     return pytest.importorskip("torch").as_tensor(np.asarray(a, dtype=float))
 
 
-def loss_class():
+def build_loss(**kwargs):
+    """A loss, where torch is installed."""
     pytest.importorskip("torch")
     from pot_semidiscrete.generative import SemiDiscreteLoss
 
-    return SemiDiscreteLoss
-
-
-def build_loss(**kwargs):
-    return loss_class()(**kwargs)
+    return SemiDiscreteLoss(**kwargs)
 
 
 def train(**kwargs):
+    """A training; what others call X_target is its target."""
     torch = pytest.importorskip("torch")
     from pot_semidiscrete.generative import train_generator
 
@@ -314,6 +317,7 @@ ROWS = [("too-many-rows", lambda array, n: array(draw(n + 1, 2)), ValueError)]
 
 
 def batches(cases):
+    """A test for each bad batch."""
     return pytest.mark.parametrize(
         ("bad", "error"), [pytest.param(bad, error, id=case) for case, bad, error in cases]
     )
