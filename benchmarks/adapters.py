@@ -35,12 +35,14 @@ def numpy_problem(problem):
 
 
 def ours(problem, n_samples, arrays=torch_problem, **options):
+    """This package, on whole batches."""
     atoms, weights, draw = arrays(problem)
     options |= {"reg": problem.reg, "tol": 0, "max_iter": -(-n_samples // BATCH), "batch_size": BATCH}
     return lambda seed: ps.solve_semidiscrete(atoms, draw(seed), weights, **options).potential
 
 
 def pot(problem, n_samples, arrays=torch_problem):
+    """POT's solver, with its batch of 32."""
     atoms, weights, draw = arrays(problem)
     options = {"reg": problem.reg, "max_iter": -(-n_samples // 32)}
     return lambda seed: ot.semidiscrete.solve_semidiscrete(atoms, draw(seed), weights, **options)

@@ -98,9 +98,11 @@ def work(rank, size, folder, sizes, rounds, share, device, queue):
         target = SharedTarget.of(local, ranks)
 
     def step():
+        """Points of all ranks are gathered, and outputs of all reduced."""
         return reduce(target, target.center(ranks.gather(part)), psi, 0.1 * d, OUTPUTS)
 
     def own():
+        """This rank's part of a step, nothing exchanged."""
         return reduce(local, local.center(rows), mine, 0.1 * d, OUTPUTS)
 
     step()

@@ -9,12 +9,11 @@ map (the mean over nine points), and of the mean squared distance under the plan
 """
 
 import numpy as np
-from scipy import stats
 
 import pot_semidiscrete as ps
 from pot_semidiscrete.applications import ErrorBars
 
-from . import machine
+from . import machine, problems, references
 
 N_ATOMS = 20
 
@@ -24,31 +23,14 @@ def squares(x, y):
     return (x - y.T) ** 2
 
 
-def quadrature():
-    """Nodes and masses of the standard normal law."""
-    t, w = np.polynomial.legendre.leggauss(2000)
-    t, w = 8.0 * t, w * stats.norm.pdf(8.0 * t)
-    return t[:, None], w / w.sum()
-
-
-def optimum(atoms, reg, nodes, mass):
-    """Potential whose masses are right to rounding."""
-    psi = ps.solve_semidiscrete(atoms, "normal", reg=reg, random_state=0).potential
-    for _ in range(30):
-        chi = ps.semidiscrete_atom_weights(atoms, nodes, psi, reg=reg)
-        marginal = mass @ chi
-        hessian = (np.diag(marginal) - (chi * mass[:, None]).T @ chi) / reg
-        psi = psi + np.linalg.lstsq(hessian, 1.0 / len(atoms) - marginal, rcond=1e-12)[0]
-    return psi - psi.mean()
-
-
 def row(share, seeds, n_points):
     """One row: a regularisation, in units of the cost scale."""
-    atoms, (nodes, mass) = np.random.default_rng(0).normal(size=(N_ATOMS, 1)), quadrature()
+    atoms = np.random.default_rng(0).normal(size=(N_ATOMS, 1))
     reg, at = share * ps.cost_scale(atoms), np.linspace(-2.0, 2.0, 9)[:, None]
-    psi = optimum(atoms, reg, nodes, mass)
-    chi = ps.semidiscrete_atom_weights(atoms, nodes, psi, reg=reg)
-    cost = mass @ (chi * squares(nodes, atoms)).sum(axis=1)
+    source = references.gauss_legendre(-8.0, 8.0, 2000, references.normal_density)
+    psi = references.newton(source, atoms, problems.even(N_ATOMS), reg).potential
+    chi = ps.semidiscrete_atom_weights(atoms, source.nodes, psi, reg=reg)
+    cost = source.mass @ (chi * squares(source.nodes, atoms)).sum(axis=1)
     images = ps.semidiscrete_ot_map(atoms, at, psi, reg=reg)
     held = {"potential": [], "map": [], "cost": []}
     for seed in range(seeds):

@@ -115,10 +115,12 @@ class SemiDiscrete:
 
 
 def semidiscrete(**options):
+    """What makes pairs by a potential with these options."""
     return lambda data, labels, seed: SemiDiscrete(data, labels, seed, **options)
 
 
 def mini_batches(size):
+    """What makes pairs within batches of this size; independent ones if it is 1."""
     return lambda data, labels, seed: MiniBatches(data, labels, size, seed)
 
 
@@ -243,6 +245,7 @@ def trial(name, folder, n_images, seconds, n_steps, seed):
 
 
 def show(row):
+    """One line."""
     fd = " ".join(f"{row[f'fd_{k}']:7.1f}" for k in EULER)
     agrees = " ".join(f"{row[f'agrees_{k}']:.2f}" for k in EULER if f"agrees_{k}" in row)
     print(

@@ -78,14 +78,18 @@ class Case:
         return found
 
     def step(self, name, outputs, reg=None, tile=None):
+        """A reduction by a kernel, to be timed."""
+        level = self.reg if reg is None else reg
+
         def call():
             use(self.kernels[name], self.target)
-            reg_of = self.reg if reg is None else reg
-            return reduce(self.target, self.x, self.potential, reg_of, outputs)
+            return reduce(self.target, self.x, self.potential, level, outputs)
 
         return call if tile is None else functools.partial(tiled, tile, call)
 
     def draw(self, name):
+        """The drawing of atoms by a kernel, to be timed."""
+
         def call():
             use(self.kernels[name], self.target)
             return draw_atoms(self.target, self.x, self.potential, self.reg, self.uniform)

@@ -32,6 +32,7 @@ COMMITTED = Path(__file__).parent / "results" / "guard.json"
 
 
 def normal(n, dimension, seed=0):
+    """Normal points, float32."""
     return np.random.default_rng(seed).standard_normal((n, dimension), dtype=np.float32)
 
 
@@ -51,17 +52,20 @@ def sweep():
 
 
 def solve():
+    """A solve to the default tolerance."""
     atoms = normal(1000, 16)
     return ps.solve_semidiscrete(atoms, "normal", reg=0.01 * ps.cost_scale(atoms), random_state=0)
 
 
 def correct():
+    """So many samples, and Newton's method on them."""
     atoms = normal(300, 2)
     options = {"reg": 0.01 * ps.cost_scale(atoms), "tol": 0, "max_iter": 100, "batch_size": 256}
     return ps.solve_semidiscrete(atoms, "normal", random_state=0, **options)
 
 
 def train():
+    """Steps of a potential, and gradients of its loss."""
     atoms, points = (torch.from_numpy(normal(n, 64)) for n in (1000, 512))
     loss = SemiDiscreteLoss(atoms)
     for _ in range(20):

@@ -105,6 +105,7 @@ def goal(name, case):
 
 
 def show(row):
+    """One line."""
     ns = "  ".join(f"{name} {value:6.2f}" for name, value in row["median_ns"].items())
     ratios = "  ".join(f"{name} {value:5.2f}" for name, value in row["ratios"].items())
     missed = f"   missed: {', '.join(row['missed'])}" if row["missed"] else ""

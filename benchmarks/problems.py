@@ -50,10 +50,12 @@ def normal_density(t):
 
 
 def uniform_nodes(n, dimension):
+    """Quadrature of the uniform law on the unit cube."""
     return gauss_legendre(0.0, 1.0, n, dimension=dimension)
 
 
 def normal_nodes(n, dimension):
+    """Quadrature of the standard normal law."""
     return midpoint(-7.0, 7.0, n, normal_density, dimension)
 
 
@@ -262,33 +264,39 @@ def build(name, source, atoms, weights, relative_reg, scale=1.0):
 
 
 def uniform_square(rng):
+    """Uniform atoms in the unit square, the law of the source."""
     atoms = rng.random((1000, 2))
     reg = 0.02 * atoms.var(axis=0).sum()
     return Problem("uniform_square", Law("unif", 2, 160), atoms, even(1000), float(reg))
 
 
 def shifted_normal(rng):
+    """A standard normal law in the plane, and atoms of a narrower one beside it."""
     rule = lambda n, dimension: gauss_legendre(-6.0, 6.0, n, normal_density, dimension)
     atoms = 1.0 + 0.5 * rng.normal(size=(1000, 2))
     return Problem("shifted_normal", Law("normal", 2, 200, rule=rule), atoms, even(1000), 0.03)
 
 
 def normal_line(rng):
+    """Few atoms of unequal weights on the line."""
     atoms = 0.5 * rng.normal(size=(40, 1)) + 0.5
     return build("normal_line", Law("normal", 1, 4000), atoms, dirichlet(rng, 40, 1.0), 0.02)
 
 
 def uniform_line(rng):
+    """Uniform atoms and a uniform source on the line, a small regularisation."""
     return build("uniform_line", Law("unif", 1, 2000), rng.random((200, 1)), even(200), 0.002)
 
 
 def student_line(rng):
+    """A heavy tail, and unequal weights."""
     # lighter ends than 1e-4 would lie too far out for the quadrature
     atoms, weights = rng.normal(size=(100, 1)), dirichlet(rng, 100, 0.3, least=1e-4)
     return build("student_line", Law("student", 1, 40_000), atoms, weights, 0.01)
 
 
 def sharp_square(rng):
+    """As `uniform_square`, with a fifth of the regularisation."""
     return build("sharp_square", Law("unif", 2, 300), rng.random((1000, 2)), even(1000), 0.002)
 
 
@@ -321,24 +329,28 @@ def plane_rows(rng):
 
 
 def clusters_10(rng):
+    """Clusters in dimension 10, within a wider normal law."""
     rows = 1.5 * rng.normal(size=(ROWS, 10))
     atoms = clusters(rng, 1000, 10, 12, radius=0.4, spread=1.0)
     return build("clusters_10", Rows(rows), atoms, even(1000), 0.01)
 
 
 def anisotropic_10(rng):
+    """Variances that decay, of both, and unequal weights."""
     rows = rng.normal(size=(ROWS, 10)) * decaying(10, 1.5)
     atoms = 0.5 + rng.normal(size=(2000, 10)) * decaying(10, 1.0)
     return build("anisotropic_10", Rows(rows), atoms, dirichlet(rng, 2000, 0.3), 0.1)
 
 
 def student_10(rng):
+    """Heavy tails in dimension 10."""
     rows = student(rng.normal(size=(ROWS, 10, 4)))
     atoms = 1.5 * rng.normal(size=(500, 10))
     return build("student_10", Rows(rows), atoms, dirichlet(rng, 500, 1.0), 0.02)
 
 
 def mlp_64(rng):
+    """Outputs of two random networks, in dimension 64."""
     rows = mlp(rng, rng.normal(size=(ROWS, 16)), (64, 64, 64))
     atoms = mlp(rng, rng.normal(size=(1000, 16)), (64, 64, 64))
     return build("mlp_64", Rows(rows), atoms, even(1000), 0.02)

@@ -271,6 +271,7 @@ def few(name, problem, n_samples, device="cpu"):
 
 
 def identity(name, problem):
+    """What a row is of."""
     n_atoms, dimension = problem.atoms.shape
     return {"target": problem.name, "dimension": dimension, "n_atoms": n_atoms, "solver": name}
 

@@ -26,6 +26,7 @@ class Case:
 
     @property
     def label(self):
+        """Name of the problem, and whether it is at ``reg = 0``."""
         return self.problem.name + (", reg 0" if self.problem.reg == 0 else "")
 
     def loss(self, potential):

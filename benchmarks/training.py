@@ -75,9 +75,7 @@ FILTERS, SHARE = 4, 0.05  # where they are few
 STEPS = (0.05, 0.5, 5.0, 50.0, 500.0)  # of the authors' averaged SGD
 SHORT = 5.0 / 6.0  # of the seconds, for all of them together
 DUAL_STEPS, POT_BATCH, SINKHORN_STEPS = 10, 32, 200
-
 RATES, CRITIC_STEPS = (1e-4, 5e-4, 1e-3, 2e-3, 4e-3), (1, 5)  # of WGAN-GP
-
 MEASURES = (
     *("steps", "cost", "covariance", "nearest", "frechet"),
     *("precision", "recall", "coverage", "entropy", "rarest"),
@@ -105,6 +103,8 @@ class Run:
     seed : int
     coordinates : int
         Of the latent law that are not 0.
+    kind : {"mlp", "dcgan"}
+        Of the generator.
 
     Attributes
     ----------
@@ -126,10 +126,12 @@ class Run:
 
     @property
     def used(self):
+        """Seconds so far."""
         return clock(self.images.device) - self.begin
 
     @property
     def goes_on(self):
+        """Whether seconds are left."""
         return self.used < self.seconds
 
     def at(self, z):
@@ -137,14 +139,17 @@ class Run:
         return self.generator(z).flatten(1) / self.root
 
     def latent(self, n):
+        """Points of the latent law."""
         z = torch.randn(n, self.coordinates, device=self.images.device)
         z *= (LATENT / self.coordinates) ** 0.5
         return torch.nn.functional.pad(z, (0, LATENT - self.coordinates))
 
     def points(self, n=BATCH):
+        """Generated points, with their graph."""
         return self.at(self.latent(n))
 
     def draw(self, n):
+        """Generated points, without a graph."""
         with torch.no_grad():
             return self.points(n)
 
@@ -163,6 +168,7 @@ class Run:
 
 
 def ours(run, make=calm_adam, rate=rise_and_fall, **options):
+    """`train_generator`, whose rate falls by the clock."""
     optimizer = make(list(run.generator.parameters()))  # the default
 
     def by_the_clock(result):
@@ -184,23 +190,28 @@ def ours(run, make=calm_adam, rate=rise_and_fall, **options):
 
 
 def pairs(run, **options):
+    """The same without a critic."""
     ours(run, **{"critic": False} | options)
 
 
 def pixels(run, **options):
+    """The paper's gradient: no features, pairs or critic."""
     ours(run, **PLAIN | {"make": adam, "rate": fall} | options)
 
 
 def features(run, share=0.6, **options):
+    """As `pixels`, with images compared by their features."""
     pixels(run, features=ImageFeatures(run.images, share=share), **options)
 
 
 def few_features(run, **options):
+    """As `features`, with few filters."""
     few = ImageFeatures(run.images, random_filters(FILTERS), share=SHARE)
     pixels(run, features=few, **options)
 
 
 def wgan_gp(run, rate=2e-3, critic_steps=5):
+    """A critic with the gradient penalty (Gulrajani et al., arXiv:1704.00028)."""
     optimizer = torch.optim.Adam(run.generator.parameters(), lr=rate, betas=(0.5, 0.9), fused=True)
     like = partial(adam, lr=rate, betas=(0.5, 0.9))
     critic = GradientPenaltyCritic(run.images, optimizer=like, random_state=run.seed)
@@ -218,6 +229,7 @@ def wgan_gp(run, rate=2e-3, critic_steps=5):
 
 
 def authors(run, step):
+    """The alternation of Houdard et al., by averaged SGD."""
     potential = torch.zeros(len(run.atoms), device=run.atoms.device, requires_grad=True)
     squared, log_n = run.atoms.square().sum(dim=1), math.log(len(run.atoms))
     while run.goes_on:
@@ -233,6 +245,7 @@ def authors(run, step):
 
 
 def sinkhorn(run):
+    """Sinkhorn's algorithm between a batch of points and one of atoms."""
     uniform = np.full(BATCH, 1.0 / BATCH)
     while run.goes_on:
         x, y = run.points(), run.atoms[torch.randint(len(run.atoms), (BATCH,))]
@@ -243,6 +256,7 @@ def sinkhorn(run):
 
 
 def pot(run):
+    """POT's solver before each step, from the potential before."""
     potential = None
     while run.goes_on:
         potential = ot.semidiscrete.solve_semidiscrete(
@@ -292,6 +306,7 @@ def best_step(images, seconds, judge):
 
 
 def show(name, row):
+    """One line of measures."""
     found = (f"{measure} {row[measure]:.4g}" for measure in MEASURES if measure in row)
     print(f"{name:15} {'  '.join(found)}", flush=True)
 

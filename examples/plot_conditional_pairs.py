@@ -53,6 +53,7 @@ def paired(coupling, labels):
 
 
 def streams(data, labels):
+    """A stream of batches of each kind of pairs."""
     couplings = {
         "labels ignored": solve_coupling(data, random_state=0),
         "per class": solve_coupling(data, labels=labels, random_state=0),
@@ -71,6 +72,7 @@ def streams(data, labels):
 
 
 def many(batches, n=250):
+    """So many batches, joined."""
     return (torch.cat(parts) for parts in zip(*(next(batches) for _ in range(n)), strict=True))
 
 
@@ -112,6 +114,7 @@ class Network(torch.nn.Module):
 
 
 def train(batches, dimension, width, n_classes, n_steps):
+    """A network, trained on the pairs of a stream."""
     torch.manual_seed(0)
     network = Network(dimension, width, n_classes)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
@@ -128,6 +131,7 @@ def train(batches, dimension, width, n_classes, n_steps):
 
 @torch.no_grad()
 def flow(network, x, label, n_steps):
+    """Where noise of a label goes in so many Euler steps."""
     for k in range(n_steps):
         t = torch.full((len(x), 1), k / n_steps)
         x = x + (network(x, t, label) - x) / (1.0 - t) / n_steps

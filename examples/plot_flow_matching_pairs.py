@@ -40,6 +40,7 @@ centers = 4.0 * torch.stack([angles.cos(), angles.sin()], dim=1)
 
 
 def eight_gaussians(n, seed):
+    """Points, as many of each Gaussian."""
     random = torch.Generator().manual_seed(seed)
     return centers[torch.arange(n) % 8] + 0.3 * torch.randn(n, 2, generator=random)
 
@@ -63,6 +64,7 @@ def mini_batches(data, size, batch_size=128, seed=0):
 
 
 def semi_discrete(pairs):
+    """Pairs of one potential, epoch after epoch."""
     while True:
         for noise, x, _ in pairs:
             yield noise, x
@@ -114,6 +116,7 @@ class Network(torch.nn.Module):
 
 
 def train(batches, dimension, width, n_steps):
+    """A network, trained on the pairs of a stream."""
     torch.manual_seed(0)
     network = Network(dimension, width)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
@@ -179,6 +182,7 @@ fresh = eight_gaussians(1024, seed=1)
 
 
 def distance_of_pairs(batches):
+    """Mean squared distance, of 50 batches."""
     some = (next(batches) for _ in range(50))
     return np.mean([(noise - x).square().sum(dim=1).mean() for noise, x in some])
 

@@ -113,6 +113,7 @@ along = np.array([[0.0, 2.0]])
 
 
 def segment(theta, z):
+    """Points of the segment whose middle is theta."""
     return theta + z[:, None] * along
 
 

@@ -84,6 +84,7 @@ makers = {
 
 
 def train(make, reg):
+    """A run of a generator from the same initial weights."""
     torch.manual_seed(0)
     loss = SemiDiscreteLoss(atoms, reg=reg * unit)
     return train_generator(
@@ -93,6 +94,7 @@ def train(make, reg):
 
 @torch.no_grad()
 def draw(generator, n):
+    """Images of a generator, drawn in train mode in batches of its training."""
     latent = torch.Generator().manual_seed(1)
     batches = [torch.randn(batch_size, latent_dim, generator=latent) for _ in range(-(-n // batch_size))]
     return torch.cat([generator(z.to(device)) for z in batches])[:n].cpu().numpy()

@@ -72,16 +72,19 @@ print(f"largest relative error of a mass {abs(marginal / weights - 1.0).max():.0
 
 
 def ours(n, seed):
+    """A run of the solver with n independent points."""
     options = {"reg": reg, "tol": 0, "max_iter": n // 256, "random_state": seed}
     return solve_semidiscrete(atoms, "unif", **options)
 
 
 def sobol(n, seed):
+    """The same with Sobol points."""
     sampler = SobolSampler(2, random_state=seed)
     return solve_semidiscrete(atoms, sampler, reg=reg, tol=0, max_iter=n // 256)
 
 
 def pot(n, seed):
+    """Potential of POT's solver with n points."""
     rng = np.random.default_rng(seed)
     sampler = lambda n: rng.random((n, 2))
     return ot.semidiscrete.solve_semidiscrete(atoms, sampler, reg=reg, max_iter=n // 32, batch_size=32)

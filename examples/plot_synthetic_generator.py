@@ -29,11 +29,13 @@ n_atoms, n_steps = 250, 1000
 
 
 def eight_gaussians(n, rng):
+    """Points of eight Gaussians, on a circle."""
     angle = 2.0 * np.pi * rng.integers(8, size=n) / 8.0
     return np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.08 * rng.normal(size=(n, 2))
 
 
 def spiral(n, rng):
+    """Points of a spiral, with a little noise."""
     t = np.sqrt(rng.random(n))
     angle = 3.0 * np.pi * t
     return (t * np.array([np.cos(angle), np.sin(angle)])).T + 0.03 * rng.normal(size=(n, 2))
@@ -48,6 +50,7 @@ data = {
 
 
 def new_generator():
+    """A perceptron, always with the same initial weights."""
     torch.manual_seed(0)
     layers = [torch.nn.Linear(2, 64), torch.nn.LeakyReLU(0.2)]
     for _ in range(2):

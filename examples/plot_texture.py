@@ -58,6 +58,7 @@ def descend(parameters, make, cost, learning_rate):
 
 
 def semidiscrete(x):
+    """The cost of a picture, the potentials having followed it."""
     loss.follow(x)
     return loss(x)
 
@@ -76,6 +77,7 @@ example_patches = loss.patches(example)
 
 
 def sinkhorn(x, n=200):
+    """The cost between a few patches of a picture and of the example."""
     total = 0.0
     for one, rows, atoms in zip(loss.losses, loss.patches(x), example_patches, strict=True):
         few, others = (p[torch.randint(len(p), (n,), generator=random)] for p in (rows, atoms))
@@ -135,6 +137,7 @@ with torch.no_grad():
 
 
 def some(patches):
+    """500 of them, at random."""
     return patches[torch.randperm(len(patches), generator=torch.Generator().manual_seed(1))[:500]]
 
 

@@ -43,10 +43,12 @@ batch_size, dual_steps, rate = 200, 10, 5.0 / args.steps  # 1e-3 with the steps 
 
 
 def segment(theta, z):
+    """Points of the segment."""
     return theta[0] + z * theta[1]
 
 
 def vjp(theta, z, cotangent):
+    """Product of a cotangent with the derivative of the segment in theta."""
     return np.stack([cotangent.sum(axis=0), z[:, 0] @ cotangent])
 
 

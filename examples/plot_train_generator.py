@@ -75,6 +75,7 @@ print(f"{len(atoms)} atoms in dimension {atoms.shape[1]}, reg = {reg:.3g} (1% of
 
 
 def new_generator():
+    """A perceptron, always with the same initial weights."""
     torch.manual_seed(seed)
     return mlp_generator(latent_dim, train.shape[1:], widths)
 
@@ -96,6 +97,7 @@ print(f"{result.status}: {n_steps} steps in {seconds:.0f} s")
 
 
 def frozen_control():
+    """A generator that is trained towards the nearest atoms."""
     generator = new_generator()
     loss = SemiDiscreteLoss(atoms, reg=reg)
     optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)

@@ -78,6 +78,8 @@ shape, d = images.shape[1:], atoms.shape[1]
 
 
 class Run:
+    """A generator in training, its optimiser and its clock."""
+
     def __init__(self, lr, betas, falls, batch_size=200):
         torch.manual_seed(seed)
         self.generator, self.batch_size = mlp_generator(latent_dim, shape, widths), batch_size
@@ -104,6 +106,7 @@ class Run:
 
 
 def new_critic():
+    """A perceptron from images to numbers."""
     layers = [nn.Flatten()]
     for rows, columns in zip((d, *critic_widths), critic_widths, strict=False):
         layers += [nn.Linear(rows, columns), nn.LeakyReLU(0.2)]
@@ -114,6 +117,7 @@ plain = {"n_atoms": False, "features": False, "pair_cost": False, "critic": Fals
 
 
 def ours(options, **run_options):
+    """`train_generator` with these options, stopped by the clock."""
     run, data = Run(**run_options), atoms.reshape(-1, *shape)
 
     def callback(result):
@@ -139,6 +143,7 @@ def ours(options, **run_options):
 
 
 def wgan_gp(critic_steps=5, **options):
+    """A critic with the gradient penalty."""
     run = Run(**options)
     adam = lambda p: torch.optim.Adam(p, lr=options["lr"], betas=options["betas"], fused=True)
     critic = GradientPenaltyCritic(
@@ -159,6 +164,7 @@ def wgan_gp(critic_steps=5, **options):
 
 
 def plan_cost(x, y, reg):
+    """Cost of the plan of Sinkhorn's algorithm, differentiable in the points."""
     cost = ot.dist(x.double(), y.double()) / unit
     weights = torch.full((len(x),), 1.0 / len(x), dtype=torch.double)
     with torch.no_grad():
@@ -167,6 +173,7 @@ def plan_cost(x, y, reg):
 
 
 def sinkhorn(debias, reg=0.01, **options):
+    """Mini-batch Sinkhorn, or the Sinkhorn divergence."""
     run = Run(**options)
     while run.goes_on():
         x = run.draw()

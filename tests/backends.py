@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import ot
+import pytest
 from scipy.spatial import distance
 
 
@@ -74,6 +75,7 @@ class Backend:
 
 
 def _installed(name):
+    """Whether there is a package of this name."""
     return importlib.util.find_spec(name) is not None
 
 
@@ -87,6 +89,7 @@ if _installed("cupy"):
     import cupy
 
     BACKENDS += ["cupy"] * cupy.is_available()
+needs_torch = pytest.mark.skipif("torch" not in BACKENDS, reason="needs torch")
 if "jax" in BACKENDS:
     import jax
 
@@ -100,6 +103,12 @@ def global_states():
     if "torch" in BACKENDS:
         states.append(torch.get_rng_state().tolist())
     return states
+
+
+def use_kernel(kernel, target):
+    """Let a target have a kernel, also cut from its graph."""
+    for one in (target, target.detached):
+        vars(one)["kernel"] = kernel
 
 
 def counted(monkeypatch, owner, name):

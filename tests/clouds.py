@@ -11,6 +11,7 @@ REG = 0.1
 
 
 def build(nx, atoms, weights=None, metric=None):
+    """A target in which atoms at one place stay apart, cut from its graph."""
     weights = None if weights is None else nx.array(weights)
     return build_target(nx.array(atoms), weights, metric, merge=False).detached
 
@@ -23,6 +24,7 @@ def cloud(nx, n_atoms=30, n=1500, weights=None, d=2, seed=0):
 
 
 def law(name, n_atoms):
+    """Weights of this law, of sum 1."""
     rng = np.random.default_rng(7)
     weights = {
         "uniform": np.ones(n_atoms),

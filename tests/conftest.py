@@ -35,4 +35,14 @@ def autodiff(request):
 
 @pytest.fixture
 def rng():
+    """A generator of NumPy, the same for each test."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def torch_seed():
+    """Weights of networks come from torch's global generator: it is seeded, and given back as it was."""
+    torch = pytest.importorskip("torch")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield

@@ -24,6 +24,7 @@ TIMEOUT = 20.0  # seconds that ranks wait for each other
 
 
 def atoms(n, d=3):
+    """The same on each rank."""
     return torch.as_tensor(np.random.default_rng(0).random((n, d)))
 
 
@@ -182,6 +183,7 @@ def check_exits():
 
 
 def linear(seed):
+    """A small generator."""
     torch.manual_seed(seed)
     return torch.nn.Linear(2, 3, dtype=torch.float64)
 
@@ -320,14 +322,14 @@ def check_checkpoints(folder):
 
 def check_continued(folder):
     """By more ranks, with as many samples a step."""
-    rank, drawn = dist.get_rank(), []
+    rank, steps = dist.get_rank(), []
     options = {"random_state": 0, "checkpoint": folder / "one.pt", "optimizer": torch.optim.Adam}
     if rank == 0:
         train(linear(0), n_steps=2, group=False, **options)
     dist.barrier()
-    note = lambda result: drawn.append(result.n_steps)
+    note = lambda result: steps.append(result.n_steps)
     run = train(linear(5), n_steps=4, callback=note, **options)
-    assert drawn == [3, 4]
+    assert steps == [3, 4]
     assert run.status == "finished"
     states = of_all([run.loss.potential, *run.generator.parameters()])
     torch.testing.assert_close(states[1], states[0], rtol=0.0, atol=0.0)
@@ -367,6 +369,7 @@ def check_kill(folder):
 
 
 def two(folder):
+    """All that two ranks are tested for; the second is killed in the end."""
     correct = {"tol": 0, "max_iter": 10}  # by Newton's method at the end
     check_same_as_one_process(60, 0.01, **correct)  # the Hessian is a matrix
     found = check_same_as_one_process(300, 0.003, **correct)  # and an operator
@@ -388,10 +391,12 @@ def two(folder):
 
 
 def four(folder):
+    """Parts of a batch that are not alike."""
     check_same_as_one_process(60, 0.01, tol=0.3)  # 250 points of a batch, 62 or 63 of each
 
 
 def main():
+    """Join the group, and run a case."""
     case, rank, size, folder = sys.argv[1:]
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from scipy import linalg, stats
 
+from benchmarks import references
+from benchmarks.references import normal_density
 from pot_semidiscrete import (
     cost_scale,
     semidiscrete_atom_weights,
@@ -19,6 +21,7 @@ from tests.backends import Backend
 
 
 def sobol(nx, dimension, law="unif", generator=None):
+    """Sobol points of a law, in a backend."""
     return SobolSampler(dimension, law, generator, type_as=nx.array([0.0]), random_state=0)
 
 
@@ -110,10 +113,12 @@ def test_a_source_that_does_not_tell_its_backend_needs_atoms(source):
 
 
 def banana(x):
+    """Points bent along a parabola."""
     return np.stack([x[:, 0], x[:, 0] ** 2 + 0.5 * x[:, 1]], axis=1)
 
 
 def ranks_of(data, reg=0.0, **options):
+    """Ranks of data, by a solve of its own."""
     result = solve_semidiscrete(data, "spherical", reg=reg, random_state=0, **options)
     return CenterOutwardRanks(result, random_state=1)
 
@@ -184,6 +189,7 @@ def test_ranks_are_for_the_squared_distance(rng):
 
 
 def normal(nx, mean, root, seed=0):
+    """Sobol points of a normal law; the square of the root is its covariance."""
     place = lambda z: z @ nx.array(root) + nx.array(mean)
     return SobolSampler(len(mean), "normal", place, type_as=nx.array([0.0]), random_state=seed)
 
@@ -202,7 +208,7 @@ def test_barycenter_on_a_line_is_the_mean_of_quantile_functions(nx):
     assert found.cost < 1.15 * least  # atoms are few
 
 
-def test_barycenter_of_normal_laws_is_nearly_normal(rng):
+def test_barycenter_of_normal_laws_is_nearly_normal():
     """Agueh and Carlier, 2011, theorem 6.1: S = mean of (S^1/2 S_k S^1/2)^1/2."""
     roots = np.array([[[2.0, 0.0], [0.0, 0.5]], [[0.6, 0.5], [0.5, 1.5]]])
     C, S = roots @ roots, np.eye(2)
@@ -243,29 +249,19 @@ def test_barycenter_does_not_depend_on_the_order_of_the_sources(rng):
 # Error bars.
 
 
-def line(n):
-    """Nodes and masses of the standard normal law."""
-    t, w = np.polynomial.legendre.leggauss(n)
-    w = w * stats.norm.pdf(8.0 * t)
-    return 8.0 * t[:, None], w / w.sum()
-
-
 def squares(x, y):
+    """Squared distances of points of a line."""
     return (x - y.T) ** 2
 
 
 def test_error_bars_hold_the_truth(rng):
     """Over 100 runs, 95% of the bars: not below 90%, what chance makes of so many."""
-    atoms, (nodes, mass) = rng.normal(size=(8, 1)), line(600)
+    atoms, source = rng.normal(size=(8, 1)), references.gauss_legendre(-8.0, 8.0, 600, normal_density)
     reg, x = 0.1 * cost_scale(atoms), np.linspace(-1.0, 1.0, 5)[:, None]
     result = solve_semidiscrete(atoms, "normal", reg=reg, random_state=0)
-    truth = result.potential
-    for _ in range(20):
-        chi = semidiscrete_atom_weights(atoms, nodes, truth, reg=reg)
-        hessian = (np.diag(mass @ chi) - (chi * mass[:, None]).T @ chi) / reg
-        truth = truth + np.linalg.lstsq(hessian, 1.0 / 8 - mass @ chi, rcond=1e-12)[0]
-    truth = truth - truth.mean()
-    cost = mass @ np.sum(chi * squares(nodes, atoms), axis=1)
+    truth = references.newton(source, atoms, np.full(8, 1.0 / 8), reg).potential
+    chi = semidiscrete_atom_weights(atoms, source.nodes, truth, reg=reg)
+    cost = source.mass @ np.sum(chi * squares(source.nodes, atoms), axis=1)
     images = semidiscrete_ot_map(atoms, x, truth, reg=reg)
     off = {"potential": [], "map": [], "cost": []}
     for seed in range(100):

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import ot
 import pytest
-from test_data import idx
 
 from pot_semidiscrete.metrics import Classifier
 from pot_semidiscrete.plan import SemiDiscretePlan
 from pot_semidiscrete.problem import Problem
+from tests.idx import idx
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("threadpoolctl")
@@ -66,6 +66,7 @@ def quick_to_judge(module, monkeypatch):
 
 
 def run(module, monkeypatch, arguments):
+    """A benchmark, as its command would be."""
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)  # it would stay for other tests
     monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
     module.main()
@@ -95,7 +96,7 @@ def test_benchmark_runs_and_writes_its_results(name, monkeypatch, tmp_path):
     assert found["accuracy" if name == "solver" else "rows"]
 
 
-def test_guard_fails_where_a_run_has_become_slower(monkeypatch, tmp_path):
+def test_guard_fails_where_a_run_has_become_slower(monkeypatch):
     """By 1.6, and not by 1.4, in units of the plain sweep."""
     from benchmarks import guard
 

@@ -29,6 +29,7 @@ LEAST_SEEN, MOST_MISSED = 0.91, 0.095
 
 @functools.cache
 def exact():
+    """The optimum, by quadrature and Newton's method."""
     return references.newton(SOURCE, ATOMS, WEIGHTS, REG)
 
 
@@ -44,6 +45,7 @@ def gap(potential):
 
 
 def solve(**options):
+    """A run, whether it comes to its tolerance or not."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ps.SemiDiscreteWarning)
         return ps.solve_semidiscrete(ATOMS, "normal", reg=REG, **options)
@@ -51,6 +53,7 @@ def solve(**options):
 
 @functools.cache
 def runs(kind):
+    """Runs of all seeds, to their tolerance or cut short."""
     options = {"converged": {}, "early": {"max_iter": 5, "batch_size": 64}}[kind]
     return [solve(tol=0.1, random_state=seed, **options) for seed in range(SEEDS)]
 
@@ -114,7 +117,7 @@ def made(monkeypatch):
     "options", [{"max_iter": 2}, {"max_iter": 40}, {"max_iter": 40, "max_memory": 0}]
 )
 @pytest.mark.parametrize("how", ["asked", "copied", "saved"])
-def test_estimates_are_made_when_asked(options, how, made, monkeypatch, tmp_path):
+def test_estimates_are_made_when_asked(options, how, made, tmp_path):
     """Once, to the same end as at once."""
     result = solve(tol=0, random_state=0, **options)
     assert made == []
@@ -393,6 +396,7 @@ def test_value_is_as_right_as_is_asked_for():
 
 @functools.cache
 def solved(seed):
+    """A potential of 25,600 points."""
     return solve(tol=0, max_iter=100, random_state=seed).potential
 
 

@@ -17,15 +17,8 @@ nn = torch.nn
 from pot_semidiscrete.generative import SemiDiscreteLoss, train_generator  # noqa: E402
 from pot_semidiscrete.generative.checkpoint import GlobalRandom  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("torch_seed")
 DATA = torch.randn(30, 2, generator=torch.Generator().manual_seed(1)) + 3
-
-
-@pytest.fixture(autouse=True)
-def _own_torch_seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 def new_generator(dtype=torch.float32, mixed=True):
@@ -74,11 +67,11 @@ class Decay:
 
 
 class Killed(Exception):
-    pass
+    """The end of a run as by a kill, before its step is written."""
 
 
 def interrupted_at(step, callback=None):
-    """A callback that ends the run before its step is written, as a kill would."""
+    """A callback that ends the run at a step."""
 
     def function(result):
         if callback is not None:
@@ -116,6 +109,7 @@ def flat(tree, name=""):
 
 
 def assert_same(one, other):
+    """Nested states are the same to the bit."""
     one, other = flat(one), flat(other)
     assert one.keys() == other.keys()
     for name, value in one.items():
@@ -159,6 +153,7 @@ def assert_continues(tmp_path, make=dict, step=8):
 
 
 def network_loss():
+    """A loss whose potential is a network."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         module = nn.Sequential(nn.Linear(2, 16), nn.SiLU(), nn.Linear(16, 1))
@@ -317,7 +312,11 @@ def test_regularisation_that_a_callback_sets_continues(reuse, tmp_path):
     assert_same_run(outcome[2], outcome[0])
     loss = outcome[2][0].loss
     assert loss.reg == outcome[0][0].loss.reg == SemiDiscreteLoss(DATA).reg * 0.3 / 8.0
-    assert SemiDiscreteLoss(DATA, reg=loss.reg)._tracking_reg == loss._tracking_reg
+    fresh = SemiDiscreteLoss(DATA, reg=loss.reg)
+    fresh.load_state_dict(loss.state_dict())
+    for one in (fresh, loss):
+        one.follow(DATA + 1.0)
+    assert torch.equal(fresh.potential, loss.potential)
     with pytest.raises(ValueError, match="reg: expected"):
         loss.reg = -1.0
 

@@ -285,11 +285,13 @@ def square_gap(potential):
 
 
 def solve_square(seed, **options):
+    """A run on the 100 atoms in the square, without regularisation."""
     return ps.solve_semidiscrete(SQUARE[0], "unif", tol=0, random_state=seed, **options)
 
 
 @functools.cache
 def solved_square(seed):
+    """The same with 16,384 points."""
     return solve_square(seed, max_iter=64)
 
 

@@ -41,8 +41,16 @@ BINARY = {"dice", "jaccard", "rogerstanimoto", "russellrao", "sokalsneath", "yul
 N, N_ATOMS, D = 7, 5, 4
 
 
+@pytest.fixture(autouse=True)
+def same_registries(monkeypatch):
+    """What a test registers is forgotten after it."""
+    for module, name in ((costs, "_NAMED"), (costs, "_CLASSES"), (laws, "_LAWS")):
+        monkeypatch.setattr(module, name, dict(getattr(module, name)))
+
+
 @pytest.fixture
 def backend(nx64):
+    """POT's backend of the arrays."""
     return ot.backend.get_backend(nx64.array(np.zeros(1)))
 
 
@@ -140,13 +148,6 @@ def test_cost_that_cannot_be_made_is_refused():
     register_cost(Huber, "huber of a test", make=lambda: 3)
     with pytest.raises(TypeError, match=r"'huber of a test': expected a Cost of its make, received int"):
         ps.cost_scale(np.eye(2), metric="huber of a test")
-
-
-@pytest.fixture(autouse=True)
-def same_registries(monkeypatch):
-    """What a test registers is forgotten after it."""
-    for module, name in ((costs, "_NAMED"), (costs, "_CLASSES"), (laws, "_LAWS")):
-        monkeypatch.setattr(module, name, dict(getattr(module, name)))
 
 
 def test_names_that_are_taken_are_refused():
@@ -348,7 +349,7 @@ def test_cost_that_writes_to_its_points_is_refused(rng):
     np.testing.assert_array_equal(atoms, before)
 
 
-def test_gradients_that_a_backend_knows_are_named(rng):
+def test_gradients_that_a_backend_knows_are_named():
     """Of costs that are registered; one with constants was left out."""
     matrix = lambda self, x, y, nx: ot.dist(x, y) ** 2
     made = type("Made", (Cost,), {"name": "made", "matrix": matrix})()
@@ -716,7 +717,7 @@ def test_kernel_need_not_take_powers_in_place(rng):
 
 
 @pytest.mark.parametrize("name", registered_laws())
-def test_law(name, nx, rng):
+def test_law(name, nx):
     """Shape and kind; the same seed gives the same points; a state goes on where it was."""
     like = nx.array(np.zeros((1, D)))
     backend = ot.backend.get_backend(like)

@@ -1,7 +1,5 @@
 """Atoms at one place: one is solved for, and all of them get their part."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,6 +8,7 @@ import pot_semidiscrete as sd
 from pot_semidiscrete.kernels import reduce
 from pot_semidiscrete.problem import build_target, projection
 from pot_semidiscrete.problem.places import places
+from tests.backends import needs_torch
 
 PLACES = np.random.default_rng(5).random((20, 2))
 POINTS = np.random.default_rng(6).random((40, 2))
@@ -34,6 +33,7 @@ def part(law):
 
 
 def solve(nx, law="unequal", reg=0.0, **options):
+    """A run on 100 atoms at 20 places."""
     options = {"random_state": 0} | options
     return sd.solve_semidiscrete(
         nx.array(PLACES[PLACE]), "unif", nx.array(LAWS[law]), reg=reg, **options
@@ -202,9 +202,6 @@ def test_parameters_are_trained_on_copies(nx64):
     assert np.abs(nx64.host(result.theta) - (PLACES.mean(axis=0) + 2.5)).max() < 0.2
     potential = nx64.host(result.potential)
     np.testing.assert_array_equal(potential, potential[np.unique(PLACE, return_index=True)[1]][PLACE])
-
-
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
 
 
 @needs_torch

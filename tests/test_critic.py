@@ -21,21 +21,17 @@ from pot_semidiscrete.generative.critic import guided  # noqa: E402
 from pot_semidiscrete.generative.descents import PairDescent  # noqa: E402
 from pot_semidiscrete.samplers.resolve import resolve_random  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("torch_seed")
 PLAIN = {"n_atoms": False, "features": False, "pair_cost": False, "critic": False}
 
 
-@pytest.fixture(autouse=True)
-def _own_torch_seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
 def adam(parameters):
+    """An optimiser with a rate that stays."""
     return torch.optim.Adam(parameters, lr=1e-3)
 
 
 def cloud(*shape, seed=1):
+    """Uniform numbers, of a seed of their own."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -50,6 +46,7 @@ def trained(data, n_steps=20, **options):
 
 
 def assert_same(one, other, rtol=0.0):
+    """Lists of parameters are the same."""
     for p, q in zip(one, other, strict=True):
         torch.testing.assert_close(p, q, rtol=rtol, atol=rtol)
 

@@ -9,6 +9,7 @@ import pot_semidiscrete as ps
 from pot_semidiscrete.kernels import draw_atoms, fused, reduce, registered_kernels
 from pot_semidiscrete.metrics import covariance_ratio
 from pot_semidiscrete.problem import build_target
+from tests.backends import use_kernel
 
 torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
@@ -22,14 +23,8 @@ from pot_semidiscrete.generative import (  # noqa: E402
     train_generator,
 )
 
+pytestmark = pytest.mark.usefixtures("torch_seed")
 SHAPE = (8, 8)
-
-
-@pytest.fixture(autouse=True)
-def _own_torch_seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 def blobs(n, seed=0):
@@ -41,6 +36,7 @@ def blobs(n, seed=0):
 
 
 def perceptron():
+    """A small generator of such images."""
     return mlp_generator(8, SHAPE, widths=(64,)).cuda()
 
 
@@ -52,6 +48,7 @@ def spread(result):
 
 
 def train(generator, target=None, **options):
+    """A short run, to the blobs unless told."""
     options = {"n_steps": 200, "batch_size": 100, "random_state": 0} | options
     return train_generator(generator, 8, blobs(500) if target is None else target, **options)
 
@@ -171,8 +168,7 @@ def problem(kernel, n, n_atoms, d):
     if kernel == "fused":
         assert target.kernel is fused.known_fused_kernel()
     else:
-        for one in (target, target.detached):
-            vars(one)["kernel"] = registered_kernels()["torch"]()
+        use_kernel(registered_kernels()["torch"](), target)
     return target, normal(n, d), 0.1 * normal(n_atoms)
 
 

@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import struct
 
 import numpy as np
 import pytest
@@ -10,18 +9,11 @@ import pytest
 from pot_semidiscrete import solve_semidiscrete
 from pot_semidiscrete.datasets import load_mnist, load_mnist_labels, read_idx
 from pot_semidiscrete.plot import plot_cells, plot_history, plot_images
-
-CODES = {"uint8": 8, "int8": 9, "int16": 11, "int32": 12, "float32": 13, "float64": 14}
-
-
-def idx(a):
-    """The bytes of an IDX file."""
-    header = struct.pack(">HBB", 0, CODES[a.dtype.name], a.ndim)
-    shape = struct.pack(f">{a.ndim}I", *a.shape)
-    return header + shape + a.astype(a.dtype.newbyteorder(">")).tobytes()
+from tests.idx import CODES, idx
 
 
 def write(path, content, compressed):
+    """Write a file, and give its path back."""
     path.write_bytes(gzip.compress(content) if compressed else content)
     return path
 
@@ -112,6 +104,7 @@ def test_missing_idx_is_missing(tmp_path):
 
 
 def fake_mnist(folder, compressed, rng):
+    """Write images of noise, and give them back by part."""
     images = {part: rng.integers(256, size=(n, 6, 5)).astype("uint8") for part, n in PARTS.items()}
     suffix = ".gz" if compressed else ""
     for part, a in images.items():
@@ -184,6 +177,7 @@ def axes():
 
 
 def history(n, sign=1.0):
+    """That of a training of n steps, with five looks."""
     looks = np.arange(1, n + 1, max(1, n // 5))
     return {
         "loss": sign * np.linspace(2, 1, n),

@@ -45,6 +45,7 @@ COUNTEREXAMPLES = {
 
 
 def diagnose(nx, atoms, points, potential, *options, **more):
+    """The diagnosis of arrays of a backend."""
     return gradient_diagnostics(nx.array(atoms), nx.array(points), nx.array(potential), *options, **more)
 
 
@@ -311,6 +312,7 @@ def turn(theta, z):
 
 
 def kink(theta, reg=0.0, **options):
+    """Derivatives of the first counterexample at theta."""
     one = np.ones(1)
     return one_sided_derivatives(turn, theta * one, one, np.array([1.0, -1.0]), PAIR, reg=reg, **options)
 

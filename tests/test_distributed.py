@@ -27,31 +27,31 @@ def launch(case, size, folder):
     command = [sys.executable, "-m", "tests.ranks", case]
     options = {"cwd": ROOT, "env": ENVIRONMENT, "text": True}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    ranks = [
+    processes = [
         subprocess.Popen([*command, str(rank), str(size), str(folder)], **options, **streams)
         for rank in range(size)
     ]
     try:
-        texts = [process.communicate(timeout=LONGEST)[0] for process in ranks]
+        texts = [process.communicate(timeout=LONGEST)[0] for process in processes]
     finally:
-        for process in ranks:
+        for process in processes:
             process.kill()
-    return [process.returncode for process in ranks], texts
+    return [process.returncode for process in processes], texts
 
 
 def test_two_ranks(tmp_path):
     """The second of which is killed in the end; from their checkpoint one goes on."""
     codes, texts = launch("two", 2, tmp_path)
     assert codes == [0, -9], "\n".join(texts)
-    generator, n_drawn = torch.nn.Linear(2, 3, dtype=torch.float64), []
+    generator, steps = torch.nn.Linear(2, 3, dtype=torch.float64), []
     run = generative.train_generator(
         *(generator, 2, ranks.atoms(50)),
         **{"n_steps": 16, "batch_size": 24, "dual_steps": 3, "reuse": 4, "reg": 0.05},
         **{"random_state": 0, "checkpoint": tmp_path / "run.pt", "checkpoint_every": 3},
         optimizer=torch.optim.Adam,
-        callback=lambda result: n_drawn.append(result.n_steps),
+        callback=lambda result: steps.append(result.n_steps),
     )
-    assert n_drawn == [15, 16]
+    assert steps == [15, 16]
     assert run.status == "finished"
 
 

@@ -15,6 +15,7 @@ import pytest
 
 import pot_semidiscrete as sd
 from tests.backends import BACKENDS, Backend
+from tests.idx import idx
 
 HAS_TORCH = "torch" in BACKENDS
 MODULES = ["", ".applications", ".samplers", ".plot", ".datasets", ".metrics"]
@@ -605,12 +606,14 @@ FREE = {
 
 
 def cast(a, dtype):
+    """An array in another dtype."""
     if hasattr(a, "astype"):
         return a.astype(dtype)
     return a.to(getattr(importlib.import_module("torch"), dtype))
 
 
 def module(name):
+    """A module of the package."""
     return importlib.import_module(f"pot_semidiscrete{name}")
 
 
@@ -648,15 +651,18 @@ FUNCTIONS = reflected()
 
 
 def parameters(name):
+    """Arguments of a public function, by name."""
     found = inspect.signature(FUNCTIONS[name]).parameters.values()
     return {p.name: p for p in found if p.name != "self"}
 
 
 def rows_of(name, argument):
+    """Bad values of an argument, or None."""
     return next((ROWS[key] for key in (f"{name}.{argument}", argument) if key in ROWS), None)
 
 
 def is_free(name, argument):
+    """Whether there is a reason for no rows."""
     return f"{name}.{argument}" in FREE or (argument in FREE and rows_of(name, argument) is None)
 
 
@@ -718,11 +724,10 @@ class Given(Backend):
         self.pairs.precompute(6, self.folder / "pairs.npz")
         return self.folder / "pairs.npz"
 
-    def idx(self, *names, shape=(2, 4, 4)):
+    def folder_of(self, *names, shape=(2, 4, 4)):
         """A folder that has files of these names."""
-        head = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
         for name in names:
-            (self.folder / name).write_bytes(head + bytes(int(np.prod(shape))))
+            (self.folder / name).write_bytes(idx(np.zeros(shape, np.uint8)))
         return self.folder
 
     def axes(self, n):
@@ -734,17 +739,20 @@ class Given(Backend):
 
 @functools.cache
 def solved(kind):
+    """A result, once for each backend."""
     atoms = Backend(kind, "float64").array(ATOMS)
     return sd.solve_semidiscrete(atoms, "normal", reg=0.1, tol=0, max_iter=2, random_state=0)
 
 
 @functools.cache
 def trained():
+    """A classifier."""
     return FUNCTIONS["Classifier"](IMAGES, LABELS, n_steps=1)
 
 
 @functools.cache
 def judged():
+    """A judge."""
     return FUNCTIONS["Judge"](IMAGES, IMAGES[:6], trained())
 
 
@@ -819,12 +827,12 @@ CALLS = {
     "plot_history": lambda given: {"history": HISTORY, "axes": given.axes(2)},
     "plot_cells": lambda given: {"result": solved("numpy"), "ax": given.axes(1), "n_pixels": 3},
     "plot_images": lambda given: {"images": IMAGES, "ax": given.axes(1)},
-    "read_idx": lambda given: {"path": given.idx("file") / "file"},
+    "read_idx": lambda given: {"path": given.folder_of("file") / "file"},
     "load_mnist": lambda given: {
-        "folder": given.idx("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
+        "folder": given.folder_of("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
     },
     "load_mnist_labels": lambda given: {
-        "folder": given.idx("train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte", shape=(2,))
+        "folder": given.folder_of("train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte", shape=(2,))
     },
     "transport_cost": lambda given: SAMPLES,
     "nearest_cost": lambda given: SAMPLES,

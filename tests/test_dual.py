@@ -34,6 +34,7 @@ FUNCTIONS = (
 
 @pytest.fixture
 def problem(rng):
+    """Arguments of the public functions: 30 atoms of unequal weights, 17 points."""
     weights = rng.random(30)
     return {
         "X_target": rng.normal(size=(30, 5)) + 2.0,
@@ -197,13 +198,13 @@ def test_an_output_does_not_depend_on_what_else_is_asked_for(reg, nx, problem, m
 def in_place(nx):
     """A backend of which arrays are changed in place."""
     if not nx.in_groups:
-        pytest.skip("tops are guessed on the host, by NumPy and torch")
+        pytest.skip("maxima of rows are guessed on the host, by NumPy and torch")
     return nx
 
 
 @pytest.mark.parametrize("level", [1.0, 0.1, 0.01, 0.001])
 @pytest.mark.parametrize(("metric", "scale"), [("sqeuclidean", 0.3), ("cosine", 0.005)])
-def test_guessed_tops_do_not_show(metric, scale, level, in_place, rng, monkeypatch):
+def test_guessed_maxima_of_rows_do_not_show(metric, scale, level, in_place, rng, monkeypatch):
     atoms, x, reg, nx = 1.0 + rng.random((100, 2)), 1.0 + rng.random((200, 2)), level * scale, in_place
     weights = rng.dirichlet(np.full(100, 0.3)) + 1e-9
     target = build_target(nx.array(atoms), nx.array(weights / weights.sum()), metric)
@@ -261,10 +262,10 @@ def test_long_rows_are_tiled(problem, in_place, monkeypatch):
     """The public functions give the same."""
     nx, potential = in_place, problem["semi_dual_potential"]
     whole = [nx.host(call(name, nx, problem, reg=0.3)) for name in FUNCTIONS]
-    source = lambda: ps.solve_semidiscrete(
+    solve = lambda: ps.solve_semidiscrete(
         nx.array(problem["X_target"]), reg=0.3, init_potential=nx.array(potential), random_state=0
     )
-    before, x = source(), nx.array(problem["X_source"])
+    before, x = solve(), nx.array(problem["X_source"])
     used = []
     monkeypatch.setattr(tiles, "BLOCK_BYTES", 1000)
     monkeypatch.setattr(tiles, "SHARING", 4)
@@ -273,7 +274,7 @@ def test_long_rows_are_tiled(problem, in_place, monkeypatch):
     for name, expected in zip(FUNCTIONS, whole, strict=True):
         found = nx.host(call(name, nx, problem, reg=0.3))
         assert found == pytest.approx(expected, abs=1e4 * nx.eps)
-    result = source()
+    result = solve()
     assert used
     assert result.n_samples == before.n_samples
     scale = 1e4 * nx.eps * (1.0 + np.abs(nx.host(before.potential)).max())
@@ -302,7 +303,7 @@ def test_a_guess_that_is_too_low_is_made_again(in_place, monkeypatch):
     assert np.isnan(transform[2])
 
 
-def test_tops_are_guessed_where_that_pays(in_place, rng):
+def test_maxima_of_rows_are_guessed_where_that_pays(in_place, rng):
     nx, N = in_place, in_place_kernel.GUESS_COLUMNS
     atoms = {d: nx.array(rng.random((N, d))) for d in (2, 4)}
 
@@ -323,40 +324,47 @@ def test_tops_are_guessed_where_that_pays(in_place, rng):
         assert not guesses(**other)
 
 
-def test_the_few_atoms_are_spread_in_a_sobol_sequence(nx64):
+def test_landmarks_are_spread_in_a_sobol_sequence(nx64):
     points = qmc.Sobol(2, seed=0).random(4096)
     assert build_target(nx64.array(points)).landmark_radius < 0.02
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.3])
 @pytest.mark.parametrize("metric", METRICS)
-def test_cross_may_be_known(metric, reg, problem, nx64, monkeypatch):
+def test_bilinear_part_of_the_costs_may_be_known(metric, reg, problem, nx64, monkeypatch):
     monkeypatch.setattr(reduction, "block_rows", lambda target, x: 3)
     target = build_target(nx64.array(problem["X_target"]), nx64.array(problem["a_target"]), metric)
     x = target.center(nx64.array(problem["X_source"]))
     psi, want = nx64.array(problem["semi_dual_potential"]), ("c_transform", "colsum", "map")
-    cross = kernels.known_bilinear(target, x)
-    before = nx64.host(cross)
-    found, expected = (kernels.reduce(target, x, psi, reg, want, bilinear=c) for c in (cross, None))
+    bilinear = kernels.known_bilinear(target, x)
+    before = nx64.host(bilinear)
+    found, expected = (kernels.reduce(target, x, psi, reg, want, bilinear=b) for b in (bilinear, None))
     for name in want:
         ours, theirs = (nx64.host(getattr(out, name)) for out in (found, expected))
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
-    np.testing.assert_array_equal(nx64.host(cross), before)  # it is kept, and not worked in
+    np.testing.assert_array_equal(nx64.host(bilinear), before)  # it is kept, and not worked in
     for limit, on_host in {"LARGEST_BILINEAR": True, "DEVICE_BILINEAR": False}.items():
         monkeypatch.setattr(reduction, "on_host", lambda x, on_host=on_host: on_host)
         assert kernels.known_bilinear(target, x) is not None
-        monkeypatch.setattr(reduction, limit, cross.shape[0] * cross.shape[1] - 1)
+        monkeypatch.setattr(reduction, limit, bilinear.shape[0] * bilinear.shape[1] - 1)
         assert kernels.known_bilinear(target, x) is None
+
+
+def peak(call):
+    """Bytes that a call takes at most, of Python and NumPy."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_memory_is_that_of_a_block(rng):
     atoms, x, psi = rng.random((4000, 2)), rng.random((20000, 2)), np.zeros(4000)
-    tracemalloc.start()
-    ps.semidiscrete_loss(atoms, x, psi, reg=0.01)
-    ps.semidiscrete_ot_map(atoms, x, psi, reg=0.01)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 8 * len(atoms) * len(x) / 20
+    for function in (ps.semidiscrete_loss, ps.semidiscrete_ot_map):
+        most = peak(lambda function=function: function(atoms, x, psi, reg=0.01))
+        assert most < 8 * len(atoms) * len(x) / 20
 
 
 @pytest.mark.parametrize(
@@ -365,30 +373,22 @@ def test_memory_is_that_of_a_block(rng):
 def test_memory_of_costs_does_not_grow_with_the_dimension(cost, rng):
     """Differences of all coordinates are not held at once."""
 
-    def peak(d):
+    def peak_of(d):
         x, y = rng.random((20, d)), rng.random((500, d))
-        tracemalloc.start()
-        cost(x, y, NumpyBackend())
-        found = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return found
+        return peak(lambda: cost(x, y, NumpyBackend()))
 
-    assert peak(512) < 1.5 * peak(16)
+    assert peak_of(512) < 1.5 * peak_of(16)
 
 
 def test_memory_does_not_grow_with_the_samples(rng):
     """Sums over them are not kept block by block."""
     target = build_target(rng.random((4000, 16)))
 
-    def peak(n):
-        x = target.center(rng.random((n, 16)))
-        tracemalloc.start()
-        kernels.reduce(target, x, 0.0 * target.weights, 0.1, ("colsum", "colsquare"))
-        found = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return found
+    def peak_of(n):
+        x, psi = target.center(rng.random((n, 16))), 0.0 * target.weights
+        return peak(lambda: kernels.reduce(target, x, psi, 0.1, ("colsum", "colsquare")))
 
-    assert peak(20_000) < peak(2_000) + 8 * 16 * 20_000
+    assert peak_of(20_000) < peak_of(2_000) + 8 * 16 * 20_000
 
 
 @pytest.mark.parametrize("reg", [0.0, 0.3])
@@ -656,7 +656,7 @@ def test_reg_that_a_dtype_does_not_divide_by_is_refused(kind):
 
 def test_reg_that_costs_are_lost_in_is_refused(nx):
     atoms, x = nx.array(np.eye(3)), nx.array(np.zeros((1, 3)))
-    call = lambda reg: ps.semidiscrete_c_transform(atoms, x, nx.array(np.zeros(3)), reg=reg)
-    assert nx.host(call(0.01 / nx.eps)) == pytest.approx(1.0, rel=0.1)
+    transform = lambda reg: ps.semidiscrete_c_transform(atoms, x, nx.array(np.zeros(3)), reg=reg)
+    assert nx.host(transform(0.01 / nx.eps)) == pytest.approx(1.0, rel=0.1)
     with pytest.raises(ValueError, match=r"reg: expected at most .*use float64"):
-        call(10.0 / nx.eps)
+        transform(10.0 / nx.eps)

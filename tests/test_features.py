@@ -16,12 +16,7 @@ from pot_semidiscrete.generative import (  # noqa: E402
     train_generator,
 )
 
-
-@pytest.fixture(autouse=True)
-def _own_torch_seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 def images(n=60, seed=1, dtype=torch.float32, shape=(8, 8)):
@@ -35,11 +30,13 @@ def images(n=60, seed=1, dtype=torch.float32, shape=(8, 8)):
 
 
 def new_generator(dtype=torch.float32):
+    """Always the same one."""
     torch.manual_seed(3)
     return mlp_generator(4, (8, 8), widths=(16,)).to(dtype)
 
 
 def featured(features, x):
+    """Features without a graph."""
     with torch.no_grad():
         return features(x)
 

@@ -14,7 +14,7 @@ import pytest
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import SemiDiscreteResult, SemiDiscreteWarning, costs
-from tests.backends import BACKENDS
+from tests.backends import BACKENDS, needs_torch
 
 ROOT = Path(__file__).parent.parent
 ATOMS = np.random.default_rng(1).normal(size=(12, 3))
@@ -23,11 +23,13 @@ WEIGHTS = np.array([0.0, 0.3, *[0.07] * 10])
 
 
 def solve(atoms=ATOMS, **options):
+    """A run of three steps, with an atom of weight 0 and two at one place."""
     options = {"a_target": WEIGHTS, "reg": 0.2, "tol": 0, "max_iter": 3, "random_state": 0} | options
     return sd.solve_semidiscrete(atoms, "normal", **options)
 
 
 def train(path, n_steps=4, data=None, **options):
+    """A run that writes a checkpoint, from the same weights each time."""
     import torch
 
     from pot_semidiscrete.generative import train_generator
@@ -40,7 +42,6 @@ def train(path, n_steps=4, data=None, **options):
     return train_generator(generator, 2, data, n_steps=n_steps, **options)
 
 
-needs_torch = pytest.mark.skipif("torch" not in BACKENDS, reason="needs torch")
 WRITERS = [solve().save, pytest.param(train, marks=needs_torch)]
 each_writer = pytest.mark.parametrize("write", WRITERS, ids=["save", "checkpoint"])
 
@@ -118,6 +119,7 @@ def test_permissions_of_a_file_stay(tmp_path):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
+    """The file of a result."""
     path = tmp_path_factory.mktemp("saved") / "result"
     solve().save(path)
     return path

@@ -32,29 +32,14 @@ from pot_semidiscrete.generative import (  # noqa: E402
     train_generator,
 )
 
+pytestmark = pytest.mark.usefixtures("torch_seed")
 DTYPES = [torch.float32, torch.float64]
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 each_reg = pytest.mark.parametrize("reg", [0.0, 0.3])
 
 
-@pytest.fixture(autouse=True)
-def _own_torch_seed():
-    """Weights of networks come from torch's global generator: seed it, and give it back."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """The problems are small: threads would only wait for each other."""
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
-
-
 def randn(*shape, seed=0, dtype=torch.float32):
+    """Normal numbers, of a seed of their own."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
@@ -74,10 +59,12 @@ def stepped(n_steps=7, dtype=torch.float32, **options):
 
 
 def buffers(loss):
+    """A copy of the state of a loss."""
     return {name: value.clone() for name, value in loss.state_dict().items()}
 
 
 def assert_equal(one, other):
+    """Two states are the same to the bit."""
     assert one.keys() == other.keys()
     for name in one:
         assert one[name].dtype == other[name].dtype, name
@@ -422,6 +409,7 @@ def test_repr_names_the_problem():
 
 
 def network(seed=0, dtype=torch.float32, d=2):
+    """A perceptron from points to potentials."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = nn.Sequential(
@@ -431,6 +419,7 @@ def network(seed=0, dtype=torch.float32, d=2):
 
 
 def with_network(**options):
+    """A loss on 50 atoms whose potential is that network."""
     return SemiDiscreteLoss(randn(50, 2, seed=1), reg=0.2, **{"potential": network()} | options)
 
 
@@ -586,11 +575,13 @@ class Recorder(nn.Module):
 
 
 def linear(seed=0, **options):
+    """A generator in the plane."""
     torch.manual_seed(seed)
     return nn.Linear(2, 2, **options)
 
 
 def train(generator=None, latent=2, target=None, **options):
+    """A short run to 50 atoms, with what is given instead."""
     target = randn(50, 2, seed=1) + 3 if target is None else target
     options = {"n_steps": 5, "batch_size": 32, "random_state": 0} | options
     return train_generator(linear() if generator is None else generator, latent, target, **options)
@@ -913,6 +904,7 @@ def test_loss_with_a_potential_is_continued():
 
 
 def sgd(parameters):
+    """An optimiser as a callable."""
     return torch.optim.SGD(parameters, lr=0.05)
 
 

@@ -18,10 +18,9 @@ from scipy import stats
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import applications, kernels, metrics, samplers
-from tests.backends import BACKENDS, Backend, global_states
+from tests.backends import BACKENDS, Backend, global_states, needs_torch
 
 HAS_TORCH = "torch" in BACKENDS
-needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="needs torch")
 if HAS_TORCH:
     import torch
 
@@ -233,6 +232,7 @@ def _(nx):
 
 
 def trained_parameters(nx, **options):
+    """A call that trains parameters at each `reg`."""
     X, _, _, a = problem(nx)
     theta, options = nx.array(np.ones(2)), options | {"n_steps": 3, "batch_size": 40, "a_target": a}
 
@@ -261,12 +261,14 @@ ESTIMATES = (
 
 
 def solve(nx, reg, source="normal", **options):
+    """A short run."""
     X, _, _, a = problem(nx)
     options = {"tol": 0, "max_iter": 20, "batch_size": 64, "random_state": 0} | options
     return sd.solve_semidiscrete(X, source, a, reg=reg, **options)
 
 
 def told(result):
+    """All that a result says."""
     facts = [getattr(result, name) for name in ESTIMATES]
     return [*facts, result.log, result.status, result.n_samples, repr(result)]
 
@@ -320,6 +322,7 @@ def solved(nx, reg):
 
 
 def results(nx):
+    """Copies of one result for each `reg`."""
     return [copy.deepcopy(solved(nx, reg)) for reg in REGS]
 
 
@@ -477,6 +480,7 @@ class Affine(torch.nn.Module if HAS_TORCH else object):
 
 
 def potential_network():
+    """A network from points to potentials, always the same."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
@@ -699,6 +703,7 @@ def assert_same(found, expected):
 
 @functools.cache
 def reference(name):
+    """What a row gives in no context."""
     return ROWS[name]()()
 
 
@@ -786,6 +791,7 @@ class Data(torch.utils.data.Dataset if HAS_TORCH else object):
 
 @contextlib.contextmanager
 def every_state(inference):
+    """Errors, autocast and, if asked for, inference mode, all other than usual."""
     with np.errstate(all="raise", over="call", divide="print"), contextlib.ExitStack() as stack:
         if HAS_TORCH:
             options = {"dtype": torch.float16, "cache_enabled": False}

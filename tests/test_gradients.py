@@ -16,12 +16,14 @@ def affine(theta, z):
 
 
 def affine_vjp(theta, z, cotangent):
+    """Product of a cotangent with its derivative in theta."""
     parts = [(cotangent.T @ z).ravel(), cotangent.sum(axis=0)]
     return get_backend(z).concatenate(parts)
 
 
 @pytest.fixture
 def problem(rng):
+    """Arguments of `generator_gradient`, for the affine generator."""
     return {
         "theta": rng.normal(size=6),
         "z": rng.normal(size=(40, 2)),
@@ -121,6 +123,7 @@ def test_parameters_are_left_alone(autodiff, problem):
 
 
 def translation(theta, z):
+    """Latent points, moved."""
     return z + theta
 
 
@@ -147,6 +150,21 @@ def test_training_a_translation_finds_the_mean(reg, nx):
     assert nx.host(result.potential).mean() == pytest.approx(0.0, abs=1e-5)
 
 
+def training(**options):
+    """A short run of `train_parameters`, with these options instead of its own."""
+    rng = np.random.default_rng(0)
+    defaults = {
+        "generator": translation,
+        "theta": np.zeros(2),
+        "latent_sampler": lambda n: rng.normal(size=(n, 2)),
+        "X_target": np.random.default_rng(1).normal(size=(20, 2)),
+        "vjp": lambda theta, z, c: c.sum(0),
+        "reg": 0.1,
+        "n_steps": 10,
+    }
+    return ps.train_parameters(**(defaults | options))
+
+
 def perceptron(theta, z):
     """Two layers of 32 units, theta = (W, c, V, d) as one vector."""
     hidden = np.maximum(z @ theta[:64].reshape(2, 32) + theta[64:96], 0)
@@ -154,6 +172,7 @@ def perceptron(theta, z):
 
 
 def perceptron_vjp(theta, z, cotangent):
+    """Product of a cotangent with its derivative in theta."""
     hidden = np.maximum(z @ theta[:64].reshape(2, 32) + theta[64:96], 0)
     back = (cotangent @ theta[96:160].reshape(32, 2).T) * (hidden > 0)
     parts = (z.T @ back, back.sum(axis=0), hidden.T @ cotangent, cotangent.sum(axis=0))
@@ -178,20 +197,6 @@ def test_training_bears_large_steps(learning_rate, reg):
     )
     x = perceptron(result.theta, rng.normal(size=(500, 2)))
     assert transport_cost(x, atoms) < 0.4
-
-
-def training(**options):
-    rng = np.random.default_rng(0)
-    defaults = {
-        "generator": translation,
-        "theta": np.zeros(2),
-        "latent_sampler": lambda n: rng.normal(size=(n, 2)),
-        "X_target": np.random.default_rng(1).normal(size=(20, 2)),
-        "vjp": lambda theta, z, c: c.sum(0),
-        "reg": 0.1,
-        "n_steps": 10,
-    }
-    return ps.train_parameters(**(defaults | options))
 
 
 def test_training_starts_from_a_copy():

@@ -134,6 +134,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def judge(digits):
+    """Of the last 447 digits, the others being known."""
     pytest.importorskip("torch")
     images, labels = digits
     classifier = Classifier(images[:1350], labels[:1350], n_steps=300)

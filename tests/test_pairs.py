@@ -1,7 +1,6 @@
 """Pairs for flow matching: laws, streams, states, files, labels and clients."""
 
 import math
-import multiprocessing
 import pickle
 
 import numpy as np
@@ -28,6 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def cloud(n=300, d=2, seed=0, dtype=torch.float32):
+    """Normal points."""
     return torch.randn((n, d), generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
@@ -38,6 +38,7 @@ def collected(pairs, n_epochs=1):
 
 
 def same(first, second):
+    """Whether two streams have the same batches, to the bit."""
     first, second = list(first), list(second)
     return len(first) == len(second) and all(
         torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)
@@ -215,7 +216,7 @@ def test_a_loss_pairs_by_its_present_potential():
     noise, data, index = next(iter(pairs))
     assert noise.shape == (10, 1, 6, 6)
     assert torch.allclose(data, images[index])
-    before = next(iter(pairs.coupling.results)).potential.clone()
+    before = pairs.coupling.results[0].potential.clone()
     loss.dual_step(torch.randn(64, 1, 6, 6))
     assert torch.equal(pairs.coupling.results[0].potential, before)
     featured = SemiDiscreteLoss(images, features=random_filters(4))
@@ -246,7 +247,7 @@ def test_large_data_are_paired_in_parts():
     share = index.bincount(minlength=1000) / len(index)
     assert bool((share[weights == 0] == 0).all())
     chi2 = float(((share[weights > 0] - 1 / 900) ** 2 * 900).sum()) - 900 / len(index)
-    assert abs(chi2 - coupling.chi2) < 0.1 < 0.3
+    assert abs(chi2 - coupling.chi2) < 0.1
     near = ((noise - found) ** 2).sum(1).mean()
     apart = ((noise - found[torch.randperm(len(found))]) ** 2).sum(1).mean()
     assert near < 0.2 * apart
@@ -324,6 +325,7 @@ def test_conditions_are_kept_and_leave_the_noise_normal():
 
 
 def loaded(pairs, n_workers, context=None):
+    """Batches of an epoch that workers make."""
     options = {"multiprocessing_context": context} if n_workers else {}
     return list(torch.utils.data.DataLoader(pairs, batch_size=None, num_workers=n_workers, **options))
 
@@ -720,4 +722,3 @@ def test_couplings_move():
     copy = pickle.loads(pickle.dumps(coupling))
     make = lambda coupling: SemiDiscretePairs(coupling, batch_size=8, random_state=0)
     assert same(make(copy), make(coupling))
-    assert multiprocessing.current_process().name == "MainProcess"

@@ -26,6 +26,7 @@ def rows(x, k):
 
 
 def halved(x):
+    """Means of two by two pixels."""
     return (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4.0
 
 

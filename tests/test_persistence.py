@@ -14,7 +14,7 @@ import pytest
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import applications, metrics, samplers
-from tests.backends import BACKENDS, Backend
+from tests.backends import BACKENDS, Backend, needs_torch
 
 ATOMS = np.random.default_rng(1).normal(size=(12, 2))
 WEIGHTS = np.array([0.0, 0.3, *[0.07] * 10])
@@ -29,7 +29,6 @@ ESTIMATES = (
     "suboptimality",
     "suboptimality_bound",
 )
-needs_torch = pytest.mark.skipif("torch" not in BACKENDS, reason="needs torch")
 
 
 def solve(nx, metric="sqeuclidean", reg=0.2, **options):
@@ -49,11 +48,13 @@ def answers(result, nx):
 
 
 def assert_same(one, other):
+    """Lists of answers are the same to the bit."""
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def torch_file(thing):
+    """What torch.load reads of what torch.save wrote."""
     import torch
 
     file = io.BytesIO()
@@ -72,6 +73,7 @@ WAYS = {
 
 @pytest.fixture(params=WAYS)
 def way(request):
+    """Each way in which an object is kept, copied or sent."""
     if request.param == "torch":
         pytest.importorskip("torch")
     return WAYS[request.param]
@@ -159,6 +161,7 @@ def vjp(theta, z, cotangent):
 
 
 def torch_objects(atoms):
+    """Those of the part that needs torch."""
     import torch
 
     from pot_semidiscrete import generative
@@ -248,6 +251,7 @@ def test_no_public_class_is_left_out():
 
 
 def pair_elsewhere(result, x):
+    """What a worker is asked for."""
     return result.pair(x, random_state=3), result.chi2, result.value_interval
 
 

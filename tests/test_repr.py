@@ -24,6 +24,7 @@ NOT_MADE |= {sd.ShardedAtoms}  # by one process: tests/shards.py
 
 
 def shift(theta, z):
+    """A generator that moves its points."""
     return theta + z
 
 
@@ -55,6 +56,7 @@ def objects():
 
 
 def torch_objects():
+    """Those of the part that needs torch."""
     import torch
 
     from pot_semidiscrete import generative

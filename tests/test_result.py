@@ -23,6 +23,7 @@ POINTS = np.random.default_rng(2).normal(size=(9, 2))
 
 @functools.cache
 def run(kind, dtype, **options):
+    """A run, once for the same options."""
     nx = Backend(kind, dtype)
     return solve_semidiscrete(nx.array(ATOMS), "normal", nx.array(WEIGHTS), random_state=0, **options)
 
@@ -62,6 +63,7 @@ def stalled(nx):
 
 
 def after_three(state):
+    """A callback that stops the run."""
     return state.n_iter == 3
 
 
@@ -77,6 +79,7 @@ STATES = {
 
 @pytest.fixture(params=STATES)
 def any_state(request, nx64):
+    """A status, and a result that has it."""
     return request.param, STATES[request.param](nx64)
 
 
@@ -288,6 +291,7 @@ def test_no_draw_pairs_an_atom_out_of_reach(end, nx):
 
 
 def city(x, y):
+    """A metric of a user's own: the sum of absolute differences."""
     return abs(x[:, None, :] - y[None, :, :]).sum(2)
 
 
@@ -363,12 +367,14 @@ def test_file_holds_no_pickle(metric, nx64, tmp_path):
 
 
 def saved(folder, nx, **options):
+    """The file of a run."""
     path = folder / "result"
     solve(nx, max_iter=2, **options).save(path)
     return path
 
 
 def moved(atoms, row, by):
+    """A copy of which one row is moved."""
     atoms = atoms.copy()
     atoms[row] += by
     return atoms

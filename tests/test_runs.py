@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import os
 import re
 import signal
@@ -17,13 +16,13 @@ import pytest
 import pot_semidiscrete as sd
 from pot_semidiscrete import SemiDiscreteWarning, solve_semidiscrete, train_parameters
 from pot_semidiscrete.backend import uninterrupted
-from tests.backends import global_states
+from tests.backends import Backend, global_states, needs_torch
 
-HAS_TORCH = importlib.util.find_spec("torch") is not None
 ATOMS = np.random.default_rng(1).normal(size=(6, 2))
 
 
 def normal(n):
+    """Normal points, the same for each n."""
     return np.random.default_rng(n).normal(size=(n, 2))
 
 
@@ -31,11 +30,13 @@ def normal(n):
 
 
 def solve(sampler=normal, callback=None, **options):
+    """`solve_semidiscrete`."""
     options = {"reg": 0.2, "tol": 0, "max_iter": 20, "batch_size": 32} | options
     return solve_semidiscrete(ATOMS, sampler, callback=callback, **options)
 
 
 def parameters(sampler=normal, callback=None, **options):
+    """`train_parameters`."""
     options = {"reg": 0.2, "n_steps": 20, "batch_size": 32} | options
     return train_parameters(
         lambda theta, z: z + theta,
@@ -49,6 +50,7 @@ def parameters(sampler=normal, callback=None, **options):
 
 
 def generator(sampler=normal, callback=None, **options):
+    """`train_generator`."""
     import torch
 
     from pot_semidiscrete.generative import train_generator
@@ -63,6 +65,7 @@ def generator(sampler=normal, callback=None, **options):
 
 
 def fit(sampler=normal, callback=None, **options):
+    """`SemiDiscreteLoss.fit`."""
     import torch
 
     from pot_semidiscrete.generative import SemiDiscreteLoss
@@ -72,7 +75,6 @@ def fit(sampler=normal, callback=None, **options):
     return loss.fit(lambda n: torch.as_tensor(sampler(n)), callback=callback, **options)
 
 
-needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="needs torch")
 RUNS = [
     solve,
     parameters,
@@ -106,6 +108,7 @@ SEEDS = {
 
 
 def seeded(nx, random_state, source="normal"):
+    """The potential of a short run."""
     result = solve_semidiscrete(
         nx.array(ATOMS), source, reg=0.2, tol=0, max_iter=3, random_state=random_state
     )
@@ -142,8 +145,6 @@ def test_a_generator_is_advanced(kind, nx64):
 @needs_torch
 def test_torch_generator_is_accepted_and_advanced():
     import torch
-
-    from tests.backends import Backend
 
     nx = Backend("torch", "float64")
     random_state = torch.Generator().manual_seed(0)
@@ -454,10 +455,11 @@ def test_long_run_is_silent_without_a_listener(run, capfd, monkeypatch):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("capsys")
 @pytest.mark.parametrize(
     "end", [KeyboardInterrupt(), OSError("the disk is gone")], ids=["Ctrl-C", "error"]
 )
-def test_bar_is_closed_at_any_end(end, capsys, monkeypatch):
+def test_bar_is_closed_at_any_end(end, monkeypatch):
     tqdm = pytest.importorskip("tqdm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with contextlib.suppress(OSError):

@@ -21,6 +21,7 @@ LAWS = ("unif", "normal")
 
 
 def sampler(nx, dimension=3, law="unif", generator=None, random_state=0):
+    """Sobol points in a backend and dtype."""
     like = nx.array(np.zeros((2, 5)))
     return SobolSampler(dimension, law, generator, type_as=like, random_state=random_state)
 

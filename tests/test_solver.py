@@ -19,6 +19,7 @@ USUAL = [usual for usual in ("numpy-float64", "torch-float32") if usual.split("-
 
 
 def scaled_source(nx, factor, d=2, seed=1):
+    """A standard normal sampler, times a factor."""
     rng = np.random.default_rng(seed)
     return lambda n: nx.array(rng.normal(size=(n, d))) * factor
 
@@ -292,9 +293,7 @@ def lower_mean(ratios):
 
 
 @pytest.mark.parametrize("backend", USUAL)
-@pytest.mark.parametrize(
-    "name", ["normal_line", "uniform_line", "uniform_square", "light_atoms", "mlp_64"]
-)
+@pytest.mark.parametrize("name", SMALL)
 def test_defaults_reach_the_statistical_limit(name, backend):
     """16,000 points."""
     assert lower_mean(efficiency(name, backend)) <= 1.5
@@ -314,17 +313,17 @@ def test_no_memory_leaves_the_average():
 
 
 @pytest.mark.parametrize("merged", [False, True])
-def test_window_keeps_the_newest_points(merged, nx64):
-    window = SampleBuffer(10 * 2 * 8, get_backend(nx64.array([0.0])))
+def test_buffer_keeps_the_newest_points(merged, nx64):
+    buffer = SampleBuffer(10 * 2 * 8, get_backend(nx64.array([0.0])))
     for k in range(5):
-        window.add(nx64.array(np.full((3, 2), float(k))))
+        buffer.add(nx64.array(np.full((3, 2), float(k))))
         if merged:
-            window.points()
-    newest = nx64.host(window.points())[:, 0]
+            buffer.points()
+    newest = nx64.host(buffer.points())[:, 0]
     np.testing.assert_array_equal(newest, [1.0] + [2.0] * 3 + [3.0] * 3 + [4.0] * 3)
-    assert not window.complete
-    window.add(nx64.array(np.full((40, 2), 9.0)))
-    np.testing.assert_array_equal(nx64.host(window.points()), np.full((10, 2), 9.0))
+    assert not buffer.complete
+    buffer.add(nx64.array(np.full((40, 2), 9.0)))
+    np.testing.assert_array_equal(nx64.host(buffer.points()), np.full((10, 2), 9.0))
 
 
 @pytest.mark.parametrize("max_memory", [1, 2048, 40_000])

@@ -35,12 +35,14 @@ def rows(rng, monkeypatch):
 
 @pytest.fixture
 def weights(rng):
+    """Random ones, two of them 0."""
     weights = rng.random(N)
     weights[[3, 90]] = 0.0
     return weights / weights.sum()
 
 
-def same(nx, found, expected, factor=1e3):
+def assert_close(nx, found, expected, factor=1e3):
+    """The same but for rounding, in units of the largest number."""
     found, expected = nx.host(found), nx.host(expected)
     np.testing.assert_allclose(found, expected, atol=factor * nx.eps * (1.0 + np.abs(expected).max()))
 
@@ -60,12 +62,12 @@ def test_equal_those_in_memory(kind, metric, reg, rows, weights, nx, tmp_path):
     assert found.n_samples == expected.n_samples
     psi = expected.potential
     if reg > 0 or nx.dtype == "float64":
-        same(nx, found.potential, psi, 1e4)
+        assert_close(nx, found.potential, psi, 1e4)
     else:  # where 40 points tie between 120 atoms, rounding chooses
         assert float(found.value) == pytest.approx(float(expected.value), rel=0.01)
     for name in ("c_transform", "atom_weights", "ot_map", "gradient", "loss"):
         function = getattr(ps, f"semidiscrete_{name}")
-        same(nx, function(kept, x, psi, **options), function(atoms, x, psi, **options))
+        assert_close(nx, function(kept, x, psi, **options), function(atoms, x, psi, **options))
     again = ps.solve_semidiscrete(kept, x, **options, init_potential=psi, tol=0, max_iter=1)
     path = tmp_path / "result"
     again.save(path)
@@ -88,7 +90,9 @@ def test_bytes_are_scaled(nx, rng, monkeypatch):
     kept = ps.StoredAtoms(images, 1 / 255, like=nx.array([0.0]))
     x, psi = nx.array(rng.random((9, 6))), nx.array(rng.normal(size=30))
     found = ps.semidiscrete_ot_map(kept, x, psi, reg=0.1)
-    same(nx, found, ps.semidiscrete_ot_map(nx.array(images.reshape(30, 6) / 255), x, psi, reg=0.1))
+    assert_close(
+        nx, found, ps.semidiscrete_ot_map(nx.array(images.reshape(30, 6) / 255), x, psi, reg=0.1)
+    )
 
 
 def test_a_large_memory_map_stays_on_disk(rng, tmp_path, monkeypatch):

@@ -45,6 +45,7 @@ def public():
 
 
 def resolve(name):
+    """What has this full name."""
     module, attribute = name.rsplit(".", 1)
     return getattr(sys.modules[module], attribute)
 
@@ -106,6 +107,7 @@ def test_the_version_is_the_same_everywhere():
 
 
 def readme_blocks():
+    """Blocks of Python in the README."""
     text = (ROOT / "README.rst").read_text()
     blocks = re.findall(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", text)
     return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in blocks]

@@ -25,6 +25,7 @@ def grid(dimension):
 
 
 def affine(theta, z, xp):
+    """A matrix and an offset; `xp` is the module of the arrays, which this one needs not."""
     d = z.shape[1]
     return z @ theta[: d * d].reshape(d, d) + theta[d * d : d * d + d]
 
@@ -50,6 +51,7 @@ GENERATORS = {
 
 
 def setting(dimension):
+    """Parameters, a direction of length 1, atoms and weights."""
     rng = np.random.default_rng(dimension)
     theta, direction = rng.normal(size=(2, 2 * dimension * WIDTH + WIDTH + dimension))
     atoms, weights = rng.normal(size=(12, dimension)), rng.dirichlet(np.full(12, 3.0))

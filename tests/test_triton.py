@@ -25,7 +25,7 @@ from pot_semidiscrete.kernels import (
     registered_kernels,
 )
 from pot_semidiscrete.problem import build_target
-from tests.backends import cost_of
+from tests.backends import cost_of, use_kernel
 
 torch = pytest.importorskip("torch")
 needs_triton = pytest.mark.skipif(
@@ -88,12 +88,6 @@ class Problem:
         self.check(block.colsquare(), self.colsquare, factor)  # the last: torch's spends the block
 
 
-def use(kernel, target):
-    """Let a target have a kernel, also cut from its graph."""
-    for one in (target, target.detached):
-        vars(one)["kernel"] = kernel
-
-
 @needs_triton
 @pytest.mark.parametrize("reg", [0.0, 0.01, 1.0])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -134,7 +128,7 @@ def test_reductions_of_all_kinds(metric, reg, monkeypatch):
     """In blocks of rows, too; nothing as large as samples by atoms is made on the way."""
     problem = Problem(90, 700, 12, reg, metric)
     target = problem.target
-    use(fused_kernel(), target)
+    use_kernel(fused_kernel(), target)
     assert known_bilinear(target, problem.x) is None
     monkeypatch.setattr(reduction, "fused_rows", lambda target, x: 50)
     with Largest() as largest:
@@ -176,7 +170,7 @@ class Largest(torch.utils._python_dispatch.TorchDispatchMode):
 def test_atoms_are_drawn_by_their_weights(n_atoms, reg):
     """Where the distribution function of a row reaches a number, but for rounding."""
     problem, numbers = Problem(20, n_atoms, 2, reg), np.random.default_rng(1).random(20)
-    use(fused_kernel(), problem.target)
+    use_kernel(fused_kernel(), problem.target)
     uniform = lambda n: torch.tensor(numbers, dtype=torch.float32, device=DEVICE)
     index = draw_atoms(problem.target, problem.x, problem.psi, problem.reg, uniform).cpu().numpy()
     below = np.cumsum(problem.chi, axis=1)

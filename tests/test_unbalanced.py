@@ -17,7 +17,7 @@ from pot_semidiscrete.optim import hessian as hessians
 from pot_semidiscrete.optim.newton import eps_scaling, maximize
 from pot_semidiscrete.optim.semi_dual import SemiDual
 from pot_semidiscrete.problem import Problem
-from tests.backends import BACKENDS
+from tests.backends import needs_torch
 
 REG, REG_M = 0.3, 1.0
 SEEDS = 25
@@ -53,6 +53,7 @@ def pot(reg_m=REG_M):
 
 
 def solve(x, atoms, b, **options):
+    """A run at the prices above."""
     return ps.solve_semidiscrete(atoms, x, b, random_state=0, **{"reg": REG, "reg_m": REG_M} | options)
 
 
@@ -266,7 +267,7 @@ def test_error_bars_are_right(rng):
     assert 0.6 < costs[:, 0].std(ddof=1) / costs[:, 1].mean() < 1.5
 
 
-@pytest.mark.skipif("torch" not in BACKENDS, reason="needs torch")
+@needs_torch
 def test_data_that_are_drawn_without_noise_have_masses_of_the_plan():
     import torch
 
@@ -320,11 +321,8 @@ def train(data, generator=None, **options):
 
 @pytest.fixture
 def torch():
-    torch = pytest.importorskip("torch")
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield torch
-    torch.set_num_threads(n)
+    """The library, or the test is skipped."""
+    return pytest.importorskip("torch")
 
 
 def loss_of(torch, **options):

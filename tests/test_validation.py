@@ -2,16 +2,14 @@
 
 import contextlib
 import importlib
-import importlib.util
 
 import numpy as np
 import pytest
 
 import pot_semidiscrete as sd
+from tests.backends import BACKENDS, needs_torch
 
 N_ATOMS, N_POINTS = 5, 4
-HAS_TORCH = importlib.util.find_spec("torch") is not None
-HAS_JAX = importlib.util.find_spec("jax") is not None
 
 
 @contextlib.contextmanager
@@ -24,10 +22,12 @@ def refused(error, *words):
 
 
 def draw(*shape):
+    """Normal numbers, the same for the same shape."""
     return np.random.default_rng(sum(shape)).normal(size=shape)
 
 
 def cast(a, dtype):
+    """An array in another dtype."""
     if hasattr(a, "detach"):
         import torch
 
@@ -43,29 +43,30 @@ def with_entry(a, value):
 
 
 def shift(theta, z):
+    """A generator that moves its points."""
     return z + theta
 
 
 def shift_vjp(theta, z, cotangent):
+    """Product of a cotangent with its derivative in theta."""
     return cotangent.sum(axis=0)
 
 
 def torch_array(a):
+    """A tensor in double precision, where torch is installed."""
     return pytest.importorskip("torch").as_tensor(np.asarray(a, dtype=float))
 
 
-def loss_class():
+def build_loss(**kwargs):
+    """A loss, where torch is installed."""
     pytest.importorskip("torch")
     from pot_semidiscrete.generative import SemiDiscreteLoss
 
-    return SemiDiscreteLoss
-
-
-def build_loss(**kwargs):
-    return loss_class()(**kwargs)
+    return SemiDiscreteLoss(**kwargs)
 
 
 def train(**kwargs):
+    """A training; what others call X_target is its target."""
     torch = pytest.importorskip("torch")
     from pot_semidiscrete.generative import train_generator
 
@@ -282,7 +283,7 @@ def test_options_of_the_loss_go_to_the_loss(given):
         train(target=loss, latent_sampler=2, n_steps=1, **given)
 
 
-@pytest.mark.skipif(not HAS_TORCH, reason="needs a torch generator")
+@needs_torch
 def test_torch_generator_does_not_drive_other_backends(nx64):
     import torch
 
@@ -316,6 +317,7 @@ ROWS = [("too-many-rows", lambda array, n: array(draw(n + 1, 2)), ValueError)]
 
 
 def batches(cases):
+    """A test for each bad batch."""
     return pytest.mark.parametrize(
         ("bad", "error"), [pytest.param(bad, error, id=case) for case, bad, error in cases]
     )
@@ -417,9 +419,9 @@ def foreign(nx64):
     """A function that makes arrays of another backend."""
     if nx64.name != "numpy":
         return np.array
-    if HAS_TORCH:
+    if "torch" in BACKENDS:
         return torch_array
-    if HAS_JAX:
+    if "jax" in BACKENDS:
         return importlib.import_module("jax.numpy").asarray
     pytest.skip("one backend is installed only")
 

@@ -57,17 +57,19 @@ class Settings:
 
     @property
     def images(self):
+        """The atoms, as a tensor."""
         return torch.as_tensor(self.data[0])
 
     @functools.cached_property
     def judge(self):
+        """The judge, whose classifier is trained when it is first asked for."""
         return self.data[1]()
 
 
-def three_atoms(images, settings):
-    """The example, with the steps of the paper."""
+def three_atoms(_, settings):
+    """Name and run of the example, with the steps of the paper; it needs no images."""
 
-    def run(report):
+    def run(_):
         options = f"--steps {settings.steps(SEGMENT_STEPS)} --seed {settings.seed}"
         with contextlib.ExitStack() as stack:
             folder = settings.figures or stack.enter_context(tempfile.TemporaryDirectory())
@@ -89,6 +91,7 @@ EXPERIMENTS = {
 
 
 def arguments():
+    """Those of the command, checked."""
     parser = machine.parser(__doc__)
     parser.add_argument("--mnist", metavar="FOLDER", help="folder with its IDX files")
     parser.add_argument("--experiment", choices=EXPERIMENTS, nargs="+", default=list(EXPERIMENTS))
