@@ -213,9 +213,10 @@ def test_generators_of_the_paper_are_those_of_its_scripts():
         assert sum(p.numel() for p in generator.parameters()) == count
 
 
-def test_certificate_of_the_paper_tells_a_potential_that_is_not_optimal(rng):
+def test_certificate_of_the_paper_tells_a_potential_that_is_not_optimal(rng, monkeypatch):
     from benchmarks.paper import fixed_batch
 
+    monkeypatch.setattr(fixed_batch, "LEAST_DEALT", 200_000)  # it ends within their statistical error
     x, y = torch.as_tensor(rng.normal(size=(10, 2))), torch.as_tensor(rng.normal(size=(400, 2)))
     value, gap = fixed_batch.certified(fixed_batch.ours(x, y, 0.1), x, y)
     plan = ot.sinkhorn(np.full(10, 0.1), np.full(400, 1 / 400), ot.dist(x.numpy(), y.numpy()), 0.1)
