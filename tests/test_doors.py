@@ -195,7 +195,7 @@ NO_IMAGES = [
     (np.zeros(3), ValueError, "(n, height, width)"),
     (np.zeros((0, 4, 4)), ValueError, "(n, height, width)"),
     (np.zeros((2, 4, 0)), ValueError, "(n, height, width)"),
-    (np.zeros((8, 1, 4, 4)), ValueError, "(n, height, width)"),
+    (np.zeros((8, 1, 1, 4, 4)), ValueError, "(n, height, width)"),
     (np.full((8, 4, 4), np.nan), ValueError, "finite"),
     (np.ma.masked_array(IMAGES, mask=IMAGES > 0.5), TypeError, "mask"),
     (["a"] * 8, TypeError, "numbers"),
