@@ -111,31 +111,11 @@ class HessianOperator:
         return all_sums(self.dual.target, sum(sums, start=0.0 * self.dual.target.weights))[0]
 
     def solve(self, g: Array, mu: float, forcing: float = FORCING) -> Array:
-        """Solution of ``(Hessian + mu D) s = g``, for g of sum 0.
-
-        By conjugate gradients, preconditioned by D and truncated (Nocedal and Wright, 2006, sections 5.1
-        and 7.1).
-        """
-        D, dot = self.scale, lambda u, v: float(self.nx.sum(u * v))
-        s, r, gain = 0.0 * g, g, 0.0
-        p = r / D
-        rz = dot(r, p)
-        for k in range(1, MAX_ITERATIONS + 1):
-            Ap = self.apply(p) + mu * D * p
-            curvature = dot(p, Ap)
-            if rz <= 0.0 or curvature <= 1e-7 * dot(p, D * p):  # rounding
-                break
-            alpha = rz / curvature
-            s, r, gain = s + alpha * p, r - alpha * Ap, gain + alpha * rz
-            if k * alpha * rz <= forcing * gain:
-                break
-            z = r / D
-            rz, before = dot(r, z), rz
-            p = z + rz / before * p
-        return s
+        """Solution of ``(Hessian + mu D) s = g``, for g of sum 0."""
+        return conjugate_gradients(self, g, mu, forcing)
 
 
-class SparseHessian(HessianOperator):
+class SparseHessian:
     """The Hessian where points see few atoms: a graph Laplacian, of neighbouring cells.
 
     The weights of a point that are left out go to its others, so that the constants stay the null space.
@@ -179,12 +159,38 @@ class SparseHessian(HessianOperator):
     def solve(self, g: Array, mu: float, forcing: float = FORCING) -> Array:
         """Solution of ``(Hessian + mu D) s = g``, for g of sum 0 and ``mu > 0``."""
         if self.bandwidth**2 > 20.0 * self.n:
-            return super().solve(g, mu, forcing)
+            return conjugate_gradients(self, g, mu, forcing)
         matrix = (self.matrix + mu * _diagonal(self.nx.to_numpy(self.scale))).tocsc()
         factor = splu(matrix, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
         D, rhs = (in_double(v) for v in (self.scale, g))
         # a sum that is not 0, by rounding, is divided by mu
         return self.nx.from_numpy(factor.solve(rhs - D * (rhs.sum() / D.sum())), type_as=g)
+
+
+def conjugate_gradients(
+    model: HessianOperator | SparseHessian, g: Array, mu: float, forcing: float
+) -> Array:
+    """Solution of ``(Hessian + mu D) s = g``, for g of sum 0, by products with the Hessian.
+
+    Preconditioned by D and truncated (Nocedal and Wright, 2006, sections 5.1 and 7.1).
+    """
+    D, dot = model.scale, lambda u, v: float(model.nx.sum(u * v))
+    s, r, gain = 0.0 * g, g, 0.0
+    p = r / D
+    rz = dot(r, p)
+    for k in range(1, MAX_ITERATIONS + 1):
+        Ap = model.apply(p) + mu * D * p
+        curvature = dot(p, Ap)
+        if rz <= 0.0 or curvature <= 1e-7 * dot(p, D * p):  # rounding
+            break
+        alpha = rz / curvature
+        s, r, gain = s + alpha * p, r - alpha * Ap, gain + alpha * rz
+        if k * alpha * rz <= forcing * gain:
+            break
+        z = r / D
+        rz, before = dot(r, z), rz
+        p = z + rz / before * p
+    return s
 
 
 def _diagonal(v: np.ndarray) -> sparse.csr_array:
