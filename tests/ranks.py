@@ -152,9 +152,16 @@ def check_exits():
         result = sd.solve_semidiscrete(atoms(30), source, max_iter=100, **options)
         assert result.status == "interrupted"
 
+    begun = threading.Event()
+
+    def interrupt_from_beside():
+        begun.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
     if rank == 1:  # whatever it does then
-        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-    result = sd.solve_semidiscrete(atoms(30), "unif", max_iter=10**6, **options)
+        threading.Thread(target=interrupt_from_beside, daemon=True).start()
+    note = lambda state: begun.set()
+    result = sd.solve_semidiscrete(atoms(30), "unif", callback=note, max_iter=10**6, **options)
     assert result.status == "interrupted"
     source = Stream(rank, after=4 if rank == 1 else None, do=sys.exit)  # no Exception
     with pytest.raises(SystemExit if rank == 1 else RuntimeError):

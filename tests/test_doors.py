@@ -150,6 +150,7 @@ NO_METRIC = [
     (lambda x, y: None, ANY, ""),
     (lambda x, y: [[0.0]], ANY, ""),
 ]
+NO_BOOL = [(bad, TypeError, "True or False") for bad in (1, None, "no", [])]
 NO_CALLABLE = [(3, TypeError, "callable"), ("f", TypeError, "callable")]
 NO_SEED = [
     (-1, ValueError, "at least 0"),
@@ -494,7 +495,7 @@ ROWS = {
     "widths": NO_COUNTS,
     "dcgan_generator.channels": [*NO_COUNTS, ((), ValueError, "at least 1")],
     "kernel_size": [*NO_COUNT, (5, ValueError, "3 or 4")],
-    "bias": [(1, TypeError, "True or False"), (None, TypeError, "True or False")],
+    **dict.fromkeys(("bias", "debias", "follow", "verbose"), NO_BOOL),
     "size": [(1, ValueError, "at least 2"), *NO_COUNT[2:]],
     "random_filters.unit": NO_REAL,
     "body": [(3, TypeError, "Module"), (abs, TypeError, "Module")],
@@ -594,10 +595,6 @@ NAMED_OTHERWISE = {  # in errors
     "SemiDiscretePairs.plan": "plan|X_target",
 }
 FREE = {
-    "verbose": "any truth value",
-    "debias": "any truth value",
-    "SemiDiscreteLoss.majorants.follow": "any truth value",
-    "SemiDiscreteLoss.pair.follow": "any truth value",
     "mode": "that of torch.nn.Module.train",
     "title": "any text, as matplotlib takes it",
     "y1": "as it comes, it is returned",
@@ -800,7 +797,7 @@ CALLS = {
     ),
     "train_parameters": lambda given: given(
         *(*TARGET, "generator", "theta", "vjp", "latent_sampler", "n_steps", "dual_steps"),
-        *("batch_size", "init_potential", "callback"),
+        *("batch_size", "init_potential", "random_state", "callback"),
     ),
     **{
         f"SemiDiscreteResult.{name}": lambda given: given("x")
@@ -883,6 +880,7 @@ CALLS = {
         for name in ("forward", "dual_step", "follow", "pair", "rows", "local")
     },
     "SemiDiscreteLoss.reg": lambda given: {"reg": 0.2},
+    "SemiDiscreteLoss.debias": lambda given: {"debias": True},
     "SemiDiscreteLoss.extra_repr": lambda given: {},
     "SemiDiscreteLoss.translate": lambda given: {"shift": given.array(np.ones(2))},
     "SemiDiscreteLoss.warm_up": lambda given: {"draw": lambda: given.array(POINTS), "n_batches": 2},

@@ -433,6 +433,9 @@ def test_a_price_is_refused_where_it_makes_no_sense(torch):
     with pytest.raises(ValueError, match="debias: expected False with reg_m"):
         loss_of(torch, debias=True)
     loss, _ = loss_of(torch)
+    with pytest.raises(ValueError, match="debias: expected False with reg_m"):
+        loss.debias = True
+    assert not loss.debias
     assert not loss.can_translate
     with pytest.raises(ValueError, match="translate: expected a loss without reg_m"):
         loss.translate(torch.ones(2, dtype=torch.float64))

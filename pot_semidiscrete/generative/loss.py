@@ -10,7 +10,7 @@ from ..backend import ours
 from ..costs import Metric
 from ..kernels import known_bilinear, reduce
 from ..plan import draw_pairs, semi_dual
-from ..problem import Problem, Target
+from ..problem import Problem, Target, check_bool
 from .compared import require_squared_distance
 from .data import stacked
 from .debias import self_cost, self_gradient
@@ -77,6 +77,8 @@ class SemiDiscreteLoss(TrackedPotential):
         Number of dual steps so far (a buffer).
     reg : float
         Regularisation. It may be set between steps; :func:`train_generator` continues with the new one.
+    debias : bool
+        As given. It may be set, too.
 
     Notes
     -----
@@ -144,7 +146,16 @@ class SemiDiscreteLoss(TrackedPotential):
             features=features,
             process_group=process_group,
         )
-        self.debias, self._metric = check_debias(debias, self.target), metric
+        self.debias, self._metric = debias, metric
+
+    @property
+    def debias(self) -> bool:
+        """Whether half the cost from the points to themselves is subtracted; it may be set."""
+        return self._debias
+
+    @debias.setter
+    def debias(self, debias: bool) -> None:
+        self._debias = check_debias(debias, self.target)
 
     @ours()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -178,7 +189,7 @@ class SemiDiscreteLoss(TrackedPotential):
         """
         require_squared_distance(self, "majorants", "whose bound is known; go down the loss itself")
         x, bilinear = self.local(torch.cat(check_batches(batches))), None
-        if follow:
+        if check_bool("follow", follow):
             is_alone = self.network is None and self.ranks is None
             bilinear = known_bilinear(self.target, x) if is_alone else None
             self._dual_ascent(all_points(self.ranks, x), self.dual_steps, bilinear)
@@ -209,7 +220,7 @@ class SemiDiscreteLoss(TrackedPotential):
             Rows of `X_target`.
         """
         x = self.local(x)
-        if follow:
+        if check_bool("follow", follow):
             self._dual_ascent(all_points(self.ranks, x), self.dual_steps)
         potential = self.target.gather(self.potential)
         return draw_pairs(self.target, x, potential, self.reg, random_state)
@@ -222,9 +233,10 @@ class SemiDiscreteLoss(TrackedPotential):
 
 def check_debias(debias: object, target: Target) -> bool:
     """Refuse to debias where masses are free at a price."""
+    debias = check_bool("debias", debias)
     if debias and target.is_relaxed:
         raise ValueError(
             "debias: expected False with reg_m, for a Sinkhorn divergence is of masses that are held, "
             "received True; leave out either."
         )
-    return bool(debias)
+    return debias
