@@ -880,7 +880,6 @@ CALLS = {
         for name in ("forward", "dual_step", "follow", "pair", "rows", "local")
     },
     "SemiDiscreteLoss.reg": lambda given: {"reg": 0.2},
-    "SemiDiscreteLoss.debias": lambda given: {"debias": True},
     "SemiDiscreteLoss.extra_repr": lambda given: {},
     "SemiDiscreteLoss.translate": lambda given: {"shift": given.array(np.ones(2))},
     "SemiDiscreteLoss.warm_up": lambda given: {"draw": lambda: given.array(POINTS), "n_batches": 2},

@@ -564,7 +564,7 @@ def _(nx):
     return call
 
 
-FACTS = "reg", "reg_m", "debias", "features", "has_majorants", "can_translate"
+FACTS = "reg", "reg_m", "features", "has_majorants", "can_translate"
 CALLED = "local", "get_extra_state", "set_extra_state", "extra_repr"
 
 

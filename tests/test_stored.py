@@ -125,9 +125,7 @@ def test_what_has_no_rows_is_refused(rows, error, words):
 def test_atoms_are_chosen_by_slices_and_numbers(which, rows):
     kept = ps.StoredAtoms(rows)
     np.testing.assert_array_equal(kept[np.array([3, 1])], rows[[3, 1]])
-    with pytest.raises(
-        TypeError, match=r"atoms: expected a slice.* received .*; give atoms\[k"
-    ):
+    with pytest.raises(TypeError, match=r"atoms: expected a slice.* received .*; give atoms\[k"):
         kept[which]
 
 

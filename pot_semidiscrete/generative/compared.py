@@ -107,7 +107,7 @@ def in_dtype(x: Any, dtype: torch.dtype) -> Any:
     return x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
 
 
-def _check_shape(x: object, shape: torch.Size) -> None:
+def _check_shape(x: Any, shape: torch.Size) -> None:
     """Refuse what is no tensor, or is images of another shape than the data, channels last, say."""
     check_tensor("x", x)
     if len(shape) > 1 and _one_channel(x.shape[1:]) != _one_channel(shape):

@@ -77,8 +77,6 @@ class SemiDiscreteLoss(TrackedPotential):
         Number of dual steps so far (a buffer).
     reg : float
         Regularisation. It may be set between steps; :func:`train_generator` continues with the new one.
-    debias : bool
-        As given. It may be set, too.
 
     Notes
     -----
@@ -146,16 +144,7 @@ class SemiDiscreteLoss(TrackedPotential):
             features=features,
             process_group=process_group,
         )
-        self.debias, self._metric = debias, metric
-
-    @property
-    def debias(self) -> bool:
-        """Whether half the cost from the points to themselves is subtracted; it may be set."""
-        return self._debias
-
-    @debias.setter
-    def debias(self, debias: bool) -> None:
-        self._debias = check_debias(debias, self.target)
+        self.debias, self._metric = check_debias(debias, self.target), metric
 
     @ours()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -163,7 +152,7 @@ class SemiDiscreteLoss(TrackedPotential):
         x = self.rows(x)
         points = Problem(self.target, self.reg).points("x", x)
         value = semi_dual(self.target, points, self.target.gather(self.potential), self.reg)
-        if not self.debias:
+        if not check_debias(self.debias, self.target):  # it may have been set since
             return value
         # half of it is taken off: its derivative, the target being held, is that of the half
         within = self_cost(x, self._metric, self.reg)
@@ -196,7 +185,7 @@ class SemiDiscreteLoss(TrackedPotential):
         potential = self.target.gather(self.potential)
         out = reduce(self.target, x, potential, self.reg, ("c_transform", "map"), bilinear=bilinear)
         value, goal = out.c_transform, out.map
-        if self.debias:
+        if check_debias(self.debias, self.target):
             within, gradient = self_gradient(x, self._metric, self.reg)
             value, goal = value - within, goal + gradient / 2.0
         return majorants_of(x, value, goal, [len(batch) for batch in batches])
