@@ -282,7 +282,7 @@ def test_scaling_measures_the_error_of_what_stops_by_itself(rng, monkeypatch, tm
 def test_scaling_times_a_few_samples_of_many_atoms():
     from benchmarks import scaling
 
-    problem = scaling.build("heavy", scaling.rows("heavy", 100, 2), scaling.law(2))
+    problem = scaling.synthetic("heavy", 100, 2)
     row = scaling.few("ours", problem, 512)
     assert row["n_atoms"] == 100
     assert row["samples"] == 512
@@ -354,7 +354,7 @@ def test_fields_have_the_spectrum_of_images():
 def test_error_that_scaling_measures_is_that_of_an_integral():
     from benchmarks import problems, references, scaling
 
-    problem = scaling.build("heavy", scaling.rows("heavy", 200, 2), scaling.law(2))
+    problem = scaling.synthetic("heavy", 200, 2)
     potential = 0.1 * problem.atoms[:, 0].astype(float)
     found = scaling.measured(problem, potential, 0.1)
     nodes = problems.normal_nodes(300, 2)
