@@ -178,6 +178,15 @@ def test_benchmark_of_training_compares_its_recipes(rng, monkeypatch, tmp_path):
     assert (tmp_path / "ours_0.png").stat().st_size > 10_000
 
 
+def test_step_of_the_authors_is_found_for_the_generator_that_is_trained(monkeypatch):
+    training, laws = importlib.import_module("benchmarks.training"), []
+    monkeypatch.setattr(training, "train", lambda *facts, step: laws.append(facts[4:]) or step)
+    monkeypatch.setattr(training, "measure", lambda run, judge: {"frechet": abs(run - 5.0)})
+    best, found = training.best_step(None, 1.0, None, 7, "dcgan")
+    assert (best, set(found)) == (5.0, set(training.STEPS))
+    assert set(laws) == {(7, "dcgan")}
+
+
 @pytest.fixture
 def paper(rng, monkeypatch, tmp_path):
     """A call of the benchmark of the paper, with two steps of each generator: its rows."""

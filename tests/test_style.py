@@ -17,7 +17,7 @@ NUMPYDOC_IGNORED = {
     "SA01",  # nor a "See Also"
     "EX01",  # examples are asked for below, of functions
 }
-RECEIVED = (
+RECEIVED = (  # users receive these and never build them
     "GradientDiagnostics",
     "LabelledPairs",
     "OneSidedDerivatives",
@@ -66,7 +66,7 @@ def test_numpydoc(name):
         f"{code}: {text}"
         for code, text in validate.validate(name)["errors"]
         if code not in NUMPYDOC_IGNORED
-        # users receive these and never build them: their attributes are what matters
+        # of what is received, attributes are what matters
         and not (code == "PR01" and name.endswith(RECEIVED))
     ]
     assert not errors
