@@ -167,6 +167,8 @@ def test_loss_of_stored_atoms(reg, rows):
         SemiDiscreteLoss(ps.StoredAtoms(rows))
     with pytest.raises(TypeError, match="features: expected None with stored atoms"):
         SemiDiscreteLoss(kept, features=lambda x: x)
+    with pytest.raises(TypeError, match=r"target: expected a tensor.*received StoredAtoms"):
+        train_generator(torch.nn.Linear(2, D), 2, kept, n_steps=1, n_atoms=3)
 
 
 class ReadBy:
