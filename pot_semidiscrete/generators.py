@@ -375,6 +375,7 @@ class ParameterRun:
         self.losses.append(loss)
 
     def progress(self) -> dict[str, float]:
+        """Numbers to show."""
         return {"loss": float(self.losses[-1])} if self.losses else {}
 
     def result(self) -> ParameterResult:
