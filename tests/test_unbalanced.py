@@ -432,6 +432,11 @@ def test_a_price_is_refused_where_it_makes_no_sense(torch):
     data, images = torch.tensor(planted()), torch.rand(20, 8, 8)
     with pytest.raises(ValueError, match="debias: expected False with reg_m"):
         loss_of(torch, debias=True)
+    for use in ("forward", "majorants"):
+        loss, x = loss_of(torch)
+        loss.debias = True
+        with pytest.raises(ValueError, match="debias: expected False with reg_m"):
+            getattr(loss, use)(x if use == "forward" else [x])
     loss, _ = loss_of(torch)
     assert not loss.can_translate
     with pytest.raises(ValueError, match="translate: expected a loss without reg_m"):
