@@ -71,6 +71,13 @@ def test_hessian_is_that_of_the_value(dense_atoms, nx64, monkeypatch):
     assert np.abs(left).max() < 1e-6
 
 
+def test_hessians_keep_no_more_weights_than_there_is_room_for(nx, monkeypatch):
+    target, x = cloud(nx, n_atoms=300, n=400)
+    monkeypatch.setattr(hessians, "STORE", 300 * 250)
+    found = hessians.hessian(SemiDual(target), x, 0.0 * target.weights, REG, len(x))
+    assert sum(chi.shape[0] for chi in found.blocks) == found.n <= 250
+
+
 @pytest.mark.parametrize("d", [1, 2])
 def test_sparse_hessian_is_the_dense_one(d, nx):
     """But for the weights left out; in a plane and on a line, at what tells atoms apart."""
