@@ -145,7 +145,7 @@ NO_METRIC = [
     (lambda x, y: None, ANY, ""),
     (lambda x, y: [[0.0]], ANY, ""),
 ]
-NO_BOOL = [(bad, TypeError, "True or False") for bad in (1, None, "no", [])]
+NO_BOOL = [(bad, TypeError, "True or False") for bad in (2, None, "no", [])]
 NO_CALLABLE = [(3, TypeError, "callable"), ("f", TypeError, "callable")]
 NO_SEED = [
     (-1, ValueError, "at least 0"),

@@ -194,8 +194,8 @@ def check_real(name: str, value: Any, *, positive: bool = False) -> float:
 
 
 def check_bool(name: str, value: Any) -> bool:
-    """Check a truth value."""
-    if not isinstance(value, (bool, np.bool_)):
+    """Check a truth value; 1 and 0 are also understood."""
+    if not isinstance(value, (bool, np.bool_, numbers.Integral)) or value not in (0, 1):
         raise TypeError(f"{name}: expected True or False, received {describe(value)}.")
     return bool(value)
 
