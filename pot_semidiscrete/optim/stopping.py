@@ -114,6 +114,11 @@ class StoppingRule(ABC):
         """Samples that a run should take, `most` at most: to be shown. NaN if it is not known."""
         return math.nan
 
+    @property
+    def last_chi2(self) -> float:
+        """That of the last look; NaN before."""
+        return self.history[-1][1] if self.history else math.nan
+
     def learn(self, found: Look) -> None:
         """Learn from a few points of a look how many it takes."""
         self.n_eff = found.n_eff

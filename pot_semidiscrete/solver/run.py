@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, joint
+from ..backend import Array, joint, stride
 from ..costs import CallableMetric
 from ..inference.bounds import FittedPoints
 from ..inference.estimates import (
@@ -170,9 +170,13 @@ class Solver:
     def correct(self) -> bool:
         """Move the estimate to the maximiser over the points kept; tell whether that was possible."""
         ascent, n = self.ascent, self.stream.kept.n
-        if self.corrected_at == self.n_used or not can_correct(self.dual, n, self.rule.n_eff):
+        if self.corrected_at == self.n_used or n == 0:
             return False
-        points, self.fit, before = self.stream.kept.points(), None, self.dual.work
+        points, before = self.stream.kept.points(), self.dual.work
+        few = points[:: stride(n, FEW_POINTS)]
+        if not can_correct(self.dual, n, self.dual.measure(few, ascent.average, ascent.eps).n_eff):
+            return False
+        self.fit = None
         self.bar.tell(f"Newton's method on {n:,} points")
         eps = self.reg if ascent.eps <= self.reg else ascent.annealed
         found = maximize(self.dual, points, ascent.average, self.reg, eps=eps)
@@ -205,21 +209,16 @@ class Solver:
         facts = (self.target, self.ascent.average, self.reg, points, self.evaluation, self.fit)
         return Estimates(*facts, self.n_samples)
 
-    @property
-    def chi2(self) -> float:
-        """That of the last look."""
-        return self.rule.history[-1][1] if self.rule.history else math.nan
-
     def state(self) -> SolverState:
         """What the callback sees."""
-        facts = (self.n_iter, self.stream.draw.n_samples, self.ascent.eps, self.chi2)
+        facts = (self.n_iter, self.stream.draw.n_samples, self.ascent.eps, self.rule.last_chi2)
         return SolverState(*facts, self.ascent, self.target)
 
     def progress(self) -> dict[str, float]:
         """Numbers to show."""
         needed = self.rule.needed(self.ascent, self.most)
-        facts = {"reg": self.ascent.eps, "value": (self.values or [math.nan])[-1], "chi2": self.chi2}
-        return facts | {"samples": self.n_used, "samples needed": needed}
+        facts = {"reg": self.ascent.eps, "value": (self.values or [math.nan])[-1]}
+        return facts | {"chi2": self.rule.last_chi2, "samples": self.n_used, "samples needed": needed}
 
     def result(self) -> SemiDiscreteResult:
         """What was reached."""
