@@ -71,11 +71,12 @@ def test_hessian_is_that_of_the_value(dense_atoms, nx64, monkeypatch):
     assert np.abs(left).max() < 1e-6
 
 
-def test_hessians_keep_no_more_weights_than_there_is_room_for(nx, monkeypatch):
+@pytest.mark.parametrize("room", [250, 190, 60])
+def test_hessians_keep_about_as_many_weights_as_there_is_room_for(room, nx, monkeypatch):
     target, x = cloud(nx, n_atoms=300, n=400)
-    monkeypatch.setattr(hessians, "STORE", 300 * 250)
+    monkeypatch.setattr(hessians, "STORE", 300 * room)
     found = hessians.hessian(SemiDual(target), x, 0.0 * target.weights, REG, len(x))
-    assert sum(chi.shape[0] for chi in found.blocks) == found.n <= 250
+    assert 0.66 * room <= sum(chi.shape[0] for chi in found.blocks) == found.n <= 2 * room
 
 
 @pytest.mark.parametrize("d", [1, 2])

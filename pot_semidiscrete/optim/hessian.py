@@ -22,7 +22,7 @@ from .ascent import LEAST_ROWS
 from .semi_dual import SemiDual
 
 DENSE = 256  # atoms up to which it is a matrix; benchmarks.solver
-STORE = 2**25  # weights kept for products: 128 MiB in float32
+STORE = 2**25  # weights kept for products, twice at most: 128 MiB in float32
 PRODUCT = 0.2  # of a pass is what a product takes; benchmarks.kernels
 MAX_ITERATIONS = 50  # of conjugate gradients, and of Newton's method: a bound for any input
 FORCING = 0.15  # of the mean increase so far: the model has stopped rising (Nash, Sofer, 1990)
@@ -223,10 +223,10 @@ def _sparse_weights(dual: SemiDual, x: Array, psi: Array, eps: float) -> sparse.
 def hessian(
     dual: SemiDual, x: Array, psi: Array, eps: float, rows: float
 ) -> DenseHessian | HessianOperator:
-    """The Hessian at a potential, of at most `rows` of the points."""
-    most = max(int(min(rows, most_rows(dual))), 1)
+    """The Hessian at a potential, of about `rows` of the points: of twice as many at most."""
+    ratio = x.shape[0] / max(min(rows, most_rows(dual)), 1.0)
     kind = DenseHessian if dual.n_atoms <= DENSE else HessianOperator
-    return kind(dual, x[:: stride(x.shape[0], most)], psi, eps)
+    return kind(dual, x[:: int(ratio) // 2 * 2 + 1], psi, eps)  # odd, as `stride` is
 
 
 def newton_model(
