@@ -8,6 +8,7 @@ import torch
 from ..backend import capabilities, describe, in_double, ours
 from ..costs import Metric, SqEuclidean
 from ..problem import (
+    ShardedAtoms,
     StoredAtoms,
     Target,
     at_price,
@@ -37,11 +38,11 @@ class ComparedData(SharedState):
         reg_m: float | None,
         reg_m_type: str,
         features: Features | None,
-        process_group: Any,
+        ranks: Any,
     ) -> None:
         target, feature_map, data = _compared(X_target, a_target, metric, features)
         weights = in_double(target.distribute(target.weights))
-        super().__init__(data, weights, at_price(target, reg_m, reg_m_type), process_group)
+        super().__init__(data, weights, at_price(target, reg_m, reg_m_type), ranks)
         self._feature_map, self.shape = feature_map, X_target.shape[1:]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -86,6 +87,11 @@ class ComparedData(SharedState):
         # follow the device that fn moves to, and only that: the buffers need their precision
         weights = self.target.weights
         device = fn(torch.empty(0, dtype=weights.dtype, device=weights.device)).device
+        if self.target.shard is not None and device != weights.device:
+            raise TypeError(
+                f"to: expected {weights.device}, where the ranks have their sharded atoms, received "
+                f"{device}; make ShardedAtoms of rows that are there, and a loss of them."
+            )
         self.target = self.target.map(lambda array: array.to(device))
         if self._feature_map is not None:
             self._feature_map.to(device)
@@ -130,11 +136,12 @@ def _compared(
 ) -> tuple[Target, FeatureMap | None, str]:
     """The data, or their features, as a target; the map to these; and a digest of the data."""
     check_plain("X_target", X_target)
-    if isinstance(X_target, StoredAtoms):
+    if isinstance(X_target, (StoredAtoms, ShardedAtoms)):
         if not isinstance(X_target.like, torch.Tensor) or features is not None:
             raise TypeError(
-                "X_target: expected stored atoms that torch computes with, and no features, received "
-                f"{X_target!r}; give StoredAtoms(..., like=torch.zeros(1))."
+                "X_target: expected atoms that torch computes with, and no features where they are "
+                f"stored or sharded, received {X_target!r}; give StoredAtoms(..., like=torch.zeros(1)), "
+                "or atoms that are features."
             )
         target = build_target(X_target, a_target, metric)
         return target, None, target.digest

@@ -258,6 +258,6 @@ def check_in_memory(target: Target, potential: nn.Module) -> None:
     """Refuse a potential that is a network to atoms that are not in memory."""
     if target.is_stored:
         raise TypeError(
-            "potential: expected None with StoredAtoms, of which a network would have to see all, "
-            f"received {describe(potential)}; leave it out, or give a tensor."
+            "potential: expected None with stored or sharded atoms, of which a network would have to "
+            f"see all, received {describe(potential)}; leave it out, or give a tensor."
         )

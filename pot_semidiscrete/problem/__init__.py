@@ -4,7 +4,7 @@ from .fingerprints import digest, projection, same_costs, same_projection, sampl
 from .host import check_counts, check_images, check_labels, check_numbers, check_parameters
 from .names import named_options
 from .problem import Problem, at_price, build_target, check_atoms, check_reg, check_reg_m_type
-from .sharded import ShardedAtoms, resolve_shards
+from .sharded import ShardedAtoms, resolve_shards, together
 from .shared import SharedTarget, shared, unshared
 from .stored import StoredAtoms
 from .target import Target
@@ -67,6 +67,7 @@ __all__ = [
     "scale_of",
     "shared",
     "spread_of",
+    "together",
     "unit_curvature",
     "unshared",
 ]

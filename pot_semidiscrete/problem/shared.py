@@ -31,8 +31,13 @@ class SharedTarget(Target):
 
 
 def unshared(target: Target) -> Target:
-    """The target without its ranks: what is asked of it is done by this process alone."""
-    if not isinstance(target, SharedTarget):
+    """The target without its ranks: what is asked of it is done by this process alone.
+
+    Of sharded atoms all ranks are asked, for the same points.
+    """
+    if target.shard is not None and not isinstance(target, SharedTarget):
+        return SharedTarget.of(target, target.shard.ranks)
+    if target.shard is not None or not isinstance(target, SharedTarget):
         return target
     return Target(**{field.name: getattr(target, field.name) for field in fields(Target)})
 
