@@ -158,12 +158,12 @@ class SemiDiscretePlan:
             shard.ranks.check_same(x=digest(x, self._target.nx))
         return x
 
-    def _check_whole(self, name: str) -> None:
+    def _check_whole(self, name: str, remedy: str = "save it, and load it where they fit") -> None:
         """Refuse what is not done where atoms are sharded."""
         if self._target.shard is not None:
             raise TypeError(
                 f"{name}: expected a result whose atoms this process has, received sharded ones; "
-                "save it, and load it where they fit."
+                f"{remedy}."
             )
 
     @ours()

@@ -51,7 +51,7 @@ def coupling_of(
     if not isinstance(plan, (SemiDiscretePlan, TrackedPotential)):
         raise TypeError(
             "plan: expected a coupling, a result, a loss or a tensor of data, received "
-            f"{describe(plan)}."
+            f"{describe(plan)}; of what is not in memory, give a result."
         )
     with ours():
         return _coupling_of_potential(plan, "normal" if noise is None else noise, projection, shape)
@@ -71,7 +71,7 @@ def _coupling_of_potential(
             projection = loss.rows
     elif not isinstance(plan._potential, torch.Tensor):
         plan = plan.to("cpu")  # as torch's tensors
-    plan._check_whole("plan")
+    plan._check_whole("plan", "pair noise by its method pair, and take rows by atoms[index]")
     target = plan._target
     atoms = target.scatter(target.atoms[:]) + (0.0 if target.origin is None else target.origin)
     projection = check_projection(projection, atoms)

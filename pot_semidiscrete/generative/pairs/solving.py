@@ -153,7 +153,7 @@ def solve_coupling(
         if not isinstance(X_target, torch.Tensor):
             raise TypeError(
                 f"X_target: expected a torch tensor, received {describe(X_target)}; give "
-                "torch.from_numpy(X_target)."
+                "torch.from_numpy(X_target), or to solve_semidiscrete atoms that are not in memory."
             )
         rows, nx = check_points("X_target", flat_rows(X_target.detach(), get_backend(X_target)))
         ranks = ranks_of(process_group, rows)
