@@ -207,7 +207,10 @@ def check_refused_losses(loss, X):
     for refused, words in (
         (lambda: copy.deepcopy(loss), "a group no|whose group"),
         (lambda: loss.to("meta"), "where the ranks have"),
-        (lambda: generative.SemiDiscreteLoss(own(X), potential=torch.nn.Linear(3, 1)), "sharded atoms"),
+        (
+            lambda: generative.SemiDiscreteLoss(own(X), potential=torch.nn.Linear(3, 1)),
+            "or ShardedAtoms",
+        ),
         (lambda: generative.SemiDiscretePairs(loss), r"take rows by atoms\[index\]"),
         (lambda: train(n_atoms=9), "ShardedAtoms with pair_cost alone"),
         (lambda: train(features=torch.nn.Flatten()), "no features where they are stored or sharded"),

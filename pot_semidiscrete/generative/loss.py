@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..backend import joint, ours
+from ..backend import ours
 from ..costs import Metric
 from ..kernels import known_bilinear, reduce
 from ..plan import draw_pairs, semi_dual
-from ..problem import Problem, Target, resolve_shards, together
+from ..problem import Problem, Target, together
 from .compared import require_squared_distance
 from .data import stacked
 from .debias import self_cost, self_gradient
@@ -132,22 +132,20 @@ class SemiDiscreteLoss(TrackedPotential):
         features: Features | None = None,
         process_group: Any = None,
     ) -> None:
-        X_target, ranks = resolve_shards(stacked(X_target), process_group)
-        with joint(ranks):
-            super().__init__(
-                X_target,
-                a_target,
-                metric,
-                reg,
-                reg_m=reg_m,
-                reg_m_type=reg_m_type,
-                dual_steps=dual_steps,
-                potential=potential,
-                potential_optimizer=potential_optimizer,
-                features=features,
-                ranks=ranks,
-            )
-            self.debias, self._metric = check_debias(debias, self.target), metric
+        super().__init__(
+            stacked(X_target),
+            a_target,
+            metric,
+            reg,
+            reg_m=reg_m,
+            reg_m_type=reg_m_type,
+            dual_steps=dual_steps,
+            potential=potential,
+            potential_optimizer=potential_optimizer,
+            features=features,
+            process_group=process_group,
+        )
+        self.debias, self._metric = check_debias(debias, self.target), metric
 
     @ours()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
