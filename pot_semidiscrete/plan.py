@@ -6,8 +6,8 @@ from typing import Any
 from .backend import Array, capabilities, converted, ours, template
 from .costs import CallableMetric
 from .diagnostics import GradientDiagnostics, diagnose
-from .kernels import draw_atoms, ranks_at, reduce
-from .problem import Problem, Target, check_lengths, digest, together, unshared
+from .kernels import draw_atoms, reduce
+from .problem import Problem, Target, check_lengths, of_own_points, together
 from .samplers.resolve import resolve_random
 
 
@@ -76,12 +76,11 @@ def draw_pairs(target: Target, x: Array, potential: Array, reg: float, random_st
     array of int, shape (n,)
         Rows of the user's atoms.
     """
-    nx, ranks = target.nx, ranks_at(target)
+    nx = target.nx
     if random_state is None:
         random_state = capabilities(nx).shared_seed()
     random = resolve_random(random_state, nx, target.like)
-    first = (lambda u: u) if ranks is None else lambda u: ranks.first(u)[0]
-    uniform = lambda n: first(random.uniform(n, 1)[:, 0])
+    uniform = lambda n: random.uniform(n, 1)[:, 0]
     index = draw_atoms(target, x, potential, reg, uniform)
     return target.rows(index, lambda n: nx.to_numpy(uniform(n)))
 
@@ -97,7 +96,7 @@ class SemiDiscretePlan:
     """
 
     def __init__(self, target: Target, potential: Array, reg: float) -> None:
-        self._target, self._potential, self.reg = unshared(target), potential, reg
+        self._target, self._potential, self.reg = of_own_points(target), potential, reg
 
     @ours()
     def to(self, where: Any) -> "SemiDiscretePlan":
@@ -152,18 +151,15 @@ class SemiDiscretePlan:
             return field(name, self._target, self._points(x), self._potential, self.reg)
 
     def _points(self, x: Array) -> Array:
-        """A user's points, checked, in the coordinates of the target; the same on all ranks."""
-        x, shard = Problem(self._target, self.reg).points("x", x), self._target.shard
-        if shard is not None:
-            shard.ranks.check_same(x=digest(x, self._target.nx))
-        return x
+        """A user's points, checked, in the coordinates of the target."""
+        return Problem(self._target, self.reg).points("x", x)
 
-    def _check_whole(self, name: str, remedy: str = "save it, and load it where they fit") -> None:
+    def _check_whole(self, name: str) -> None:
         """Refuse what is not done where atoms are sharded."""
         if self._target.shard is not None:
             raise TypeError(
                 f"{name}: expected a result whose atoms this process has, received sharded ones; "
-                f"{remedy}."
+                "save it, and load it where they fit."
             )
 
     @ours()

@@ -46,13 +46,14 @@ def check_solves(atoms, check_same):
     X, weights = atoms(60), torch.arange(60.0, dtype=torch.float64)
     X[50], X[20] = X[3], X[11]  # on two ranks, and on one
     weights[40] = 0.0
-    return X, check_same(X, 0.02, share=own, tol=0.3, a_target=weights / weights.sum())
+    weights /= weights.sum()
+    return X, weights, check_same(X, 0.02, share=own, tol=0.3, a_target=weights)
 
 
-def check_result(X, result, folder):
-    """What is asked of a result by all ranks is what one process tells."""
+def check_result(X, weights, result, folder):
+    """What each rank asks of a result, for its own points, is what one process tells."""
     rank, shards = dist.get_rank(), own(X)
-    x = torch.as_tensor(np.random.default_rng(3).random((50, 3)))
+    x = torch.as_tensor(np.random.default_rng(rank).random((50 + rank, 3)))
     result.save(folder / "shards.npz")
     dist.barrier()
     one = sd.SemiDiscreteResult.load(folder / "shards.npz", X)
@@ -63,27 +64,48 @@ def check_result(X, result, folder):
             torch.testing.assert_close(
                 getattr(found, name)(x), getattr(one, name)(x), rtol=1e-9, atol=1e-9
             )
-        assert torch.equal(found.pair(x, random_state=rank), one.pair(x, random_state=0))
+        assert torch.equal(found.pair(x, random_state=rank), one.pair(x, random_state=rank))
         assert repr(found) == repr(one)
-    torch.manual_seed(rank)  # the first rank's decides
-    pairs = [None] * 2
-    dist.all_gather_object(pairs, result.pair(x))
-    assert torch.equal(*pairs)
+    torch.manual_seed(5)
+    pairs = result.pair(x)
+    torch.manual_seed(5)
+    assert torch.equal(pairs, one.pair(x))
     assert "of 60 atoms of 3 coordinates, float64)" in repr(shards)
-    with pytest.raises(ValueError, match="x: expected the same on all ranks"):
-        result.c_transform(x + rank)
     for refused in (
         lambda: result.to(torch.float32),
         lambda: result.diagnose(x),
         lambda: result.c_transform(x.clone().requires_grad_()),
         lambda: pickle.dumps(result),
-        lambda: sd.semidiscrete_c_transform(shards, x, result.potential),
-        lambda: sd.cost_scale(shards),
-        lambda: generative.SemiDiscretePairs(result),
+        lambda: sd.semidiscrete_c_transform(shards, x.clone().requires_grad_(), result.potential),
+        lambda: sd.gradient_diagnostics(shards, x, result.potential),
         lambda: generative.solve_coupling(shards),
         lambda: sd.train_parameters(len, x, len, shards, reg=0.1, n_steps=1),
     ):
         with pytest.raises(TypeError, match=r"sharded|ShardedAtoms|a group no|gradient|expected a"):
+            refused()
+    functions = "c_transform", "ot_map", "gradient", "atom_weights", "loss"
+    options = {"a_target": weights, "reg": result.reg}
+    for function in (getattr(sd, f"semidiscrete_{name}") for name in functions):
+        found, known = (function(data, x, one.potential, **options) for data in (shards, X))
+        torch.testing.assert_close(found, known, rtol=1e-9, atol=1e-9)
+    assert sd.cost_scale(shards) == pytest.approx(sd.cost_scale(X))
+    move = lambda theta, z: z + theta
+    found, known = (
+        sd.generator_gradient(move, x[0], x, data, one.potential, **options) for data in (shards, X)
+    )
+    torch.testing.assert_close(found, known, rtol=1e-9, atol=1e-9)
+    pairs, knowns = (
+        generative.SemiDiscretePairs(plan, data=data, batch_size=4, epoch_size=16, random_state=0)
+        for plan, data in ((result, shards), (one, X))
+    )
+    for batch, known in zip(pairs, knowns, strict=True):  # each rank has its own
+        assert all(map(torch.equal, batch, known))
+    for refused in (
+        lambda: pairs.noise_for(torch.arange(3)),
+        lambda: pairs.precompute(9, folder / "pairs.npz"),
+        lambda: generative.SemiDiscretePairs(result),
+    ):
+        with pytest.raises(TypeError, match=r"whose atoms this process has|data: expected"):
             refused()
     numbers = torch.tensor([59 - rank, 0, 3])  # others on each rank
     for index in (numbers, numbers.numpy(), slice(rank, 50, 9), 7):
@@ -211,7 +233,6 @@ def check_refused_losses(loss, X):
             lambda: generative.SemiDiscreteLoss(own(X), potential=torch.nn.Linear(3, 1)),
             "or ShardedAtoms",
         ),
-        (lambda: generative.SemiDiscretePairs(loss), r"take rows by atoms\[index\]"),
         (lambda: train(n_atoms=9), "ShardedAtoms with pair_cost alone"),
         (lambda: train(features=torch.nn.Flatten()), "no features where they are stored or sharded"),
     ):

@@ -111,7 +111,7 @@ def check_atoms(X_target: Any) -> tuple[Any, Array]:
     if isinstance(X_target, ShardedAtoms):
         raise TypeError(
             f"X_target: expected atoms that this process has, received {X_target!r}; give them to "
-            "solve_semidiscrete, SemiDiscreteLoss or train_generator, and ask the result or the loss."
+            "solve_semidiscrete, SemiDiscreteLoss or train_generator."
         )
     X_target, _ = check_points("X_target", X_target)
     return X_target, X_target

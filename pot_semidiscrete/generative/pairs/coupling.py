@@ -54,6 +54,11 @@ class SemiDiscreteCoupling:
         """Number of data points."""
         return len(self.groups.codes)
 
+    def check_whole(self, name: str) -> None:
+        """Refuse what is not done where atoms are sharded: what ranks would not do in step."""
+        for result in self.results:
+            result._check_whole(name)
+
     @property
     def like(self) -> torch.Tensor:
         """A tensor of the dtype and on the device of the potentials."""
