@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pot_semidiscrete as sd
-from pot_semidiscrete import generative
+from pot_semidiscrete import applications, generative
 from pot_semidiscrete.kernels import expected_cost, mean_cost, reduce
 from pot_semidiscrete.problem import SharedTarget, build_target, resolve_shards, scale_of, spread_of
 
@@ -104,6 +104,8 @@ def check_result(X, weights, result, folder):
         lambda: pairs.noise_for(torch.arange(3)),
         lambda: pairs.precompute(9, folder / "pairs.npz"),
         lambda: generative.SemiDiscretePairs(result),
+        lambda: applications.ErrorBars(result, x),
+        lambda: applications.CenterOutwardRanks(result),
     ):
         with pytest.raises(TypeError, match=r"whose atoms this process has|data: expected"):
             refused()
@@ -160,9 +162,13 @@ def check_parts():
     few, index = x.clone().requires_grad_(), torch.arange(n - 9, n, 2)
     with Sizes() as sizes:
         loss = generative.SemiDiscreteLoss(own(X, 0.5), reg=1.0)
+        loss(few)  # terms of the atoms are known from then on
+        sent = loss.ranks.n_bytes
         loss(few).backward()
+        sent = loss.ranks.n_bytes - sent
         row = own(X, 0.5)[index]
     assert torch.equal(row, X[index])
+    assert sent == few.element_size() * (len(few) * d + 2 * len(few) * (2 + d))  # of two ranks
     assert 0.5 * n * d <= sizes.most < 0.51 * n * d  # no more than this rank's own, here neither
     for function in (
         lambda t: t.mean,
