@@ -9,6 +9,7 @@ o_k / sum_k p_k``. At ``reg = 0`` the first of the atoms where c is reached has 
 from collections.abc import Callable
 
 from ..backend import Array, joined, slices
+from .base import SHARING
 from .blocks import level_in_group
 from .outputs import Task
 from .tiles import Tiles, by_row
@@ -27,7 +28,8 @@ class ShardTiles(Tiles):
 
     def most_rows(self, entries: int) -> int:
         """As many on all ranks: as fit where most atoms are."""
-        return entries // self.shard.largest
+        fit = entries // self.shard.largest
+        return fit if self.is_kept else max(fit, SHARING)
 
     @property
     def n_atoms(self) -> int:
