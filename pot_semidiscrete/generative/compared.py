@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import torch
+from ot.backend import get_backend
 
 from ..backend import capabilities, describe, in_double, ours
 from ..costs import Metric, SqEuclidean
@@ -128,6 +129,18 @@ def _one_channel(shape: torch.Size) -> tuple[int, ...]:
     return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
 
 
+def _check_alike(feature_map: FeatureMap, atoms: Any) -> None:
+    """Refuse features that are not the same on all ranks, which have them of data that differ, say."""
+    found, _ = atoms.ranks.concatenate(feature_map(atoms[:1]).detach())
+    others = (found - found[0]).abs().amax(dim=1) > 1e-3 * found.abs().max()
+    if bool(others.any()):
+        raise ValueError(
+            "features: expected the same on all ranks, received on rank "
+            f"{int(others.nonzero()[0])} others than on rank 0; make them on one rank, and send them to "
+            "all."
+        )
+
+
 def _compared(
     X_target: torch.Tensor,
     a_target: torch.Tensor | None,
@@ -136,12 +149,19 @@ def _compared(
 ) -> tuple[Target, FeatureMap | None, str]:
     """The data, or their features, as a target; the map to these; and a digest of the data."""
     check_plain("X_target", X_target)
+    if isinstance(X_target, ShardedAtoms) and features is not None:
+        feature_map, data = (
+            FeatureMap(features, X_target.rows),
+            digest(X_target, get_backend(X_target.like)),
+        )
+        _check_alike(feature_map, X_target)
+        found = lambda rows: check_points("features(X_target)", in_parts(feature_map, rows))[0]
+        return build_target(X_target.map(found), a_target, metric), feature_map, data
     if isinstance(X_target, (StoredAtoms, ShardedAtoms)):
         if not isinstance(X_target.like, torch.Tensor) or features is not None:
             raise TypeError(
-                "X_target: expected atoms that torch computes with, and no features where they are "
-                f"stored or sharded, received {X_target!r}; give StoredAtoms(..., like=torch.zeros(1)), "
-                "or atoms that are features."
+                "X_target: expected stored atoms that torch computes with, and no features, received "
+                f"{X_target!r}; give StoredAtoms(..., like=torch.zeros(1))."
             )
         target = build_target(X_target, a_target, metric)
         return target, None, target.digest
