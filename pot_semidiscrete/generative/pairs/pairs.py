@@ -13,6 +13,7 @@ from ...runs import check_output
 from ..data import DataRows
 from .adopting import coupling_of
 from .chunks import PairStream, can_refresh
+from .coupling import check_whole
 from .loader import LabelledPairs, PairLoader, Pairs
 from .pairing import CouplingAssignment
 from .reservoir import Reservoir
@@ -142,7 +143,7 @@ class SemiDiscretePairs(PairLoader):
     def __iter__(self) -> Iterator[Pairs | LabelledPairs]:
         """Batches of the next epoch, or of the one that was resumed."""
         if get_worker_info() is not None:
-            self.coupling.check_whole("num_workers")
+            check_whole(self.coupling, "num_workers")
         return super().__iter__()
 
     def __repr__(self) -> str:
@@ -170,7 +171,7 @@ class SemiDiscretePairs(PairLoader):
         -------
         tensor, shape (n, ...)
         """
-        self.coupling.check_whole("noise_for")
+        check_whole(self.coupling, "noise_for")
         return self.reservoir.take(index)
 
     @ours()
@@ -189,6 +190,6 @@ class SemiDiscretePairs(PairLoader):
         ValueError
             If the noise is not a law with a name.
         """
-        self.coupling.check_whole("precompute")
+        check_whole(self.coupling, "precompute")
         path = check_output("path", path)
         PairTable.made(self.stream, self.labels, len(self.rows.data), check_count("n", n)).write(path)
