@@ -175,6 +175,9 @@ def check_parts():
     with pytest.MonkeyPatch.context() as patch:  # no room for weights, which none of these keeps
         patch.setattr(tiles, "BLOCK_BYTES", 1)
         torch.testing.assert_close(*(each(points) for each in losses), rtol=1e-5, atol=1e-5)
+        before = losses[0].ranks.n_exchanges
+        losses[0](points)
+        assert losses[0].ranks.n_exchanges - before == 1 + 2 * 3  # 600 points, by 256 at most
     for function in (
         lambda t: t.mean,
         lambda t: expected_cost(t, t.center(x), t.weights),
