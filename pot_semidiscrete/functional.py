@@ -4,10 +4,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .backend import Array, is_traced, ours
+from .backend import Array, is_traced, joint, ours
 from .costs import Metric
 from .plan import field, semi_dual
-from .problem import Problem, Target, build_target, scale_of
+from .problem import Problem, Target, build_target, resolve_shards, scale_of
 
 Function = TypeVar("Function", bound=Callable)
 _ORDER = ["Parameters", "Returns", "Raises", "References", "Examples"]  # of sections
@@ -29,9 +29,11 @@ def _checked(
     return problem.target, x, potential, problem.reg
 
 
-def _field(name: str, *arguments: Any) -> Array:
+def _field(name: str, X_target: Any, *arguments: Any) -> Array:
     """One output of a reduction, by arguments as users give them."""
-    return field(name, *_checked(*arguments))
+    X_target, ranks = resolve_shards(X_target)
+    with joint(ranks):
+        return field(name, *_checked(X_target, *arguments))
 
 
 @ours()
@@ -53,7 +55,8 @@ def semidiscrete_c_transform(
     Parameters
     ----------
     X_target : array, shape (n_atoms, d)
-        Atoms :math:`y_j`.
+        Atoms :math:`y_j`; also :class:`StoredAtoms`, or :class:`ShardedAtoms`, whose processes all make
+        the call, each with its own points.
     X_source : array, shape (n, d)
         Source points, of the backend, dtype and device of `X_target`.
     semi_dual_potential : array, shape (n_atoms,)
@@ -289,8 +292,10 @@ def semidiscrete_loss(
     >>> print(semidiscrete_loss(atoms, np.array([[0.25], [2.0]]), np.zeros(2)))
     0.53125
     """
+    X_target, ranks = resolve_shards(X_target)
     arguments = (X_target, X_source, semi_dual_potential, a_target, metric, reg)
-    return semi_dual(*_checked(*arguments, reg_m=reg_m, reg_m_type=reg_m_type))
+    with joint(ranks):
+        return semi_dual(*_checked(*arguments, reg_m=reg_m, reg_m_type=reg_m_type))
 
 
 @ours()
@@ -329,10 +334,12 @@ def cost_scale(X_target: Array, a_target: Array | None = None, metric: Metric = 
     >>> cost_scale(np.array([[0.0], [1.0]]))
     0.5
     """
-    target = build_target(X_target, a_target, metric, merge=False).detached
-    if is_traced(target.like):
-        raise TypeError(
-            "X_target: expected atoms that are known, received those of a function that is traced; ask "
-            "for their scale outside of it."
-        )
-    return scale_of(target)
+    X_target, ranks = resolve_shards(X_target)
+    with joint(ranks):
+        target = build_target(X_target, a_target, metric, merge=False).detached
+        if is_traced(target.like):
+            raise TypeError(
+                "X_target: expected atoms that are known, received those of a function that is traced; "
+                "ask for their scale outside of it."
+            )
+        return scale_of(target)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, Backend, all_finite, capabilities, describe, guest, no_grad, ours
+from .backend import Array, Backend, all_finite, capabilities, describe, guest, joint, no_grad, ours
 from .costs import Metric
 from .kernels import reduce
 from .optim import tracking
@@ -23,6 +23,7 @@ from .problem import (
     check_points,
     check_real,
     flat_rows,
+    resolve_shards,
 )
 from .runs import Progress, guarded
 from .samplers.adapters import adapted
@@ -111,11 +112,13 @@ def generator_gradient(
     check_callable("generator", generator, "(theta, z) -> points")
     check_parameters("theta", theta, differentiated=vjp is None)
     check_plain("z", z)
-    problem = Problem.of(X_target, a_target, metric, reg, merge=False)
-    vjp = _vjp("generator_gradient", vjp, problem.nx)
-    potential = problem.nx.detach(problem.potential("semi_dual_potential", semi_dual_potential))
-    target = problem.target.detached
-    return gradient_at(guest(generator), theta, z, target, potential, problem.reg, vjp)
+    X_target, ranks = resolve_shards(X_target)
+    with joint(ranks):
+        problem = Problem.of(X_target, a_target, metric, reg, merge=False)
+        vjp = _vjp("generator_gradient", vjp, problem.nx)
+        potential = problem.nx.detach(problem.potential("semi_dual_potential", semi_dual_potential))
+        target = problem.target.detached
+        return gradient_at(guest(generator), theta, z, target, potential, problem.reg, vjp)
 
 
 def _vjp(name: str, vjp: Callable | None, nx: Backend) -> Callable | None:

@@ -1,14 +1,13 @@
 """The plan of a potential, at a built target: what users differentiate, and its pairs."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
-from .backend import Array, capabilities, converted, joint, ours, template
+from .backend import Array, capabilities, converted, ours, template
 from .costs import CallableMetric
 from .diagnostics import GradientDiagnostics, diagnose
 from .kernels import draw_atoms, reduce
-from .problem import Problem, Target, check_lengths, digest, unshared
+from .problem import Problem, Target, check_lengths, of_own_points, together
 from .samplers.resolve import resolve_random
 
 
@@ -57,8 +56,8 @@ def semi_dual(target: Target, x: Array, potential: Array, reg: float) -> Array:
         arrays: tuple[Array, ...], needed: tuple[bool, ...]
     ) -> tuple[Array, tuple[Array | None, ...]]:
         x, potential = arrays
-        # the second product of a reduction is for the gradient in x: skip it if unasked
-        outputs = ("c_transform",) + ("colsum",) * any(needed) + ("gradient",) * needed[0]
+        # each takes another pass over the block: what is not asked for is skipped
+        outputs = ("c_transform",) + ("gradient",) * needed[0] + ("colsum",) * needed[1]
         out = reduce(target, x, potential, reg, outputs)
         gradients = (
             None if out.gradient is None else out.gradient / n,
@@ -77,12 +76,11 @@ def draw_pairs(target: Target, x: Array, potential: Array, reg: float, random_st
     array of int, shape (n,)
         Rows of the user's atoms.
     """
-    nx, shard = target.nx, target.shard
+    nx = target.nx
     if random_state is None:
         random_state = capabilities(nx).shared_seed()
     random = resolve_random(random_state, nx, target.like)
-    first = (lambda u: u) if shard is None else lambda u: shard.ranks.first(u)[0]
-    uniform = lambda n: first(random.uniform(n, 1)[:, 0])
+    uniform = lambda n: random.uniform(n, 1)[:, 0]
     index = draw_atoms(target, x, potential, reg, uniform)
     return target.rows(index, lambda n: nx.to_numpy(uniform(n)))
 
@@ -98,7 +96,7 @@ class SemiDiscretePlan:
     """
 
     def __init__(self, target: Target, potential: Array, reg: float) -> None:
-        self._target, self._potential, self.reg = unshared(target), potential, reg
+        self._target, self._potential, self.reg = of_own_points(target), potential, reg
 
     @ours()
     def to(self, where: Any) -> "SemiDiscretePlan":
@@ -149,20 +147,12 @@ class SemiDiscretePlan:
 
     @ours()
     def _field(self, name: str, x: Array) -> Array:
-        with self._together():
+        with together(self._target):
             return field(name, self._target, self._points(x), self._potential, self.reg)
 
     def _points(self, x: Array) -> Array:
-        """A user's points, checked, in the coordinates of the target; the same on all ranks."""
-        x, shard = Problem(self._target, self.reg).points("x", x), self._target.shard
-        if shard is not None:
-            shard.ranks.check_same(x=digest(x, self._target.nx))
-        return x
-
-    def _together(self) -> AbstractContextManager:
-        """Context of what all ranks do, if the atoms are sharded."""
-        shard = self._target.shard
-        return joint(None if shard is None else shard.ranks)
+        """A user's points, checked, in the coordinates of the target."""
+        return Problem(self._target, self.reg).points("x", x)
 
     def _check_whole(self, name: str) -> None:
         """Refuse what is not done where atoms are sharded."""
@@ -192,7 +182,7 @@ class SemiDiscretePlan:
         array of int, shape (n,)
             Rows of `X_target`.
         """
-        with self._together():
+        with together(self._target):
             x = self._points(x)
             return draw_pairs(self._target, x, self._potential, self.reg, random_state)
 

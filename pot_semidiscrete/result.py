@@ -16,7 +16,7 @@ from .inference.storage import FACTS, read, write
 from .optim.ascent import AscentState
 from .optim.stopping import StoppingRule
 from .plan import SemiDiscretePlan
-from .problem import Target, resolve_shards
+from .problem import Target, resolve_shards, together
 from .runs import SemiDiscreteWarning
 
 _ABSENT = {
@@ -229,7 +229,7 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
             make the call, and the first writes.
         """
         facts = {name: getattr(self, name) for name in FACTS}
-        with self._together():
+        with together(self._target):
             write(path, self._target, self.potential_b, self._estimates, facts, self._log)
 
     @classmethod

@@ -426,6 +426,7 @@ def two(folder):
 def four(folder):
     """Parts of a batch that are not alike."""
     check_same_as_one_process(60, 0.01, tol=0.3)  # 250 points of a batch, 62 or 63 of each
+    shards.check_losses(atoms(30), [])
 
 
 def main():

@@ -11,7 +11,7 @@ from scipy.spatial import distance
 from scipy.stats import qmc
 
 import pot_semidiscrete as ps
-from pot_semidiscrete import kernels
+from pot_semidiscrete import kernels, plan
 from pot_semidiscrete.backend import Capabilities
 from pot_semidiscrete.costs import Minkowski
 from pot_semidiscrete.kernels import in_place as in_place_kernel
@@ -598,6 +598,29 @@ def test_cost_scale_of_many_atoms_is_an_average(rng):
     atoms = rng.normal(size=(9000, 2))
     exact = ps.cost_scale(atoms[::3], metric="euclidean")
     assert ps.cost_scale(atoms, metric="euclidean") == pytest.approx(exact, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("differentiated", "outputs"),
+    [([], []), (["X_source"], ["gradient"]), (["semi_dual_potential"], ["colsum"])],
+)
+def test_a_loss_is_one_reduction_to_what_is_differentiated(
+    differentiated, outputs, problem, monkeypatch
+):
+    torch, asked = pytest.importorskip("torch"), []
+    a = {key: torch.from_numpy(value) for key, value in problem.items()}
+
+    def reduce(target, x, potential, reg, names, **options):
+        asked.append(sorted(names))
+        return kernels.reduce(target, x, potential, reg, names, **options)
+
+    monkeypatch.setattr(plan, "reduce", reduce)
+    for name in differentiated:
+        a[name].requires_grad_()
+    value = ps.semidiscrete_loss(**a, reg=0.3)
+    if differentiated:
+        value.backward()
+    assert asked == [sorted(["c_transform", *outputs])]
 
 
 def test_second_derivative_of_the_loss_is_refused_not_zero(problem):

@@ -91,6 +91,7 @@ class ErrorBars:
                 f"result: expected a SemiDiscreteResult, received {describe(result)}; give that of "
                 "solve_semidiscrete."
             )
+        result._check_whole("result")
         self._n_probes, random = check_count("n_probes", n_probes), resolve_seed(random_state)
         target, reg = result._target, result.reg
         if reg == 0.0:

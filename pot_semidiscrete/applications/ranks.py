@@ -74,6 +74,7 @@ class CenterOutwardRanks:
                 f"result: expected a SemiDiscreteResult, received {describe(result)}; give that of "
                 'solve_semidiscrete(data, "spherical").'
             )
+        result._check_whole("result")
         target = result._target
         if not isinstance(target.cost, SqEuclidean):
             raise ValueError(

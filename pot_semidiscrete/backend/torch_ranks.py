@@ -89,27 +89,34 @@ class Ranks(Handshake):
             dist.broadcast_object_list(things, dist.get_global_rank(self.group, 0), group=self.group)
         return things[0]
 
-    @uninterrupted()
     def gather(self, rows: Array) -> Array:
         """Points of all ranks: the first of each, then the second, and so on, some having fewer.
 
         So a batch of which each rank draws a part is in the same order as several of them at once.
         """
-        shapes = self.handshake_same("points", *rows.shape, free=1)
-        counts = [n_rows for n_rows, _ in shapes]
-        own = torch.zeros((max(counts), rows.shape[1]), dtype=rows.dtype, device=rows.device)
+        parts = self._parts(rows)
+        if not self.has_drawn:
+            self._check_streams(parts)
+            self.has_drawn = True
+        place = torch.cat([torch.arange(len(part), device=rows.device) for part in parts])
+        return torch.cat(parts)[place.argsort(stable=True)]
+
+    def concatenate(self, rows: Array) -> tuple[Array, slice]:
+        """Rows of all ranks, one rank's after another's, and which of them are this rank's."""
+        parts = self._parts(rows)
+        start = sum(map(len, parts[: self.rank]))
+        return torch.cat(parts), slice(start, start + len(rows))
+
+    @uninterrupted()
+    def _parts(self, rows: Array) -> list[Array]:
+        """Rows of each rank, some having fewer."""
+        counts = [n_rows for n_rows, _ in self.handshake_same("points", *rows.shape, free=1)]
+        own = torch.zeros((max(counts), *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
         own[: rows.shape[0]] = rows
         parts = [torch.empty_like(own) for _ in counts]
         self._count(own)
         self._wait(self._post(dist.all_gather, parts, own))
-        if not self.has_drawn:
-            self._check_streams([part[:count] for part, count in zip(parts, counts, strict=True)])
-            self.has_drawn = True
-        points = torch.stack(parts, dim=1).flatten(0, 1)
-        if len(set(counts)) == 1:
-            return points
-        row = torch.arange(max(counts), device=rows.device)[:, None]
-        return points[(row < torch.tensor(counts, device=rows.device)).flatten()]
+        return [part[:count] for part, count in zip(parts, counts, strict=True)]
 
     def _check_streams(self, parts: list[torch.Tensor]) -> None:
         """Refuse ranks that draw the same points: estimates would count them twice."""

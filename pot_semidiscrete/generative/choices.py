@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ..backend import describe, on_host
-from ..problem import check_callable, check_count
+from ..problem import ShardedAtoms, check_callable, check_count
 from ..samplers.resolve import rank_seed, resolve_random
 from .critic import GradientPenaltyCritic, resolve_critic
 from .data import stacked
@@ -131,16 +131,20 @@ def critic_beside_price(critic: Any) -> Any:
 
 
 def check_pairs(data: Any, n_atoms: Any, pair_cost: Any) -> None:
-    """Refuse a number of atoms or a cost that is none, and atoms that are not in memory with either."""
+    """Refuse a number of atoms or a cost that is none, and with either atoms that are not in memory.
+
+    Sharded ones are, with a cost: rows of pairs are exchanged.
+    """
     if n_atoms is not None:
         check_count("n_atoms", n_atoms)
     if pair_cost is not None and pair_cost not in COSTS:
         check_callable("pair_cost", pair_cost, f"(x, y) -> costs, or one of {', '.join(COSTS)}")
+    has_rows = n_atoms is None and isinstance(data, ShardedAtoms)
     is_asked = n_atoms is not None or pair_cost is not None
-    if is_asked and not isinstance(data, torch.Tensor):
+    if is_asked and not (has_rows or isinstance(data, torch.Tensor)):
         raise TypeError(
-            "target: expected a tensor or a data set with n_atoms or pair_cost, received "
-            f"{describe(data)}."
+            "target: expected a tensor or a data set with n_atoms or pair_cost, or ShardedAtoms with "
+            f"pair_cost alone, received {describe(data)}; leave them out."
         )
 
 

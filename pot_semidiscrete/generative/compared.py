@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import torch
+from ot.backend import get_backend
 
 from ..backend import capabilities, describe, in_double, ours
 from ..costs import Metric, SqEuclidean
 from ..problem import (
+    ShardedAtoms,
     StoredAtoms,
     Target,
     at_price,
@@ -38,11 +40,11 @@ class ComparedData(SharedState):
         reg_m: float | None,
         reg_m_type: str,
         features: Features | None,
-        process_group: Any,
+        ranks: Any,
     ) -> None:
         target, feature_map, data = _compared(X_target, a_target, metric, features)
         weights = in_double(target.distribute(target.weights))
-        super().__init__(data, weights, at_price(target, reg_m, reg_m_type), process_group)
+        super().__init__(data, weights, at_price(target, reg_m, reg_m_type), ranks)
         self._feature_map, self.shape = feature_map, X_target.shape[1:]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -87,6 +89,11 @@ class ComparedData(SharedState):
         # follow the device that fn moves to, and only that: the buffers need their precision
         weights = self.target.weights
         device = fn(torch.empty(0, dtype=weights.dtype, device=weights.device)).device
+        if self.target.shard is not None and device != weights.device:
+            raise TypeError(
+                f"to: expected {weights.device}, where the ranks have their sharded atoms, received "
+                f"{device}; make ShardedAtoms of rows that are there, and a loss of them."
+            )
         self.target = self.target.map(lambda array: array.to(device))
         if self._feature_map is not None:
             self._feature_map.to(device)
@@ -122,6 +129,18 @@ def _one_channel(shape: torch.Size) -> tuple[int, ...]:
     return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
 
 
+def _check_alike(feature_map: FeatureMap, atoms: Any) -> None:
+    """Refuse features that are not the same on all ranks, which have them of data that differ, say."""
+    found, _ = atoms.ranks.concatenate(feature_map(atoms[:1]).detach())
+    others = (found - found[0]).abs().amax(dim=1) > 1e-3 * found.abs().max()
+    if bool(others.any()):
+        raise ValueError(
+            "features: expected the same on all ranks, received on rank "
+            f"{int(others.nonzero()[0])} others than on rank 0; make them on one rank, and send them to "
+            "all."
+        )
+
+
 def _compared(
     X_target: torch.Tensor,
     a_target: torch.Tensor | None,
@@ -130,19 +149,25 @@ def _compared(
 ) -> tuple[Target, FeatureMap | None, str]:
     """The data, or their features, as a target; the map to these; and a digest of the data."""
     check_plain("X_target", X_target)
-    if isinstance(X_target, StoredAtoms):
-        if features is not None:
+    if isinstance(X_target, (StoredAtoms, ShardedAtoms)):
+        if not isinstance(X_target.like, torch.Tensor):
+            raise TypeError(
+                f"X_target: expected atoms that torch computes with, received {X_target!r}; give "
+                "StoredAtoms(..., like=torch.zeros(1)), or ShardedAtoms of a tensor."
+            )
+        if features is None:
+            target = build_target(X_target, a_target, metric)
+            return target, None, target.digest
+        if isinstance(X_target, StoredAtoms):
             raise TypeError(
                 f"features: expected None with stored atoms, received {describe(features)}; store the "
                 "features of the data."
             )
-        if not isinstance(X_target.like, torch.Tensor):
-            raise TypeError(
-                "X_target: expected stored atoms that torch computes with, received "
-                f"{X_target!r}; give StoredAtoms(..., like=torch.zeros(1))."
-            )
-        target = build_target(X_target, a_target, metric)
-        return target, None, target.digest
+        feature_map = FeatureMap(features, X_target.rows)
+        data = digest(X_target, get_backend(X_target.like))
+        _check_alike(feature_map, X_target)
+        found = lambda rows: check_points("features(X_target)", in_parts(feature_map, rows))[0]
+        return build_target(X_target.map(found), a_target, metric), feature_map, data
     remedy = "use torch.as_tensor" if hasattr(X_target, "shape") else remedy_for(X_target)
     check_tensor("X_target", X_target, remedy)
     for name, array in {"X_target": X_target, "a_target": a_target}.items():

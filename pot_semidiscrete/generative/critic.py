@@ -73,7 +73,7 @@ class GradientPenaltyCritic:
 
     Parameters
     ----------
-    data : tensor or Dataset, shape (n, ...)
+    data : tensor, Dataset or ShardedAtoms, shape (n, ...)
         All data, in the shape of generated points. There may be more than atoms.
     network : torch.nn.Module, optional
         D: ``(m, ...) -> (m,)`` or ``(m, 1)``, called without autocast. A perceptron of two layers of 512

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..backend import describe, ours, theirs
-from ..problem import check_bool
+from ..problem import ShardedAtoms, check_bool
 from ..runs import Progress, replaced
 
 
@@ -18,7 +18,7 @@ class DataRows:
 
     Parameters
     ----------
-    data : tensor or Dataset
+    data : tensor, Dataset or ShardedAtoms
     transform : callable, optional
         ``item -> tensor``.
     name : str
@@ -52,6 +52,8 @@ class DataRows:
 
     def __call__(self, index: torch.Tensor) -> torch.Tensor:
         """Data points of these numbers, on the device of `index`."""
+        if isinstance(self.data, ShardedAtoms) and self.transform is None:
+            return self.data[index]
         if isinstance(self.data, torch.Tensor) and self.transform is None:
             return self.data[index.to(self.data.device)].to(index.device)
         return torch.stack([self.item(i) for i in index.tolist()]).to(index.device)

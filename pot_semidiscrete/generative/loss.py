@@ -10,7 +10,7 @@ from ..backend import ours
 from ..costs import Metric
 from ..kernels import known_bilinear, reduce
 from ..plan import draw_pairs, semi_dual
-from ..problem import Problem, Target, check_bool
+from ..problem import Problem, Target, check_bool, together
 from .compared import require_squared_distance
 from .data import stacked
 from .debias import self_cost, self_gradient
@@ -31,7 +31,7 @@ class SemiDiscreteLoss(TrackedPotential):
 
     Parameters
     ----------
-    X_target : tensor, Dataset or StoredAtoms, shape (n_atoms, ...)
+    X_target : tensor, Dataset, StoredAtoms or ShardedAtoms, shape (n_atoms, ...)
         Data; points of any shape, flattened. Kept by the module, but not in its ``state_dict``. Copies
         of a point count as one point with the sum of their weights.
     a_target : tensor, shape (n_atoms,), optional
@@ -65,7 +65,8 @@ class SemiDiscreteLoss(TrackedPotential):
         kept in eval mode; the copy moves with the loss, and is not in its ``state_dict``.
     process_group : torch.distributed.ProcessGroup, optional
         Processes that make this loss together and move its potential by the points of all; ``loss(x)``
-        is the value of those of one process (see :doc:`/distributed`).
+        is the value of those of one process (see :doc:`/distributed`). Not needed with
+        :class:`pot_semidiscrete.ShardedAtoms`, whose processes also call ``loss(x)`` together.
 
     Attributes
     ----------
@@ -149,9 +150,10 @@ class SemiDiscreteLoss(TrackedPotential):
     @ours()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Semi-dual value of the points `x`, shape (n, ...): a scalar in units of the metric."""
-        x = self.rows(x)
-        points = Problem(self.target, self.reg).points("x", x)
-        value = semi_dual(self.target, points, self.target.gather(self.potential), self.reg)
+        with together(self.target):
+            x = self.rows(x)
+            points = Problem(self.target, self.reg).points("x", x)
+            value = semi_dual(self.target, points, self.target.gather(self.potential), self.reg)
         if not check_debias(self.debias, self.target):  # it may have been set since
             return value
         # half of it is taken off: its derivative, the target being held, is that of the half

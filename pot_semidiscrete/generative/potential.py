@@ -21,6 +21,7 @@ from ..problem import (
     check_count,
     check_points,
     check_reg,
+    resolve_shards,
     scale_of,
     shared,
 )
@@ -52,28 +53,29 @@ class TrackedPotential(ComparedData):
         dual_steps: int,
         potential: nn.Module | None,
         potential_optimizer: torch.optim.Optimizer | MakeOptimizer | None,
+        process_group: Any,
         **options: Any,
     ) -> None:
-        super().__init__(X_target, a_target, metric, **options)
-        self.dual_steps = check_count("dual_steps", dual_steps)
-        self.reg = 0.01 * scale_of(self.target) if reg is None else reg
-        zeros = torch.zeros_like(self.target.scatter(self.target.weights))
-        self.register_buffer("potential", zeros)
-        self.register_buffer("n_steps", torch.zeros((), dtype=torch.long, device="cpu"))
-        self.network: NetworkPotential | None = None
-        self.moves = 0  # of the potential, in this process
-        if potential is not None:
-            check_in_memory(self.target, potential)
-            points = self.target.gather(capabilities(self.target.nx).owned(X_target))
-            self.network = NetworkPotential(potential, potential_optimizer, points)
-            start_alike(self.ranks, [*self.network.parameters(), *self.network.buffers()])
-            with torch.no_grad():
-                self._store(self.network(), 0)
-        elif potential_optimizer is not None:
-            raise ValueError(
-                "potential_optimizer: expected None with a vector, received one; give potential=, a "
-                "module."
-            )
+        X_target, ranks = resolve_shards(X_target, process_group)
+        with joint(ranks):
+            super().__init__(X_target, a_target, metric, ranks=ranks, **options)
+            self.dual_steps = check_count("dual_steps", dual_steps)
+            self.reg = 0.01 * scale_of(self.target) if reg is None else reg
+            self.register_buffer("potential", 0.0 * self.target.scatter(self.target.weights))
+            self.register_buffer("n_steps", torch.zeros((), dtype=torch.long, device="cpu"))
+            self.network: NetworkPotential | None = None
+            self.moves = 0  # of the potential, in this process
+            if potential is not None:
+                check_in_memory(self.target, potential)
+                points = self.target.gather(capabilities(self.target.nx).owned(X_target))
+                self.network = NetworkPotential(potential, potential_optimizer, points)
+                start_alike(self.ranks, [*self.network.parameters(), *self.network.buffers()])
+                with torch.no_grad():
+                    self._store(self.network(), 0)
+            elif potential_optimizer is not None:
+                raise ValueError(
+                    "potential_optimizer: expected None with a vector, received one; give potential=."
+                )
 
     @property
     def reg(self) -> float:
@@ -259,6 +261,6 @@ def check_in_memory(target: Target, potential: nn.Module) -> None:
     """Refuse a potential that is a network to atoms that are not in memory."""
     if target.is_stored:
         raise TypeError(
-            "potential: expected None with StoredAtoms, of which a network would have to see all, "
-            f"received {describe(potential)}; leave it out, or give a tensor."
+            "potential: expected None with StoredAtoms or ShardedAtoms, of which a network would have "
+            f"to see all, received {describe(potential)}; leave it out, or give a tensor."
         )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from ..backend import joint, ours, ranks_of
+from ..backend import joint, ours
 from ..problem import SharedTarget, Target
 from .fsdp import is_sharded
 from .state import StateOfData
@@ -24,30 +24,27 @@ class SharedState(StateOfData):
     data_digest : str
     weights : ndarray, shape (n_atoms,)
     target : Target
-    process_group : torch.distributed.ProcessGroup or None
+    ranks : Ranks or None
 
     Attributes
     ----------
     target : Target
-        For what this process does on its own.
+        For what each process asks of its own points.
     ranks : Ranks or None
         None if there is one process; a copy has none.
     """
 
-    def __init__(
-        self, data_digest: str, weights: np.ndarray, target: Target, process_group: Any
-    ) -> None:
+    def __init__(self, data_digest: str, weights: np.ndarray, target: Target, ranks: Any) -> None:
         super().__init__(data_digest, weights)
-        self.target, self.ranks = target, ranks_of(process_group, target.like)
+        self.target, self.ranks = target, ranks
         self._shared: SharedTarget | None = None
         if self.ranks is not None:
-            with joint(self.ranks):
-                self.ranks.check_same(
-                    X_target=data_digest,
-                    a_target=np.round(self.weight_moments, 6),
-                    metric=target.cost.name,
-                    reg_m=target.reg_m,
-                )
+            self.ranks.check_same(
+                X_target=data_digest,
+                a_target=np.round(self.weight_moments, 6),
+                metric=target.cost.name,
+                reg_m=target.reg_m,
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"ranks": None, "_shared": None}

@@ -174,7 +174,8 @@ class Trainer:
         history.chi2.append(squared_marginal_error(self.loss, x))
         # a diagnosis takes longer than an evaluation: at the 1st, 2nd, 4th, 8th, ...
         is_power_of_two = history.chi2.n & (history.chi2.n - 1) == 0
-        if self.loss.reg == 0 and not self.warned and is_power_of_two:
+        is_whole = self.loss.target.shard is None  # a diagnosis takes the costs of all atoms at once
+        if self.loss.reg == 0 and not self.warned and is_power_of_two and is_whole:
             self.warned = warn_of_boundaries(self.loss, x, stacklevel=4)
 
     def progress(self) -> dict[str, float]:

@@ -76,7 +76,7 @@ def train_generator(
     latent_sampler : callable, int, law or loader
         ``n -> z``; the dimension of a standard normal law, a name and a dimension, ``("unif", 16)``, or
         a law of SciPy or torch, drawn by `random_state`; or a ``DataLoader`` of latent points.
-    target : tensor of shape (n_atoms, ...), Dataset, StoredAtoms or SemiDiscreteLoss
+    target : tensor of shape (n_atoms, ...), Dataset, StoredAtoms, ShardedAtoms or SemiDiscreteLoss
         Data; or a loss, whose potential is continued. Data count as images if they are a floating tensor
         of three or four axes, of which the last two have at least 8 entries.
     n_steps : int

@@ -15,7 +15,7 @@ from .blocks import SoftBlock, inverse_cdf
 from .generic import GenericKernel
 from .outputs import OF_COLUMNS, OUTPUTS, SUMS, Reduction, Task
 from .sharded import ShardTiles, draw_from_shards
-from .shared import local_rows, row_ranks
+from .shared import local_rows, points_of_all, ranks_at, row_ranks
 from .tiles import Tiles, is_tiled
 
 LARGEST_BILINEAR = 2**26  # entries of a matrix kept for several reductions of the same points ...
@@ -39,7 +39,8 @@ def reduce(
     ----------
     target : Target
         If it is shared, each rank reduces a part of the rows, or a part of the atoms if each has one,
-        and all get the whole.
+        and all get the whole. If its atoms are sharded, but it is not, each rank has other points, and
+        gets what is asked of these.
     x : array, shape (n, d)
         Source points in the target's coordinates (``target.center``).
     potential : array, shape (n_support,)
@@ -59,10 +60,11 @@ def reduce(
     Reduction
     """
     nx, outputs = target.nx, sorted(set(outputs), key=list(OUTPUTS).index)
-    if differentiable and target.shard is not None:
+    is_sum = ranks_at(target) is None and not SUMS.isdisjoint(outputs)  # over points of one rank
+    if target.shard is not None and (differentiable or is_sum):
         raise TypeError(
-            "X_target: expected atoms that this process has where a gradient is asked for, received "
-            "sharded ones; detach the points."
+            "X_target: expected atoms that this process has where this gradient is asked for, received "
+            "sharded ones, by which a loss is differentiated in its points alone; detach all else."
         )
     if differentiable:
         task = Task(target, potential, reg, outputs, values)
@@ -85,15 +87,18 @@ def reduce(
 
 
 def _sharded(task: Task, x: Array, bilinear: Array | None) -> Reduction:
-    """The reduction of ranks each of which has a part of the atoms, and all points."""
-    target, tiles = task.target, ShardTiles(task, x)
+    """The reduction of ranks each of which has a part of the atoms."""
+    target = task.target
+    x, own = points_of_all(target, x)
+    tiles = ShardTiles(task, x)
     blocks = row_blocks(target.local, x, bilinear, step=tiles.rows)
     found = _reduce(task.outputs, tiles, blocks, target.nx)
     names = [name for name in task.outputs if name in OF_COLUMNS and task.reg > 0]
     if names:
         parts = target.shard.whole(*(getattr(found, name) for name in names), axis=-1)
         found = replace(found, **dict(zip(names, parts, strict=True)))
-    return found
+    rows = {name: getattr(found, name)[own] for name in task.outputs if name not in SUMS}
+    return replace(found, **rows)
 
 
 def _detached(task: Task, x: Array, bilinear: Array | None) -> Reduction:
@@ -241,8 +246,9 @@ def draw_atoms(
         target, x, potential = target.detached, nx.detach(x), nx.detach(potential)
         if target.shard is None:
             return _drawn(target, x, potential, reg, level)
-        own = partial(_drawn, target.local, potential=potential[target.shard.columns], reg=reg)
-        return draw_from_shards(ShardTiles(Task(target, potential, reg), x), x, level, own)
+        (x, own), (level, _) = points_of_all(target, x), points_of_all(target, level)
+        draw = partial(_drawn, target.local, potential=potential[target.shard.columns], reg=reg)
+        return draw_from_shards(ShardTiles(Task(target, potential, reg), x), x, level, draw)[own]
 
 
 def _drawn(target: Atoms, x: Array, potential: Array, reg: float, level: Array) -> Array:

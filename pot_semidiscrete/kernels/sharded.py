@@ -1,14 +1,15 @@
 """Reductions over atoms of which each rank has a part: all-reduces of least scores and of sums.
 
-All ranks have the same points. Each has the outputs ``o_k`` for its own atoms and their c-transform
-``c_k``. With the least of all, ``c_0``, and the sums of ``p_k = exp((c_0 - c_k) / reg)`` and of
-``p_k o_k``, ``c = c_0 - reg log sum_k p_k`` and ``o = sum_k p_k o_k / sum_k p_k``. At ``reg = 0`` the
-first of the atoms where c is reached has it all.
+All ranks have the same points, which are gathered first where each has others. Each has the outputs
+``o_k`` for its own atoms and their c-transform ``c_k``. With the least of all, ``c_0``, and the sums of
+``p_k = exp((c_0 - c_k) / reg)`` and of ``p_k o_k``, ``c = c_0 - reg log sum_k p_k`` and ``o = sum_k p_k
+o_k / sum_k p_k``. At ``reg = 0`` the first of the atoms where c is reached has it all.
 """
 
 from collections.abc import Callable
 
 from ..backend import Array, joined, slices
+from .base import SHARING
 from .blocks import level_in_group
 from .outputs import Task
 from .tiles import Tiles, by_row
@@ -27,7 +28,8 @@ class ShardTiles(Tiles):
 
     def most_rows(self, entries: int) -> int:
         """As many on all ranks: as fit where most atoms are."""
-        return entries // self.shard.largest
+        fit = entries // self.shard.largest
+        return fit if self.is_kept else max(fit, SHARING)
 
     @property
     def n_atoms(self) -> int:

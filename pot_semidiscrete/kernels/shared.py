@@ -22,6 +22,15 @@ def local_rows(target: Atoms, rows: Array) -> Array:
     return rows if ranks is None else rows[ranks.part(rows.shape[0])]
 
 
+def points_of_all(target: Atoms, x: Array) -> tuple[Array, slice]:
+    """Points at which ranks work that have parts of the atoms, and which of them are this rank's.
+
+    A target that is shared is asked by all ranks for the same points. One that is not is asked by each
+    for its own, and all of these are gathered.
+    """
+    return (x, slice(None)) if ranks_at(target) is not None else target.shard.ranks.concatenate(x)
+
+
 def all_sums(target: Atoms, *sums: Array) -> list[Array]:
     """Sums over the rows of all ranks, from those over the rows of each, in one exchange."""
     ranks = row_ranks(target)

@@ -4,8 +4,8 @@ from .fingerprints import digest, projection, same_costs, same_projection, sampl
 from .host import check_counts, check_images, check_labels, check_numbers, check_parameters
 from .names import named_options
 from .problem import Problem, at_price, build_target, check_atoms, check_reg, check_reg_m_type
-from .sharded import ShardedAtoms, resolve_shards
-from .shared import SharedTarget, shared, unshared
+from .sharded import ShardedAtoms, resolve_shards, together
+from .shared import SharedTarget, of_own_points, shared, unshared
 from .stored import StoredAtoms
 from .target import Target
 from .units import rounding_of, scale_of, spread_of, unit_curvature
@@ -57,6 +57,7 @@ __all__ = [
     "digest",
     "flat_rows",
     "named_options",
+    "of_own_points",
     "projection",
     "remedy_for",
     "resolve_shards",
@@ -67,6 +68,7 @@ __all__ = [
     "scale_of",
     "shared",
     "spread_of",
+    "together",
     "unit_curvature",
     "unshared",
 ]

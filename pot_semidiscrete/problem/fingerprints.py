@@ -34,8 +34,8 @@ def digest(X: Array, nx: Backend) -> str:
 def projection(target: Target) -> np.ndarray:
     """What files of version 0.1.0 know their atoms by: a number for each, and one for the origin."""
     direction = np.cos(1.0 + np.arange(target.like.shape[1]))
-    along = [in_double(part.atoms) @ direction for _, part in target.parts()]
-    numbers = np.concatenate(along)
+    along = lambda atoms: target.nx.from_numpy(in_double(atoms) @ direction, type_as=target.weights)
+    numbers = in_double(target.in_parts(along))
     if target.copies is not None:  # as if they had not been merged
         numbers = numbers[target.copies.place[target.copies.share > 0]]
     origin = 0.0 if target.origin is None else in_double(target.origin) @ direction

@@ -110,8 +110,8 @@ def check_atoms(X_target: Any) -> tuple[Any, Array]:
         return X_target, X_target.like
     if isinstance(X_target, ShardedAtoms):
         raise TypeError(
-            f"X_target: expected atoms that this process has, received {X_target!r}; solve_semidiscrete "
-            "and SemiDiscreteResult.load take these, and the result is asked by its methods."
+            f"X_target: expected atoms that this process has, received {X_target!r}; give them to "
+            "solve_semidiscrete, SemiDiscreteLoss or train_generator."
         )
     X_target, _ = check_points("X_target", X_target)
     return X_target, X_target

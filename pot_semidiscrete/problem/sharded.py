@@ -1,6 +1,7 @@
 """Atoms of which each process has a part."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -17,6 +18,9 @@ class ShardedAtoms:
     For atoms that do not fit on one device: each process keeps its own. All make the same calls, each
     with its own rows. Vectors of one number per atom are whole on all processes; the atoms are those of
     the first rank, then those of the second, and so on. See :doc:`/distributed`.
+
+    ``atoms[index]`` has the rows of some atoms, by their numbers: all processes ask together, each for
+    those that it wants, and only these are exchanged.
 
     Parameters
     ----------
@@ -58,6 +62,36 @@ class ShardedAtoms:
             counts = [count for count, _ in self._ranks.handshake("arguments", rows.shape[0])]
         self._rows = nx.detach(rows)
         self._bounds = np.cumsum([0, *counts])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @ours()
+    def __getitem__(self, index: int | slice | Array) -> Array:
+        """Some of all atoms, for each rank those of the numbers that it gives."""
+        with joint(self._ranks):
+            numbers, own = self._ranks.concatenate(self._numbers(index))
+            rows = TargetShard.of(self)[numbers][own]
+        return rows[0] if isinstance(index, int) else rows
+
+    def _numbers(self, index: int | slice | Array) -> Array:
+        """Numbers of atoms, checked, as an array."""
+        nx, n = get_backend(self._rows), len(self)
+        if isinstance(index, slice):
+            index = np.arange(*index.indices(n))
+        elif isinstance(index, int):
+            index = np.array([index])
+        host = index if isinstance(index, np.ndarray) else nx.to_numpy(index)
+        if host.ndim != 1 or host.dtype.kind not in "iu":
+            raise TypeError(
+                f"index: expected a vector of whole numbers, received {describe(index)}; give "
+                "numbers of atoms."
+            )
+        if host.min(initial=0) < 0 or host.max(initial=0) >= n:
+            raise ValueError(
+                f"index: expected numbers of atoms, 0 to {n - 1}, received {host.min()} to {host.max()}."
+            )
+        return capabilities(nx).index(host, self._rows)
 
     def __repr__(self) -> str:
         (n, d), dtype = self.shape, str(self.dtype).rsplit(".", 1)[-1]
@@ -149,6 +183,11 @@ class TargetShard(ShardedAtoms, LazyAtoms):
 
     def map(self, function: Callable[[Array], Array]) -> Self:
         return type(self)(self.ranks, function(self.rows), self._bounds)
+
+
+def together(target: Any) -> AbstractContextManager:
+    """Context of what all ranks do, if the atoms of a target are sharded."""
+    return joint(None if target.shard is None else target.shard.ranks)
 
 
 def resolve_shards(X_target: Any, process_group: Any = None) -> tuple[Any, Any]:

@@ -31,7 +31,12 @@ class SharedTarget(Target):
 
 
 def unshared(target: Target) -> Target:
-    """The target without its ranks: what is asked of it is done by this process alone."""
+    """The target of what this process does alone; if it is sharded, all ranks at the same points."""
+    return target if target.shard is not None else of_own_points(target)
+
+
+def of_own_points(target: Target) -> Target:
+    """The target without its ranks: each process asks for its own points, alone or with the others."""
     if not isinstance(target, SharedTarget):
         return target
     return Target(**{field.name: getattr(target, field.name) for field in fields(Target)})

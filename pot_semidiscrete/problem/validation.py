@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, Backend, NotFiniteError, all_finite, check_plain, describe, eager, is_traced
+from ..backend import (
+    Array,
+    Backend,
+    NotFiniteError,
+    all_finite,
+    check_plain,
+    describe,
+    eager,
+    is_foreign,
+    is_traced,
+)
 
 POSITIONS = "an array of shape (n, d), float32 or float64"
 _LONGEST = {32: 1e15, 64: 1e75}  # by bits: sums of squares are finite; in float64, of squares of these
@@ -59,6 +69,8 @@ def check_points(name: str, X: Any, like: Array | None = None) -> tuple[Array, B
 
 def remedy_for(X: object) -> str:
     """How what is no array becomes one."""
+    if hasattr(X, "shape") and not is_foreign(type(X)):  # atoms that are not in memory
+        return "give it to solve_semidiscrete or to a SemiDiscreteLoss"
     if hasattr(X, "tensors"):
         return "give its points, dataset.tensors[0]"
     if hasattr(X, "__getitem__") and hasattr(X, "__len__") and not isinstance(X, str):

@@ -71,11 +71,9 @@ def _coupling_of_potential(
             projection = loss.rows
     elif not isinstance(plan._potential, torch.Tensor):
         plan = plan.to("cpu")  # as torch's tensors
-    plan._check_whole("plan")
-    target = plan._target
-    atoms = target.scatter(target.atoms[:]) + (0.0 if target.origin is None else target.origin)
-    projection = check_projection(projection, atoms)
-    d = projection.shape[0] if isinstance(projection, torch.Tensor) else atoms.shape[1]
+    target, like = plan._target, plan._target.like
+    projection = check_projection(projection, like)
+    d = projection.shape[0] if isinstance(projection, torch.Tensor) else like.shape[1]
     if callable(projection) and shape is None:
         raise ValueError(
             "data: expected data of the shape of the noise with a callable projection, received None."
@@ -83,8 +81,10 @@ def _coupling_of_potential(
     if shape is None or (not callable(projection) and math.prod(shape) != d):
         shape = (d,)
     space = PairingSpace(shape, projection)
-    law = NoiseLaw(noise, atoms.new_zeros((1, space.dimension)))
-    data = atoms.reshape(-1, *shape) if projection is None else None
+    law, data = NoiseLaw(noise, like.new_zeros((1, space.dimension))), None
+    if projection is None and target.shard is None:
+        atoms = target.scatter(target.atoms[:]) + (0.0 if target.origin is None else target.origin)
+        data = atoms.reshape(-1, *shape)
     weights = target.distribute(target.weights)
     groups = Groups.made(None, weights, len(weights), stream(0, like=weights))
     return SemiDiscreteCoupling([plan], groups, space, law, data)

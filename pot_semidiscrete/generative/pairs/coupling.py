@@ -101,3 +101,9 @@ class SemiDiscreteCoupling:
         moved = (self.groups.to(like), self.space.to(like), self.law.to(like))
         conditions = None if self.conditions is None else self.conditions.to(like)
         return SemiDiscreteCoupling(results, *moved, self.data, conditions)
+
+
+def check_whole(coupling: SemiDiscreteCoupling, name: str) -> None:
+    """Refuse what ranks would not do in step where atoms are sharded."""
+    for result in coupling.results:
+        result._check_whole(name)

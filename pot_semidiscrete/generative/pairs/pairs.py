@@ -1,10 +1,11 @@
 """Pairs of noise and data by a coupling."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch.utils.data import get_worker_info
 
 from ...backend import ours
 from ...problem import check_count, check_real
@@ -12,7 +13,8 @@ from ...runs import check_output
 from ..data import DataRows
 from .adopting import coupling_of
 from .chunks import PairStream, can_refresh
-from .loader import PairLoader
+from .coupling import check_whole
+from .loader import LabelledPairs, PairLoader, Pairs
 from .pairing import CouplingAssignment
 from .reservoir import Reservoir
 from .space import Projection
@@ -38,7 +40,7 @@ class SemiDiscretePairs(PairLoader):
     noise : str, law or tensor, optional
         Law of the noise, as in :func:`solve_coupling`, which a coupling already has. ``"normal"`` by
         default.
-    data : tensor of shape (n_data, ...) or Dataset, optional
+    data : tensor of shape (n_data, ...), Dataset or ShardedAtoms, optional
         What to return in the place of what was paired, in the same order: images for latents, say. Of
         items that are tuples, the first entry. By default what was paired; for a result its atoms, up to
         rounding.
@@ -80,7 +82,9 @@ class SemiDiscretePairs(PairLoader):
 
     Notes
     -----
-    A coupling on a GPU makes pairs there: use ``num_workers=0``, or spawned workers.
+    A coupling on a GPU makes pairs there: use ``num_workers=0``, or spawned workers. Of a result with
+    :class:`pot_semidiscrete.ShardedAtoms`, which are given as `data`, too, all processes make their
+    batches in step, without workers.
 
     References
     ----------
@@ -136,6 +140,12 @@ class SemiDiscretePairs(PairLoader):
             super().__init__(stream, rows, coupling.labels, batch_size, epoch_size)
             self.coupling, self.reservoir = coupling, Reservoir(pairing, stream, max_memory)
 
+    def __iter__(self) -> Iterator[Pairs | LabelledPairs]:
+        """Batches of the next epoch, or of the one that was resumed."""
+        if get_worker_info() is not None:
+            check_whole(self.coupling, "num_workers")
+        return super().__iter__()
+
     def __repr__(self) -> str:
         return (
             f"SemiDiscretePairs({self.coupling!r}, batch_size={self.batch_size}, n_batches={len(self)})"
@@ -161,6 +171,7 @@ class SemiDiscretePairs(PairLoader):
         -------
         tensor, shape (n, ...)
         """
+        check_whole(self.coupling, "noise_for")
         return self.reservoir.take(index)
 
     @ours()
@@ -179,5 +190,6 @@ class SemiDiscretePairs(PairLoader):
         ValueError
             If the noise is not a law with a name.
         """
+        check_whole(self.coupling, "precompute")
         path = check_output("path", path)
         PairTable.made(self.stream, self.labels, len(self.rows.data), check_count("n", n)).write(path)

@@ -149,7 +149,8 @@ def solve_coupling(
     verbose = check_bool("verbose", verbose)
     with ours(), contextlib.ExitStack() as stack:  # not a decorator: warnings would point to it
         X_target = stacked(X_target)
-        check_tensor("X_target", X_target)
+        remedy = "use torch.as_tensor, or solve_semidiscrete for atoms that are not in memory"
+        check_tensor("X_target", X_target, remedy)
         rows, nx = check_points("X_target", flat_rows(X_target.detach(), get_backend(X_target)))
         ranks = ranks_of(process_group, rows)
         stack.enter_context(joint(ranks))
