@@ -15,7 +15,7 @@ from .inference.estimates import Estimates, StoredEstimates
 from .inference.storage import FACTS, read, write
 from .optim.ascent import AscentState
 from .optim.stopping import StoppingRule
-from .plan import SemiDiscretePlan
+from .plan import EstimatedPlan
 from .problem import Target, resolve_shards
 from .runs import SemiDiscreteWarning
 
@@ -61,7 +61,7 @@ class _estimate:
         raise AttributeError(f"SemiDiscreteResult.{self.name} is computed, not set.")
 
 
-class SemiDiscreteResult(SemiDiscretePlan, OTResult):
+class SemiDiscreteResult(EstimatedPlan, OTResult):
     r"""What :func:`solve_semidiscrete` reached.
 
     Estimates use source points drawn after the potential was fixed; only the upper end of
@@ -132,8 +132,7 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
         work: float = math.nan,
     ) -> None:
         OTResult.__init__(self, log=log, backend=target.nx, status=status)
-        SemiDiscretePlan.__init__(self, target, potential, reg)
-        self._estimates = estimates
+        EstimatedPlan.__init__(self, target, potential, reg, estimates)
         self.n_iter = n_iter
         self.n_samples = n_samples
         self.work = work

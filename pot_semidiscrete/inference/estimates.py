@@ -15,10 +15,11 @@ from ..optim.stopping import NORMAL_95, NORMAL_975, Look
 from ..problem import Target, unshared
 from .bounds import FittedPoints, plan_cost
 from .chi2 import GROUPS, chi_square, worst_atom
+from .errors import NormalLaw, SampleFit, check_sample
 from .trace import trace_estimate
 
 COARSE_RTOL = 0.5  # of the statistical error: enough to tell whether a maximiser is far
-PENDING = 2**23  # coordinates of points that a result holds until its estimates are made, about
+PENDING = 2**23  # coordinates of points that a result holds, about
 SIGNIFICANT = 5.0  # standard errors, and gains by chance, above which an excess is not chance
 
 
@@ -145,8 +146,39 @@ class Estimates:
             # it was of more points than are held
             evaluation = evaluate(SemiDual(self.target), self._points, self.potential, self.reg)
         found = self._certify(self._points, evaluation)
-        self._points, self._evaluation, self._fit = None, UNKNOWN, None  # no longer of use
+        self._evaluation = UNKNOWN
+        if self._best_fit is None:  # no longer of use
+            self._fit = None
+        else:
+            self._points = None
         return found
+
+    @property
+    def _best_fit(self) -> FittedPoints | None:
+        """Points of the run, if it fitted more of them than there are fresh ones."""
+        n = 0 if self._points is None else self._points.shape[0]
+        return self._fit if self._fit is not None and self._fit.n > n else None
+
+    @functools.cached_property
+    def sample(self) -> SampleFit:
+        """What the potential is compared with: the maximiser over points of the run, or fresh ones."""
+        name, fit, x = "error bars", self._best_fit, self._points
+        if fit is not None:
+            check_sample(name, SemiDual(self.target), fit.points, fit.found.potential, self.reg)
+            psi = self.target.normalized(fit.found.potential)
+            return SampleFit(self.target, fit.points, psi, self.reg, fit.n)
+        if x is None:
+            raise no_points(name)
+        return SampleFit.of(name, self.target, x, self.potential, self.reg)
+
+    @property
+    def law(self) -> NormalLaw:
+        """Normal law of the maximiser."""
+        return self.sample.law
+
+    def functional(self, f: Callable[[Array, Array], Array]) -> tuple[float, float]:
+        """As of :class:`SampleFit`."""
+        return self.sample.functional(f)
 
     def _certify(self, x: Array, evaluation: Evaluation) -> Certificate:
         """Interval of the transport cost, and what the value at the potential is short of.
@@ -165,8 +197,8 @@ class Estimates:
         paired = rows - in_double(measured.transform)
         noise = float(paired.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
         gap = max(cost - value, 0.0) + NORMAL_95 * noise
-        if self._fit is not None and self._fit.n > n:
-            cost, stderr, _ = plan_cost(self._fit, n)
+        if self._best_fit is not None:
+            cost, stderr, _ = plan_cost(self._best_fit, n)
         low = value - NORMAL_975 * evaluation.value_stderr
         high = max(cost, value) + NORMAL_975 * stderr
         suboptimality = gap
@@ -175,9 +207,14 @@ class Estimates:
         return Certificate((low, high), suboptimality, gap)
 
     def stored(self) -> "StoredEstimates":
-        """All of them, made now, without the points."""
+        """All of them, made now, without the points; the normal law if it was asked for."""
         certificate = self.certificate
-        return StoredEstimates(self.evaluation, self.value_linear, certificate)
+        return StoredEstimates(self.evaluation, self.value_linear, certificate, self.made_law)
+
+    @property
+    def made_law(self) -> NormalLaw | None:
+        """The normal law, if it was asked for: it takes a fit."""
+        return vars(self)["sample"].law if "sample" in vars(self) else None
 
 
 @dataclass(frozen=True)
@@ -187,8 +224,20 @@ class StoredEstimates:
     evaluation: Evaluation
     value_linear: Any
     certificate: Certificate
+    made_law: NormalLaw | None = None
 
     __repr__ = brief
+
+    @property
+    def law(self) -> NormalLaw:
+        """The normal law, if it is known."""
+        if self.made_law is None:
+            raise no_points("error bars")
+        return self.made_law
+
+    def functional(self, f: Callable[[Array, Array], Array]) -> tuple[float, float]:
+        """Refused: it takes points."""
+        raise no_points("functional")
 
     def stored(self) -> "StoredEstimates":
         """The same."""
@@ -199,7 +248,18 @@ class StoredEstimates:
         maybe = lambda array: None if array is None else function(array)
         means = self.evaluation
         means = replace(means, value=maybe(means.value), marginal=maybe(means.marginal), measured=None)
-        return replace(self, evaluation=means, value_linear=maybe(self.value_linear))
+        law = self.made_law
+        law = None if law is None else NormalLaw(function(law.mean), function(law.deviations))
+        return replace(self, evaluation=means, value_linear=maybe(self.value_linear), made_law=law)
+
+
+def no_points(name: str) -> ValueError:
+    """The error to raise where fresh points are needed, and there are none."""
+    return ValueError(
+        f"{name}: expected a result with source points, as a run returns (unless the metric is a "
+        "callable or atoms are sharded), received one without, from a file or moved, say; give fresh "
+        "points to applications.ErrorBars."
+    )
 
 
 def _suboptimality(
