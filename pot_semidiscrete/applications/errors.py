@@ -34,7 +34,7 @@ class ErrorBars:
     n_probes : int, default=64
         Random vectors, for more than 256 atoms.
     random_state : None, int or numpy Generator
-        Randomness of these vectors.
+        Randomness of these vectors, and of the potentials at which the spread of the map is taken.
 
     Attributes
     ----------

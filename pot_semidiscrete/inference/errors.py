@@ -79,7 +79,7 @@ class SampleFit:
     n_probes : int
         Random vectors, for more than 256 atoms.
     seed : int
-        Of their signs.
+        Of their signs, or of the basis of the deviations.
     """
 
     def __init__(
@@ -159,8 +159,8 @@ def check_sample(name: str, dual: SemiDual, x: Array, psi: Array, reg: float) ->
     """Refuse points that are too few for a fit, or a regularisation at which they see no Hessian."""
     if reg == 0.0:
         raise ValueError(
-            f"{name}: expected a result of reg > 0, received one of 0, whose Hessian is a density on "
-            "the boundaries of cells, which points do not see; solve with a reg above 0."
+            "result: expected one of reg > 0, received one of 0, whose Hessian is a density on the "
+            "boundaries of cells, which points do not see; solve with a reg above 0."
         )
     n_eff = dual.measure(x, psi, reg).n_eff
     if x.shape[0] <= n_eff or not can_correct(dual, x.shape[0], n_eff):
