@@ -7,7 +7,7 @@ method. The share of runs in which 1.96 standard errors hold the truth, 95% if t
 potential (the mean over atoms, and the worst atom), of the map (the mean over nine points, and the worst
 one), and of the mean squared distance under the plan. Of ``ErrorBars``, for fresh points; of the members
 of a result, which are compared with points that it has: of a run that stopped by its tolerance, and of
-one of 100 batches, which Newton's method corrects.
+one of 20 batches, which Newton's method corrects.
 """
 
 import numpy as np
@@ -39,7 +39,7 @@ def coverage(share, seeds, n_points):
         fresh = np.random.default_rng([seed, 1]).normal(size=(n_points, 1))
         options = {"reg": reg, "random_state": seed}
         result = ps.solve_semidiscrete(atoms, "normal", **options)
-        corrected = ps.solve_semidiscrete(atoms, "normal", tol=0, max_iter=100, **options)
+        corrected = ps.solve_semidiscrete(atoms, "normal", tol=0, max_iter=20, **options)
         bars = ErrorBars(result, fresh)
         found = {"ErrorBars": (bars.plan, bars), "result": (result, result)}
         for kind, (plan, errors) in (found | {"corrected": (corrected, corrected)}).items():
