@@ -1,13 +1,13 @@
 """Whether error bars hold what they are to hold, over many runs.
 
-``python -m benchmarks.error_bars [--seeds 200] [--points 16384] [--shares 0.2 0.05 0.02] [--json FILE]``
+``python -m benchmarks.error_bars [--seeds 200] [--points 4096] [--shares 0.2 0.05 0.02] [--json FILE]``
 
 A normal source on the line and 20 atoms, three regularisations, the truth by quadrature and Newton's
 method. The share of runs in which 1.96 standard errors hold the truth, 95% if they are right: of the
 potential (the mean over atoms, and the worst atom), of the map (the mean over nine points, and the worst
 one), and of the mean squared distance under the plan. Of ``ErrorBars``, for fresh points; of the members
 of a result, which are compared with points that it has: of a run that stopped by its tolerance, and of
-one of 20 batches, which Newton's method corrects.
+one of 16 batches, which Newton's method corrects.
 """
 
 import numpy as np
@@ -39,7 +39,7 @@ def coverage(share, seeds, n_points):
         fresh = np.random.default_rng([seed, 1]).normal(size=(n_points, 1))
         options = {"reg": reg, "random_state": seed}
         result = ps.solve_semidiscrete(atoms, "normal", **options)
-        corrected = ps.solve_semidiscrete(atoms, "normal", tol=0, max_iter=20, **options)
+        corrected = ps.solve_semidiscrete(atoms, "normal", tol=0, max_iter=16, **options)
         bars = ErrorBars(result, fresh)
         found = {"ErrorBars": (bars.plan, bars), "result": (result, result)}
         for kind, (plan, errors) in (found | {"corrected": (corrected, corrected)}).items():
@@ -64,7 +64,7 @@ def coverage(share, seeds, n_points):
 def main():
     parser = machine.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--points", type=int, default=16384)
+    parser.add_argument("--points", type=int, default=4096)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.2, 0.05, 0.02], help="for `reg`")
     args = parser.parse_args()
     with machine.limit_threads(1):

@@ -247,11 +247,11 @@ class EstimatedPlan(SemiDiscretePlan):
         .. math:: \big( (\psi - \psi_n)^2 + \mathrm{diag}(A^+ \Sigma A^+) / n \big)^{1/2}, \qquad
             A = -\nabla^2 H(\psi_n), \quad \Sigma = \mathrm{Cov}\, \chi(X) .
 
-        :math:`\psi_n` maximises the average over n points, of the run if Newton's method was used at its
-        end, else over the fresh ones; by the central limit theorem the second term is its variance. The
-        first one is what the run left, along slow modes for example. So 1.96 standard errors about the
-        potential contain the optimal one with 95% confidence, wherever the run stopped, if
-        :math:`\psi_n` was fitted to fresh points; it may be wider than need be.
+        :math:`\psi_n` maximises the average over n points: the fresh ones of the result, or those of the
+        run that Newton's method was used on, if it holds more of them. By the central limit theorem the
+        second term is its variance. The first one is what the run left, along slow modes for example. So
+        1.96 standard errors about the potential contain the optimal one with 95% confidence at any
+        potential, if the points are fresh; they may be wider than need be.
 
         Raises
         ------

@@ -77,6 +77,8 @@ class SemiDiscreteResult(EstimatedPlan, OTResult):
         Semi-dual potential, :math:`\langle b, \psi \rangle = 0`; 0 at atoms of weight 0. With `reg_m`,
         :math:`\sum_j b_j e^{-\psi_j / \mathrm{reg\_m}} = 1` instead; the terms are the optimal masses
         for the potential.
+    potential_stderr : array, shape (n_atoms,)
+        Standard error of `potential`; see :meth:`map_stderr` and :meth:`functional` as well.
     value : scalar of the backend
         Estimate of the semi-dual value, a lower estimate of the transport cost.
     value_stderr : float

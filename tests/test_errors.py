@@ -16,7 +16,7 @@ from pot_semidiscrete import (
     solve_semidiscrete,
 )
 from pot_semidiscrete.applications import ErrorBars
-from pot_semidiscrete.inference.errors import NormalLaw, SampleFit
+from pot_semidiscrete.inference.errors import NormalLaw
 from pot_semidiscrete.inference.estimates import Estimates
 from pot_semidiscrete.problem import Problem
 
@@ -100,19 +100,6 @@ def test_spread_of_the_map_is_that_at_potentials_of_the_law(nx):
     np.testing.assert_allclose(nx.host(found), expected, rtol=2e-3)
     stderr = nx.host(law.potential_stderr(target, nx.array(moved)))
     np.testing.assert_allclose(stderr, np.sqrt(np.mean(rows**2, axis=0) + (moved - psi) ** 2), rtol=1e-5)
-
-
-def test_a_part_of_the_points_has_its_own_noise():
-    """Of n points k are held: the mean is that of the k, the potential that of all."""
-    result = solve()
-    x, target = result._target.center(np.random.default_rng(2).normal(size=(500, 1))), result._target
-    found = [SampleFit(target, x, result._potential, REG, n).functional(squares)[1] for n in (500, 1e12)]
-    chi = result.atom_weights(x + target.origin)
-    values = np.sum(chi * squares(x + target.origin, ATOMS), axis=1)
-    assert found[1] == pytest.approx(values.std(ddof=1) / np.sqrt(500), rel=1e-6)
-    assert found[0] != pytest.approx(found[1], rel=0.01)
-    fit = SampleFit.of("x", target, x, result._potential, REG)
-    assert found[0] == pytest.approx(fit.functional(squares)[1], rel=0.2)
 
 
 @pytest.mark.parametrize("options", [{}, {"tol": 0, "max_iter": 10}], ids=["fresh", "run"])

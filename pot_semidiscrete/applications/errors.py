@@ -87,7 +87,7 @@ class ErrorBars:
         options = {"n_probes": check_count("n_probes", n_probes), "seed": resolve_seed(random_state)}
         target, reg = result._target, result.reg
         x = target.nx.detach(Problem(target, reg).points("x", x))
-        self._fit = SampleFit.of("x", target, x, result._potential, reg, **options)
+        self._fit = SampleFit("x", target, x, result._potential, reg, **options)
         self.plan = EstimatedPlan(target, self._fit.potential, reg, self._fit)
 
     def __repr__(self) -> str:

@@ -68,49 +68,58 @@ class SampleFit:
 
     Parameters
     ----------
+    name : str
+        What an error calls the points.
     target : Target
-    x : array, shape (k, n_dim)
-        Those points, or a part of them.
-    potential : array, shape (n_support,)
-        The maximiser, normalized.
+    x : array, shape (n, d)
+    psi : array, shape (n_support,)
+        Potential to start from.
     reg : float
-    n : int
-        Points that it maximises the average of.
     n_probes : int
         Random vectors, for more than 256 atoms.
     seed : int
         Of their signs, or of the basis of the deviations.
+
+    Attributes
+    ----------
+    potential : array, shape (n_support,)
+        The maximiser, normalized.
+
+    Raises
+    ------
+    ValueError
+        If the points are too few for a fit, or see no Hessian, at ``reg = 0``.
     """
 
     def __init__(
         self,
+        name: str,
         target: Target,
         x: Array,
-        potential: Array,
+        psi: Array,
         reg: float,
-        n: int,
         n_probes: int = 64,
         seed: int = 0,
     ) -> None:
-        self.target, self.x, self.potential, self.reg, self.n = target, x, potential, reg, n
+        if reg == 0.0:
+            raise ValueError(
+                "result: expected one of reg > 0, received one of 0, whose Hessian is a density on the "
+                "boundaries of cells, which points do not see; solve with a reg above 0."
+            )
+        dual, self.n = SemiDual(target), x.shape[0]
+        with no_grad(target.nx):
+            n_eff = dual.measure(x, psi, reg).n_eff
+            if self.n <= n_eff or not can_correct(dual, self.n, n_eff):
+                raise ValueError(
+                    f"{name}: expected more points than {n_eff:.0f}, the effective number of atoms, and "
+                    f"room for their weights, received {self.n}; give applications.ErrorBars more, or "
+                    "solve with a larger reg."
+                )
+            self.potential = target.normalized(maximize(dual, x, psi, reg, rtol=1e-3).potential)
+            self._hessian: Any = hessian(dual, x, self.potential, reg, self.n)
+        self.target, self.x, self.reg = target, x, reg
         self.n_probes, self.seed = n_probes, seed
         self._unit = reg * target.exponent(reg)  # minus the Hessian of H is self._hessian / unit
-
-    @classmethod
-    def of(
-        cls, name: str, target: Target, x: Array, psi: Array, reg: float, **options: int
-    ) -> "SampleFit":
-        """Maximise the average over points, starting from a potential, if they are enough."""
-        dual = SemiDual(target)
-        with no_grad(target.nx):
-            check_sample(name, dual, x, psi, reg)
-            psi = target.normalized(maximize(dual, x, psi, reg, rtol=1e-3).potential)
-        return cls(target, x, psi, reg, x.shape[0], **options)
-
-    @functools.cached_property
-    def _hessian(self) -> Any:
-        with no_grad(self.target.nx):
-            return hessian(SemiDual(self.target), self.x, self.potential, self.reg, self.x.shape[0])
 
     @functools.cached_property
     def law(self) -> NormalLaw:
@@ -137,7 +146,7 @@ class SampleFit:
 
     def functional(self, f: Callable[[Array, Array], Array]) -> tuple[float, float]:
         """Estimate of the mean of f under the plan, and its standard error."""
-        target, psi, reg, k = self.target, self.potential, self.reg, self.x.shape[0]
+        target, psi, reg, n = self.target, self.potential, self.reg, self.n
         nx = target.nx
         origin = 0.0 * target.like[0] if target.origin is None else target.origin
         slope, rows = 0.0 * target.weights, []
@@ -147,28 +156,10 @@ class SampleFit:
             rows.append(nx.sum(weighted, axis=1))
             slope = slope + nx.sum(weighted, axis=0) - nx.dot(rows[-1], chi)
         # a point moves psi by A^+ (b - chi) / n, and the mean by the product of that with the slope
-        v = self._hessian.solve(self._unit / reg * slope / float(k), 0.0, PRECISE)
+        v = self._hessian.solve(self._unit / reg * slope / float(n), 0.0, PRECISE)
         moved = reduce(target, self.x, psi, reg, ("average",), values=v).average
         values, moved = map(in_double, (nx.concatenate(rows, axis=0), moved))
-        (variance, joint), (_, of_psi) = np.cov(values, moved)
-        variance = variance / k - 2.0 * joint / self.n + of_psi / self.n  # k of the n points are here
-        return float(values.mean()), math.sqrt(max(variance, 0.0))
-
-
-def check_sample(name: str, dual: SemiDual, x: Array, psi: Array, reg: float) -> None:
-    """Refuse points that are too few for a fit, or a regularisation at which they see no Hessian."""
-    if reg == 0.0:
-        raise ValueError(
-            "result: expected one of reg > 0, received one of 0, whose Hessian is a density on the "
-            "boundaries of cells, which points do not see; solve with a reg above 0."
-        )
-    n_eff = dual.measure(x, psi, reg).n_eff
-    if x.shape[0] <= n_eff or not can_correct(dual, x.shape[0], n_eff):
-        raise ValueError(
-            f"{name}: expected more points than {n_eff:.0f}, the effective number of atoms, and room "
-            f"for their weights, received {x.shape[0]}; give applications.ErrorBars more, or solve with "
-            "a larger reg."
-        )
+        return float(values.mean()), float((values - moved).std(ddof=1) / math.sqrt(n))
 
 
 def _checked(values: Any, x: Array, atoms: Array) -> Array:

@@ -15,7 +15,7 @@ from ..optim.stopping import NORMAL_95, NORMAL_975, Look
 from ..problem import Target, unshared
 from .bounds import FittedPoints, plan_cost
 from .chi2 import GROUPS, chi_square, worst_atom
-from .errors import NormalLaw, SampleFit, check_sample
+from .errors import NormalLaw, SampleFit
 from .trace import trace_estimate
 
 COARSE_RTOL = 0.5  # of the statistical error: enough to tell whether a maximiser is far
@@ -146,30 +146,21 @@ class Estimates:
             # it was of more points than are held
             evaluation = evaluate(SemiDual(self.target), self._points, self.potential, self.reg)
         found = self._certify(self._points, evaluation)
-        self._evaluation = UNKNOWN
-        if self._best_fit is None:  # no longer of use
-            self._fit = None
-        else:
-            self._points = None
+        self._points, self._fit, self._evaluation = self._most_points, None, UNKNOWN  # free the rest
         return found
 
     @property
-    def _best_fit(self) -> FittedPoints | None:
-        """Points of the run, if it fitted more of them than there are fresh ones."""
-        n = 0 if self._points is None else self._points.shape[0]
-        return self._fit if self._fit is not None and self._fit.n > n else None
+    def _most_points(self) -> Array | None:
+        """The fresh points, or those of the run that were fitted, if these are more."""
+        held = [self._points, None if self._fit is None else self._fit.points]
+        return max((x for x in held if x is not None), key=len, default=None)
 
     @functools.cached_property
     def sample(self) -> SampleFit:
-        """What the potential is compared with: the maximiser over points of the run, or fresh ones."""
-        name, fit, x = "error bars", self._best_fit, self._points
-        if fit is not None:
-            check_sample(name, SemiDual(self.target), fit.points, fit.found.potential, self.reg)
-            psi = self.target.normalized(fit.found.potential)
-            return SampleFit(self.target, fit.points, psi, self.reg, fit.n)
-        if x is None:
-            raise no_points(name)
-        return SampleFit.of(name, self.target, x, self.potential, self.reg)
+        """The maximiser over these points, with which the potential is compared."""
+        if self._most_points is None:
+            raise no_points("error bars")
+        return SampleFit("error bars", self.target, self._most_points, self.potential, self.reg)
 
     @property
     def law(self) -> NormalLaw:
@@ -197,8 +188,8 @@ class Estimates:
         paired = rows - in_double(measured.transform)
         noise = float(paired.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
         gap = max(cost - value, 0.0) + NORMAL_95 * noise
-        if self._best_fit is not None:
-            cost, stderr, _ = plan_cost(self._best_fit, n)
+        if self._fit is not None and self._fit.n > n:
+            cost, stderr, _ = plan_cost(self._fit, n)
         low = value - NORMAL_975 * evaluation.value_stderr
         high = max(cost, value) + NORMAL_975 * stderr
         suboptimality = gap
