@@ -26,10 +26,8 @@ which pairs are made, noise and data included: that of ``independent`` is for th
 
 import functools
 import itertools
-import json
 import math
 import time
-from pathlib import Path
 
 import numpy as np
 import ot
@@ -259,9 +257,7 @@ def show(row):
 def merged(path, rows):
     """Rows of the file that are not made anew, and these."""
     key = lambda row: tuple(row[name] for name in ("row", "seed", "images", "budget"))
-    known = {}
-    if path is not None and Path(path).exists():
-        known = {key(row): row for row in json.loads(Path(path).read_text())["rows"]}
+    known = {key(row): row for row in machine.earlier(path).get("rows", [])}
     return list((known | {key(row): row for row in rows}).values())
 
 

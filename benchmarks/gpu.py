@@ -21,7 +21,6 @@ import functools
 import json
 import statistics
 import time
-from pathlib import Path
 
 import torch
 
@@ -286,8 +285,7 @@ def main():
         machine.write(args.json, machine=machine.facts(), rows=rows)
         return
     end, facts = time.monotonic() + 60.0 * args.minutes, machine.facts()
-    path = Path(args.json) if args.json else None
-    rows = json.loads(path.read_text())["rows"] if path is not None and path.exists() else []
+    rows = machine.earlier(args.json).get("rows", [])
     for shape in [tuple(case) for case in args.case or CASES]:
         case, facts_of = None, dict(zip(("batch", "atoms", "dimension"), shape, strict=True))
         mine = [row for row in rows if facts_of.items() <= row.items()]

@@ -128,6 +128,11 @@ def entry(value):
     return "[\n  " + ",\n  ".join(map(line, value)) + "\n ]" if is_table else line(value)
 
 
+def earlier(path):
+    """Results that :func:`write` left at a path; none, if there is no file."""
+    return json.loads(Path(path).read_text()) if path is not None and Path(path).exists() else {}
+
+
 def write(path, **results):
     """Results as JSON, short enough to be kept, if there is a path."""
     if path is not None:

@@ -245,8 +245,9 @@ def clusters(rng, n, dimension, n_clusters, radius, spread):
 def mlp(rng, latents, widths, last=np.tanh):
     """Outputs of a network with random weights: He's, leaky ReLU of slope 0.2."""
     x = latents
-    for width in widths:
-        x = np.where(x > 0.0, x, 0.2 * x) if x is not latents else x
+    for layer, width in enumerate(widths):
+        if layer > 0:
+            x = np.where(x > 0.0, x, 0.2 * x)
         x = x @ (rng.normal(size=(x.shape[1], width)) * np.sqrt(2.0 / x.shape[1]))
         x = x + 0.1 * rng.normal(size=width)
     return last(x)

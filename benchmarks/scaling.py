@@ -112,6 +112,11 @@ def build(name, atoms, source, relative_reg=0.01):
     return problems.Problem(name, source, atoms, problems.even(len(atoms)), reg)
 
 
+def synthetic(name, n_atoms, dimension):
+    """A problem of atoms of a law."""
+    return build(name, rows(name, n_atoms, dimension), law(dimension))
+
+
 class Images:
     """Those of MNIST in a random order, and a normal law like them; both moved to their mean."""
 
@@ -134,8 +139,7 @@ def cases(args):
     for n_atoms, dimension in itertools.product(sorted(args.n_atoms), args.dimensions):
         for name in args.targets:
             if name != "images":
-                atoms = functools.partial(rows, name, n_atoms, dimension)
-                yield lambda name=name, atoms=atoms, d=dimension: build(name, atoms(), law(d))
+                yield functools.partial(synthetic, name, n_atoms, dimension)
     for n_atoms in sorted({min(n, len(images.images)) for n in args.n_atoms}) if images else ():
         yield functools.partial(images.problem, n_atoms)
 
@@ -281,10 +285,8 @@ def show(row):
     each = 1e6 * row["seconds"] / row["samples"]
     more = "" if row.get("reached", True) else "more than "
     text = f"{row['target']:8} d {row['dimension']:3} N {row['n_atoms']:7} {row['solver']:12} "
-    text += (
-        f"{more + format(row['seconds'], '.2f'):>16} s  {row['samples']:8} samples of {each:8.1f} us  "
-    )
-    text += f"{row['bytes'] / 2**20:6.0f} MiB"
+    text += f"{more + format(row['seconds'], '.2f'):>16} s  {row['samples']:8} samples of "
+    text += f"{each:8.1f} us  {row['bytes'] / 2**20:6.0f} MiB"
     if "measured_chi2" in row:
         text += f"  chi2 {row['measured_chi2']:.2g} +- {row['measured_stderr']:.1g} for {row['chi2']:g}"
         text += f"  N_eff {row['measured_n_eff']:.4g}  work {row['work_ratio']:.3g}"
@@ -308,7 +310,7 @@ def exponents(table):
 def run(args):
     """All rows; what is known is written after each."""
     table, facts = [], {"machine": machine.facts(), "arguments": vars(args)}
-    small = build("normal", rows("normal", 100, 2), law(2))
+    small = synthetic("normal", 100, 2)
     names = [name for name in args.solvers if adapters.applies(name, small)]
     for name in names:
         # let each library start before it is timed

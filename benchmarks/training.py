@@ -39,7 +39,6 @@ cost at the regularisation above. Measuring is outside the seconds.
 """
 
 import itertools
-import json
 import math
 import time
 from functools import partial
@@ -295,11 +294,11 @@ def interval(run):
     return semi_dual_value(run.draw, run.atoms, REG, **options)[1]
 
 
-def best_step(images, seconds, judge):
+def best_step(images, seconds, judge, *law):
     """The authors' step of least Frechet distance in short runs."""
     found = {}
     for step in STEPS:
-        run = train("authors", images, seconds / len(STEPS), seed=0, step=step)
+        run = train("authors", images, seconds / len(STEPS), 0, *law, step=step)
         found[step] = measure(run, judge)["frechet"]
         print(f"authors, step {step:<5g} frechet {found[step]:8.2f}", flush=True)
     return min(found, key=found.get), found
@@ -344,17 +343,16 @@ def load(folder, n_atoms, colors=None):
 
 def kept(path, recipes, seeds, settings):
     """Facts of a file, and the rows that a run of these recipes and seeds leaves as they are."""
-    if path is None or not Path(path).exists():
-        return {}, []
-    facts = json.loads(Path(path).read_text())
+    facts = machine.earlier(path)
     if any(facts.get(name, value) != value for name, value in settings.items()):
         raise SystemExit(f"{path}: expected runs of {settings}; give another file")
-    rows = facts.pop("rows")
+    rows = facts.pop("rows", [])
     others = lambda row: row["recipe"] not in recipes or row["seed"] not in seeds
     return facts, [row for row in rows if row["recipe"] in RECIPES and others(row)]
 
 
-def main():
+def arguments():
+    """Those of the command."""
     parser = machine.parser(__doc__)
     parser.add_argument("--mnist", metavar="FOLDER", required=True, help="folder with its IDX files")
     parser.add_argument("--recipe", choices=RECIPES, nargs="+", default=list(RECIPES))
@@ -376,39 +374,48 @@ def main():
     parser.add_argument("--value", action="store_true", help="an interval of the transport cost, too")
     parser.add_argument("--grid", action="store_true", help="settings of WGAN-GP, with the first seed")
     parser.add_argument("--images", metavar="FOLDER", help="save 96 images of each generator")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def options_of(args):
+    """Options of each recipe, by the arguments of the command."""
+    options = {recipe: {} for recipe in RECIPES}
+    options["wgan_gp"] = {"rate": args.rate, "critic_steps": args.critic_steps}
+    options["authors"] = {"step": args.step}
+    if args.batch is not None:
+        options |= {recipe.__name__: {"batch_size": args.batch} for recipe in OURS}
+    if args.share is not None:
+        options["features"]["share"] = args.share
+    return options
+
+
+def main():
+    args = arguments()
     torch.set_flush_denormal(True)  # for all: the weights of POT's and the authors' steps have many
     settings = {
         name: getattr(args, name)
         for name in ("seconds", "atoms", "coordinates", "generator", "colors", "batch", "device")
     }
     facts, rows = kept(args.json, args.recipe, args.seeds, settings)
+    grid, options = facts.pop("grid", []), options_of(args)
+    write = lambda: machine.write(args.json, **facts, grid=grid, rows=rows)
     with machine.limit_threads(args.threads):
         facts |= {"machine": machine.facts(), **settings}
-        grid = facts.pop("grid", [])
         images, judge = load(args.mnist, args.atoms, args.colors)
         images = images.to(args.device)
         facts["floor"] = judge.floor
         show("floor", judge.floor)
-        of_all = [recipe.__name__ for recipe in OURS]
-        given = {} if args.batch is None else {"batch_size": args.batch}
         law = (args.coordinates, args.generator)
-        options = {recipe: dict(given) if recipe in of_all else {} for recipe in RECIPES}
-        options["wgan_gp"] = {"rate": args.rate, "critic_steps": args.critic_steps}
-        if args.share is not None:
-            options["features"]["share"] = args.share
-        if "authors" in args.recipe:
-            step = args.step
-            if step is None:
-                step, facts["authors_steps"] = best_step(images, SHORT * args.seconds, judge)
-            options["authors"] = {"step": step}
+        if "authors" in args.recipe and args.step is None:
+            best, facts["authors_steps"] = best_step(images, SHORT * args.seconds, judge, *law)
+            options["authors"]["step"] = best
         if args.grid:
             for rate, critic_steps in itertools.product(RATES, CRITIC_STEPS):
                 setting = {"rate": rate, "critic_steps": critic_steps}
                 run = train("wgan_gp", images, args.seconds, args.seeds[0], *law, **setting)
                 grid.append(setting | {"steps": run.steps} | measure(run, judge))
                 show(f"wgan {rate:g} {critic_steps}", grid[-1])
-                machine.write(args.json, **facts, grid=grid, rows=rows)
+                write()
             best = min(grid, key=lambda row: row["frechet"])
             options["wgan_gp"] = {name: best[name] for name in ("rate", "critic_steps")}
         for seed in args.seeds:
@@ -419,7 +426,7 @@ def main():
                 row |= {"value": interval(run)} if args.value else {}
                 rows.append({**row, **options[recipe], **measure(run, judge)})
                 show(f"{recipe} {seed}", rows[-1])
-                machine.write(args.json, **facts, grid=grid, rows=rows)
+                write()
                 if args.images:
                     draw(Path(args.images) / f"{recipe}_{seed}.png", run)
     for recipe, row in medians(rows).items():

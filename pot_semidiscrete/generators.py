@@ -15,6 +15,7 @@ from .problem import (
     Problem,
     Target,
     check_array,
+    check_bool,
     check_callable,
     check_count,
     check_parameters,
@@ -206,6 +207,7 @@ def train_parameters(
     batch_size: int = 200,
     learning_rate: float = 1e-2,
     init_potential: Array | None = None,
+    random_state: object = None,
     verbose: bool = False,
     callback: Callable[[int, Array, float], Any] | None = None,
 ) -> ParameterResult:
@@ -249,6 +251,8 @@ def train_parameters(
         Step of Adam, in units of `theta`.
     init_potential : array, shape (n_atoms,), optional
         Potential to start from.
+    random_state : None, int, numpy Generator or RandomState, or torch Generator
+        Randomness of the latent law, if it is named, of SciPy or of torch.
     verbose : bool, default=False
         Show a progress bar.
     callback : callable, optional
@@ -287,11 +291,11 @@ def train_parameters(
     """
     learning_rate = check_real("learning_rate", learning_rate, positive=True)
     n_steps, dual_steps = check_count("n_steps", n_steps), check_count("dual_steps", dual_steps)
-    batch_size = check_count("batch_size", batch_size)
+    batch_size, verbose = check_count("batch_size", batch_size), check_bool("verbose", verbose)
     check_callable("generator", generator, "(theta, z) -> points")
     check_parameters("theta", theta, differentiated=vjp is None)
     X_target, nx = check_points("X_target", X_target)
-    random = resolve_random(None, nx, X_target)
+    random = resolve_random(random_state, nx, X_target)
     latent_sampler = adapted(latent_sampler, X_target, random) or latent_sampler
     check_callable("latent_sampler", latent_sampler, "n -> latent points")
     if callback is not None:
@@ -371,6 +375,7 @@ class ParameterRun:
         self.losses.append(loss)
 
     def progress(self) -> dict[str, float]:
+        """Numbers to show."""
         return {"loss": float(self.losses[-1])} if self.losses else {}
 
     def result(self) -> ParameterResult:

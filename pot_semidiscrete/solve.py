@@ -6,7 +6,7 @@ from typing import Any
 from .backend import Array, guest, joint, ours
 from .costs import Metric
 from .optim.stopping import StoppingRule
-from .problem import Problem, check_callable, named_options, resolve_shards, shared
+from .problem import Problem, check_bool, check_callable, named_options, resolve_shards, shared
 from .result import SemiDiscreteResult, SolverState, warn_shortfall
 from .samplers.resolve import rank_seed, resolve_source
 from .solver import Options, solve_problem
@@ -148,6 +148,7 @@ def solve_semidiscrete(
     """
     more = {"max_memory": max_memory, "sample_cost": sample_cost, "tol_value": tol_value}
     options = Options.checked(tol, max_iter, batch_size, **more)
+    verbose = check_bool("verbose", verbose)
     if callback is not None:
         callback = guest(check_callable("callback", callback, "of the state"))
     with ours():  # no decorator, whose frame the warning would point to

@@ -18,6 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import generative
+from pot_semidiscrete.backend import ranks_of
+from pot_semidiscrete.generative import choices
+from pot_semidiscrete.generative.fsdp import full_tensors
 from tests import shards
 
 TIMEOUT = 20.0  # seconds that ranks wait for each other
@@ -102,6 +105,7 @@ def check_sources():
     assert values[0] == values[-1]
     if dist.get_rank() == 0:
         assert result.suboptimality >= 0.0
+        assert pickle.loads(pickle.dumps(result)).suboptimality == result.suboptimality
     options |= {"batch_size": 3, "tol": 0, "max_iter": 2}  # of which a rank draws one, another two
     short = sd.solve_semidiscrete(X, Stream(dist.get_rank(), 2), **options)
     assert short.n_iter == 2
@@ -129,6 +133,22 @@ def check_refusals():
         sd.solve_semidiscrete(atoms(9), process_group="gloo")
 
 
+def check_apart():
+    """Ranks that are at different places of a run are told, and go on to the next one."""
+    x = atoms(4)
+
+    def apart(words, one, other):
+        ranks = ranks_of(dist.group.WORLD, x)
+        with pytest.raises(RuntimeError, match=words), ranks.together():
+            (one if dist.get_rank() == 0 else other)(ranks)
+
+    apart("same place.*rank 0 'sums', rank 1 'minima'", lambda r: r.sum(x), lambda r: r.min(x))
+    apart("exchanges of one size", lambda r: r.sum(x), lambda r: r.sum(x[:3]))
+    for group in (dist.GroupMember.NON_GROUP_MEMBER, x):
+        with pytest.raises(TypeError, match=r"process_group: expected .*group of torch.distributed"):
+            ranks_of(group, x)
+
+
 def check_exits():
     """What ends one rank ends all, with what was reached."""
     rank, options = dist.get_rank(), {"reg": 0.05, "tol": 0, "process_group": dist.group.WORLD}
@@ -152,9 +172,16 @@ def check_exits():
         result = sd.solve_semidiscrete(atoms(30), source, max_iter=100, **options)
         assert result.status == "interrupted"
 
+    begun = threading.Event()
+
+    def interrupt_from_beside():
+        begun.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
     if rank == 1:  # whatever it does then
-        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-    result = sd.solve_semidiscrete(atoms(30), "unif", max_iter=10**6, **options)
+        threading.Thread(target=interrupt_from_beside, daemon=True).start()
+    note = lambda state: begun.set()
+    result = sd.solve_semidiscrete(atoms(30), "unif", callback=note, max_iter=10**6, **options)
     assert result.status == "interrupted"
     source = Stream(rank, after=4 if rank == 1 else None, do=sys.exit)  # no Exception
     with pytest.raises(SystemExit if rank == 1 else RuntimeError):
@@ -285,6 +312,11 @@ def check_ends_of_training():
     assert info.value.partial_result.status == "failed"
     with pytest.raises(ValueError, match="multiple of the number of ranks"):
         train(generator, batch_size=25)
+    steps.clear()
+    usual, choices.POINTS = choices.POINTS, 25
+    train(generator, latent, batch_size=None, n_steps=1)
+    choices.POINTS = usual
+    assert set(steps) == {13}  # the default is rounded up
     assert train(generator, callback=lambda result: result.n_steps == 3 and rank == 1).n_steps == 3
 
 
@@ -301,13 +333,13 @@ def sharded(generator):
 def check_checkpoints(folder):
     """A run that is continued is the one that was not interrupted, its generator in parts or not."""
     path = folder / "run.pt"
-    generators = [sharded(linear(0)), linear(dist.get_rank())]
+    generators = [sharded(linear(0)), linear(dist.get_rank()), sharded(linear(1))]
     options = {"random_state": 0, "checkpoint": path, "checkpoint_every": 3}
     whole = train(linear(0), random_state=0, n_steps=14, optimizer=torch.optim.Adam)
-    for generator, n_steps in zip(generators, (6, 14), strict=True):
+    for generator, n_steps in zip(generators, (3, 6, 14), strict=True):
         run = train(generator, n_steps=n_steps, optimizer=torch.optim.Adam, **options)
-    for a, b in zip(generators[1].parameters(), whole.generator.parameters(), strict=True):
-        assert torch.equal(a, b)
+    found = full_tensors([*run.generator.parameters()])
+    torch.testing.assert_close(found, [*whole.generator.parameters()], rtol=0.0, atol=0.0)
     np.testing.assert_array_equal(run.history["loss"], whole.history["loss"])
 
     # with a critic, of which each rank has its own stream
@@ -379,6 +411,7 @@ def two(folder):
     check_same_as_one_process(60, 0.02, reg_m=0.1, **correct)
     check_sources()
     check_refusals()
+    check_apart()
     check_exits()
     shards.check(folder)
     check_loss()

@@ -206,6 +206,9 @@ def test_barycenter_on_a_line_is_the_mean_of_quantile_functions(nx):
     least = share * (1.0 - share) * (4.0**2 + 2.0**2)
     assert least < found.cost_interval[1]
     assert found.cost < 1.15 * least  # atoms are few
+    errors = [float(result.value_stderr) for result in found.transports]  # independent
+    assert found.cost_stderr == pytest.approx(np.hypot(*(np.array(weights) * errors)), rel=1e-6)
+    assert 0.0 < found.cost_stderr < np.ptp(found.cost_interval) / (2.0 * 1.95)
 
 
 def test_barycenter_of_normal_laws_is_nearly_normal():

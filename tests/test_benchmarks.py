@@ -179,6 +179,15 @@ def test_benchmark_of_training_compares_its_recipes(rng, monkeypatch, tmp_path):
     assert (tmp_path / "ours_0.png").stat().st_size > 10_000
 
 
+def test_step_of_the_authors_is_found_for_the_generator_that_is_trained(monkeypatch):
+    training, laws = importlib.import_module("benchmarks.training"), []
+    monkeypatch.setattr(training, "train", lambda *facts, step: laws.append(facts[4:]) or step)
+    monkeypatch.setattr(training, "measure", lambda run, judge: {"frechet": abs(run - 5.0)})
+    best, found = training.best_step(None, 1.0, None, 7, "dcgan")
+    assert (best, set(found)) == (5.0, set(training.STEPS))
+    assert set(laws) == {(7, "dcgan")}
+
+
 @pytest.fixture
 def paper(rng, monkeypatch, tmp_path):
     """A call of the benchmark of the paper, with two steps of each generator: its rows."""
@@ -283,7 +292,7 @@ def test_scaling_measures_the_error_of_what_stops_by_itself(rng, monkeypatch, tm
 def test_scaling_times_a_few_samples_of_many_atoms():
     from benchmarks import scaling
 
-    problem = scaling.build("heavy", scaling.rows("heavy", 100, 2), scaling.law(2))
+    problem = scaling.synthetic("heavy", 100, 2)
     row = scaling.few("ours", problem, 512)
     assert row["n_atoms"] == 100
     assert row["samples"] == 512
@@ -355,7 +364,7 @@ def test_fields_have_the_spectrum_of_images():
 def test_error_that_scaling_measures_is_that_of_an_integral():
     from benchmarks import problems, references, scaling
 
-    problem = scaling.build("heavy", scaling.rows("heavy", 200, 2), scaling.law(2))
+    problem = scaling.synthetic("heavy", 200, 2)
     potential = 0.1 * problem.atoms[:, 0].astype(float)
     found = scaling.measured(problem, potential, 0.1)
     nodes = problems.normal_nodes(300, 2)

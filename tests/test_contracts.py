@@ -1,7 +1,5 @@
 """What every cost, kernel, sampler and stopping rule owes; whatever is registered is tested."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import ot
 import pytest
@@ -26,7 +24,6 @@ from pot_semidiscrete.kernels import (
 )
 from pot_semidiscrete.kernels.numpy_kernel import NumpyKernel
 from pot_semidiscrete.optim.ascent import AscentState
-from pot_semidiscrete.optim.buffer import SampleStream
 from pot_semidiscrete.optim.semi_dual import SemiDual
 from pot_semidiscrete.optim.stopping import RULES, ChiSquareRule, FixedSamples, Look, StoppingRule
 from pot_semidiscrete.problem import build_target
@@ -565,23 +562,22 @@ def drawn(draws):
     return lambda n: draws.append(n) or rng.normal(size=(n, 2))
 
 
-def test_look_takes_no_more_points_than_there_were_samples(rng, monkeypatch):
+def test_look_takes_no_more_points_than_there_were_samples(rng):
     """And 1024 at least, whatever the rule wants; they serve the ascent from then on."""
     atoms, sizes, draws = rng.normal(size=(10, 2)), [], []
-    independent = SampleStream.independent
 
-    def watched(self, n, again=True):
-        sizes.append(n)
-        return independent(self, n, again)
+    class Watched(Doubling):
+        def note(self, n_iter, found):
+            sizes.append(found.n)
+            return super().note(n_iter, found)
 
-    monkeypatch.setattr(SampleStream, "independent", watched)
-    with pytest.warns(ps.SemiDiscreteWarning, match="before Doubling was met"):
-        result = ps.solve_semidiscrete(atoms, drawn(draws), reg=0.5, tol=Doubling(), max_iter=200)
+    with pytest.warns(ps.SemiDiscreteWarning, match="before Watched was met"):
+        result = ps.solve_semidiscrete(atoms, drawn(draws), reg=0.5, tol=Watched(), max_iter=200)
     looks = result.log["check_n_iter"]
     assert len(looks) >= 4
-    for n, n_iter in zip(sizes, looks, strict=False):
-        least, most = (max(min(20_000, share * 256 * n_iter), 1024) for share in (0.9, 1.0))
-        assert least <= n <= most
+    for n, n_iter in zip(sizes, looks, strict=True):
+        wanted = max(min(20_000, 256 * n_iter), 1024)
+        assert 0.9 * wanted <= n < wanted + 512  # whole batches
     # 200 batches are drawn, and points of the last look and estimate: those of others serve steps, too
     assert sum(draws) == result.n_samples < 256 * 200 + 20_000 + 5000 < 256 * 200 + sum(sizes)
 
@@ -827,8 +823,7 @@ def test_stopping_rule(name, rng):
     zero = 0.0 * dual.target.weights
     assert 0.0 < rule.budget(1000.0, 20) <= 1000.0
     assert not rule.is_due(dual, AscentState(zero, zero, 1.0), 0.0, False)
-    facts = {"chi2_stderr": 0.0, "n_eff": 10.0, "marginal_error_stderr": 0.0}
-    look = lambda chi2: SimpleNamespace(chi2=chi2, look_bound=chi2, marginal_error=chi2, **facts)
+    look = lambda chi2: Look(chi2, 0.0, chi2, 0.0, n_eff=10.0, n=100)
     assert not rule.note(1, look(1.0))
     rule.wait(look(1.0), 100.0)
     rule.corrected(3.0)

@@ -415,6 +415,8 @@ def test_parameters_of_several_arrays_and_errors_of_one_sided_derivatives():
     assert found.left == pytest.approx(2.0 * z.mean(axis=0)[0], abs=1e-6)
     with pytest.raises(ValueError, match="direction: expected the shape"):
         one_sided_derivatives(generator, theta, {"matrix": np.eye(3), "shift": np.zeros(2)}, z, atoms)
+    with pytest.raises(TypeError, match="theta: expected an array, or a list"):
+        one_sided_derivatives(generator, theta | {"shift": 0.0}, v | {"shift": 1.0}, z, atoms)
     still = {"matrix": np.zeros((2, 2)), "shift": np.zeros(2)}
     with pytest.raises(ValueError, match="does not"):
         one_sided_derivatives(generator, theta, still, z, atoms)

@@ -16,17 +16,12 @@ import pytest
 import pot_semidiscrete as sd
 from tests.backends import BACKENDS, Backend
 from tests.idx import idx
+from tests.test_style import RECEIVED
 
 HAS_TORCH = "torch" in BACKENDS
 MODULES = ["", ".applications", ".samplers", ".plot", ".datasets", ".metrics"]
 MODULES += [".generative"] * HAS_TORCH
-DERIVED = "Law", "Sampler"  # users derive from these, ...
-RECEIVED = (  # receive these, and never build them
-    *("GradientDiagnostics", "LabelledPairs", "OneSidedDerivatives", "Pairs", "ParameterResult"),
-    *("BarycenterResult", "QuantizationResult"),
-    *("SemiDiscreteCoupling", "SemiDiscreteResult", "SemiDiscreteWarning", "SolverState"),
-    "TrainingResult",
-)
+DERIVED = "Law", "Sampler"  # users derive from these
 SHARED = "ShardedAtoms"  # processes make it together: tests/shards.py
 HOOKS = "get_extra_state", "set_extra_state"  # torch calls these
 ATOMS, POINTS = (np.random.default_rng(k).normal(size=(6 - 2 * k, 2)) for k in range(2))
@@ -107,7 +102,7 @@ NO_SOURCE = [
     (["a", "b"], ANY, ""),
     ((POINTS, POINTS), ANY, ""),
 ]
-NO_TENSOR = [(bad, error, words) for bad, error, words in NO_POINTS if type(bad) is np.ndarray]
+NO_TENSOR = [row for row in NO_POINTS if type(row[0]) is np.ndarray]
 NO_TENSOR = [row for row in NO_TENSOR if row[0].dtype != np.float16]  # which a loss casts
 NO_ROWS = [
     (np.zeros(3), ValueError, "columns"),
@@ -150,6 +145,7 @@ NO_METRIC = [
     (lambda x, y: None, ANY, ""),
     (lambda x, y: [[0.0]], ANY, ""),
 ]
+NO_BOOL = [(bad, TypeError, "True or False") for bad in (1, None, "no", [])]
 NO_CALLABLE = [(3, TypeError, "callable"), ("f", TypeError, "callable")]
 NO_SEED = [
     (-1, ValueError, "at least 0"),
@@ -494,7 +490,7 @@ ROWS = {
     "widths": NO_COUNTS,
     "dcgan_generator.channels": [*NO_COUNTS, ((), ValueError, "at least 1")],
     "kernel_size": [*NO_COUNT, (5, ValueError, "3 or 4")],
-    "bias": [(1, TypeError, "True or False"), (None, TypeError, "True or False")],
+    **dict.fromkeys(("bias", "debias", "follow", "verbose"), NO_BOOL),
     "size": [(1, ValueError, "at least 2"), *NO_COUNT[2:]],
     "random_filters.unit": NO_REAL,
     "body": [(3, TypeError, "Module"), (abs, TypeError, "Module")],
@@ -594,10 +590,6 @@ NAMED_OTHERWISE = {  # in errors
     "SemiDiscretePairs.plan": "plan|X_target",
 }
 FREE = {
-    "verbose": "any truth value",
-    "debias": "any truth value",
-    "SemiDiscreteLoss.majorants.follow": "any truth value",
-    "SemiDiscreteLoss.pair.follow": "any truth value",
     "mode": "that of torch.nn.Module.train",
     "title": "any text, as matplotlib takes it",
     "y1": "as it comes, it is returned",
@@ -628,7 +620,7 @@ def reflected():
             value = getattr(module(where), name)
             if name in (*DERIVED, SHARED) or name.startswith("_"):
                 continue
-            if name not in RECEIVED:
+            if name not in (*RECEIVED, "SemiDiscreteWarning"):
                 found[name] = value
             if inspect.isclass(value):
                 found |= {f"{name}.{key}": method for key, method in methods(value)}
@@ -800,7 +792,7 @@ CALLS = {
     ),
     "train_parameters": lambda given: given(
         *(*TARGET, "generator", "theta", "vjp", "latent_sampler", "n_steps", "dual_steps"),
-        *("batch_size", "init_potential", "callback"),
+        *("batch_size", "init_potential", "random_state", "callback"),
     ),
     **{
         f"SemiDiscreteResult.{name}": lambda given: given("x")

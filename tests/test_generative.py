@@ -514,6 +514,13 @@ def test_casts_leave_the_network_alone(cast):
     assert {p.dtype for p in loss.parameters()} == {torch.float32}
 
 
+def test_network_that_is_not_finite_is_refused():
+    loss = with_network()
+    torch.nn.init.constant_(next(loss.network.module.parameters()), torch.nan)
+    with pytest.raises(ValueError, match="potential: expected finite numbers of the module"):
+        loss.follow(randn(50, 2))
+
+
 def test_autocast_changes_no_network():
     outcome = []
     for enabled in (False, True):

@@ -559,9 +559,7 @@ def _(nx):
     return call
 
 
-@only_torch(
-    *(f"SemiDiscreteLoss.{name}" for name in ("translate", "majorants", "pair", "rows")),
-)
+@only_torch(*(f"SemiDiscreteLoss.{name}" for name in ("translate", "majorants", "pair", "rows")))
 def _(nx):
     made, x = vectors(nx), nx.array(POINTS)
 
@@ -577,12 +575,11 @@ def _(nx):
     return call
 
 
-FACTS = "reg", "reg_m", "features", "has_majorants", "can_translate", "extra_repr"
+FACTS = "reg", "reg_m", "features", "has_majorants", "can_translate"
+CALLED = "local", "get_extra_state", "set_extra_state", "extra_repr"
 
 
-@only_torch(
-    *(f"SemiDiscreteLoss.{name}" for name in ("local", "get_extra_state", "set_extra_state", *FACTS))
-)
+@only_torch(*(f"SemiDiscreteLoss.{name}" for name in (*CALLED, *FACTS)))
 def _(nx):
     made, x = losses(nx), nx.array(POINTS)
 
@@ -591,7 +588,8 @@ def _(nx):
             one.reg = 0.1
             one.load_state_dict(copy.deepcopy(one).state_dict())
             one.to("cpu")
-        return [[one.local(x), kept(one), [getattr(one, name) for name in FACTS[:-1]]] for one in made]
+        facts = [[getattr(one, name) for name in FACTS] for one in made]
+        return [facts, [[one.local(x), kept(one), one.extra_repr()] for one in made]]
 
     return call
 

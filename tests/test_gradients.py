@@ -165,6 +165,11 @@ def training(**options):
     return ps.train_parameters(**(defaults | options))
 
 
+def test_parameters_are_one_array_of_the_backend_of_the_atoms():
+    with pytest.raises(TypeError, match=r"theta: expected a numpy array.*one array"):
+        training(theta=[np.zeros(2)], generator=lambda theta, z: z + theta[0])
+
+
 def perceptron(theta, z):
     """Two layers of 32 units, theta = (W, c, V, d) as one vector."""
     hidden = np.maximum(z @ theta[:64].reshape(2, 32) + theta[64:96], 0)

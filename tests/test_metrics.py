@@ -13,9 +13,11 @@ from pot_semidiscrete.metrics import (
     Judge,
     class_shares,
     covariance_ratio,
+    coverage,
     entropy,
     frechet_distance,
     nearest_cost,
+    precision_recall,
     semi_dual_value,
     transport_cost,
 )
@@ -94,6 +96,14 @@ def test_nearest_cost(rng):
     assert nearest_cost(x, y) == pytest.approx(expected, rel=1e-9)
     assert nearest_cost(x, y, unit=4.0) == pytest.approx(expected / 4, rel=1e-9)
     assert nearest_cost(x, np.concatenate([y, x])) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("measure", [coverage, precision_recall])
+def test_neighbors_need_more_points_than_k(measure, rng):
+    x, y = rng.normal(size=(9, 2)), rng.normal(size=(6, 2))
+    measure(x, y, k=5)
+    with pytest.raises(ValueError, match="y: expected 7 points or more, received 6"):
+        measure(x, y, k=6)
 
 
 def test_frechet_distance_is_its_formula(rng):

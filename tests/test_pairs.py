@@ -452,6 +452,17 @@ def test_noise_for_data_has_the_law_of_the_pairs():
     assert scipy.stats.kstest(noise[asked == 0].numpy(), "norm").pvalue < 1e-6
 
 
+def test_excess_of_data_at_one_place_is_that_of_the_plan():
+    """``c - psi - psi^c`` of all data, by which the noise nearest to one is found."""
+    data = torch.cat([cloud(20), cloud(20)[:5]])
+    coupling = solve_coupling(data, random_state=0)
+    pairing, points = SemiDiscretePairs(coupling, random_state=0).reservoir.pairing, cloud(50, seed=1)
+    condition = pairing.condition_on(torch.zeros(50, dtype=torch.long), streams.stream(0, like=data))
+    found = pairing.excess(points, condition, torch.arange(25))
+    scores = torch.cdist(points, data) ** 2 - coupling.results[0].potential
+    torch.testing.assert_close(found, scores - scores.min(dim=1).values[:, None], rtol=0.0, atol=1e-4)
+
+
 def test_noise_for_images_of_a_class():
     """Each point once, of the class asked for, fresh out of the space; memory is bounded."""
     data, label = labelled(400)
@@ -659,6 +670,7 @@ def test_an_interrupted_solve_keeps_what_it_has(monkeypatch):
         (ValueError, "n_components: expected at most 2", [cloud(9)], {"n_components": 3}),
         (ValueError, "projection: expected 2 rows", [cloud(9)], {"projection": cloud(3, 1)}),
         (TypeError, "projection: expected a tensor", [cloud(9)], {"projection": 3}),
+        (ValueError, "with a proj", [cloud(9)], {"projection": cloud(2, 1), "n_components": 1}),
         (ValueError, "X_space: expected 9 points", [cloud(9)], {"X_space": cloud(8)}),
         (ValueError, "X_space: expected points of the dim", [cloud(9)], {"X_space": cloud(9, 3)}),
         (ValueError, "part_size", [cloud(9)], {"part_size": 0}),
@@ -708,6 +720,10 @@ def test_other_refusals():
         solve_coupling(data, a_target=(label == 0).float() / (label == 0).sum(), labels=label)
     with pytest.raises(ValueError, match="proportions: expected 2 numbers"):
         SemiDiscretePairs(data, labels=label, proportions=[1.0])
+    with pytest.raises(TypeError, match="proportions: expected numbers"):
+        SemiDiscretePairs(data, labels=label, proportions="even")
+    with pytest.raises(TypeError, match="where: expected a tensor"):
+        pairs.coupling.to(np.zeros(1))
     with pytest.raises(TypeError, match="items that are arrays"):
         next(iter(SemiDiscretePairs(pairs.coupling, data=["image"] * 60)))
 

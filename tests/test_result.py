@@ -109,6 +109,12 @@ def test_absent_member_says_what_to_use(name, instead, any_state):
         getattr(result, name)
 
 
+def test_what_is_computed_is_not_set(any_state):
+    _, result = any_state
+    with pytest.raises(AttributeError, match=r"SemiDiscreteResult\.value is computed, not set"):
+        result.value = 0.0
+
+
 def test_every_public_member_of_pot_is_present_or_absent(any_state):
     """None of them raises anything but AttributeError."""
     _, result = any_state

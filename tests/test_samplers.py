@@ -451,7 +451,11 @@ def test_names_of_laws_are_latent_laws_of_a_dimension():
     assert not torch.equal(run(("unif", 3)), run(3))
     options = {"vjp": lambda theta, z, cotangent: cotangent.sum(axis=0), "reg": 0.3, "n_steps": 2}
     atoms = data.double().numpy()
-    assert ps.train_parameters(np.add, np.zeros(2), ("ball", 2), atoms, **options).status == "finished"
+    ball = lambda seed: ps.train_parameters(
+        *(np.add, np.zeros(2), ("ball", 2), atoms), random_state=seed, **options
+    )
+    np.testing.assert_array_equal(ball(0).theta, ball(0).theta)
+    assert (ball(1).theta != ball(0).theta).all()
     for train in (
         run,
         lambda latent: ps.train_parameters(np.add, np.zeros(2), latent, atoms, **options),

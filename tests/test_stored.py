@@ -121,6 +121,14 @@ def test_what_has_no_rows_is_refused(rows, error, words):
         ps.StoredAtoms(rows)
 
 
+@pytest.mark.parametrize("which", [1, np.int64(1), [0, 1], np.eye(2), "first"])
+def test_atoms_are_chosen_by_slices_and_numbers(which, rows):
+    kept = ps.StoredAtoms(rows)
+    np.testing.assert_array_equal(kept[np.array([3, 1])], rows[[3, 1]])
+    with pytest.raises(TypeError, match=r"atoms: expected a slice.* received .*; give atoms\[k"):
+        kept[which]
+
+
 def test_numbers_are_checked_at_the_door(rows):
     rows[100, 1] = np.nan
     with pytest.raises(ValueError, match="X_target: expected finite numbers"):
@@ -155,8 +163,12 @@ def test_loss_of_stored_atoms(reg, rows):
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
     with pytest.raises(TypeError, match="potential: expected None with StoredAtoms"):
         SemiDiscreteLoss(kept, potential=torch.nn.Linear(D, 1).double())
-    with pytest.raises(TypeError, match="that torch computes with"):
+    with pytest.raises(TypeError, match=r"that torch computes with.* like=torch.zeros\(1\)"):
         SemiDiscreteLoss(ps.StoredAtoms(rows))
+    with pytest.raises(TypeError, match="features: expected None with stored atoms"):
+        SemiDiscreteLoss(kept, features=lambda x: x)
+    with pytest.raises(TypeError, match=r"target: expected a tensor.*received StoredAtoms"):
+        train_generator(torch.nn.Linear(2, D), 2, kept, n_steps=1, n_atoms=3)
 
 
 class ReadBy:

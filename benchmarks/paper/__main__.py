@@ -15,7 +15,6 @@ experiment with other settings are replaced. One thread unless told; seconds are
 
 import contextlib
 import functools
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -112,9 +111,7 @@ def main():
     args = arguments()
     torch.set_flush_denormal(True)  # for all: the weights of the authors' steps have many
     os.environ.setdefault("MPLBACKEND", "agg")
-    settings, rows = Settings(args), []
-    if args.json and Path(args.json).exists():
-        rows = json.loads(Path(args.json).read_text())["rows"]
+    settings, rows = Settings(args), machine.earlier(args.json).get("rows", [])
     with machine.limit_threads(args.threads):
         for experiment in args.experiment:
             make, n_steps = EXPERIMENTS[experiment]

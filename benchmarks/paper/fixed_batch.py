@@ -9,6 +9,8 @@ are given their costs, once for all iterations, and their seconds do not count t
 Then the authors' comparison of optimisers at `reg` 0.1, where each step has a fresh batch.
 """
 
+import functools
+
 import numpy as np
 import ot
 import torch
@@ -185,25 +187,22 @@ def fresh_batches(images, settings):
     """Names and runs: the value of each batch on the way up, and of 1,000 points at the end."""
     n_iter = settings.steps(STEPS)
 
-    def climb(name):
-        def run(report):
-            source, values = Source(images), []
-            dual = SemiDual(source.y, FRESH_REG, name.split()[0])
-            optimizer = OPTIMIZERS[name](dual.parameters())
+    def of_theirs(report, name):
+        source, values = Source(images), []
+        dual = SemiDual(source.y, FRESH_REG, name.split()[0])
+        optimizer = OPTIMIZERS[name](dual.parameters())
 
-            def steps():
-                for _ in range(n_iter):
-                    values.append(dual.ascend(optimizer, source()))
-                    report(lambda: {"value": values[-1]})
+        def climb():
+            for _ in range(n_iter):
+                values.append(dual.ascend(optimizer, source()))
+                report(lambda: {"value": values[-1]})
 
-            _, seconds = machine.seconds(steps)
-            with torch.no_grad():
-                psi = dual.potential()
-            return {"values": values, "seconds": seconds} | found(source, psi)
+        _, seconds = machine.seconds(climb)
+        with torch.no_grad():
+            psi = dual.potential()
+        return {"values": values, "seconds": seconds} | measured(source, psi)
 
-        return run
-
-    def found(source, psi):
+    def measured(source, psi):
         values = [finite_value(source(), source.y, psi, FRESH_REG) for _ in range(N_FRESH)]
         return {"value": float(np.mean(values)), "stderr": float(np.std(values) / N_FRESH**0.5)}
 
@@ -213,8 +212,8 @@ def fresh_batches(images, settings):
         options = {"max_iter": n_iter, "batch_size": BATCH, "tol": 0}
         solve = lambda: solve_semidiscrete(source.y / source.root, draw, reg=FRESH_REG, **options)
         result, seconds = machine.seconds(solve)
-        return {"seconds": seconds} | found(source, result.potential)
+        return {"seconds": seconds} | measured(source, result.potential)
 
     yield "ours", of_ours
     for name in OPTIMIZERS:
-        yield name, climb(name)
+        yield name, functools.partial(of_theirs, name=name)

@@ -8,6 +8,7 @@ eval mode. A critic moves five times for each step of the generator.
 """
 
 import base64
+import functools
 import zlib
 
 import numpy as np
@@ -84,74 +85,75 @@ def unpacked(text, shape):
     return np.frombuffer(zlib.decompress(base64.b85decode(text)), np.uint8).reshape(-1, *shape) / 255.0
 
 
-def trained(images, judge, name, seed, train):
-    """Losses, seconds and measures of a generator that `train` moves."""
-    torch.manual_seed(seed)
-    generator, shape = make_generator(name, images.shape[1:]), images.shape[1:]
-    losses, seconds = machine.seconds(lambda: train(generator))
-    torch.manual_seed(1000 + seed)
-    batches = -(-len(judge.held_out) // BATCH)
-    with torch.no_grad():
-        x = torch.cat([generator(latent(BATCH)) for _ in range(batches)]).reshape(-1, *shape).numpy()
-    rounded = [float(f"{loss:.5g}") for loss in losses]
-    facts = {"generator": name, "seconds": seconds, "losses": rounded, "images": packed(x[:SHOWN])}
-    return facts | judge(x[: len(judge.held_out)])
+def training(images, settings, name, train, **facts):
+    """A run that trains a generator, ``report -> row``: losses, seconds, measures and these facts.
+
+    Parameters
+    ----------
+    train : callable
+        ``(generator, report) -> losses``.
+    """
+
+    def run(report):
+        judge = settings.judge  # a classifier is trained when it is first asked for
+        torch.manual_seed(settings.seed)
+        generator, shape = make_generator(name, images.shape[1:]), images.shape[1:]
+        losses, seconds = machine.seconds(lambda: train(generator, report))
+        torch.manual_seed(1000 + settings.seed)
+        batches = -(-len(judge.held_out) // BATCH)
+        with torch.no_grad():
+            x = torch.cat([generator(latent(BATCH)) for _ in range(batches)]).reshape(-1, *shape)
+        x, rounded = x.numpy(), [float(f"{loss:.5g}") for loss in losses]
+        row = {"generator": name, "seconds": seconds, "losses": rounded, "images": packed(x[:SHOWN])}
+        return facts | row | judge(x[: len(judge.held_out)])
+
+    return run
 
 
 def sweep(images, settings):
     """Names and runs: each generator, at each `reg`, with a vector, a network, and ours."""
     atoms, n_steps = images.flatten(1), settings.steps(STEPS)
 
-    def of_theirs(generator, reg, kind, report):
+    def train(generator, report, reg, kind):
+        if kind == "ours":
+            return round_by_round(generator, atoms, reg, n_steps, report)
         return alternate(generator, SemiDual(atoms, reg, kind), n_steps, report)
-
-    def run(name, reg, kind):
-        def train(report):
-            if kind == "ours":
-                move = lambda generator: round_by_round(generator, atoms, reg, n_steps, report)
-            else:
-                move = lambda generator: of_theirs(generator, reg, kind, report)
-            found = trained(images, settings.judge, name, settings.seed, move)
-            return {"reg": reg, "kind": kind} | found
-
-        return train
 
     for name in settings.generators:
         for reg in settings.regs:
             for kind in ("vector", "network", "ours"):
-                yield f"{name}, {kind}, reg {reg:g}", run(name, reg, kind)
+                facts = {"reg": reg, "kind": kind}
+                run = training(images, settings, name, functools.partial(train, **facts), **facts)
+                yield f"{name}, {kind}, reg {reg:g}", run
 
 
 def parts(images, settings):
     """Names and runs: the potential sees a random part of the atoms in each step, or always the same."""
     atoms, n_steps = images.flatten(1), settings.steps(STEPS)
 
-    def run(some, n_rows):
-        def train(report):
-            dual = SemiDual(some, PART_REG, "vector")
-            move = lambda generator: alternate(generator, dual, n_steps, report, n_rows)
-            return trained(images, settings.judge, "DCGAN", settings.seed, move)
+    def run(some, n_rows=None):
+        def train(generator, report):
+            return alternate(generator, SemiDual(some, PART_REG, "vector"), n_steps, report, n_rows)
 
-        return train
+        return training(images, settings, "DCGAN", train)
 
     for n_rows in PARTS:
         yield f"{n_rows:,} atoms a step", run(atoms, n_rows)
     order = torch.as_tensor(np.random.default_rng(settings.seed).permutation(len(atoms)))
-    yield f"the same {FIXED:,} atoms", run(atoms[order[:FIXED]], None)
-    yield "all atoms", run(atoms, None)
+    yield f"the same {FIXED:,} atoms", run(atoms[order[:FIXED]])
+    yield "all atoms", run(atoms)
 
 
 def wgans(images, settings):
     """Names and runs: weight clipping and the gradient penalty."""
     atoms, n_steps = images.flatten(1), settings.steps(STEPS)
 
-    def run(name, kind):
-        def train(report):
-            move = lambda generator: against_a_critic(generator, atoms, kind, n_steps, report)
-            return trained(images, settings.judge, name, settings.seed, move)
-
-        return train
+    def train(generator, report, kind):
+        return against_a_critic(generator, atoms, kind, n_steps, report)
 
     for name in settings.generators:
         for kind, words in (("clipping", "WGAN-WC"), ("penalty", "WGAN-GP")):
-            yield f"{name}, {words}", run(name, kind)
+            yield (
+                f"{name}, {words}",
+                training(images, settings, name, functools.partial(train, kind=kind)),
+            )

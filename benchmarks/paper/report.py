@@ -62,6 +62,7 @@ def draw(experiment, rows, folder):
     """Figures of an experiment, to files (needs matplotlib)."""
     import matplotlib.pyplot as plt
 
+    figures = {}
     if experiment == "fresh_batches":
         figures = {"": curves({row["name"]: row["values"] for row in rows if "values" in row}, "value")}
     elif experiment in ("parts", "wgans"):
@@ -69,16 +70,13 @@ def draw(experiment, rows, folder):
         losses = curves({row["name"]: row["losses"] for row in rows}, name)
         figures = {"_losses": losses, "_images": pictures([rows])}
     elif experiment == "sweep":
-        figures = {}
         for name in {row["generator"]: None for row in rows}:
             runs = [row for row in rows if row["generator"] == name]
-            kinds = [[row for row in runs if row["kind"] == kind] for kind in {r["kind"] for r in runs}]
-            kinds = sorted(kinds, key=lambda group: group[0]["kind"])
-            figures[f"_{name}_images"] = pictures(kinds)
-            groups = {g[0]["kind"]: {f"reg {r['reg']:g}": r["losses"] for r in g} for g in kinds}
-            figures[f"_{name}_losses"] = panels(groups)
-    else:
-        figures = {}
+            kinds = sorted({row["kind"] for row in runs})
+            groups = {kind: [row for row in runs if row["kind"] == kind] for kind in kinds}
+            figures[f"_{name}_images"] = pictures(list(groups.values()))
+            losses = lambda group: {f"reg {row['reg']:g}": row["losses"] for row in group}
+            figures[f"_{name}_losses"] = panels({kind: losses(groups[kind]) for kind in kinds})
     for name, figure in figures.items():
         figure.savefig(folder / f"{experiment}{name}.png", dpi=110)
         plt.close(figure)

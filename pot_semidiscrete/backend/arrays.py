@@ -37,7 +37,7 @@ def describe(x: object) -> str:
     """Name the type, shape and dtype of `x` for an error message."""
     if isinstance(x, type):
         return f"the class {x.__name__}"
-    shape = getattr(x, "shape", None)
+    shape = getattr(x, "shape", None) if is_foreign(type(x)) else None
     if shape is None:
         return f"{type(x).__name__} ({x!r})" if np.isscalar(x) else type(x).__name__
     library, dtype = type(x).__module__.split(".")[0], getattr(x, "dtype", None)

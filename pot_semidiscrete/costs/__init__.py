@@ -17,22 +17,12 @@ from .minkowski import Minkowski
 from .scipy_metrics import ScipyMetric
 
 __all__ = [
-    "CallableMetric",
-    "Cityblock",
-    "Correlation",
-    "Cosine",
     "Cost",
-    "Euclidean",
-    "Metric",
-    "Minkowski",
-    "ScipyMetric",
     "SeparableCost",
-    "SqEuclidean",
     "Weights",
     "check_cost",
     "register_cost",
     "registered_costs",
-    "resolve_metric",
 ]
 
 

@@ -25,9 +25,8 @@ ENTRIES = {
     "global_random": False,
     "latent_sampler": True,
     "callback": True,
-}  # states in a file, and whether one may be None
-
-
+}
+"""States in a file, and whether one may be None."""
 OF_RANKS: dict[str, Any] = {
     "latent_sampler": None,
     "global_random": {},
@@ -39,18 +38,18 @@ OF_RANKS: dict[str, Any] = {
 
 def _entry(state: dict[str, Any], path: str) -> Any:
     """What a state has at a path, ``"run.round"`` say; None if it does not go so far."""
-    name, _, rest = path.partition(".")
-    found = state.get(name)
-    return found and _entry(found, rest) if rest else found
+    found: Any = state
+    for name in path.split("."):
+        found = None if found is None else found.get(name)
+    return found
 
 
 def _with_entry(state: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     """The state with another value at a path, if it goes so far."""
     name, _, rest = path.partition(".")
-    if rest:
-        found = state.get(name)
-        value = found and _with_entry(found, rest, value)
-    return state | {name: value}
+    if rest and state.get(name) is None:
+        return state
+    return state | {name: _with_entry(state[name], rest, value) if rest else value}
 
 
 def _state_of_rank(state: dict[str, Any], ranks: Any) -> dict[str, Any]:
@@ -190,6 +189,7 @@ def check_same(path: str, expected: dict[str, Any], received: dict[str, Any]) ->
 
 
 def _agree(name: str, one: Any, other: Any) -> bool:
+    """Whether two values of an entry of a problem are the same, to rounding."""
     if name == "target":
         return same_projection(one.numpy(), other.numpy())
     if name == "costs":

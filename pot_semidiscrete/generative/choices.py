@@ -71,23 +71,22 @@ def parts_of_loss(
 def parts_of_data(data: Any, random_state: object, **options: Any) -> Parts:
     """Those on data, by the options of :func:`train_generator`: None is what suits, False is without."""
     data = stacked(data)
+    chosen = {name: value for name, value in options.items() if value is not None}
     suited: dict[str, Any] = dict(OF_IMAGES) if are_images(data) else {}
-    if suited and options.get("features") is None:
+    if suited and "features" not in chosen:
         suited["features"] = ImageFeatures(sample(data, OF_IMAGES["n_atoms"]), n_components=64)
-    suited |= {name: value for name, value in options.items() if value is not None}
-    suited |= {
-        name: None
-        for name in ("n_atoms", "features", "pair_cost", "critic")
-        if suited.get(name) is False
-    }
+    suited |= chosen
+    for name in ("n_atoms", "features", "pair_cost", "critic"):
+        if suited.get(name) is False:
+            suited[name] = None
     n_atoms, pair_cost = suited.get("n_atoms"), suited.get("pair_cost")
     check_pairs(data, n_atoms, pair_cost)
     atoms = data if n_atoms is None else sample(data, n_atoms)
     batch_size = suited.get("batch_size", POINTS)
     loss = loss_on(atoms, batch_size, suited)
     if loss.target.is_relaxed:
-        suited["critic"] = critic_beside_price(options.get("critic"))
-    if options.get("batch_size") is None and loss.ranks is not None:
+        suited["critic"] = critic_beside_price(chosen.get("critic"))
+    if "batch_size" not in chosen and loss.ranks is not None:
         batch_size += -batch_size % loss.ranks.size
     parts = Parts(loss, batch_size, resolve_reuse(suited.get("reuse"), loss, pair_cost is not None))
     if pair_cost is None and suited.get("critic") is None:

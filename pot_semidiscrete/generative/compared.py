@@ -18,6 +18,7 @@ from ..problem import (
     flat_rows,
     remedy_for,
 )
+from .data import check_tensor
 from .features import FeatureMap, Features, in_parts
 from .shared import SharedState
 
@@ -106,10 +107,9 @@ def in_dtype(x: Any, dtype: torch.dtype) -> Any:
     return x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
 
 
-def _check_shape(x: object, shape: torch.Size) -> None:
+def _check_shape(x: Any, shape: torch.Size) -> None:
     """Refuse what is no tensor, or is images of another shape than the data, channels last, say."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"x: expected a torch tensor, received {describe(x)}; use torch.as_tensor.")
+    check_tensor("x", x)
     if len(shape) > 1 and _one_channel(x.shape[1:]) != _one_channel(shape):
         raise ValueError(
             f"x: expected points of the shape of the data, (n, {', '.join(map(str, shape))}), received "
@@ -131,18 +131,20 @@ def _compared(
     """The data, or their features, as a target; the map to these; and a digest of the data."""
     check_plain("X_target", X_target)
     if isinstance(X_target, StoredAtoms):
-        if not isinstance(X_target.like, torch.Tensor) or features is not None:
+        if features is not None:
             raise TypeError(
-                "X_target: expected stored atoms that torch computes with, and no features, received "
+                f"features: expected None with stored atoms, received {describe(features)}; store the "
+                "features of the data."
+            )
+        if not isinstance(X_target.like, torch.Tensor):
+            raise TypeError(
+                "X_target: expected stored atoms that torch computes with, received "
                 f"{X_target!r}; give StoredAtoms(..., like=torch.zeros(1))."
             )
         target = build_target(X_target, a_target, metric)
         return target, None, target.digest
-    if not isinstance(X_target, torch.Tensor):
-        raise TypeError(
-            f"X_target: expected a torch tensor, received {type(X_target).__name__}; "
-            f"{'use torch.as_tensor' if hasattr(X_target, 'shape') else remedy_for(X_target)}."
-        )
+    remedy = "use torch.as_tensor" if hasattr(X_target, "shape") else remedy_for(X_target)
+    check_tensor("X_target", X_target, remedy)
     for name, array in {"X_target": X_target, "a_target": a_target}.items():
         if getattr(array, "requires_grad", False):
             raise ValueError(

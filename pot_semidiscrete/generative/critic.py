@@ -13,7 +13,7 @@ from ..backend import capabilities, describe, ours
 from ..problem import check_count, check_real
 from ..samplers.resolve import resolve_random
 from .checkpoint import shapes
-from .data import DataRows
+from .data import DataRows, check_tensor
 from .optimizers import (
     MakeOptimizer,
     adam,
@@ -158,8 +158,7 @@ class GradientPenaltyCritic:
 
     def _points(self, x: torch.Tensor) -> torch.Tensor:
         """Points in the shape of the data."""
-        if not isinstance(x, torch.Tensor):
-            raise TypeError(f"x: expected a torch tensor, received {describe(x)}; use torch.as_tensor.")
+        check_tensor("x", x)
         if x.ndim < 2 or x[0].numel() != math.prod(self.shape):
             raise ValueError(
                 f"x: expected points of the shape of the data, (n, {', '.join(map(str, self.shape))}), "

@@ -73,6 +73,12 @@ class DataRows:
             ) from None
 
 
+def check_tensor(name: str, x: object, remedy: str = "use torch.as_tensor") -> None:
+    """Refuse what is no tensor."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name}: expected a torch tensor, received {describe(x)}; {remedy}.")
+
+
 def stacked(data: Any) -> Any:
     """A data set of torch as a tensor of all of its items; all else as it is, for the checks to come."""
     return stack_dataset(data) if isinstance(data, torch.utils.data.Dataset) else data

@@ -98,6 +98,7 @@ class PairDescent:
         return lambda x: self._costs(x, goal).mean()
 
     def _costs(self, x: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+        """Costs of pairs, checked."""
         costs = self.cost(x, goal.to(x).reshape(x.shape))
         if not isinstance(costs, torch.Tensor) or costs.shape != x.shape[:1]:
             raise ValueError(

@@ -13,6 +13,7 @@ from ..backend import describe, ours
 from ..metrics.transport import BLOCK
 from ..problem import check_callable, check_count, check_real
 from ..samplers.resolve import resolve_random
+from .data import check_tensor
 from .principal import principal_components
 
 Features: TypeAlias = Callable[..., torch.Tensor]
@@ -274,8 +275,7 @@ class ImageFeatures(nn.Module):
 
     def seen(self, x: torch.Tensor) -> torch.Tensor:
         """Features of images, one row each."""
-        if not isinstance(x, torch.Tensor):
-            raise TypeError(f"x: expected a torch tensor, received {describe(x)}; use torch.as_tensor.")
+        check_tensor("x", x)
         if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(self.shape):
             raise ValueError(
                 f"x: expected images of shape (n, {', '.join(map(str, self.shape))}), received "

@@ -10,7 +10,7 @@ from ..backend import ours
 from ..costs import Metric
 from ..kernels import known_bilinear, reduce
 from ..plan import draw_pairs, semi_dual
-from ..problem import Problem, Target
+from ..problem import Problem, Target, check_bool
 from .compared import require_squared_distance
 from .data import stacked
 from .debias import self_cost, self_gradient
@@ -152,7 +152,7 @@ class SemiDiscreteLoss(TrackedPotential):
         x = self.rows(x)
         points = Problem(self.target, self.reg).points("x", x)
         value = semi_dual(self.target, points, self.target.gather(self.potential), self.reg)
-        if not self.debias:
+        if not check_debias(self.debias, self.target):  # it may have been set since
             return value
         # half of it is taken off: its derivative, the target being held, is that of the half
         within = self_cost(x, self._metric, self.reg)
@@ -178,14 +178,14 @@ class SemiDiscreteLoss(TrackedPotential):
         """
         require_squared_distance(self, "majorants", "whose bound is known; go down the loss itself")
         x, bilinear = self.local(torch.cat(check_batches(batches))), None
-        if follow:
+        if check_bool("follow", follow):
             is_alone = self.network is None and self.ranks is None
             bilinear = known_bilinear(self.target, x) if is_alone else None
             self._dual_ascent(all_points(self.ranks, x), self.dual_steps, bilinear)
         potential = self.target.gather(self.potential)
         out = reduce(self.target, x, potential, self.reg, ("c_transform", "map"), bilinear=bilinear)
         value, goal = out.c_transform, out.map
-        if self.debias:
+        if check_debias(self.debias, self.target):
             within, gradient = self_gradient(x, self._metric, self.reg)
             value, goal = value - within, goal + gradient / 2.0
         return majorants_of(x, value, goal, [len(batch) for batch in batches])
@@ -209,7 +209,7 @@ class SemiDiscreteLoss(TrackedPotential):
             Rows of `X_target`.
         """
         x = self.local(x)
-        if follow:
+        if check_bool("follow", follow):
             self._dual_ascent(all_points(self.ranks, x), self.dual_steps)
         potential = self.target.gather(self.potential)
         return draw_pairs(self.target, x, potential, self.reg, random_state)
@@ -222,9 +222,10 @@ class SemiDiscreteLoss(TrackedPotential):
 
 def check_debias(debias: object, target: Target) -> bool:
     """Refuse to debias where masses are free at a price."""
+    debias = check_bool("debias", debias)
     if debias and target.is_relaxed:
         raise ValueError(
             "debias: expected False with reg_m, for a Sinkhorn divergence is of masses that are held, "
             "received True; leave out either."
         )
-    return bool(debias)
+    return debias

@@ -16,6 +16,7 @@ from ..plan import semi_dual
 from ..problem import (
     Problem,
     Target,
+    check_bool,
     check_callable,
     check_count,
     check_points,
@@ -28,6 +29,7 @@ from ..samplers.laws import CallableSampler
 from ..samplers.resolve import rank_seed, resolve_source
 from ..solver import Options, solve_problem
 from .compared import ComparedData, require_squared_distance
+from .data import check_tensor
 from .network import NetworkPotential
 from .optimizers import MakeOptimizer
 from .shared import all_points, jointly, mean_of_ranks, shared_target, start_alike
@@ -154,8 +156,7 @@ class TrackedPotential(ComparedData):
             Movement of the mean of the points, or with `features` of the mean of these, shape (d,).
         """
         require_translation(self)
-        if not isinstance(shift, torch.Tensor):
-            raise TypeError(f"shift: expected a torch tensor, received {describe(shift)}.")
+        check_tensor("shift", shift)
         shift, _ = check_points("shift", shift.reshape(1, -1), like=self.target.like)
         shift = mean_of_ranks(self.ranks, shift[0])
         along = self.target.in_parts(lambda atoms: atoms @ shift)
@@ -214,7 +215,7 @@ class TrackedPotential(ComparedData):
         require_vector(self, "fit")
         if callback is not None:
             callback = guest(check_callable("callback", callback, "of the state"))
-        options = Options.checked(tol, max_iter, batch_size)
+        options, verbose = Options.checked(tol, max_iter, batch_size), check_bool("verbose", verbose)
         with ours(), joint(self.ranks):  # no decorator, whose frame the warning would point to
             start = Problem(self.target, self.reg).init_potential(init_potential)
             problem = shared(Problem(self.target, self.reg), self.ranks, start, **vars(options))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..backend import capabilities, joint, ours
-from ..problem import NotFiniteError, check_callable, check_count, check_reg_m_type
+from ..problem import NotFiniteError, check_bool, check_callable, check_count, check_reg_m_type
 from ..runs import Progress, SemiDiscreteWarning, check_output, guarded
 from ..samplers.adapters import adapted
 from ..samplers.laws import NormalSampler
@@ -190,6 +190,7 @@ def train_generator(
     n_steps, every = check_count("n_steps", n_steps), check_count("checkpoint_every", checkpoint_every)
     if batch_size is not None:
         check_count("batch_size", batch_size)
+    verbose = check_bool("verbose", verbose)
     check_reg_m_type(reg_m_type)
     check_callable("generator", generator, "z -> points")
     if callback is not None:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..backend import Array, brief, in_double
+from ..backend import Array, brief, in_double, joined
 from ..kernels import reduce
-from ..optim.ascent import resolving_eps
+from ..optim.ascent import FEW_POINTS, resolving_eps
 from ..optim.newton import NewtonResult, maximize
 from ..optim.semi_dual import Measurement, SemiDual
-from ..optim.stopping import NORMAL_95, NORMAL_975, Look
+from ..optim.stopping import NORMAL_95, NORMAL_975, Look, StoppingRule
 from ..problem import Target, unshared
 from .bounds import FittedPoints, plan_cost
 from .chi2 import GROUPS, chi_square, worst_atom
@@ -50,20 +50,61 @@ class Evaluation(Look):
 UNKNOWN = Evaluation()
 
 
-def evaluate(dual: SemiDual, x: Array, psi: Array, reg: float) -> Evaluation:
-    """Estimates at a potential that has not seen the points `x`."""
+def evaluate(
+    dual: SemiDual, x: Array, psi: Array, reg: float, before: Measurement | None = None
+) -> Evaluation:
+    """Estimates at a potential that has not seen the points `x`, and those measured before."""
     target = dual.target
-    measured = dual.measure(x, psi, reg, min(GROUPS, x.shape[0]))
+    groups = min(GROUPS, x.shape[0]) if before is None else len(before.groups)
+    measured = dual.measure(x, psi, reg, groups)
+    if before is not None:
+        measured = dual.pooled(before, measured)
     host = in_double(measured.transform)
     return Evaluation(
         *chi_square(measured),
         *worst_atom(measured, target.weights),
         measured.n_eff,
+        measured.n,
         value=target.semi_dual(measured.transform, psi),
         value_stderr=float(host.std(ddof=1) / math.sqrt(len(host))) if len(host) > 1 else math.nan,
         marginal=measured.marginal,
         measured=measured,
     )
+
+
+def evaluate_sequentially(
+    dual: SemiDual,
+    draw: Callable[[int], Array],
+    psi: Array,
+    reg: float,
+    rule: StoppingRule,
+    n_samples: float,
+) -> tuple[Evaluation, Array]:
+    """Estimates on fresh points, which tell how many more it takes (Chow and Robbins, 1965).
+
+    Parameters
+    ----------
+    draw : callable
+        ``n -> points``, n or more.
+    rule : StoppingRule
+        It learns what it takes from what the points so far have found.
+    n_samples : float
+        Of the run: the most that it takes.
+
+    Returns
+    -------
+    Evaluation
+    points : array, shape (n, d)
+    """
+    x = draw(FEW_POINTS)
+    found = evaluate(dual, x, psi, reg)
+    while True:
+        rule.learn(found)
+        missing = rule.look_size(n_samples) - found.n
+        if missing <= 0:
+            return found, x
+        more = draw(min(missing, found.n))
+        x, found = joined([x, more], dual.target.nx), evaluate(dual, more, psi, reg, found.measured)
 
 
 @dataclass(frozen=True)

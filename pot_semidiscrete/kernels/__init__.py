@@ -21,31 +21,14 @@ from .reduction import (
 from .shared import all_sums, local_rows, ranks_at
 
 __all__ = [
-    "BLOCK_BYTES",
-    "Atoms",
-    "Block",
-    "GenericKernel",
     "HardBlock",
     "InPlaceKernel",
     "Kernel",
-    "Reduction",
     "SoftBlock",
-    "all_sums",
-    "check_at",
     "check_kernel",
-    "draw_atoms",
-    "expected_cost",
     "fused_kernel",
-    "kernel_for",
-    "known_bilinear",
-    "local_rows",
-    "mean_cost",
-    "ranks_at",
-    "reduce",
     "register_kernel",
     "registered_kernels",
-    "row_blocks",
-    "weight_blocks",
 ]
 
 register_kernel("", GenericKernel)

@@ -93,5 +93,5 @@ def coverage(x: np.ndarray, y: np.ndarray, k: int = 5) -> float:
     k = check_count("k", k)
     x, y = samples(x, y)
     if len(y) <= k:
-        raise ValueError(f"y: expected more than {k} points, received {len(y)}.")
+        raise ValueError(f"y: expected {k + 1} points or more, received {len(y)}.")
     return float(_within(x, y, _radii(y, k))[1].mean())

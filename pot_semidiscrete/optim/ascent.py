@@ -2,10 +2,10 @@
 
 A step is ``psi += eps clip(STEP (b - m) / b)``: ``eps / b`` is the inverse of a bound on the diagonal
 curvature; where masses are free at a price, b and eps are the goal and the unit of ``Marginal``. It is
-shorter for atoms that few points visit (:func:`ascend`). The regularisation falls from the scale of the
-costs (eps-scaling: Schmitzer, 2019), and from then on the iterates are averaged (Polyak and Juditsky,
-1992). Batches of points follow the noise of the gradient: few while `eps` is large, more as the average
-settles.
+shorter for atoms that few points visit (:func:`compute_move`). The regularisation falls from the scale
+of the costs (eps-scaling: Schmitzer, 2019), and from then on the iterates are averaged (Polyak and
+Juditsky, 1992). Batches of points follow the noise of the gradient: few while `eps` is large, more as
+the average settles.
 """
 
 import math
@@ -76,6 +76,11 @@ class AscentState:
         passes = self.samples / self.n_eff
         return math.ceil(max(LEAST_ROWS, BATCH * self.n_eff * math.sqrt(1.0 + BATCH * passes)))
 
+    @property
+    def steps(self) -> float:
+        """Steps that the samples since the annealing make, about: the integral of 1 / batch."""
+        return 2.0 / BATCH**2 * (math.sqrt(1.0 + BATCH * self.samples / self.n_eff) - 1.0)
+
 
 def cold_start(dual: SemiDual, x: Array, reg: float) -> AscentState:
     """State to start from knowing nothing but a few points: with a single one, eps would be 0.
@@ -125,16 +130,15 @@ def warm_start(
     return AscentState(potential, potential, eps, eps, samples, samples**1.5, n_eff=n_eff)
 
 
-def ascend(
+def compute_move(
     target: Target,
     psi: Array,
     marginal: Array,
-    eps: float,
     step: float = STEP,
     clip: float = CLIP,
     visit: Array | None = None,
 ) -> Array:
-    """One step from a potential, where the points have these masses.
+    """Move of one step from a potential, where the points have these masses, in units of eps.
 
     Parameters
     ----------
@@ -147,7 +151,7 @@ def ascend(
     unit = step / nx.maximum(goal, LIGHTEST_ATOM / goal.shape[0] + 0.0 * goal)
     if visit is not None:
         unit = unit * clip / nx.maximum(unit * visit, clip + 0.0 * unit)
-    return psi + eps * target.exponent(eps) * nx.clip(unit * (goal - marginal), -clip, clip)
+    return nx.clip(unit * (goal - marginal), -clip, clip)
 
 
 def step(
@@ -158,6 +162,11 @@ def step(
     Iterates weigh as the square root of time, between uniform weights, which are best for noise, and
     those as time, in which the start counts for less (Lacoste-Julien, Schmidt, Bach, 2012). It costs
     1/8 of the variance.
+
+    Steps of a constant length leave a bias (Dieuleveut, Durmus, Bach, 2020): the masses are right in the
+    mean of the iterates, ``E m(psi) = b``, which is not where they are right, ``m(psi) = b``. By second
+    order the mean lags behind by half the variance of an iterate among the atoms of a point, ``E move^2
+    / (2 eta)``, times ``E chi (1 - chi) (1 - 2 chi) / E chi (1 - chi)``, which is about 1 - peak.
 
     Parameters
     ----------
@@ -174,8 +183,10 @@ def step(
     eta = STEP * min(1.0, n / state.batch)  # the last batch may be short
     found = dual.measure(x, state.potential, eps)
     mass, square = state.mass + n * found.marginal, state.square + n * found.second_moment
-    visit = square / (dual.target.nx.maximum(mass, 1e-30 + 0.0 * mass) * n)
-    psi = ascend(dual.target, state.potential, found.marginal, eps, eta, visit=visit)
+    peak = square / dual.target.nx.maximum(mass, 1e-30 + 0.0 * mass)  # weight at the points that count
+    move = compute_move(dual.target, state.potential, found.marginal, eta, visit=peak / n)
+    unit = eps * dual.target.exponent(eps)
+    psi = state.potential + unit * move
     state = replace(state, mass=mass, square=square)
     # by the goal alone: larger while masses are off, so that batches are
     purity = float(dual.target.nx.sum(found.second_moment / found.goal))
@@ -188,11 +199,11 @@ def step(
     weight = n * math.sqrt(samples)
     total = state.weight + weight
     share, start = weight / total, state.annealed or eps
-    average = state.average + share * (psi - state.average)
+    lag = dual.target.zero_mean(unit * (1.0 - peak) * move**2 / (4.0 * eta))
+    average = state.average + share * (psi + lag - state.average)
     drift = state.drift
-    unit = eps * dual.target.exponent(eps)
     if 0.0 < eps <= reg:  # else the optimum itself moves, as the regularisation falls
-        drift = drift + share * ((psi - state.potential) / (eta * unit) - drift)
+        drift = drift + share * (move / eta - drift)
     # below what resolves the atoms, eps falls as the noise of the average (Genans et al., 2025)
     eps = max(reg, start / math.sqrt(1.0 + samples / n_eff))
     return AscentState(psi, average, eps, start, samples, total, drift, n_eff, mass, square), found

@@ -223,11 +223,10 @@ def _sparse_weights(dual: SemiDual, x: Array, psi: Array, eps: float) -> sparse.
 def hessian(
     dual: SemiDual, x: Array, psi: Array, eps: float, rows: float
 ) -> DenseHessian | HessianOperator:
-    """The Hessian at a potential, of about `rows` of the points."""
-    step = max(x.shape[0] // max(int(min(rows, most_rows(dual))), 1), 1)
+    """The Hessian at a potential, of at most `rows` of the points."""
+    most = max(int(min(rows, most_rows(dual))), 1)
     kind = DenseHessian if dual.n_atoms <= DENSE else HessianOperator
-    # odd, for in a Sobol sequence every second point lies in the same half of the space
-    return kind(dual, x[:: step - 1 + step % 2], psi, eps)
+    return kind(dual, x[:: stride(x.shape[0], most)], psi, eps)
 
 
 def newton_model(

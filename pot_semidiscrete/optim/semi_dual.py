@@ -96,13 +96,35 @@ class SemiDual:
         )
         transform = joined([out.c_transform for out in outs], nx)
         mean = np.mean(nx.to_numpy(transform), dtype=float)
-        n_eff = max(float(nx.sum(second / nx.maximum(goal, marginal))) - 1.0, 1.0)
+        n_eff = self.effective_atoms(second, goal, marginal)
         value = float(mean + target.precise_term(psi))
         if not math.isfinite(value):
             raise self.not_finite(x)
         sizes = [float(b - a) for a, b in pairwise(ends)]
         means = [out.colsum / size for out, size in zip(outs, sizes, strict=True)] if groups > 1 else []
         return Measurement(n, value, marginal, goal, second, n_eff, transform, means)
+
+    def effective_atoms(self, second: Array, goal: Array, marginal: Array) -> float:
+        """Their number, of these moments: see :attr:`Measurement.n_eff`."""
+        nx = self.target.nx
+        return max(float(nx.sum(second / nx.maximum(goal, marginal))) - 1.0, 1.0)
+
+    def pooled(self, a: Measurement, b: Measurement) -> Measurement:
+        """Averages over the points of both, at the same potential and in as many groups."""
+        n = a.n + b.n
+        share = b.n / n
+        second = a.second_moment + share * (b.second_moment - a.second_moment)
+        marginal = a.marginal + share * (b.marginal - a.marginal)
+        return Measurement(
+            n,
+            a.value + share * (b.value - a.value),
+            marginal,
+            a.goal,
+            second,
+            self.effective_atoms(second, a.goal, marginal),
+            joined([a.transform, b.transform], self.target.nx),
+            [u + share * (v - u) for u, v in zip(a.groups, b.groups, strict=True)],
+        )
 
     @functools.cached_property
     def least_eps(self) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..backend import brief, describe
 from ..problem import check_bool, check_real
-from .ascent import FEW_POINTS, AscentState
+from .ascent import FEW_POINTS, STEP, AscentState
 from .newton import CORRECTION
 from .semi_dual import SemiDual
 
@@ -29,6 +29,8 @@ class Look:
         Largest relative error of a mass, and the standard error of that mass.
     n_eff : float
         Effective number of atoms.
+    n : int
+        Points.
     """
 
     chi2: float = math.nan
@@ -36,6 +38,7 @@ class Look:
     marginal_error: float = math.nan
     marginal_error_stderr: float = math.nan
     n_eff: float = math.nan
+    n: int = 0
 
     @property
     def is_known(self) -> bool:
@@ -51,6 +54,11 @@ class Look:
     def look_bound(self) -> float:
         """The same of 97.5%: a run has two looks as a rule, together at 95%."""
         return self._bound(NORMAL_975)
+
+    @property
+    def least(self) -> float:
+        """Lower bound of chi2, of 95%."""
+        return self.chi2 - NORMAL_95 * self.chi2_stderr
 
     def _bound(self, quantile: float) -> float:
         return max(self.chi2, 0.0) + quantile * self.chi2_stderr
@@ -106,10 +114,14 @@ class StoppingRule(ABC):
         """Samples that a run should take, `most` at most: to be shown. NaN if it is not known."""
         return math.nan
 
+    def learn(self, found: Look) -> None:
+        """Learn from a few points of a look how many it takes."""
+        self.n_eff = found.n_eff
+
     def note(self, n_iter: int, found: Look) -> bool:
         """Remember a look; tell whether the rule is met."""
         self.history.append((n_iter, found.chi2, found.chi2_stderr))
-        self.n_eff = found.n_eff
+        self.learn(found)
         return check_bool(f"tol: is_met of {type(self).__name__}", self.is_met(found))
 
     def wait(self, found: Look, n_samples: float) -> None:  # noqa: B027
@@ -173,6 +185,9 @@ class ChiSquareRule(StoppingRule):
     ----------
     passes : float
         Over its points that a correction takes: as the last one did.
+    overlap : float
+        Variance of chi2 in units of its bound ``2 n_eff / n^2 + 4 chi2 / n``, of points that have atoms
+        in common or not at all; less where each has a little of many. As last measured; 1 at first.
     failed : list of (float, Look)
         Samples at each look that failed, and what it found.
     """
@@ -180,7 +195,8 @@ class ChiSquareRule(StoppingRule):
     def __init__(self, tol: float, sample_cost: float = 0.0) -> None:
         super().__init__()
         self.chi2, self.sample_cost, self.passes, self.next = tol**2, sample_cost, CORRECTION, 0.0
-        self.before: tuple[float, float] | None = None
+        self.overlap, self.found = 1.0, Look()
+        self.before: tuple[float, Look] | None = None
         self.failed: list[tuple[float, Look]] = []
 
     @property
@@ -190,23 +206,37 @@ class ChiSquareRule(StoppingRule):
         A chi2 three of them below it passes. The more precise a look is, the sooner it can be, and the
         more points it takes: the sum is least about here.
         """
-        return min(math.sqrt(math.sqrt(2.0 / self.n_eff) / 3.0), 0.2)
+        return min(math.sqrt(math.sqrt(2.0 * self.overlap / self.n_eff) / 3.0), 0.2)
 
     @property
     def n_points(self) -> float:
-        """Points of a look of that precision: its variance is at most ``2 n_eff / n^2 + 4 chi2 / n``."""
-        error = self.precision * self.chi2
-        return math.sqrt(2.0 * self.n_eff) / error + 4.0 * self.chi2 / error**2
+        """Points of a look of that precision."""
+        error, overlap = self.precision * self.chi2, self.overlap
+        return math.sqrt(2.0 * overlap * self.n_eff) / error + 4.0 * overlap * self.chi2 / error**2
+
+    def learn(self, found: Look) -> None:
+        super().learn(found)
+        self.found = found
+        if found.n > 0:
+            most = 2.0 * found.n_eff / found.n**2 + 4.0 * max(found.chi2, 0.0) / found.n
+            self.overlap = max(found.chi2_stderr**2 / most, 1.0 / found.n)  # not 0
 
     def budget(self, most: float, n_atoms: int) -> float:
         return min(most, n_atoms / self.chi2)
 
     def expected(self, dual: SemiDual, ascent: AscentState) -> float:
-        """What chi2 of the average should be: of its mean step, and of the noise of its points."""
+        """What chi2 of the average should be: of its mean step, and of the noise of its points.
+
+        The mean step has noise, too, and the iterates have answered a part of that of the points. In a
+        linear model both together are 2 / time of it, where a mode of the start is down by exp(-time).
+        It is no less than the noise.
+        """
         if ascent.samples == 0.0:
             return math.inf
         bias = float(dual.target.nx.sum(dual.target.goal(ascent.average) * ascent.drift**2))
-        return bias + 9.0 / 8.0 * self.n_eff / ascent.samples
+        noise = 9.0 / 8.0 * self.n_eff / ascent.samples
+        time = STEP * ascent.steps * (1.0 - self.n_eff / dual.n_atoms)
+        return max(bias + noise * (1.0 - 2.0 / max(time, 1e-9)), noise)
 
     def needed(self, ascent: AscentState, most: float) -> float:
         """For the noise of the average and a look at it, or until the next look."""
@@ -238,19 +268,20 @@ class ChiSquareRule(StoppingRule):
         if not self.failed or self.is_met(self.failed[-1][1]):  # then it is the value that is not right
             return False
         n, found = self.failed[-1]
-        least = found.chi2 - NORMAL_95 * found.chi2_stderr
-        return any(16.0 * then <= n and look.bound <= 2.0 * least for then, look in self.failed)
+        return any(16.0 * then <= n and look.bound <= 2.0 * found.least for then, look in self.failed)
 
     def prefers_correction(self, n_samples: int) -> bool:
         """Whether to draw on until chi2 is low enough costs more than a correction, in rows.
 
-        In theory chi2 falls as 1 / n; since the look before it may have fallen more slowly.
+        In theory chi2 falls as 1 / n; since the first look after the last correction it may have fallen
+        more slowly than the noise of both explains.
         """
-        ratio, rate, n = self.history[-1][1] / self.chi2, 1.0, max(n_samples, 1)
-        if self.before is not None and self.before[0] < n:
-            then, found = self.before
-            rate = min(math.log(max(found / ratio, 1.0)) / math.log(n / then), 1.0)
-        self.before = n, ratio
+        found, rate, n = self.found, 1.0, max(n_samples, 1)
+        ratio = found.chi2 / self.chi2
+        if self.before is not None and self.before[0] < n and found.least > 0.0:
+            then, earlier = self.before
+            rate = min(math.log(max(earlier.bound / found.least, 1.0)) / math.log(n / then), 1.0)
+        self.before = self.before or (n, found)
         if ratio <= 1.0:
             return False
         allowed = math.log(1.0 + self.passes / (1.0 + self.sample_cost))

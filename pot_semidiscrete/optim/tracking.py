@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ..backend import Array
 from ..kernels import reduce
 from ..problem import Target, scale_of
-from .ascent import LEAST_ROWS, ascend, cold_start
+from .ascent import LEAST_ROWS, cold_start, compute_move
 from .semi_dual import SemiDual
 
 TOP = 0.1  # from where the regularisation falls, in units of the cost scale; benchmarks.training
@@ -96,4 +96,5 @@ def follow(
 def _step(target: Target, x: Array, psi: Array, eps: float, bilinear: Array | None = None) -> Array:
     """One step of ascent with the points `x`."""
     colsum = reduce(target, x, psi, eps, ("colsum",), bilinear=bilinear).colsum
-    return ascend(target, psi, colsum / float(x.shape[0]), eps, clip=ROUND_CLIP)
+    move = compute_move(target, psi, colsum / float(x.shape[0]), clip=ROUND_CLIP)
+    return psi + eps * target.exponent(eps) * move

@@ -100,6 +100,11 @@ class StoredAtoms:
     def __getitem__(self, atoms: slice | Array) -> Array:
         """Some of the atoms, in the memory of the computation."""
         nx = self._nx
+        if not isinstance(atoms, slice) and getattr(atoms, "ndim", 0) != 1:
+            raise TypeError(
+                "atoms: expected a slice, or an array of numbers of atoms of shape (n,), received "
+                f"{describe(atoms)}; give atoms[k : k + 1] for one."
+            )
         chosen = atoms if isinstance(atoms, (slice, np.ndarray)) else nx.to_numpy(atoms)
         rows = np.asarray(_rows(self._rows, chosen if self._index is None else self._index[chosen]))
         host = rows.reshape(len(rows), self.shape[1]).astype(nx.to_numpy(self._like).dtype)

@@ -66,7 +66,7 @@ class Progress:
         self.total, self.name, self.count, self.shown = total, name, count, count
         self.start, self.began, self.pause = count, time.monotonic(), 2.0
         self.bar: Any = None
-        self.verbose = bool(verbose)
+        self.verbose = verbose
         if verbose and (sys.stderr.isatty() or "ipykernel" in sys.modules):
             try:
                 from tqdm.auto import tqdm

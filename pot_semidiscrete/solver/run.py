@@ -10,7 +10,13 @@ import numpy as np
 from ..backend import Array, joint
 from ..costs import CallableMetric
 from ..inference.bounds import FittedPoints
-from ..inference.estimates import UNKNOWN, Estimates, StoredEstimates, evaluate
+from ..inference.estimates import (
+    UNKNOWN,
+    Estimates,
+    StoredEstimates,
+    evaluate,
+    evaluate_sequentially,
+)
 from ..inference.trace import shrink
 from ..kernels import ranks_at
 from ..optim.ascent import (
@@ -106,7 +112,7 @@ class Solver:
             x = self.stream.take(self.ascent.batch)
             self.ascent, found = step(self.dual, self.ascent, x, self.reg, budget - self.n_used)
             self.n_used += x.shape[0]
-            self.rule.n_eff, self.evaluation, value = found.n_eff, UNKNOWN, found.value
+            self.rule.n_eff, self.evaluation, value = self.ascent.n_eff, UNKNOWN, found.value
         self.values.append(self.values[-1] if math.isnan(value) and self.values else value)
         self.levels.append(self.ascent.eps)
 
@@ -126,12 +132,10 @@ class Solver:
         return check_bool(f"tol: is_due of {type(self.rule).__name__}", due)
 
     def look(self) -> bool:
-        """Evaluate the present estimate on fresh points; tell whether it is good enough.
-
-        The points serve the ascent from then on.
-        """
+        """Evaluate the estimate on fresh points, which serve the ascent then; tell if it is right."""
         if not self.evaluation.is_known:
-            self.evaluate(self.stream.independent(self.rule.look_size(self.n_samples)))
+            facts = self.stream.independent, self.ascent.average, self.reg, self.rule, self.n_samples
+            self.evaluation, self.test_points = evaluate_sequentially(self.dual, *facts)
         return self.rule.note(self.n_iter, self.evaluation)
 
     def evaluate(self, x: Array) -> None:
@@ -139,17 +143,19 @@ class Solver:
         self.evaluation, self.test_points = evaluate(self.dual, x, self.ascent.average, self.reg), x
 
     def decide(self) -> bool:
-        """Look; correct if that is cheaper than to draw on, or the last chance."""
+        """Look; correct if that is cheaper than to draw on, or all that is left to try."""
         if self.look() and self.is_value_right():
             return True
-        before = self.ascent, self.evaluation
-        if (self.rule.prefers_correction(self.n_used) or self.is_last) and self.correct():
+        before, rule = (self.ascent, self.evaluation), self.rule
+        rule.wait(self.evaluation, self.n_samples)
+        is_left = self.is_last or rule.is_stalled
+        if (rule.prefers_correction(self.n_used) or is_left) and self.correct():
             self.evaluate(self.test_points)
             if self.look() and self.is_value_right():
                 return True
             if self.evaluation.chi2 > before[1].chi2:  # it was right in slow modes alone
                 self.ascent, self.evaluation, self.fit = *before, None
-        self.rule.wait(self.evaluation, self.n_samples)
+            rule.wait(self.evaluation, self.n_samples)
         return False
 
     def is_value_right(self) -> bool:
@@ -190,9 +196,9 @@ class Solver:
         points = self.test_points
         if not self.evaluation.is_known or points is None:
             points = self.stream.independent(max(FEW_POINTS, self.n_used // 16), again=False)
-        self.estimates = estimates = self.estimates_at(points)
+        self.estimates = self.estimates_at(points)
         if isinstance(self.target.cost, CallableMetric) or self.target.shard is not None:
-            self.estimates = estimates.stored()
+            self.estimates = self.estimates.stored()
 
     def estimates_at(self, points: Array) -> Estimates:
         """Estimates of the present potential, by points that it has not seen."""

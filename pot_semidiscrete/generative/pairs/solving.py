@@ -13,6 +13,7 @@ from ...plan import SemiDiscretePlan
 from ...problem import (
     Problem,
     Target,
+    check_bool,
     check_count,
     check_points,
     check_real,
@@ -24,7 +25,7 @@ from ...result import warn_shortfall
 from ...samplers.base import Sampler
 from ...samplers.laws import NormalSampler
 from ...solver import Options, solve_problem
-from ..data import stacked
+from ..data import check_tensor, stacked
 from ..principal import principal_components
 from .conditions import balanced_weight, check_conditions
 from .coupling import SemiDiscreteCoupling
@@ -145,16 +146,10 @@ def solve_coupling(
     >>> noise.shape, torch.equal(data, images[index]), torch.equal(label, index % 3)
     (torch.Size([16, 1, 8, 8]), True, True)
     """
-    with (
-        ours(),
-        contextlib.ExitStack() as stack,
-    ):  # not a decorator: warnings would point to it
+    verbose = check_bool("verbose", verbose)
+    with ours(), contextlib.ExitStack() as stack:  # not a decorator: warnings would point to it
         X_target = stacked(X_target)
-        if not isinstance(X_target, torch.Tensor):
-            raise TypeError(
-                f"X_target: expected a torch tensor, received {describe(X_target)}; give "
-                "torch.from_numpy(X_target)."
-            )
+        check_tensor("X_target", X_target)
         rows, nx = check_points("X_target", flat_rows(X_target.detach(), get_backend(X_target)))
         ranks = ranks_of(process_group, rows)
         stack.enter_context(joint(ranks))
@@ -249,8 +244,7 @@ def _atoms_in(space: PairingSpace, rows: torch.Tensor, X_space: torch.Tensor | N
         if isinstance(space.projection, torch.Tensor):
             return rows @ space.projection - rows.mean(dim=0) @ space.projection
         return space.points(rows)
-    if not isinstance(X_space, torch.Tensor):
-        raise TypeError(f"X_space: expected a torch tensor, received {describe(X_space)}.")
+    check_tensor("X_space", X_space)
     atoms, _ = check_points("X_space", flat_rows(X_space.detach().to(rows), get_backend(rows)))
     if len(atoms) != len(rows):
         raise ValueError(f"X_space: expected {len(rows)} points, received {describe(X_space)}.")
