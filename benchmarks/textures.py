@@ -90,16 +90,11 @@ def wgenpatex(folder, example, patch_size, n_scales, seconds, seed):
     """Their image optimisation with their settings, for as many iterations as take the time."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     sys.path.insert(0, str(folder))
-    theirs = importlib.import_module("wgenpatex")
     options = {"size": None, "patch_size": patch_size, "scales": n_scales, "n_iter_psi": 10}
-    options |= {
-        "n_patches_in": -1,
-        "n_patches_out": N_ATOMS,
-        "visu": False,
-        "save": False,
-        "keops": False,
-    }
+    options |= {"n_patches_in": -1, "n_patches_out": N_ATOMS}
+    options |= dict.fromkeys(("visu", "save", "keops"), False)
     with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
+        theirs = importlib.import_module("wgenpatex")
         path = Path(place) / "example.png"
         theirs.imsave(path, example[None])
 
