@@ -33,6 +33,7 @@ benchmarks:
 	$(PYTHON) -m benchmarks.certificates --json build/certificates.json
 	$(PYTHON) -m benchmarks.barycenters --json build/barycenters.json
 	$(PYTHON) -m benchmarks.error_bars --json build/error_bars.json
+	$(PYTHON) -m benchmarks.textures --json build/textures.json
 	$(PYTHON) -m benchmarks.algorithm
 	$(PYTHON) -m benchmarks.choosing --json benchmarks/results/choosing.json
 	$(PYTHON) -m benchmarks.memory --json benchmarks/results/memory.json

@@ -6,8 +6,17 @@ from typing import Any
 from .backend import Array, capabilities, converted, ours, template
 from .costs import CallableMetric
 from .diagnostics import GradientDiagnostics, diagnose
+from .inference.errors import SampleFit
+from .inference.estimates import Estimates, StoredEstimates
 from .kernels import draw_atoms, reduce
-from .problem import Problem, Target, check_lengths, of_own_points, together
+from .problem import (
+    Problem,
+    Target,
+    check_callable,
+    check_lengths,
+    of_own_points,
+    together,
+)
 from .samplers.resolve import resolve_random
 
 
@@ -203,3 +212,139 @@ class SemiDiscretePlan:
         self._check_whole("diagnose")
         x = self._target.nx.detach(self._points(x))
         return diagnose(self._target, x, self._potential, self.reg)
+
+
+class EstimatedPlan(SemiDiscretePlan):
+    """A plan whose potential has standard errors: :class:`SemiDiscreteResult` is one.
+
+    Parameters
+    ----------
+    target : Target
+    potential : array, shape (n_support,)
+        Normalized.
+    reg : float
+    estimates : Estimates, StoredEstimates or SampleFit
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        potential: Array,
+        reg: float,
+        estimates: Estimates | StoredEstimates | SampleFit,
+    ) -> None:
+        SemiDiscretePlan.__init__(self, target, potential, reg)
+        self._estimates: Any = estimates
+
+    @property
+    @ours()
+    def potential_stderr(self) -> Array:
+        r"""Standard error of `potential`, shape (n_atoms,): 0 at atoms of weight 0.
+
+        .. math:: \big( (\psi - \psi_n)^2 + \mathrm{diag}(A^+ \Sigma A^+) / n \big)^{1/2}, \qquad
+            A = -\nabla^2 H(\psi_n), \quad \Sigma = \mathrm{Cov}\, \chi(X) .
+
+        :math:`\psi_n` maximises the average over n points: the fresh ones of the result, or those of the
+        run that Newton's method was used on, if it holds more of them. By the central limit theorem the
+        second term is its variance. The first one is what the run left, along slow modes for example. So
+        1.96 standard errors about the potential contain the optimal one with 95% confidence at any
+        potential, if the points are fresh; they may be wider than need be.
+
+        Raises
+        ------
+        ValueError
+            If ``reg = 0``, if there are fewer points than effective atoms, or none (in a file that was
+            written before standard errors were asked for; for a metric of the user; of sharded atoms):
+            :class:`applications.ErrorBars` takes others.
+
+        References
+        ----------
+        Bercu, Bigot, Annals of Statistics 49, 2021; see :class:`applications.ErrorBars`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from pot_semidiscrete import solve_semidiscrete
+        >>> atoms = np.array([[-1.0], [1.0]])  # mirror images: the optimal potential is 0
+        >>> result = solve_semidiscrete(atoms, "normal", reg=1.0, random_state=0)
+        >>> bool(np.all(np.abs(result.potential) < 1.96 * result.potential_stderr))
+        True
+        """
+        target = self._target
+        with together(self._target):
+            found = self._estimates.law.potential_stderr(target, self._potential)
+            return target.scatter(self._owned(found))
+
+    @ours()
+    def map_stderr(self, x: Array) -> Array:
+        r"""Standard error of ``ot_map(x)``, in the same sense as :attr:`potential_stderr`.
+
+        The spread of the map is that at potentials of the normal law of :math:`\psi_n`, by a cubature
+        rule, and not by a derivative, which is too small where the map is saturated.
+
+        Parameters
+        ----------
+        x : array, shape (n, d)
+
+        Returns
+        -------
+        array, shape (n, d)
+
+        References
+        ----------
+        Arasaratnam, Haykin, "Cubature Kalman Filters", IEEE Transactions on Automatic Control 54, 2009
+        (the rule); del Barrio, Gonzalez-Sanz, Loubes, Rodriguez-Vitores, arXiv:2505.19104 (the law).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from pot_semidiscrete import solve_semidiscrete
+        >>> atoms, x = np.array([[-1.0], [1.0]]), np.zeros((1, 1))  # the optimal map is 0 at 0
+        >>> result = solve_semidiscrete(atoms, "normal", reg=1.0, random_state=0)
+        >>> bool(abs(result.ot_map(x)) < 1.96 * result.map_stderr(x))
+        True
+        """
+        with together(self._target):
+            x, law = self._target.nx.detach(self._points(x)), self._estimates.law
+            return self._owned(law.map_stderr(self._target, x, self._potential, self.reg))
+
+    @ours()
+    def functional(self, f: Callable[[Array, Array], Array]) -> tuple[float, float]:
+        r"""Estimate of :math:`\int f \, d\pi`, of the optimal plan, and its standard error.
+
+        The estimate is that of :math:`\psi_n` on its points, see :attr:`potential_stderr`; the standard
+        error is that of its influence function, which has the error of the potential in it.
+
+        Parameters
+        ----------
+        f : callable
+            ``(x, y) -> matrix``, shape (n, n_atoms), of source points and atoms, as a metric.
+
+        Returns
+        -------
+        estimate, stderr : float
+
+        Raises
+        ------
+        TypeError, ValueError
+            If f is not such a function, or as of :attr:`potential_stderr`. A result from a file, or one
+            that was moved, has no points.
+
+        References
+        ----------
+        Bercu, Bigot, Annals of Statistics 49, 2021 (the law of the potential); van der Vaart,
+        "Asymptotic Statistics", 1998, chapter 5 (functions of an estimate).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from pot_semidiscrete import solve_semidiscrete
+        >>> atoms = np.array([[-1.0], [1.0]])
+        >>> result = solve_semidiscrete(atoms, "normal", reg=1.0, random_state=0)
+        >>> estimate, stderr = result.functional(lambda x, y: x * y.T)
+        >>> bool(abs(estimate - 0.7295) < 1.96 * stderr)  # E X tanh(2 X)
+        True
+        """
+        f = check_callable("f", f, "(x, y) -> matrix")
+        with together(self._target):
+            return self._estimates.functional(f)

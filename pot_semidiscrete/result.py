@@ -15,7 +15,7 @@ from .inference.estimates import Estimates, StoredEstimates
 from .inference.storage import FACTS, read, write
 from .optim.ascent import AscentState
 from .optim.stopping import StoppingRule
-from .plan import SemiDiscretePlan
+from .plan import EstimatedPlan
 from .problem import Target, resolve_shards, together
 from .runs import SemiDiscreteWarning
 
@@ -61,7 +61,7 @@ class _estimate:
         raise AttributeError(f"SemiDiscreteResult.{self.name} is computed, not set.")
 
 
-class SemiDiscreteResult(SemiDiscretePlan, OTResult):
+class SemiDiscreteResult(EstimatedPlan, OTResult):
     r"""What :func:`solve_semidiscrete` reached.
 
     Estimates use source points drawn after the potential was fixed; only the upper end of
@@ -77,6 +77,8 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
         Semi-dual potential, :math:`\langle b, \psi \rangle = 0`; 0 at atoms of weight 0. With `reg_m`,
         :math:`\sum_j b_j e^{-\psi_j / \mathrm{reg\_m}} = 1` instead; the terms are the optimal masses
         for the potential.
+    potential_stderr : array, shape (n_atoms,)
+        Standard error of `potential`; see :meth:`map_stderr` and :meth:`functional` as well.
     value : scalar of the backend
         Estimate of the semi-dual value, a lower estimate of the transport cost.
     value_stderr : float
@@ -132,8 +134,7 @@ class SemiDiscreteResult(SemiDiscretePlan, OTResult):
         work: float = math.nan,
     ) -> None:
         OTResult.__init__(self, log=log, backend=target.nx, status=status)
-        SemiDiscretePlan.__init__(self, target, potential, reg)
-        self._estimates = estimates
+        EstimatedPlan.__init__(self, target, potential, reg, estimates)
         self.n_iter = n_iter
         self.n_samples = n_samples
         self.work = work

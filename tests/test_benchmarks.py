@@ -44,6 +44,7 @@ LEAST = {
     "quasi": "--seeds 2 --samples 512 --problems normal_line --dimensions",
     "scaling": "--n-atoms 50 100 --dimensions 2 --targets normal --solvers ours POT --chi2 0.2",
     "solver": "--seeds 2 --samples 512 --problems normal_line --solvers ours POT --goal-samples 2048",
+    "textures": "--seconds 0.1 --shrink 8 --scales 1",
 }
 
 

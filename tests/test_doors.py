@@ -796,8 +796,9 @@ CALLS = {
     ),
     **{
         f"SemiDiscreteResult.{name}": lambda given: given("x")
-        for name in ("c_transform", "atom_weights", "ot_map", "diagnose")
+        for name in ("c_transform", "atom_weights", "ot_map", "map_stderr", "diagnose")
     },
+    "SemiDiscreteResult.functional": lambda given: {"f": lambda x, y: x @ y.T},
     "SemiDiscreteResult.pair": lambda given: given("x", "random_state"),
     "SemiDiscreteResult.to": lambda given: {"where": np.float64},
     "SemiDiscreteResult.save": lambda given: {"path": given.folder / "saved.npz"},

@@ -182,7 +182,7 @@ def _(nx):
     result = results(nx)[-1]
 
     def call():
-        bars = applications.ErrorBars(result, fresh)
+        bars = applications.ErrorBars(result, fresh, random_state=0)
         return [bars.potential_stderr, bars.map_stderr(x), bars.functional(lambda x, y: x @ y.T)]
 
     return call
@@ -330,6 +330,17 @@ def results(nx):
 def _(nx):
     made = results(nx)
     return lambda: [[told(result), result.citation] for result in made]
+
+
+@row(*(f"SemiDiscreteResult.{name}" for name in ("potential_stderr", "map_stderr", "functional")))
+def _(nx):
+    x, result = nx.array(POINTS), results(nx)[-1]
+
+    def call():
+        found = [result.potential_stderr, result.map_stderr(x)]
+        return [found, result.functional(lambda x, y: x @ y.T)]
+
+    return call
 
 
 @row(*(f"SemiDiscreteResult.{m}" for m in ("c_transform", "atom_weights", "ot_map", "pair", "diagnose")))

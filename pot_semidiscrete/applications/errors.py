@@ -1,20 +1,12 @@
 """Error bars: standard errors of a fitted potential, its map and its plan, due to the points."""
 
-import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from ..backend import Array, describe, in_double, no_grad, ours
-from ..inference.trace import PRECISE
-from ..kernels import reduce, weight_blocks
-from ..optim.hessian import DenseHessian, hessian
-from ..optim.newton import can_correct, maximize
-from ..optim.semi_dual import SemiDual
-from ..plan import SemiDiscretePlan
-from ..problem import Problem, check_array, check_callable, check_count
+from ..backend import Array, describe, ours
+from ..inference.errors import SampleFit
+from ..plan import EstimatedPlan, SemiDiscretePlan
+from ..problem import Problem, check_count
 from ..samplers.sobol import resolve_seed
 
 
@@ -25,12 +17,13 @@ class ErrorBars:
         \sqrt{n}\, (\psi_n - \psi^*) \to \mathcal{N}(0, A^+ \Sigma A^+), \qquad
         A = -\nabla^2 H(\psi^*), \quad \Sigma = \mathrm{Cov}\, \chi(X) .
 
-    The theorem is about the maximiser over n points. So the potential is fitted again to fresh points,
-    starting from that of the result; the standard errors are those of this fit, `plan`. (A result that
-    stopped when its masses were right may have a larger error along slow modes.) Up to 256 atoms both
+    A result has standard errors of its own, by the points that it kept (see
+    :attr:`SemiDiscreteResult.potential_stderr`). These here are by others, and as narrow as the theorem
+    allows: it is about the maximiser over n points, so the potential is fitted to them, starting from
+    that of the result, and the standard errors are those of this fit, `plan`. Up to 256 atoms both
     matrices are computed. Beyond, the covariance is estimated by random vectors that have it, and
-    standard errors have a relative noise of :math:`1 / \sqrt{2\,\mathrm{n\_probes}}`. Those of the map
-    use its derivative in the potential, and are too small where the map is sharp and its error large.
+    standard errors have a relative noise of :math:`1 / \sqrt{2\,\mathrm{n\_probes}}`. The spread of the
+    map is that at potentials of the normal law, by a cubature rule.
 
     Parameters
     ----------
@@ -41,11 +34,11 @@ class ErrorBars:
     n_probes : int, default=64
         Random vectors, for more than 256 atoms.
     random_state : None, int or numpy Generator
-        Randomness of these vectors.
+        Randomness of these vectors, and of the potentials at which the spread of the map is taken.
 
     Attributes
     ----------
-    plan : SemiDiscretePlan
+    plan : EstimatedPlan
         The plan of the fitted potential: ``plan.potential``, ``plan.ot_map(x)`` and so on, as of a
         result.
     potential_stderr : array, shape (n_atoms,)
@@ -92,59 +85,22 @@ class ErrorBars:
                 "solve_semidiscrete."
             )
         result._check_whole("result")
-        self._n_probes, random = check_count("n_probes", n_probes), resolve_seed(random_state)
+        options = {"n_probes": check_count("n_probes", n_probes), "seed": resolve_seed(random_state)}
         target, reg = result._target, result.reg
-        if reg == 0.0:
-            raise ValueError(
-                "result: expected one of reg > 0, received one of 0, whose Hessian is a density on the "
-                "boundaries of cells, which points do not see; solve with a reg above 0."
-            )
-        x, dual = target.nx.detach(Problem(target, reg).points("x", x)), SemiDual(target)
-        with no_grad(target.nx):
-            n_eff = dual.measure(x, result._potential, reg).n_eff
-            if x.shape[0] <= n_eff or not can_correct(dual, x.shape[0], n_eff):
-                raise ValueError(
-                    f"x: expected more points than {n_eff:.0f}, the effective number of atoms, and room "
-                    f"for their weights, received {x.shape[0]}; give more, or solve with a larger reg."
-                )
-            psi = target.normalized(maximize(dual, x, result._potential, reg, rtol=1e-3).potential)
-            self._hessian = hessian(dual, x, psi, reg, x.shape[0])
-        self.plan, self._x, self._seed = SemiDiscretePlan(target, psi, reg), x, random
-        self._unit = reg * target.exponent(reg)  # minus the Hessian of H is self._hessian / unit
+        x = target.nx.detach(Problem(target, reg).points("x", x))
+        self._fit = SampleFit("x", target, x, result._potential, reg, **options)
+        self.plan = EstimatedPlan(target, self._fit.potential, reg, self._fit)
 
     def __repr__(self) -> str:
-        return f"ErrorBars(n={self._x.shape[0]}, n_atoms={self.plan._target.n_atoms})"
-
-    @functools.cached_property
-    def _factor(self) -> Array:
-        """Rows f, shape (k, n_support), with ``sum f f^T`` the covariance of the potential."""
-        found, target, random = self._hessian, self.plan._target, np.random.default_rng(self._seed)
-        nx, scale = target.nx, self._unit / math.sqrt(self._x.shape[0])
-        if isinstance(found, DenseHessian):
-            values, vectors = np.linalg.eigh(found.covariance)
-            root = nx.from_numpy(vectors * np.sqrt(np.maximum(values, 0.0)), type_as=target.weights)
-            moves = list(found.solve(root, 0.0).T)
-        else:
-            moves, scale = [], scale / math.sqrt(self._n_probes * found.n)
-            for _ in range(self._n_probes):
-                probe = 0.0 * target.weights
-                for chi in found.blocks:  # sums with random signs have the covariance of the weights
-                    r = nx.from_numpy(random.choice([-1.0, 1.0], chi.shape[0]), type_as=chi)
-                    probe = probe + nx.dot(r, chi) - nx.sum(r) * found.mean
-                moves.append(found.solve(probe, 0.0, PRECISE))
-        goal = target.goal(self.plan._potential)  # <goal, move> is 0 as long as psi is normalized
-        return scale * nx.stack([move - nx.sum(goal * move) for move in moves])
+        return f"ErrorBars(n={self._fit.n}, n_atoms={self.plan._target.n_atoms})"
 
     @property
-    @ours()
     def potential_stderr(self) -> Array:
-        """Standard error of the potential, shape (n_atoms,)."""
-        target = self.plan._target
-        return target.scatter(target.nx.sum(self._factor**2, axis=0) ** 0.5)
+        """Standard error of ``plan.potential``, shape (n_atoms,)."""
+        return self.plan.potential_stderr
 
-    @ours()
     def map_stderr(self, x: Array) -> Array:
-        """Standard error of ``plan.ot_map(x)``, by the derivative of the map in the potential.
+        """Standard error of ``plan.ot_map(x)``: :meth:`SemiDiscreteResult.map_stderr`.
 
         Parameters
         ----------
@@ -154,20 +110,10 @@ class ErrorBars:
         -------
         array, shape (n, d)
         """
-        target, reg, nx = self.plan._target, self.plan.reg, self.plan._target.nx
-        x, factor, errors = nx.detach(self.plan._points(x)), self._factor.T, []
-        for _, chi in weight_blocks(target, x, self.plan._potential, reg):
-            T, mean = nx.dot(chi, target.atoms), nx.dot(chi, factor)
-            moves = [
-                nx.dot(chi, target.atoms[:, k : k + 1] * factor) - T[:, k : k + 1] * mean
-                for k in range(T.shape[1])
-            ]
-            errors.append(nx.stack([nx.sum(move**2, axis=1) ** 0.5 / reg for move in moves], axis=1))
-        return nx.concatenate(errors, axis=0)
+        return self.plan.map_stderr(x)
 
-    @ours()
     def functional(self, f: Callable[[Array, Array], Array]) -> tuple[float, float]:
-        r"""Estimate of :math:`\int f \, d\pi`, of the optimal plan, and its standard error.
+        r"""Estimate of :math:`\int f \, d\pi`, and its standard error, of the plan fitted.
 
         Parameters
         ----------
@@ -178,28 +124,4 @@ class ErrorBars:
         -------
         estimate, stderr : float
         """
-        f = check_callable("f", f, "(x, y) -> matrix")
-        target, psi, reg = self.plan._target, self.plan._potential, self.plan.reg
-        nx = target.nx
-        origin = 0.0 * target.atoms[0] if target.origin is None else target.origin
-        slope, rows, n = 0.0 * target.weights, [], self._x.shape[0]
-        for x, chi in weight_blocks(target, self._x, psi, reg):
-            weighted = chi * _checked(f(x + origin, target.atoms + origin), chi)
-            rows.append(nx.sum(weighted, axis=1))
-            slope = slope + nx.sum(weighted, axis=0) - nx.dot(rows[-1], chi)
-        # a point moves psi by A^+ (b - chi) / n, and the mean by the product of that with the slope
-        v = self._hessian.solve(self._unit / reg * slope / float(n), 0.0, PRECISE)
-        moved = reduce(target, self._x, psi, reg, ("average",), values=v).average
-        values, moved = map(in_double, (nx.concatenate(rows, axis=0), moved))
-        return float(values.mean()), float((values - moved).std(ddof=1) / math.sqrt(n))
-
-
-def _checked(values: Any, chi: Array) -> Array:
-    """Check what a user's function returned for a block."""
-    check_array("f", values)
-    if tuple(values.shape) != tuple(chi.shape) or values.dtype != chi.dtype:
-        raise ValueError(
-            f"f: expected a matrix of shape {tuple(chi.shape)} and {chi.dtype}, a value for each point "
-            f"and atom, received {describe(values)}."
-        )
-    return values
+        return self.plan.functional(f)

@@ -15,10 +15,11 @@ from ..optim.stopping import NORMAL_95, NORMAL_975, Look, StoppingRule
 from ..problem import Target, unshared
 from .bounds import FittedPoints, plan_cost
 from .chi2 import GROUPS, chi_square, worst_atom
+from .errors import NormalLaw, SampleFit
 from .trace import trace_estimate
 
 COARSE_RTOL = 0.5  # of the statistical error: enough to tell whether a maximiser is far
-PENDING = 2**23  # coordinates of points that a result holds until its estimates are made, about
+PENDING = 2**23  # coordinates of points that a result holds, about
 SIGNIFICANT = 5.0  # standard errors, and gains by chance, above which an excess is not chance
 
 
@@ -186,8 +187,30 @@ class Estimates:
             # it was of more points than are held
             evaluation = evaluate(SemiDual(self.target), self._points, self.potential, self.reg)
         found = self._certify(self._points, evaluation)
-        self._points, self._evaluation, self._fit = None, UNKNOWN, None  # no longer of use
+        self._points, self._fit, self._evaluation = self._most_points, None, UNKNOWN  # free the rest
         return found
+
+    @property
+    def _most_points(self) -> Array | None:
+        """The fresh points, or those of the run that were fitted, if these are more."""
+        held = [self._points, None if self._fit is None else self._fit.points]
+        return max((x for x in held if x is not None), key=len, default=None)
+
+    @functools.cached_property
+    def sample(self) -> SampleFit:
+        """The maximiser over these points, with which the potential is compared."""
+        if self._most_points is None:
+            raise no_points("error bars")
+        return SampleFit("error bars", self.target, self._most_points, self.potential, self.reg)
+
+    @property
+    def law(self) -> NormalLaw:
+        """Normal law of the maximiser."""
+        return self.sample.law
+
+    def functional(self, f: Callable[[Array, Array], Array]) -> tuple[float, float]:
+        """As of :class:`SampleFit`."""
+        return self.sample.functional(f)
 
     def _certify(self, x: Array, evaluation: Evaluation) -> Certificate:
         """Interval of the transport cost, and what the value at the potential is short of.
@@ -216,9 +239,14 @@ class Estimates:
         return Certificate((low, high), suboptimality, gap)
 
     def stored(self) -> "StoredEstimates":
-        """All of them, made now, without the points."""
+        """All of them, made now, without the points; the normal law if it was asked for."""
         certificate = self.certificate
-        return StoredEstimates(self.evaluation, self.value_linear, certificate)
+        return StoredEstimates(self.evaluation, self.value_linear, certificate, self.made_law)
+
+    @property
+    def made_law(self) -> NormalLaw | None:
+        """The normal law, if it was asked for: it takes a fit."""
+        return vars(self)["sample"].law if "sample" in vars(self) else None
 
 
 @dataclass(frozen=True)
@@ -228,8 +256,20 @@ class StoredEstimates:
     evaluation: Evaluation
     value_linear: Any
     certificate: Certificate
+    made_law: NormalLaw | None = None
 
     __repr__ = brief
+
+    @property
+    def law(self) -> NormalLaw:
+        """The normal law, if it is known."""
+        if self.made_law is None:
+            raise no_points("error bars")
+        return self.made_law
+
+    def functional(self, f: Callable[[Array, Array], Array]) -> tuple[float, float]:
+        """Refused: it takes points."""
+        raise no_points("functional")
 
     def stored(self) -> "StoredEstimates":
         """The same."""
@@ -240,7 +280,18 @@ class StoredEstimates:
         maybe = lambda array: None if array is None else function(array)
         means = self.evaluation
         means = replace(means, value=maybe(means.value), marginal=maybe(means.marginal), measured=None)
-        return replace(self, evaluation=means, value_linear=maybe(self.value_linear))
+        law = self.made_law
+        law = None if law is None else NormalLaw(function(law.mean), function(law.deviations))
+        return replace(self, evaluation=means, value_linear=maybe(self.value_linear), made_law=law)
+
+
+def no_points(name: str) -> ValueError:
+    """The error to raise where fresh points are needed, and there are none."""
+    return ValueError(
+        f"{name}: expected a result with source points, as a run returns (unless the metric is a "
+        "callable or atoms are sharded), received one without, from a file or moved, say; give fresh "
+        "points to applications.ErrorBars."
+    )
 
 
 def _suboptimality(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, all_finite
+from ..backend import Array, all_finite, describe
 from ..costs import Metric, registered_costs
 from ..problem import (
     Target,
@@ -24,6 +24,7 @@ from ..problem import (
 )
 from ..runs import SemiDiscreteWarning, check_input, replaced
 from ..runs.archive import Archive, check_facts, is_count
+from .errors import NormalLaw
 from .estimates import Certificate, Estimates, Evaluation, StoredEstimates
 
 _FORMATS = [1, 2]  # 1: of version 0.1.0, which knows its atoms by a projection
@@ -99,6 +100,8 @@ def write(
     }
     if evaluation.marginal is not None:
         arrays["marginal"] = host(target.distribute(evaluation.marginal))
+    if estimates.made_law is not None:
+        arrays |= {f"law_{name}": host(v) for name, v in vars(estimates.made_law).items()}
     arrays |= {f"log_{name}": np.asarray(values) for name, values in log.items()}
     arrays["meta"] = np.array(json.dumps(meta | {"entries": sorted(arrays)}))
     if target.shard is not None and target.shard.ranks.rank > 0:
@@ -166,6 +169,11 @@ def _arrays(archive: Archive, meta: dict[str, Any]) -> dict[str, np.ndarray]:
         stored["fingerprint"] = archive.array("fingerprint", "f", (None,))
     else:
         stored["costs"] = archive.array("costs", "f", (None, None))
+    if "law_mean" in archive:
+        stored["law_mean"] = archive.array("law_mean", "f", (None,))
+        stored["law_deviations"] = archive.array(
+            "law_deviations", "f", (None, *stored["law_mean"].shape)
+        )
     for name, values in stored.items():
         if not np.isfinite(values).all():
             raise ValueError(f"an entry {name!r} with NaN or inf")
@@ -195,6 +203,12 @@ def _check_atoms(path: str, target: Target, meta: dict[str, Any], stored: dict[s
             f"X_target: expected the atoms of the result in {path}, in the same order and of the same "
             "values in single precision, received others."
         )
+    places = target.weights.shape
+    if "law_mean" in stored and stored["law_mean"].shape != places:
+        raise ValueError(
+            f"{path}: expected an entry 'law_mean' of shape {tuple(places)}, received "
+            f"{describe(stored['law_mean'])}; solve again, or read a copy of the file that is whole."
+        )
     if "costs" in stored and not same_costs(stored["costs"], sample_costs(target)):
         raise ValueError(
             f"metric: expected the one of the result in {path}, received another of the same name, "
@@ -222,10 +236,13 @@ def _arguments(target: Target, meta: dict[str, Any], stored: dict[str, np.ndarra
     certificate = Certificate(
         **facts | {"value_interval": None if interval is None else tuple(interval)}
     )
+    law = None
+    if "law_mean" in stored:
+        law = NormalLaw(like(stored["law_mean"]), like(stored["law_deviations"]))
     return {
         "target": target,
         "potential": target.merge(potential, meta["reg"]),
-        "estimates": StoredEstimates(evaluation, like(meta["value_linear"]), certificate),
+        "estimates": StoredEstimates(evaluation, like(meta["value_linear"]), certificate, law),
         "log": {name[4:]: v for name, v in stored.items() if name.startswith("log_")},
         **{name: meta[name] for name in FACTS},
     }

@@ -1,0 +1,174 @@
+r"""Standard errors, by the central limit theorem of the potential that maximises a sample average.
+
+.. math::
+    \sqrt{n}\, (\psi_n - \psi^*) \to \mathcal{N}(0, A^+ \Sigma A^+), \qquad
+    A = -\nabla^2 H(\psi^*), \quad \Sigma = \mathrm{Cov}\, \chi(X)
+
+(Bercu, Bigot, 2021). Another potential is compared with the maximiser: the square of what they differ by
+is added to the variance of the maximiser. Where the potential has not seen the points, 1.96 times the
+root contain the optimum in 95.6% at least, whatever the error e of the potential is: of
+``|e| > 1.96 ((e + z)^2 + s^2)^(1/2)``, z normal of variance s^2, the probability is 4.4% at most.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, brief, describe, in_double, no_grad
+from ..kernels import reduce, weight_blocks
+from ..optim.hessian import DenseHessian, hessian
+from ..optim.newton import can_correct, maximize
+from ..optim.semi_dual import SemiDual
+from ..problem import Target, check_array
+from .trace import PRECISE
+
+
+@dataclass(frozen=True)
+class NormalLaw:
+    """Normal law of the maximiser over points.
+
+    Attributes
+    ----------
+    mean : array, shape (n_support,)
+        The maximiser, which stands for the potential that is optimal.
+    deviations : array, shape (k, n_support)
+        Vectors of the size of the error: the mean of their products is the covariance.
+    """
+
+    mean: Array
+    deviations: Array
+
+    __repr__ = brief
+
+    def potential_stderr(self, target: Target, psi: Array) -> Array:
+        """Root of the mean squared error of a potential, shape (n_support,), both of them normalized."""
+        return (target.nx.mean(self.deviations**2, axis=0) + (psi - self.mean) ** 2) ** 0.5
+
+    def map_stderr(self, target: Target, x: Array, psi: Array, reg: float) -> Array:
+        """Root of the mean squared error of the map of a potential, shape (n, d).
+
+        By the cubature rule of degree 3 for the normal law, the maps of ``mean +- deviation``
+        (Arasaratnam, Haykin, 2009): where weights are saturated, a derivative is too small.
+        """
+        evaluate = lambda potential: reduce(target, x, potential, reg, ("map",)).map
+        middle, total = evaluate(self.mean), 0.0
+        for row in self.deviations:
+            total = total + sum((evaluate(self.mean + s * row) - middle) ** 2 for s in (1.0, -1.0))
+        return (total / (2.0 * self.deviations.shape[0]) + (evaluate(psi) - middle) ** 2) ** 0.5
+
+
+class SampleFit:
+    """The potential that maximises an average over points, and what the theorem says of it.
+
+    Up to 256 atoms the matrices are computed. Beyond, random vectors have the covariance.
+
+    Parameters
+    ----------
+    name : str
+        What an error calls the points.
+    target : Target
+    x : array, shape (n, d)
+    psi : array, shape (n_support,)
+        Potential to start from.
+    reg : float
+    n_probes : int
+        Random vectors, for more than 256 atoms.
+    seed : int
+        Of their signs, or of the basis of the deviations.
+
+    Attributes
+    ----------
+    potential : array, shape (n_support,)
+        The maximiser, normalized.
+
+    Raises
+    ------
+    ValueError
+        If the points are too few for a fit, or see no Hessian, at ``reg = 0``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        target: Target,
+        x: Array,
+        psi: Array,
+        reg: float,
+        n_probes: int = 64,
+        seed: int = 0,
+    ) -> None:
+        if reg == 0.0:
+            raise ValueError(
+                "result: expected one of reg > 0, received one of 0, whose Hessian is a density on the "
+                "boundaries of cells, which points do not see; solve with a reg above 0."
+            )
+        dual, self.n = SemiDual(target), x.shape[0]
+        with no_grad(target.nx):
+            n_eff = dual.measure(x, psi, reg).n_eff
+            if self.n <= n_eff or not can_correct(dual, self.n, n_eff):
+                raise ValueError(
+                    f"{name}: expected more points than {n_eff:.0f}, the effective number of atoms, and "
+                    f"room for their weights, received {self.n}; give applications.ErrorBars more, or "
+                    "solve with a larger reg."
+                )
+            self.potential = target.normalized(maximize(dual, x, psi, reg, rtol=1e-3).potential)
+            self._hessian: Any = hessian(dual, x, self.potential, reg, self.n)
+        self.target, self.x, self.reg = target, x, reg
+        self.n_probes, self.seed = n_probes, seed
+        self._unit = reg * target.exponent(reg)  # minus the Hessian of H is self._hessian / unit
+
+    @functools.cached_property
+    def law(self) -> NormalLaw:
+        """Normal law of the potential."""
+        found, target, random = self._hessian, self.target, np.random.default_rng(self.seed)
+        nx, scale = target.nx, self._unit / math.sqrt(self.n)
+        if isinstance(found, DenseHessian):
+            values, vectors = np.linalg.eigh(found.covariance)
+            root = vectors * np.sqrt(np.maximum(values, 0.0))
+            # a random basis, in which no deviation is larger than another by much
+            root = root @ np.linalg.qr(random.normal(size=root.shape))[0]
+            moves = list(found.solve(nx.from_numpy(root, type_as=target.weights), 0.0).T)
+            scale *= math.sqrt(len(values))
+        else:
+            moves, scale = [], scale / math.sqrt(found.n)
+            for _ in range(self.n_probes):
+                probe = 0.0 * target.weights
+                for chi in found.blocks:  # sums with random signs have the covariance of the weights
+                    r = nx.from_numpy(random.choice([-1.0, 1.0], chi.shape[0]), type_as=chi)
+                    probe = probe + nx.dot(r, chi) - nx.sum(r) * found.mean
+                moves.append(found.solve(probe, 0.0, PRECISE))
+        goal = target.goal(self.potential)  # <goal, move> is 0 as long as psi is normalized
+        return NormalLaw(self.potential, scale * nx.stack([v - nx.sum(goal * v) for v in moves]))
+
+    def functional(self, f: Callable[[Array, Array], Array]) -> tuple[float, float]:
+        """Estimate of the mean of f under the plan, and its standard error."""
+        target, psi, reg, n = self.target, self.potential, self.reg, self.n
+        nx = target.nx
+        origin = 0.0 * target.like[0] if target.origin is None else target.origin
+        slope, rows = 0.0 * target.weights, []
+        for x, chi in weight_blocks(target, self.x, psi, reg):
+            evaluate = lambda atoms, x=x: _checked(f(x + origin, atoms + origin), x, atoms)
+            weighted = chi * target.in_parts(evaluate, axis=1)
+            rows.append(nx.sum(weighted, axis=1))
+            slope = slope + nx.sum(weighted, axis=0) - nx.dot(rows[-1], chi)
+        # a point moves psi by A^+ (b - chi) / n, and the mean by the product of that with the slope
+        v = self._hessian.solve(self._unit / reg * slope / float(n), 0.0, PRECISE)
+        moved = reduce(target, self.x, psi, reg, ("average",), values=v).average
+        values, moved = map(in_double, (nx.concatenate(rows, axis=0), moved))
+        return float(values.mean()), float((values - moved).std(ddof=1) / math.sqrt(n))
+
+
+def _checked(values: Any, x: Array, atoms: Array) -> Array:
+    """Check what a user's function returned for a block."""
+    check_array("f", values)
+    shape = (x.shape[0], atoms.shape[0])
+    if tuple(values.shape) != shape or values.dtype != x.dtype:
+        raise ValueError(
+            f"f: expected a matrix of shape {shape} and {x.dtype}, a value for each point and atom, "
+            f"received {describe(values)}."
+        )
+    return values

@@ -1,0 +1,167 @@
+"""Standard errors of a result: against the truth, closed forms and brute force."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from benchmarks import references
+from benchmarks.problems import normal_density
+from pot_semidiscrete import (
+    SemiDiscreteResult,
+    StoredAtoms,
+    cost_scale,
+    semidiscrete_atom_weights,
+    semidiscrete_ot_map,
+    solve_semidiscrete,
+)
+from pot_semidiscrete.applications import ErrorBars
+from pot_semidiscrete.inference.errors import NormalLaw
+from pot_semidiscrete.inference.estimates import Estimates
+from pot_semidiscrete.problem import Problem
+
+ATOMS = np.random.default_rng(0).normal(size=(8, 1))
+REG = 0.1 * cost_scale(ATOMS)
+X = np.linspace(-1.0, 1.0, 5)[:, None]
+SOURCE = references.gauss_legendre(-8.0, 8.0, 600, normal_density)
+
+
+def squares(x, y):
+    """Squared distances of points of a line."""
+    return (x - y.T) ** 2
+
+
+def solve(atoms=ATOMS, reg=REG, **options):
+    """A normal source on the line."""
+    return solve_semidiscrete(atoms, "normal", reg=reg, **{"random_state": 0} | options)
+
+
+def deviations(runs, reg):
+    """Errors in units of their standard errors."""
+    truth = references.newton(SOURCE, ATOMS, np.full(8, 1.0 / 8), reg).potential
+    chi = semidiscrete_atom_weights(ATOMS, SOURCE.nodes, truth, reg=reg)
+    cost = SOURCE.mass @ np.sum(chi * squares(SOURCE.nodes, ATOMS), axis=1)
+    images = semidiscrete_ot_map(ATOMS, X, truth, reg=reg)
+    off = {"potential": [], "map": [], "cost": []}
+    for result in runs:
+        estimate, stderr = result.functional(squares)
+        off["potential"].append((result.potential - truth) / result.potential_stderr)
+        off["map"].append((result.ot_map(X) - images) / result.map_stderr(X))
+        off["cost"].append((estimate - cost) / stderr)
+    return off
+
+
+def test_errors_hold_the_truth_where_newton_ended_the_run():
+    """Over 40 runs, 95%, and no wider than they need be: the maximiser over the points of the run."""
+    runs = (solve(tol=0, max_iter=10, random_state=seed) for seed in range(40))
+    for values in deviations(runs, REG).values():
+        assert np.mean(np.abs(values) < 1.96) > 0.88
+        assert 0.7 < np.mean(np.square(values)) < 1.4
+
+
+@pytest.mark.filterwarnings("ignore::pot_semidiscrete.SemiDiscreteWarning")
+@pytest.mark.parametrize("options", [{"tol": 0.4}, {"tol": 0, "max_iter": 2, "max_memory": 0}])
+def test_errors_hold_the_truth_wherever_the_ascent_stopped(options):
+    """A run that was stopped early is off by more than its noise; the fresh points show it."""
+    reg = 0.2 * REG
+    off = deviations((solve(reg=reg, random_state=seed, **options) for seed in range(30)), reg)
+    for values in off.values():
+        assert np.mean(np.abs(values) < 1.96) > 0.9
+    assert np.mean(np.square(off["potential"])) > 0.2  # and not by being as wide as can be
+
+
+def test_two_atoms_have_a_closed_form(nx):
+    """psi = (p, -p): the error of p is ``reg sd(chi_1) / (2 sqrt(n) E chi_1 chi_2)``."""
+    atoms, weights, reg, n = np.array([[-1.0], [1.5]]), np.array([0.3, 0.7]), 0.8, 20_000
+    result = solve_semidiscrete(nx.array(atoms), "normal", nx.array(weights), reg=reg, random_state=0)
+    bars = ErrorBars(result, nx.array(np.random.default_rng(1).normal(size=(n, 1))))
+    truth = references.newton(SOURCE, atoms, weights, reg).potential
+    chi = semidiscrete_atom_weights(atoms, SOURCE.nodes, truth, weights, reg=reg)
+    both = SOURCE.mass @ (chi[:, 0] * chi[:, 1])
+    gap = reg * np.sqrt((SOURCE.mass @ chi[:, 0] ** 2 - 0.3**2) / n) / both  # of psi_1 - psi_2
+    expected = gap * np.array([0.7, 0.3])  # of weighted mean 0
+    np.testing.assert_allclose(nx.host(bars.potential_stderr), expected, rtol=0.03)
+    at = semidiscrete_atom_weights(atoms, X, nx.host(bars.plan.potential), weights, reg=reg)
+    slope = 2.5 * at[:, 0] * at[:, 1] / reg  # of the map in the gap
+    np.testing.assert_allclose(nx.host(bars.map_stderr(nx.array(X)))[:, 0], slope * gap, rtol=0.05)
+
+
+def test_spread_of_the_map_is_that_at_potentials_of_the_law(nx):
+    """By brute force, and above a derivative's where weights are saturated."""
+    atoms = nx.array(ATOMS)
+    target = Problem.of(atoms, None, None, REG).target
+    psi, rows = np.linspace(-0.1, 0.1, 8), 0.3 * np.random.default_rng(0).normal(size=(5, 8))
+    law = NormalLaw(nx.array(psi), nx.array(rows))
+    images = [semidiscrete_ot_map(ATOMS, X, psi + s * r, reg=REG) for r in rows for s in (1.0, -1.0)]
+    moved = psi + 0.2 * np.arange(8)
+    at, middle = (semidiscrete_ot_map(ATOMS, X, v, reg=REG) for v in (moved, psi))
+    expected = np.sqrt(np.mean((np.array(images) - middle) ** 2, axis=0) + (at - middle) ** 2)
+    found = law.map_stderr(target, target.center(nx.array(X)), nx.array(moved), REG)
+    np.testing.assert_allclose(nx.host(found), expected, rtol=2e-3)
+    stderr = nx.host(law.potential_stderr(target, nx.array(moved)))
+    np.testing.assert_allclose(stderr, np.sqrt(np.mean(rows**2, axis=0) + (moved - psi) ** 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"tol": 0, "max_iter": 10}], ids=["fresh", "run"])
+def test_errors_are_there_whatever_was_asked_before(options):
+    """The certificate frees points, but not those that the errors need; a pickle has them."""
+    results = [solve(**options) for _ in range(3)]
+    assert results[0].value_interval is not None
+    results[2] = pickle.loads(pickle.dumps(results[2]))
+    for result in results[1:]:
+        np.testing.assert_array_equal(result.potential_stderr, results[0].potential_stderr)
+        np.testing.assert_array_equal(result.map_stderr(X), results[0].map_stderr(X))
+        assert result.functional(squares) == results[0].functional(squares)
+
+
+def test_stored_atoms_have_the_same_errors():
+    one, other = solve(), solve(StoredAtoms(ATOMS))
+    np.testing.assert_allclose(other.potential_stderr, one.potential_stderr, rtol=1e-6)
+    np.testing.assert_allclose(other.map_stderr(X), one.map_stderr(X), rtol=1e-6)
+    np.testing.assert_allclose(other.functional(squares), one.functional(squares), rtol=1e-6)
+
+
+def test_files_keep_errors_that_were_asked_for(nx, tmp_path):
+    """Of potential and map, atoms at one place and of no weight included; functionals take points."""
+    atoms = nx.array(np.append(ATOMS, [[9.0], ATOMS[0]], axis=0))
+    weights = nx.array(np.append(np.full(8, 0.1), [0.0, 0.2]))
+    result = solve_semidiscrete(atoms, "normal", weights, reg=REG, random_state=0)
+    path, x = tmp_path / "result.npz", nx.array(X)
+    result.save(path)
+    bare = SemiDiscreteResult.load(path, atoms)
+    for call in (lambda r: r.potential_stderr, lambda r: r.map_stderr(x)):
+        with pytest.raises(ValueError, match=r"error bars: expected .*; give fresh points to"):
+            call(bare)
+    stderr, of_map = nx.host(result.potential_stderr), nx.host(result.map_stderr(x))
+    assert stderr[8] == 0.0
+    assert stderr[9] == stderr[0] > 0.0
+    result.save(path)
+    moved = result.to(np.zeros(1))  # NumPy, float64
+    for other, host, at in ((SemiDiscreteResult.load(path, atoms), nx.host, x), (moved, np.asarray, X)):
+        np.testing.assert_allclose(host(other.potential_stderr), stderr, rtol=1e-6)
+        np.testing.assert_allclose(host(other.map_stderr(at)), of_map, rtol=1e-3, atol=1e-6)
+        with pytest.raises(ValueError, match=r"functional: expected .*; give fresh points to"):
+            other.functional(squares)
+
+
+def test_a_file_whose_law_has_another_size_is_refused(tmp_path):
+    path, result = tmp_path / "result.npz", solve()
+    assert result.potential_stderr.shape == (8,)
+    result.save(path)
+    arrays = dict(np.load(path))
+    arrays |= {name: arrays[name][..., :7] for name in ("law_mean", "law_deviations")}
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=r"'law_mean' of shape \(8,\), received .*; solve again"):
+        SemiDiscreteResult.load(path, ATOMS)
+
+
+def test_errors_are_refused_where_there_are_none():
+    """At reg = 0; for a callable as a metric; where there are fewer points than effective atoms."""
+    with pytest.raises(ValueError, match="result: expected one of reg > 0"):
+        _ = solve(reg=0.0).potential_stderr
+    with pytest.raises(ValueError, match=r"error bars: .*metric is a callable"):
+        _ = solve(metric=lambda x, y: (x[:, None, 0] - y[None, :, 0]) ** 2).potential_stderr
+    result = solve()
+    few = Estimates(result._target, result._potential, REG, result._target.center(X[:1]))
+    with pytest.raises(ValueError, match="error bars: expected more points than"):
+        _ = few.law
