@@ -10,10 +10,11 @@ import math
 import operator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from ..backend import Array, all_finite, brief, joined
+from ..backend import Array, Backend, all_finite, brief, joined
 from ..kernels import reduce, row_blocks
 from ..problem import Target, rounding_of
 
@@ -39,7 +40,7 @@ class Measurement:
         relative noise ``n_eff / B`` (the gradient noise scale of McCandlish et al., 2018, in the metric
         D). It falls as `eps` grows, and is at most the number of atoms less 1, or 1.
     transform : array, shape (n,)
-        c-transform of the points.
+        c-transform of the points; of several problems, (n, n_problems).
     groups : list of array, shape (n_support,)
         Mean of the weights of each group of the points, which are consecutive and as large as can be;
         none if there is one group.
@@ -55,6 +56,11 @@ class Measurement:
     groups: list[Array]
 
     __repr__ = brief
+
+
+def _effective_number(second: Array, goal: Array, marginal: Array, nx: Backend) -> float:
+    """:attr:`Measurement.n_eff`."""
+    return max(float(nx.sum(second / nx.maximum(goal, marginal))) - 1.0, 1.0)
 
 
 class SemiDual:
@@ -96,13 +102,30 @@ class SemiDual:
         )
         transform = joined([out.c_transform for out in outs], nx)
         mean = np.mean(nx.to_numpy(transform), dtype=float)
-        n_eff = max(float(nx.sum(second / nx.maximum(goal, marginal))) - 1.0, 1.0)
+        n_eff = _effective_number(second, goal, marginal, nx)
         value = float(mean + target.precise_term(psi))
         if not math.isfinite(value):
             raise self.not_finite(x)
         sizes = [float(b - a) for a, b in pairwise(ends)]
         means = [out.colsum / size for out, size in zip(outs, sizes, strict=True)] if groups > 1 else []
         return Measurement(n, value, marginal, goal, second, n_eff, transform, means)
+
+    def parts(self, found: Measurement, psi: Array) -> list[Measurement]:
+        """What was measured of each of the problems of a :class:`StackedTarget`."""
+        target: Any = self.target
+        nx, k, parts = target.nx, float(target.n_problems), []
+        transforms = nx.reshape(found.transform, (found.n, -1))
+        means = k * nx.stack(found.groups) if found.groups else None
+        for number, columns in enumerate(target.columns):
+            marginal, goal = k * found.marginal[columns], k * found.goal[columns]
+            second, transform = k * k * found.second_moment[columns], nx.copy(transforms[:, number])
+            term = np.sum(nx.to_numpy(goal * psi[columns]), dtype=float)
+            value = float(np.mean(nx.to_numpy(transform), dtype=float) + term)
+            n_eff = _effective_number(second, goal, marginal, nx)
+            groups = [] if means is None else list(nx.copy(means[:, columns]))
+            measured = (found.n, value, marginal, goal, second, n_eff, transform, groups)
+            parts.append(Measurement(*measured))
+        return parts
 
     @functools.cached_property
     def least_eps(self) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from ..backend import Array, joint
 from ..costs import CallableMetric
 from ..inference.bounds import FittedPoints
-from ..inference.estimates import UNKNOWN, Estimates, StoredEstimates, evaluate
+from ..inference.estimates import UNKNOWN, Estimates, Evaluation, StoredEstimates, evaluate
 from ..inference.trace import shrink
 from ..kernels import ranks_at
 from ..optim.ascent import (
@@ -27,7 +27,7 @@ from ..optim.buffer import SampleStream
 from ..optim.newton import can_correct, maximize
 from ..optim.semi_dual import SemiDual
 from ..optim.stopping import rule_of
-from ..problem import Problem, check_bool
+from ..problem import Problem, Target, check_bool
 from ..result import SemiDiscreteResult, SolverState
 from ..runs import Progress, guarded
 from ..samplers.base import Sampler
@@ -61,7 +61,7 @@ class Solver:
         self.ascent = cold_start(self.dual, x, self.reg)
         if psi is None:
             return
-        found = evaluate(self.dual, x, psi, self.reg)
+        found = self.evaluation_at(x, psi)
         if self.dual.measure(x, self.ascent.potential, self.reg).value > float(found.value):
             return
         self.prior, self.evaluation, self.test_points = psi, found, x
@@ -136,7 +136,11 @@ class Solver:
 
     def evaluate(self, x: Array) -> None:
         """Evaluate the present estimate at points that it has not seen."""
-        self.evaluation, self.test_points = evaluate(self.dual, x, self.ascent.average, self.reg), x
+        self.evaluation, self.test_points = self.evaluation_at(x, self.ascent.average), x
+
+    def evaluation_at(self, x: Array, psi: Array) -> Evaluation:
+        """The evaluation of a potential at points that it has not seen."""
+        return evaluate(self.dual, x, psi, self.reg)
 
     def decide(self) -> bool:
         """Look; correct if that is cheaper than to draw on, or the last chance."""
@@ -215,18 +219,26 @@ class Solver:
         facts = {"reg": self.ascent.eps, "value": (self.values or [math.nan])[-1], "chi2": self.chi2}
         return facts | {"samples": self.n_used, "samples needed": needed}
 
-    def result(self) -> SemiDiscreteResult:
+    def result(self) -> Any:
         """What was reached."""
-        looks, psi = np.array(self.rule.history, dtype=float).reshape(-1, 3), self.ascent.average
+        psi, looks = self.ascent.average, self.rule.history
+        estimates = self.estimates or Estimates(self.target, psi, self.reg, None, self.evaluation)
+        return self.result_of(self.target, psi, estimates, looks, self.dual.work, self.status)
+
+    def result_of(
+        self, target: Target, psi: Array, estimates: Any, history: list, work: float, status: str
+    ) -> SemiDiscreteResult:
+        """The result of a target, by its potential and its looks."""
+        looks = np.array(history, dtype=float).reshape(-1, 3)
         return SemiDiscreteResult(
-            self.target,
-            self.target.normalized(psi),
+            target,
+            target.normalized(psi),
             self.reg,
-            self.estimates or Estimates(self.target, psi, self.reg, None, self.evaluation),
-            status=self.status,
+            estimates,
+            status=status,
             n_iter=self.n_iter,
             n_samples=self.stream.draw.n_samples,
-            work=self.dual.work,
+            work=work,
             log={
                 "value": np.array(self.values),
                 "reg": np.array(self.levels),

@@ -9,6 +9,7 @@ from ot.backend import get_backend
 
 from ...backend import describe, joint, ours, ranks_of
 from ...backend.torch_backend import TorchRandom
+from ...optim.stopping import StoppingRule
 from ...plan import SemiDiscretePlan
 from ...problem import (
     Problem,
@@ -20,10 +21,10 @@ from ...problem import (
     flat_rows,
     shared,
 )
-from ...result import warn_shortfall
+from ...result import SemiDiscreteResult, warn_shortfall
 from ...samplers.base import Sampler
 from ...samplers.laws import NormalSampler
-from ...solver import Options, solve_problem
+from ...solver import Options, solve_problem, solve_stacked
 from ..data import stacked
 from ..principal import principal_components
 from .conditions import balanced_weight, check_conditions
@@ -184,22 +185,53 @@ def solve_coupling(
         if init_coupling is not None:
             groups = _continued_groups(init_coupling, groups)
         options, was_interrupted = Options.checked(tol, max_iter, batch_size), False
-        results: list[SemiDiscretePlan] = []
-        for k, member in enumerate(groups.members):
-            some_conditions = None if conditions is None else conditions[member]
-            problem = Problem.of(atoms[member], weights[member] / groups.weights[k], None, reg)
-            start = None if init_coupling is None else init_coupling.results[k].potential
-            start = problem.init_potential(start)
-            random = stream(seed, 2, k, *rank, like=rows)
-            source = _sampler_in(space, law, some_conditions, random, problem.target)
+        results: dict[int, SemiDiscretePlan] = {}
+        # noise that is conditioned on, or drawn by several processes, is drawn for each group
+        is_alone = conditions is not None or ranks is not None or not _is_tolerance(options.tol)
+        for bundle in groups.bundles(0) if is_alone else groups.bundles():
+            problems, starts = [], []
+            for member, k in ((groups.members[k], k) for k in bundle):
+                problem = Problem.of(atoms[member], weights[member] / groups.weights[k], None, reg)
+                start = None if init_coupling is None else init_coupling.results[k].potential
+                problems.append(problem)
+                starts.append(problem.init_potential(start))
+            some_conditions = None if conditions is None else conditions[groups.members[bundle[0]]]
+            random = stream(seed, 2, bundle[0], *rank, like=rows)
+            source = _sampler_in(space, law, some_conditions, random, problems[0].target)
+            # once interrupted, the rest get one iteration: init_coupling goes on from what is whole
             run = replace(options, max_iter=1) if was_interrupted else options
-            problem = shared(problem, ranks, start, **vars(run))
-            result = solve_problem(problem, source, run, start, verbose)
-            warn_shortfall(result, tol)
-            results.append(result)
-            # the rest get one iteration each: the coupling is whole, and init_coupling goes on from it
-            was_interrupted = was_interrupted or result.status == "interrupted"
-        return SemiDiscreteCoupling(results, groups, space, law, X_target, conditions)
+            found = _solve(problems, starts, source, run, ranks, verbose)
+            for k, result in zip(bundle, found, strict=True):
+                warn_shortfall(result, tol)
+                results[k] = result
+                was_interrupted = was_interrupted or result.status == "interrupted"
+        in_order = [result for _, result in sorted(results.items())]
+        return SemiDiscreteCoupling(in_order, groups, space, law, X_target, conditions)
+
+
+def _is_tolerance(tol: float | StoppingRule) -> bool:
+    """Whether a run ends when it has converged to within a number."""
+    return not isinstance(tol, StoppingRule) and tol > 0.0
+
+
+def _solve(
+    problems: list[Problem],
+    starts: list[torch.Tensor | None],
+    source: Sampler,
+    options: Options,
+    ranks: Any,
+    verbose: bool,
+) -> list[SemiDiscreteResult]:
+    """Results of problems of one source: at once, if they are several, and of one `reg`."""
+    if len(problems) > 1 and len({problem.reg for problem in problems}) == 1:
+        return solve_stacked(problems, source, options, starts, verbose)
+    results: list[SemiDiscreteResult] = []
+    for problem, start in zip(problems, starts, strict=True):
+        if any(result.status == "interrupted" for result in results):
+            options = replace(options, max_iter=1)
+        problem = shared(problem, ranks, start, **vars(options))
+        results.append(solve_problem(problem, source, options, start, verbose))
+    return results
 
 
 def _continued_groups(coupling: SemiDiscreteCoupling, groups: Groups) -> Groups:
