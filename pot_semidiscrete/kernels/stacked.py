@@ -57,12 +57,9 @@ class StackedTiles:
         if on_host(x):
             most, rows = make.cache() // (self.nx.bitsize(x) // 8), sharing_rows(x)
         self.rows = equal_rows(x.shape[0], rows)
-        potential, k = (
-            task.potential[target.place_of] + target.floor,
-            max(most // (self.rows * width), 1),
-        )
+        potential = task.potential[target.place_of] + target.floor
         self.kernels = []
-        for columns in slices(len(potential), k * width):
+        for columns in slices(len(potential), max(most // (self.rows * width), 1) * width):
             kernel = make(target.filled.tile(columns), potential[columns], task.reg)
             kernel.width = width
             self.kernels.append(kernel)

@@ -98,7 +98,7 @@ class Groups:
         sizes = self.codes.bincount(minlength=len(self.weights))
         bundles: list[list[int]] = []
         for k in sizes.argsort(descending=True, stable=True).tolist():
-            first = int(sizes[bundles[-1][0]]) if bundles else most
+            first = int(sizes[bundles[-1][0]]) if bundles else math.inf
             if 2 * int(sizes[k]) < first or max(len(bundles[-1]) + 1, 4) * first > most:
                 bundles.append([])
             bundles[-1].append(k)
