@@ -55,7 +55,8 @@ class StackedTiles:
         make, width = cast(type[InPlaceKernel], kernel_for(self.nx)), target.width
         most, rows = DEVICE_ENTRIES, DEVICE_ENTRIES // width
         if on_host(x):
-            most, rows = make.cache() // (self.nx.bitsize(x) // 8), sharing_rows(x)
+            most = make.cache() // (self.nx.bitsize(x) // 8)
+            rows = max(most // len(target.place_of), sharing_rows(x))
         self.rows = equal_rows(x.shape[0], rows)
         potential = task.potential[target.place_of] + target.floor
         self.kernels = []
