@@ -82,9 +82,9 @@ def solve_coupling(
         Continuous conditions, or very many labels. Noise gets conditions drawn from the data, and the
         cost is :math:`|x - y|^2 + \beta |c - c'|^2`.
     condition_weight : float, optional
-        The weight :math:`\beta`. By default about the smallest at which exact pairs in mini-batches of
-        512 points leave 2% of the squared distance of conditions (Cheng and Schwing). Take several times
-        ``coupling.space.condition_weight`` if the noise must not depend on the condition.
+        The weight :math:`\beta`. By default three times about the smallest at which exact pairs in
+        mini-batches of 512 points leave 2% of the squared distance of conditions (Cheng and Schwing).
+        A larger one makes the noise depend on the condition less, and pairs farther apart.
     projection : tensor of shape (d, k), or callable, optional
         Map from noise to the space of comparison; a callable takes noise in the shape of the data.
     X_space : tensor, shape (n_data, k), optional
