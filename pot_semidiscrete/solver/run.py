@@ -223,30 +223,37 @@ class Solver:
         """What was reached."""
         psi, looks = self.ascent.average, self.rule.history
         estimates = self.estimates or Estimates(self.target, psi, self.reg, None, self.evaluation)
-        return self.result_of(self.target, psi, estimates, looks, self.dual.work, self.status)
+        return result_of(self, self.target, psi, estimates, looks, self.dual.work, self.status)
 
-    def result_of(
-        self, target: Target, psi: Array, estimates: Any, history: list, work: float, status: str
-    ) -> SemiDiscreteResult:
-        """The result of a target, by its potential and its looks."""
-        looks = np.array(history, dtype=float).reshape(-1, 3)
-        return SemiDiscreteResult(
-            target,
-            target.normalized(psi),
-            self.reg,
-            estimates,
-            status=status,
-            n_iter=self.n_iter,
-            n_samples=self.stream.draw.n_samples,
-            work=work,
-            log={
-                "value": np.array(self.values),
-                "reg": np.array(self.levels),
-                "check_n_iter": looks[:, 0].astype(int),
-                "check_chi2": looks[:, 1],
-                "check_chi2_stderr": looks[:, 2],
-            },
-        )
+
+def result_of(
+    run: Solver,
+    target: Target,
+    psi: Array,
+    estimates: Estimates | StoredEstimates,
+    history: list[tuple[int, float, float]],
+    work: float,
+    status: str,
+) -> SemiDiscreteResult:
+    """The result of a run for a target, by its potential and its looks."""
+    looks = np.array(history, dtype=float).reshape(-1, 3)
+    return SemiDiscreteResult(
+        target,
+        target.normalized(psi),
+        run.reg,
+        estimates,
+        status=status,
+        n_iter=run.n_iter,
+        n_samples=run.stream.draw.n_samples,
+        work=work,
+        log={
+            "value": np.array(run.values),
+            "reg": np.array(run.levels),
+            "check_n_iter": looks[:, 0].astype(int),
+            "check_chi2": looks[:, 1],
+            "check_chi2_stderr": looks[:, 2],
+        },
+    )
 
 
 def solve_problem(

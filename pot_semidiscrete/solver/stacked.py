@@ -15,7 +15,7 @@ from ..runs import Progress, guarded
 from ..samplers.base import Sampler
 from ..samplers.draws import Draws
 from .options import Options
-from .run import Solver, solve_problem
+from .run import Solver, result_of, solve_problem
 
 
 class StackedSolver(Solver):
@@ -34,7 +34,7 @@ class StackedSolver(Solver):
     def __init__(self, problems: Sequence[Problem], source: Sampler, options: Options, bar: Any) -> None:
         self.targets = [problem.target for problem in problems]
         self.left, self.results = list(range(len(problems))), dict[int, SemiDiscreteResult]()
-        self.looks: list[list[tuple]] = [[] for _ in problems]
+        self.looks: list[list[tuple[int, float, float]]] = [[] for _ in problems]
         self.evaluations: list[Evaluation] = []
         target = StackedTarget.of(self.targets)
         draw = Draws(source, target)
@@ -110,7 +110,7 @@ class StackedSolver(Solver):
             points, found = self.test_points, self.evaluations[number]
         facts = (target, psi, self.reg, points, found, None, self.n_samples)
         work = self.dual.work * psi.shape[0] / self.dual.n_atoms
-        return self.result_of(target, psi, Estimates(*facts), self.looks[k], work, status)
+        return result_of(self, target, psi, Estimates(*facts), self.looks[k], work, status)
 
     def result(self) -> list[SemiDiscreteResult]:
         """What was reached for each problem."""

@@ -185,33 +185,33 @@ def solve_coupling(
         if init_coupling is not None:
             groups = _continued_groups(init_coupling, groups)
         options, was_interrupted = Options.checked(tol, max_iter, batch_size), False
-        results: dict[int, SemiDiscretePlan] = {}
-        # noise that is conditioned on, or drawn by several processes, is drawn for each group
-        is_alone = conditions is not None or ranks is not None or not _is_tolerance(options.tol)
-        for bundle in groups.bundles(0) if is_alone else groups.bundles():
+        results: dict[int, SemiDiscreteResult] = {}
+        is_common = conditions is None and ranks is None  # the noise of all groups
+        for bundle in _bundles(groups, options.tol, is_common):
             problems, starts = [], []
-            for member, k in ((groups.members[k], k) for k in bundle):
-                problem = Problem.of(atoms[member], weights[member] / groups.weights[k], None, reg)
+            for k in bundle:
+                member = groups.members[k]
+                share = weights[member] / groups.weights[k]
+                problems.append(Problem.of(atoms[member], share, None, reg))
                 start = None if init_coupling is None else init_coupling.results[k].potential
-                problems.append(problem)
-                starts.append(problem.init_potential(start))
+                starts.append(problems[-1].init_potential(start))
             some_conditions = None if conditions is None else conditions[groups.members[bundle[0]]]
             random = stream(seed, 2, bundle[0], *rank, like=rows)
             source = _sampler_in(space, law, some_conditions, random, problems[0].target)
             # once interrupted, the rest get one iteration: init_coupling goes on from what is whole
             run = replace(options, max_iter=1) if was_interrupted else options
-            found = _solve(problems, starts, source, run, ranks, verbose)
-            for k, result in zip(bundle, found, strict=True):
-                warn_shortfall(result, tol)
-                results[k] = result
-                was_interrupted = was_interrupted or result.status == "interrupted"
-        in_order = [result for _, result in sorted(results.items())]
-        return SemiDiscreteCoupling(in_order, groups, space, law, X_target, conditions)
+            results |= zip(bundle, _solve(problems, starts, source, run, ranks, verbose), strict=True)
+            for k in bundle:
+                warn_shortfall(results[k], tol)
+                was_interrupted = was_interrupted or results[k].status == "interrupted"
+        whole: list[SemiDiscretePlan] = [results[k] for k in sorted(results)]
+        return SemiDiscreteCoupling(whole, groups, space, law, X_target, conditions)
 
 
-def _is_tolerance(tol: float | StoppingRule) -> bool:
-    """Whether a run ends when it has converged to within a number."""
-    return not isinstance(tol, StoppingRule) and tol > 0.0
+def _bundles(groups: Groups, tol: float | StoppingRule, is_common: bool) -> list[list[int]]:
+    """Groups to solve for at once: of the same noise, if each run ends by its own chi2."""
+    at_once = is_common and not isinstance(tol, StoppingRule) and tol > 0.0
+    return groups.bundles() if at_once else groups.bundles(0)
 
 
 def _solve(
