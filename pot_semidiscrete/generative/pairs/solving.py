@@ -79,8 +79,8 @@ def solve_coupling(
         Solve one problem for each class, with the weights within it. The noise is then independent of
         the label, which it is not with one problem for all.
     conditions : tensor, shape (n_data, ...), optional
-        Continuous conditions, or very many labels. Noise gets conditions drawn from the data, and the
-        cost is :math:`|x - y|^2 + \beta |c - c'|^2`.
+        Continuous conditions. Noise gets conditions drawn from the data, and the cost is
+        :math:`|x - y|^2 + \beta |c - c'|^2`.
     condition_weight : float, optional
         The weight :math:`\beta`. By default three times about the smallest at which exact pairs in
         mini-batches of 512 points leave 2% of the squared distance of conditions (Cheng and Schwing).
