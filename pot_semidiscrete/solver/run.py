@@ -101,7 +101,7 @@ class Solver:
         """Draw one batch, and take the steps that there are enough points for."""
         self.stream.advance()
         self.n_iter += 1
-        value, budget = math.nan, ANNEALING * self.rule.samples(self.most, self.dual.n_atoms)
+        value, budget = math.nan, ANNEALING * self.budget
         while self.stream.n_unused >= (1 if self.is_last else self.ascent.batch):
             x = self.stream.take(self.ascent.batch)
             self.ascent, found = step(self.dual, self.ascent, x, self.reg, budget - self.n_used)
@@ -109,6 +109,11 @@ class Solver:
             self.rule.n_eff, self.evaluation, value = found.n_eff, UNKNOWN, found.value
         self.values.append(self.values[-1] if math.isnan(value) and self.values else value)
         self.levels.append(self.ascent.eps)
+
+    @property
+    def budget(self) -> float:
+        """Samples that the rule will take, for a problem of so many atoms."""
+        return self.rule.samples(self.most, self.dual.n_atoms // self.target.n_problems)
 
     @property
     def is_last(self) -> bool:

@@ -36,6 +36,7 @@ class StackedSolver(Solver):
         self.left, self.results = list(range(len(problems))), dict[int, SemiDiscreteResult]()
         self.looks: list[list[tuple[int, float, float]]] = [[] for _ in problems]
         self.evaluations: list[Evaluation] = []
+        self.looked_at = 0.0  # samples
         target = StackedTarget.of(self.targets)
         draw = Draws(source, target)
         super().__init__(Problem(target, problems[0].reg), draw, replace(options, max_memory=0), bar)
@@ -46,10 +47,16 @@ class StackedSolver(Solver):
         self.evaluations = evaluate_parts(self.dual, targets, x, psi, self.reg)
         return _mean(self.evaluations)
 
+    def is_look_due(self) -> bool:
+        """Whether the mean is due, or twice the samples were taken: slow modes of some keep it up."""
+        n_last = self.looked_at or 2.0 * self.budget  # the noise of its points takes nearly that
+        return super().is_look_due() or self.n_samples >= 2.0 * n_last
+
     def look(self) -> bool:
         """Evaluate the problems, and end those that are good enough; tell whether all are."""
         if not self.evaluation.is_known:
             self.evaluate(self.stream.independent(self.rule.look_size(self.n_samples)))
+        self.looked_at = self.n_samples
         for k, found in zip(self.left, self.evaluations, strict=True):
             self.looks[k].append((self.n_iter, found.chi2, found.chi2_stderr))
         is_met = [self.rule.is_met(found) for found in self.evaluations]
