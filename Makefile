@@ -35,6 +35,7 @@ benchmarks:
 	$(PYTHON) -m benchmarks.error_bars --json build/error_bars.json
 	$(PYTHON) -m benchmarks.textures --json build/textures.json
 	$(PYTHON) -m benchmarks.algorithm
+	$(PYTHON) -m benchmarks.classes --json build/classes.json
 	$(PYTHON) -m benchmarks.choosing --json benchmarks/results/choosing.json
 	$(PYTHON) -m benchmarks.memory --json benchmarks/results/memory.json
 	$(PYTHON) -m benchmarks.multilevel --json build/multilevel.json

@@ -201,8 +201,8 @@ figure.savefig("conditional_digits.png", dpi=120)
 # Noise gets a condition :math:`c`, drawn from those of the data, and goes to a data point :math:`y` of
 # condition :math:`c'` at the cost :math:`|x - y|^2 + \beta |c - c'|^2`. A weight of 0 ignores
 # conditions. With a large weight only conditions count, and pairs are as far apart as independent ones.
-# By default the weight is about the smallest at which exact pairs of 512 points leave 2% of the
-# distance of conditions.
+# By default the weight is three times about the smallest at which exact pairs of 512 points leave 2% of
+# the distance of conditions.
 
 random = torch.Generator().manual_seed(0)
 angle = 2.0 * math.pi * torch.rand(2000, generator=random)
@@ -225,7 +225,7 @@ apart_independent = float((torch.randn(2000, 2, generator=random) - rings).squar
 print(f"squared distance of independent pairs {apart_independent:.2f}")
 
 # %%
-# The noise has the colour of the angle of its data point. The default weight is a compromise: some
+# The noise has the colour of the angle of its data point. The default weight is a compromise: a little
 # correlation is left. Larger weights remove it, with pairs that are a little farther apart.
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.65), layout="constrained")

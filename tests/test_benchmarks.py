@@ -33,6 +33,7 @@ LEAST = {
     "certificates": "--seeds 2 --truths 1 --problems normal_line",
     "choosing": "--share 0.03 --tables tol dtype",
     "curves": "--seeds 2 --samples 512 1024 --problems normal_line --solvers ours POT",
+    "classes": "--case 3 20 --rounds 1",
     "correction": "--seeds 2 --samples 512 --problems normal_line",
     "distributed": "--ranks 1 --rounds 1 --atoms 300 --batch 64",
     "error_bars": "--seeds 1 --points 256 --shares 0.2",

@@ -303,11 +303,11 @@ def test_conditions_are_kept_and_leave_the_noise_normal():
     onehot = torch.nn.functional.one_hot(label // 7, 2).float()
     coupling = solve_coupling(data, conditions=onehot, tol=0.3, random_state=0)
     assert coupling.space.condition_weight > 0
-    pairs = SemiDiscretePairs(coupling, batch_size=500, epoch_size=10_000, random_state=0)
+    pairs = SemiDiscretePairs(coupling, batch_size=500, epoch_size=40_000, random_state=0)
     noise, _, index, told = collected(pairs)
     assert torch.equal(told, onehot[index])
-    # but for 1 or 2% of the noise, in the tail; without, it is off by more than 0.5, as above
-    assert moments(noise, label[index]) < 0.35
+    # as with a potential of each class; without, it is off by more than 0.5
+    assert moments(noise, label[index]) < 0.06
     assert abs(float((told[:, 1] == 1).float().mean()) - 0.25) < 0.03
     # a continuous condition, which the data depend on
     angle = torch.rand(800, 1, generator=torch.Generator().manual_seed(5))
@@ -318,7 +318,7 @@ def test_conditions_are_kept_and_leave_the_noise_normal():
         pairs = SemiDiscretePairs(found, batch_size=500, epoch_size=10_000, random_state=0)
         noise, _, index, told = collected(pairs)
         dependence[weight] = abs(float(torch.corrcoef(torch.stack([noise[:, 0], told[:, 0]]))[0, 1]))
-    assert dependence[None] < 0.25 < 0.8 < dependence[0.0]
+    assert dependence[None] < 0.15 < 0.8 < dependence[0.0]
 
 
 # streams

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,11 +54,25 @@ def evaluate(
     dual: SemiDual, x: Array, psi: Array, reg: float, before: Measurement | None = None
 ) -> Evaluation:
     """Estimates at a potential that has not seen the points `x`, and those measured before."""
-    target = dual.target
     groups = min(GROUPS, x.shape[0]) if before is None else len(before.groups)
     measured = dual.measure(x, psi, reg, groups)
     if before is not None:
         measured = dual.pooled(before, measured)
+    return _evaluation(dual.target, measured, psi)
+
+
+def evaluate_parts(
+    dual: SemiDual, targets: Sequence[Target], x: Array, psi: Array, reg: float
+) -> list[Evaluation]:
+    """The same for each of the targets that are stacked."""
+    stacked: Any = dual.target
+    measured = dual.measure(x, psi, reg, min(GROUPS, x.shape[0]))
+    parts = zip(targets, dual.parts(measured, psi), stacked.columns, strict=True)
+    return [_evaluation(target, part, psi[columns]) for target, part, columns in parts]
+
+
+def _evaluation(target: Target, measured: Measurement, psi: Array) -> Evaluation:
+    """Estimates at a potential, of what was measured there."""
     host = in_double(measured.transform)
     return Evaluation(
         *chi_square(measured),

@@ -32,16 +32,20 @@ class SoftBlock:
 
     __repr__ = brief
 
+    def sum_rows(self, factors: Array) -> Array:
+        """Sum of the exponentials of each column, those of each row times a factor."""
+        return self.nx.dot(factors, self.exp_scores)
+
     def colsum(self) -> Array:
         """``sum_i chi_ij``."""
-        return self.nx.dot(self.inv_row_sums, self.exp_scores)
+        return self.sum_rows(self.inv_row_sums)
 
     def colsquare(self) -> Array:
         """``sum_i chi_ij^2``; the exponentials are spent, in place where arrays can be changed."""
         scores = self.exp_scores
         scores += LEAST_WEIGHT
         scores *= scores
-        return self.nx.dot((1e10 * self.inv_row_sums) ** 2, scores) / 1e20
+        return self.sum_rows((1e10 * self.inv_row_sums) ** 2) / 1e20
 
     def average(self, values: Array) -> Array:
         """``sum_j chi_ij values_j`` for ``values`` of shape (n_atoms, k)."""

@@ -36,6 +36,7 @@ class InPlaceKernel(Kernel):
     """
 
     soft_block = SoftBlock
+    width: int | None = None  # columns that share a sum, if not all do: a row then has several softmaxes
     right: Array | None = None  # factor of that product, while maxima are guessed
 
     @abstractmethod
@@ -74,6 +75,10 @@ class InPlaceKernel(Kernel):
         n_rows, n_columns = scores.shape
         rows = equal_rows(n_rows, self.cache() // (n_columns * scores.itemsize))
         return [scores[part] for part in slices(n_rows, rows)]
+
+    def rows(self, scores: Array) -> Array:
+        """The same scores, a row for each softmax."""
+        return scores if self.width is None else scores.reshape(-1, self.width)
 
     def matmul(self, u: Array, v: Array) -> Array:
         return self.product(u, v.T, self.room(u))
@@ -125,10 +130,12 @@ class InPlaceKernel(Kernel):
         maxima, totals = [], []
         for part in self.pieces(scores):
             part += self.bias
-            row_max, total = self.normalize(part)
+            row_max, total = self.normalize(self.rows(part))
             maxima.append(row_max)
             totals.append(total)
-        return self.block(scores, source_term, joined(maxima, self.nx), joined(totals, self.nx))
+        return self.block(
+            self.rows(scores), source_term, joined(maxima, self.nx), joined(totals, self.nx)
+        )
 
     def normalize(self, part: Array) -> tuple[Array, Array]:
         """Maxima and totals of the rows of scores, which become powers of at most 1."""

@@ -84,6 +84,7 @@ class NumpyKernel(InPlaceKernel):
 
     def hard(self, scores: Array, source_term: Array) -> HardBlock:
         scores += self.bias
+        scores = self.rows(scores)
         index = scores.argmax(axis=1)
         top = np.take_along_axis(scores, index[:, None], axis=1)[:, 0]
         return NumpyHardBlock(index, scores.shape[1], source_term - top, self.nx)

@@ -16,6 +16,7 @@ from .generic import GenericKernel
 from .outputs import OF_COLUMNS, OUTPUTS, SUMS, Reduction, Task
 from .sharded import ShardTiles, draw_from_shards
 from .shared import local_rows, points_of_all, ranks_at, row_ranks
+from .stacked import StackedTiles
 from .tiles import Tiles, is_tiled
 
 LARGEST_BILINEAR = 2**26  # entries of a matrix kept for several reductions of the same points ...
@@ -104,8 +105,8 @@ def _sharded(task: Task, x: Array, bilinear: Array | None) -> Reduction:
 def _detached(task: Task, x: Array, bilinear: Array | None) -> Reduction:
     """The reduction of one process, outside any graph."""
     target = task.target
-    if is_tiled(target, x):
-        tiles = Tiles(task, x)
+    if target.n_problems > 1 or is_tiled(target, x):
+        tiles = (StackedTiles if target.n_problems > 1 else Tiles)(task, x)
         blocks = row_blocks(target, x, bilinear, step=tiles.rows)
         return _reduce(task.outputs, tiles, blocks, target.nx)
     kernel = target.kernel(target, task.potential, task.reg)

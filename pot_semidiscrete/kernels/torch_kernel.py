@@ -97,6 +97,7 @@ class TorchKernel(InPlaceKernel):
 
     def hard(self, scores: Array, source_term: Array) -> HardBlock:
         scores += self.bias
+        scores = self.rows(scores)
         if scores.is_cpu:
             # torch's search for the place of a maximum is slower there
             index = torch.from_numpy(scores.numpy().argmax(axis=1))

@@ -117,9 +117,11 @@ def resolving_eps(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
 def is_resolved(dual: SemiDual, found: Measurement) -> bool:
     """Whether eps resolves the atoms: points are half of the way from the weights b to a cell each."""
     nx, b = dual.target.nx, dual.target.weights
-    least = float(nx.sum(b * b))
+    k = float(dual.target.n_problems)  # of several, the mean
+    least = k * float(nx.sum(b * b))
     # a single atom, or one that has nearly all of the mass, is resolved to within rounding
-    return float(nx.sum(found.second_moment)) - least >= RESOLVED * (1.0 - least) - dual.rounding(1.0)
+    resolved = k * float(nx.sum(found.second_moment)) - least
+    return resolved >= RESOLVED * (1.0 - least) - dual.rounding(1.0)
 
 
 def warm_start(
@@ -199,6 +201,7 @@ def step(
     weight = n * math.sqrt(samples)
     total = state.weight + weight
     share, start = weight / total, state.annealed or eps
+    peak = float(dual.target.n_problems) * peak
     lag = dual.target.zero_mean(unit * (1.0 - peak) * move**2 / (4.0 * eta))
     average = state.average + share * (psi + lag - state.average)
     drift = state.drift

@@ -10,6 +10,7 @@ import math
 import operator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Measurement:
         relative noise ``n_eff / B`` (the gradient noise scale of McCandlish et al., 2018, in the metric
         D). It falls as `eps` grows, and is at most the number of atoms less 1, or 1.
     transform : array, shape (n,)
-        c-transform of the points.
+        c-transform of the points; of several problems, (n, n_problems).
     groups : list of array, shape (n_support,)
         Mean of the weights of each group of the points, which are consecutive and as large as can be;
         none if there is one group.
@@ -125,6 +126,23 @@ class SemiDual:
             joined([a.transform, b.transform], self.target.nx),
             [u + share * (v - u) for u, v in zip(a.groups, b.groups, strict=True)],
         )
+
+    def parts(self, found: Measurement, psi: Array) -> list[Measurement]:
+        """What was measured of each of the problems of a :class:`StackedTarget`."""
+        target: Any = self.target
+        nx, k, parts = target.nx, float(target.n_problems), []
+        transforms = nx.reshape(found.transform, (found.n, -1))
+        means = k * nx.stack(found.groups) if found.groups else None
+        for number, columns in enumerate(target.columns):
+            marginal, goal = k * found.marginal[columns], k * found.goal[columns]
+            second, transform = k * k * found.second_moment[columns], nx.copy(transforms[:, number])
+            term = np.sum(nx.to_numpy(goal * psi[columns]), dtype=float)
+            value = float(np.mean(nx.to_numpy(transform), dtype=float) + term)
+            n_eff = self.effective_atoms(second, goal, marginal)
+            groups = [] if means is None else list(nx.copy(means[:, columns]))
+            measured = (found.n, value, marginal, goal, second, n_eff, transform, groups)
+            parts.append(Measurement(*measured))
+        return parts
 
     @functools.cached_property
     def least_eps(self) -> float:

@@ -240,7 +240,8 @@ class ChiSquareRule(StoppingRule):
             return math.inf
         bias = float(dual.target.nx.sum(dual.target.goal(ascent.average) * ascent.drift**2))
         noise = 9.0 / 8.0 * self.n_eff / ascent.samples
-        time = STEP * ascent.steps * (1.0 - self.n_eff / dual.n_atoms)
+        n_atoms = dual.n_atoms / dual.target.n_problems
+        time = STEP * ascent.steps * (1.0 - self.n_eff / n_atoms)
         return max(bias + noise * (1.0 - 2.0 / max(time, 1e-9)), noise)
 
     def needed(self, ascent: AscentState, most: float) -> float:

@@ -6,6 +6,7 @@ from .names import named_options
 from .problem import Problem, at_price, build_target, check_atoms, check_reg, check_reg_m_type
 from .sharded import ShardedAtoms, resolve_shards, together
 from .shared import SharedTarget, of_own_points, shared, unshared
+from .stacked import StackedTarget
 from .stored import StoredAtoms
 from .target import Target
 from .units import rounding_of, scale_of, spread_of, unit_curvature
@@ -31,6 +32,7 @@ __all__ = [
     "Problem",
     "ShardedAtoms",
     "SharedTarget",
+    "StackedTarget",
     "StoredAtoms",
     "Target",
     "at_price",

@@ -138,6 +138,11 @@ class Target(Support, Marginal):
         return local
 
     @property
+    def n_problems(self) -> int:
+        """Problems whose atoms they are: see :class:`StackedTarget`."""
+        return 1
+
+    @property
     def like(self) -> Array:
         """Array of the kind of the atoms, and as many columns."""
         return self.atoms.like if self.is_stored else self.atoms
@@ -185,6 +190,10 @@ class Target(Support, Marginal):
         if self.origin is None and not isinstance(atoms, TargetAtoms):
             atoms = self.nx.copy(atoms) if self.shard is None else atoms.map(self.nx.copy)
         return replace(self, atoms=atoms, weights=self.nx.copy(self.weights))
+
+    def moved(self, origin: Array) -> "Target":
+        """The same target, about another origin."""
+        return replace(self, atoms=self.atoms + (self.origin - origin), origin=origin)
 
     def subset(self, atoms: Array | slice) -> "Target":
         """The target with some of its atoms, whose weights are left as they are."""

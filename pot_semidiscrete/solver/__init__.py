@@ -2,5 +2,6 @@
 
 from .options import Options
 from .run import solve_problem
+from .stacked import solve_stacked
 
-__all__ = ["Options", "solve_problem"]
+__all__ = ["Options", "solve_problem", "solve_stacked"]

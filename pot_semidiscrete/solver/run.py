@@ -13,6 +13,7 @@ from ..inference.bounds import FittedPoints
 from ..inference.estimates import (
     UNKNOWN,
     Estimates,
+    Evaluation,
     StoredEstimates,
     evaluate,
     evaluate_sequentially,
@@ -33,7 +34,7 @@ from ..optim.buffer import SampleStream
 from ..optim.newton import can_correct, maximize
 from ..optim.semi_dual import SemiDual
 from ..optim.stopping import rule_of
-from ..problem import Problem, check_bool
+from ..problem import Problem, Target, check_bool
 from ..result import SemiDiscreteResult, SolverState
 from ..runs import Progress, guarded
 from ..samplers.base import Sampler
@@ -67,7 +68,7 @@ class Solver:
         self.ascent = cold_start(self.dual, x, self.reg)
         if psi is None:
             return
-        found = evaluate(self.dual, x, psi, self.reg)
+        found = self.evaluation_at(x, psi)
         if self.dual.measure(x, self.ascent.potential, self.reg).value > float(found.value):
             return
         self.prior, self.evaluation, self.test_points = psi, found, x
@@ -107,7 +108,7 @@ class Solver:
         """Draw one batch, and take the steps that there are enough points for."""
         self.stream.advance()
         self.n_iter += 1
-        value, budget = math.nan, ANNEALING * self.rule.samples(self.most, self.dual.n_atoms)
+        value, budget = math.nan, ANNEALING * self.budget
         while self.stream.n_unused >= (1 if self.is_last else self.ascent.batch):
             x = self.stream.take(self.ascent.batch)
             self.ascent, found = step(self.dual, self.ascent, x, self.reg, budget - self.n_used)
@@ -115,6 +116,11 @@ class Solver:
             self.rule.n_eff, self.evaluation, value = self.ascent.n_eff, UNKNOWN, found.value
         self.values.append(self.values[-1] if math.isnan(value) and self.values else value)
         self.levels.append(self.ascent.eps)
+
+    @property
+    def budget(self) -> float:
+        """Samples that the rule will take, for a problem of so many atoms."""
+        return self.rule.samples(self.most, self.dual.n_atoms // self.target.n_problems)
 
     @property
     def is_last(self) -> bool:
@@ -140,7 +146,11 @@ class Solver:
 
     def evaluate(self, x: Array) -> None:
         """Evaluate the present estimate at points that it has not seen."""
-        self.evaluation, self.test_points = evaluate(self.dual, x, self.ascent.average, self.reg), x
+        self.evaluation, self.test_points = self.evaluation_at(x, self.ascent.average), x
+
+    def evaluation_at(self, x: Array, psi: Array) -> Evaluation:
+        """The evaluation of a potential at points that it has not seen."""
+        return evaluate(self.dual, x, psi, self.reg)
 
     def decide(self) -> bool:
         """Look; correct if that is cheaper than to draw on, or all that is left to try."""
@@ -220,26 +230,41 @@ class Solver:
         facts = {"reg": self.ascent.eps, "value": (self.values or [math.nan])[-1]}
         return facts | {"chi2": self.rule.last_chi2, "samples": self.n_used, "samples needed": needed}
 
-    def result(self) -> SemiDiscreteResult:
+    def result(self) -> Any:
         """What was reached."""
-        looks, psi = np.array(self.rule.history, dtype=float).reshape(-1, 3), self.ascent.average
-        return SemiDiscreteResult(
-            self.target,
-            self.target.normalized(psi),
-            self.reg,
-            self.estimates or Estimates(self.target, psi, self.reg, None, self.evaluation),
-            status=self.status,
-            n_iter=self.n_iter,
-            n_samples=self.stream.draw.n_samples,
-            work=self.dual.work,
-            log={
-                "value": np.array(self.values),
-                "reg": np.array(self.levels),
-                "check_n_iter": looks[:, 0].astype(int),
-                "check_chi2": looks[:, 1],
-                "check_chi2_stderr": looks[:, 2],
-            },
-        )
+        psi, looks = self.ascent.average, self.rule.history
+        estimates = self.estimates or Estimates(self.target, psi, self.reg, None, self.evaluation)
+        return result_of(self, self.target, psi, estimates, looks, self.dual.work, self.status)
+
+
+def result_of(
+    run: Solver,
+    target: Target,
+    psi: Array,
+    estimates: Estimates | StoredEstimates,
+    history: list[tuple[int, float, float]],
+    work: float,
+    status: str,
+) -> SemiDiscreteResult:
+    """The result of a run for a target, by its potential and its looks."""
+    looks = np.array(history, dtype=float).reshape(-1, 3)
+    return SemiDiscreteResult(
+        target,
+        target.normalized(psi),
+        run.reg,
+        estimates,
+        status=status,
+        n_iter=run.n_iter,
+        n_samples=run.stream.draw.n_samples,
+        work=work,
+        log={
+            "value": np.array(run.values),
+            "reg": np.array(run.levels),
+            "check_n_iter": looks[:, 0].astype(int),
+            "check_chi2": looks[:, 1],
+            "check_chi2_stderr": looks[:, 2],
+        },
+    )
 
 
 def solve_problem(

@@ -34,12 +34,13 @@ def balanced_weight(
     conditions: torch.Tensor,
     tolerance: float = 0.02,
 ) -> float:
-    """Smallest weight of conditions, to 10%, at which pairs agree in them.
+    """Three times the smallest weight of conditions, to 10%, at which pairs agree in them.
 
     Plain transport sends noise to data whatever its condition is, and so makes the law of the noise
     depend on the condition (Cheng and Schwing, 2025). As there, the weight is found by bisection on
     exact transport between mini-batches. The conditions of the noise are those of the data in another
-    order, so that a large weight keeps them all.
+    order, so that a large weight keeps them all. Three times: other noise lies farther out than any of a
+    mini-batch, and at the smallest weight would still go to a cluster of another label.
 
     Parameters
     ----------
@@ -64,4 +65,4 @@ def balanced_weight(
     while high > 1.1 * low:
         middle = (low * high) ** 0.5
         low, high = (low, middle) if mismatch(middle * unit) <= tolerance else (middle, high)
-    return high * unit
+    return 3.0 * high * unit

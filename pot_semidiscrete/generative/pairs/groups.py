@@ -90,6 +90,20 @@ class Groups:
         sizes = self.codes.bincount(minlength=len(self.weights)).tolist()
         return list(self.codes.argsort(stable=True).split(sizes))
 
+    def bundles(self, most: int = 10_000) -> list[list[int]]:
+        """Groups to solve for at once: of so many points in all, and of sizes within a factor of two.
+
+        Those of more than a quarter of that are alone: it is products that they take their time for.
+        """
+        sizes = self.codes.bincount(minlength=len(self.weights))
+        bundles: list[list[int]] = []
+        for k in sizes.argsort(descending=True, stable=True).tolist():
+            first = int(sizes[bundles[-1][0]]) if bundles else math.inf
+            if 2 * int(sizes[k]) < first or max(len(bundles[-1]) + 1, 4) * first > most:
+                bundles.append([])
+            bundles[-1].append(k)
+        return bundles
+
     @property
     def labels(self) -> torch.Tensor | None:
         """Labels of the data, shape (n_data,)."""

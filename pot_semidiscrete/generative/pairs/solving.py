@@ -9,6 +9,7 @@ from ot.backend import get_backend
 
 from ...backend import describe, joint, ours, ranks_of
 from ...backend.torch_backend import TorchRandom
+from ...optim.stopping import StoppingRule
 from ...plan import SemiDiscretePlan
 from ...problem import (
     Problem,
@@ -21,10 +22,10 @@ from ...problem import (
     flat_rows,
     shared,
 )
-from ...result import warn_shortfall
+from ...result import SemiDiscreteResult, warn_shortfall
 from ...samplers.base import Sampler
 from ...samplers.laws import NormalSampler
-from ...solver import Options, solve_problem
+from ...solver import Options, solve_problem, solve_stacked
 from ..data import check_tensor, stacked
 from ..principal import principal_components
 from .conditions import balanced_weight, check_conditions
@@ -79,12 +80,12 @@ def solve_coupling(
         Solve one problem for each class, with the weights within it. The noise is then independent of
         the label, which it is not with one problem for all.
     conditions : tensor, shape (n_data, ...), optional
-        Continuous conditions, or very many labels. Noise gets conditions drawn from the data, and the
-        cost is :math:`|x - y|^2 + \beta |c - c'|^2`.
+        Continuous conditions. Noise gets conditions drawn from the data, and the cost is
+        :math:`|x - y|^2 + \beta |c - c'|^2`.
     condition_weight : float, optional
-        The weight :math:`\beta`. By default about the smallest at which exact pairs in mini-batches of
-        512 points leave 2% of the squared distance of conditions (Cheng and Schwing). Take several times
-        ``coupling.space.condition_weight`` if the noise must not depend on the condition.
+        The weight :math:`\beta`. By default three times about the smallest at which exact pairs in
+        mini-batches of 512 points leave 2% of the squared distance of conditions (Cheng and Schwing).
+        A larger one makes the noise depend on the condition less, and pairs farther apart.
     projection : tensor of shape (d, k), or callable, optional
         Map from noise to the space of comparison; a callable takes noise in the shape of the data.
     X_space : tensor, shape (n_data, k), optional
@@ -180,22 +181,53 @@ def solve_coupling(
         if init_coupling is not None:
             groups = _continued_groups(init_coupling, groups)
         options, was_interrupted = Options.checked(tol, max_iter, batch_size), False
-        results: list[SemiDiscretePlan] = []
-        for k, member in enumerate(groups.members):
-            some_conditions = None if conditions is None else conditions[member]
-            problem = Problem.of(atoms[member], weights[member] / groups.weights[k], None, reg)
-            start = None if init_coupling is None else init_coupling.results[k].potential
-            start = problem.init_potential(start)
-            random = stream(seed, 2, k, *rank, like=rows)
-            source = _sampler_in(space, law, some_conditions, random, problem.target)
+        results: dict[int, SemiDiscreteResult] = {}
+        is_common = conditions is None and ranks is None  # the noise of all groups
+        for bundle in _bundles(groups, options.tol, is_common):
+            problems, starts = [], []
+            for k in bundle:
+                member = groups.members[k]
+                share = weights[member] / groups.weights[k]
+                problems.append(Problem.of(atoms[member], share, None, reg))
+                start = None if init_coupling is None else init_coupling.results[k].potential
+                starts.append(problems[-1].init_potential(start))
+            some_conditions = None if conditions is None else conditions[groups.members[bundle[0]]]
+            random = stream(seed, 2, bundle[0], *rank, like=rows)
+            source = _sampler_in(space, law, some_conditions, random, problems[0].target)
+            # once interrupted, the rest get one iteration: init_coupling goes on from what is whole
             run = replace(options, max_iter=1) if was_interrupted else options
-            problem = shared(problem, ranks, start, **vars(run))
-            result = solve_problem(problem, source, run, start, verbose)
-            warn_shortfall(result, tol)
-            results.append(result)
-            # the rest get one iteration each: the coupling is whole, and init_coupling goes on from it
-            was_interrupted = was_interrupted or result.status == "interrupted"
-        return SemiDiscreteCoupling(results, groups, space, law, X_target, conditions)
+            results |= zip(bundle, _solve(problems, starts, source, run, ranks, verbose), strict=True)
+            for k in bundle:
+                warn_shortfall(results[k], tol)
+                was_interrupted = was_interrupted or results[k].status == "interrupted"
+        whole: list[SemiDiscretePlan] = [results[k] for k in sorted(results)]
+        return SemiDiscreteCoupling(whole, groups, space, law, X_target, conditions)
+
+
+def _bundles(groups: Groups, tol: float | StoppingRule, is_common: bool) -> list[list[int]]:
+    """Groups to solve for at once: of the same noise, if each run ends by its own chi2."""
+    at_once = is_common and not isinstance(tol, StoppingRule) and tol > 0.0
+    return groups.bundles() if at_once else groups.bundles(0)
+
+
+def _solve(
+    problems: list[Problem],
+    starts: list[torch.Tensor | None],
+    source: Sampler,
+    options: Options,
+    ranks: Any,
+    verbose: bool,
+) -> list[SemiDiscreteResult]:
+    """Results of problems of one source: at once, if they are several, and of one `reg`."""
+    if len(problems) > 1 and len({problem.reg for problem in problems}) == 1:
+        return solve_stacked(problems, source, options, starts, verbose)
+    results: list[SemiDiscreteResult] = []
+    for problem, start in zip(problems, starts, strict=True):
+        if any(result.status == "interrupted" for result in results):
+            options = replace(options, max_iter=1)
+        problem = shared(problem, ranks, start, **vars(options))
+        results.append(solve_problem(problem, source, options, start, verbose))
+    return results
 
 
 def _continued_groups(coupling: SemiDiscreteCoupling, groups: Groups) -> Groups:

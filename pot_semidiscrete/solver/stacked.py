@@ -1,0 +1,165 @@
+"""Several problems of one source, solved at once: of few atoms, little of the time is in products."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+
+from ..backend import Array, Backend, joined
+from ..inference.estimates import UNKNOWN, Estimates, Evaluation, evaluate_parts
+from ..optim.semi_dual import SemiDual
+from ..problem import Problem, StackedTarget
+from ..result import SemiDiscreteResult
+from ..runs import Progress, guarded
+from ..samplers.base import Sampler
+from ..samplers.draws import Draws
+from .options import Options
+from .run import Solver, result_of, solve_problem
+
+
+class StackedSolver(Solver):
+    """A run for the mean of several semi-duals, in which each problem ends as soon as it meets the rule.
+
+    When to look is decided by the mean of what the last look found at those that are left.
+
+    Attributes
+    ----------
+    left : list of int
+        Problems that have not met the rule.
+    results : dict of SemiDiscreteResult
+        Of those that have, by their numbers.
+    """
+
+    def __init__(self, problems: Sequence[Problem], source: Sampler, options: Options, bar: Any) -> None:
+        self.targets = [problem.target for problem in problems]
+        self.left, self.results = list(range(len(problems))), dict[int, SemiDiscreteResult]()
+        self.looks: list[list[tuple[int, float, float]]] = [[] for _ in problems]
+        self.evaluations: list[Evaluation] = []
+        self.looked_at = 0.0  # samples
+        target = StackedTarget.of(self.targets)
+        draw = Draws(source, target)
+        super().__init__(Problem(target, problems[0].reg), draw, replace(options, max_memory=0), bar)
+
+    def evaluation_at(self, x: Array, psi: Array) -> Evaluation:
+        """The mean of the evaluations of the problems."""
+        targets = [self.targets[k] for k in self.left]
+        self.evaluations = evaluate_parts(self.dual, targets, x, psi, self.reg)
+        return _mean(self.evaluations)
+
+    def is_look_due(self) -> bool:
+        """Whether the mean is due, or twice the samples were taken: slow modes of some keep it up."""
+        n_last = self.looked_at or 2.0 * self.budget  # the noise of its points takes nearly that
+        return super().is_look_due() or self.n_samples >= 2.0 * n_last
+
+    def look(self) -> bool:
+        """Evaluate the problems, and end those that are good enough; tell whether all are."""
+        if not self.evaluation.is_known:
+            self.evaluate(self.stream.independent(self.rule.look_size(self.n_samples)))
+        self.looked_at = self.n_samples
+        for k, found in zip(self.left, self.evaluations, strict=True):
+            self.looks[k].append((self.n_iter, found.chi2, found.chi2_stderr))
+        is_met = [self.rule.is_met(found) for found in self.evaluations]
+        for number, k in enumerate(self.left):
+            if is_met[number]:
+                self.results[k] = self.result_at(number, "converged")
+        is_done = all(is_met)
+        if is_done:
+            self.left = []
+        else:
+            self.keep([number for number, done in enumerate(is_met) if not done])
+        self.rule.note(self.n_iter, self.evaluation)
+        return is_done
+
+    def decide(self) -> bool:
+        """Look; end, too, where the rest is for Newton's method, which takes one problem at a time."""
+        if self.look():
+            return True
+        self.rule.wait(self.evaluation, self.n_samples)
+        return self.rule.prefers_correction(self.n_used)
+
+    def correct(self) -> bool:
+        """Nothing: see :meth:`decide`."""
+        return False
+
+    def keep(self, numbers: list[int]) -> None:
+        """Go on with some of the problems that are left."""
+        ratio = len(self.left) / len(numbers)
+        choose = lambda v: (
+            v
+            if isinstance(v, float)
+            else joined([v[self.columns[number]] for number in numbers], self.target.nx)
+        )
+        state = self.ascent  # whose sums of weights are of chi^k / K
+        potential, average, drift = map(choose, (state.potential, state.average, state.drift))
+        mass, square = ratio * choose(state.mass), ratio**2 * choose(state.square)
+        self.ascent = replace(
+            state, potential=potential, average=average, drift=drift, mass=mass, square=square
+        )
+        self.left = [self.left[number] for number in numbers]
+        self.evaluations = [self.evaluations[number] for number in numbers]
+        self.evaluation = _mean(self.evaluations)
+        work = self.dual.work / self.dual.n_atoms
+        self.target = StackedTarget.of([self.targets[k] for k in self.left])
+        self.dual = SemiDual(self.target)
+        self.dual.work = work * self.dual.n_atoms  # of those that are left
+
+    @property
+    def columns(self) -> list[slice]:
+        """Atoms of each of the problems that are left."""
+        return cast(StackedTarget, self.target).columns
+
+    def result_at(self, number: int, status: str) -> SemiDiscreteResult:
+        """The result of one of the problems that are left."""
+        k, psi = self.left[number], self.ascent.average[self.columns[number]]
+        target, points, found = self.targets[k], None, UNKNOWN
+        if status == "converged":
+            points, found = self.test_points, self.evaluations[number]
+        facts = (target, psi, self.reg, points, found, None, self.n_samples)
+        work = self.dual.work * psi.shape[0] / self.dual.n_atoms
+        return result_of(self, target, psi, Estimates(*facts), self.looks[k], work, status)
+
+    def result(self) -> list[SemiDiscreteResult]:
+        """What was reached for each problem."""
+        more = {k: self.result_at(number, self.status) for number, k in enumerate(self.left)}
+        return [result for _, result in sorted((self.results | more).items())]
+
+
+def _mean(evaluations: list[Evaluation]) -> Evaluation:
+    """What is expected of one of several problems."""
+    names = ("chi2", "chi2_stderr", "marginal_error", "marginal_error_stderr", "n_eff", "value")
+    mean = lambda name: float(np.mean([float(getattr(found, name)) for found in evaluations]))
+    means: dict[str, Any] = {name: mean(name) for name in names}
+    return Evaluation(**means)
+
+
+def solve_stacked(
+    problems: Sequence[Problem],
+    source: Sampler,
+    options: Options,
+    init_potentials: Sequence[Array | None],
+    verbose: bool = False,
+) -> list[SemiDiscreteResult]:
+    """:func:`solve_problem` of several problems of one source, cost and `reg`, by a tolerance.
+
+    Those that take more samples than the others, or Newton's method, are finished one by one.
+    """
+    nx: Backend = problems[0].nx
+    origins: list[Array] = [problem.target.origin for problem in problems]
+    origin = sum(origins) / float(len(problems))  # so that they have the points in common
+    moved = [replace(problem, target=problem.target.moved(origin)) for problem in problems]
+    bar = Progress(verbose, options.max_iter, "solve_semidiscrete")
+    solver = StackedSolver(moved, source, options, bar)
+    with guarded(solver, bar):
+        solver.begin(None if init_potentials[0] is None else joined(init_potentials, nx))
+        solver.run(None)
+    if solver.status == "interrupted":
+        return solver.result()
+    rest = replace(options, max_iter=max(options.max_iter - solver.n_iter, 1))
+    for k, columns in zip(solver.left, solver.columns, strict=False):  # of none if all are done
+        start = solver.ascent.average[columns]
+        solver.results[k] = solve_problem(problems[k], source, rest, start, verbose)
+        if solver.results[k].status == "interrupted":
+            rest = replace(rest, max_iter=1)
+    solver.left = []
+    return solver.result()
