@@ -53,7 +53,8 @@ def test_copies_are_one_atom_of_their_weights(law, reg, nx):
         nx.array(PLACES), "unif", nx.array(together(LAWS[law])), reg=reg, tol=0.1, random_state=0
     )
     assert result.converged
-    assert float(result.value) == pytest.approx(float(once.value), rel=2e-3)
+    # in float32 rounding may decide when to look: by then the points are others
+    assert float(result.value) == pytest.approx(float(once.value), abs=4.0 * result.value_stderr)
     potential, marginal = nx.host(result.potential), nx.host(result.marginal_b)
     present = LAWS[law] > 0
     np.testing.assert_array_equal(potential[~present], 0.0)

@@ -86,14 +86,16 @@ def test_potential_near_the_optimum_of_a_segment_is_at_risk(error, nx):
         assert "potential" in str(found.reasons) or error < 8 * nx.eps
 
 
-def test_potential_of_the_solver_on_a_segment_is_undefined():
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("seed", range(3))
+def test_potential_of_the_solver_on_a_segment_is_undefined(seed):
+    """Half of the mass ties, to rounding or to what the run has left."""
+    rng = np.random.default_rng(seed)
     source = lambda n: np.stack([np.zeros(n), rng.uniform(-1.0, 1.0, n)], axis=1)
     atoms = np.array([[1.0, 0.2], [-1.0, 0.2], [0.3, 2.0]])
     result = ps.solve_semidiscrete(atoms, source, np.array([0.3, 0.2, 0.5]), tol=0, max_iter=100)
     found = result.diagnose(source(2000))
     assert found.verdict == "undefined"
-    assert found.tied_mass == pytest.approx(0.5, abs=0.05)
+    assert abs(result.potential[0] - result.potential[1]) < 1e-7
 
 
 @functools.cache
