@@ -280,13 +280,13 @@ class ChiSquareRule(StoppingRule):
         """Whether to draw on until chi2 is low enough costs more than a correction, in rows.
 
         In theory chi2 falls as 1 / n; since the first look after the last correction it may have fallen
-        more slowly than the noise of both explains.
+        more slowly. It counts as slower if that is more than the noise of both looks explains.
         """
         found, rate, n = self.found, 1.0, max(n_samples, 1)
         ratio = found.chi2 / self.chi2
-        if self.before is not None and self.before[0] < n and found.least > 0.0:
-            then, earlier = self.before
-            rate = min(math.log(max(earlier.bound / found.least, 1.0)) / math.log(n / then), 1.0)
+        then, earlier = self.before or (n, found)
+        if found.least * n > earlier.bound * then:
+            rate = math.log(max(earlier.chi2 / found.chi2, 1.0)) / math.log(n / then)
         self.before = self.before or (n, found)
         if ratio <= 1.0:
             return False
