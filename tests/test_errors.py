@@ -165,3 +165,15 @@ def test_errors_are_refused_where_there_are_none():
     few = Estimates(result._target, result._potential, REG, result._target.center(X[:1]))
     with pytest.raises(ValueError, match="error bars: expected more points than"):
         _ = few.law
+
+
+def test_copies_after_a_question(nx):
+    """Of a result and of what was fitted: without the weights of the Hessian, and the same."""
+    rng = np.random.default_rng(0)
+    result = solve(nx.array(rng.normal(size=(300, 2))), nx.array([0.5])[0].item(), tol=0.3)
+    bars = ErrorBars(result, nx.array(rng.normal(size=(600, 2))), n_probes=2)
+    for found in (result, bars.plan):
+        expected = nx.host(found.potential_stderr)
+        data = pickle.dumps(found)
+        assert len(data) < 2e6
+        np.testing.assert_allclose(nx.host(pickle.loads(data).potential_stderr), expected, rtol=1e-5)

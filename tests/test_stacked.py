@@ -9,7 +9,7 @@ from pot_semidiscrete.optim.semi_dual import SemiDual
 from pot_semidiscrete.optim.stopping import ChiSquareRule
 from pot_semidiscrete.problem import Problem, StackedTarget
 from pot_semidiscrete.samplers.resolve import resolve_source
-from pot_semidiscrete.solver import Options, solve_stacked, stacked
+from pot_semidiscrete.solver import Options, can_stack, solve_stacked, stacked
 from tests.backends import BACKENDS, Backend, counted, needs_torch
 
 KINDS = [kind for kind in BACKENDS if kind in ("numpy", "torch", "cuda")]  # whose arrays can be changed
@@ -200,3 +200,28 @@ def test_which_groups_are_solved_at_once():
     assert bundles([1, 2, 3, 5, 8, 13]) == [[5, 4], [3, 2], [1, 0]]
     assert bundles([1300] * 9) == [[0, 1, 2, 3, 4, 5, 6], [7, 8]]
     assert bundles([6000] * 3) == bundles([10] * 3, 0) == [[0], [1], [2]]
+
+
+def test_what_is_not_stacked(monkeypatch):
+    """Several `reg`, far classes, and kernels of the user: they are solved one by one."""
+    near, _ = problems_of(Backend("numpy", "float64"), (5, 6))
+    assert can_stack(near)
+    other = problems_of(Backend("numpy", "float64"), (5,), reg=0.3)[0]
+    assert not can_stack(near + other)
+    move = lambda problem: np.asarray(problem.target.atoms + problem.target.origin + 100.0)
+    assert not can_stack([near[0], Problem.of(move(near[1]), None, None, 0.0)])
+    kernel = type("Own", (near[0].target.kernel,), {"__module__": "users"})
+    monkeypatch.setattr(type(near[0].target), "kernel", kernel)
+    assert not can_stack(problems_of(Backend("numpy", "float64"), (5, 6))[0])
+
+
+def test_what_is_finished_alone_counts_all():
+    """Iterations, samples, work and the log, before and after."""
+    problems, _ = problems_of(Backend("numpy", "float64"), (40, 40), reg=0.05)
+    source = resolve_source("normal", problems[0].target.atoms, 0)
+    for result in solve_stacked(problems, source, Options.checked(1e-3, 30, 64), [None, None]):
+        assert result.status == "max_iter"
+        assert result.n_iter == len(result.log["value"]) == len(result.log["reg"]) == 30
+        assert result.log["check_n_iter"][-1] == 30
+        assert result.n_samples >= 30 * 64
+        assert result.work >= result.n_samples * 0.5 * 40

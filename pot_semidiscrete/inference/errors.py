@@ -116,10 +116,19 @@ class SampleFit:
                     "solve with a larger reg."
                 )
             self.potential = target.normalized(maximize(dual, x, psi, reg, rtol=1e-3).potential)
-            self._hessian: Any = hessian(dual, x, self.potential, reg, self.n)
         self.target, self.x, self.reg = target, x, reg
         self.n_probes, self.seed = n_probes, seed
         self._unit = reg * target.exponent(reg)  # minus the Hessian of H is self._hessian / unit
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the Hessian, which is made again."""
+        return {name: value for name, value in vars(self).items() if name != "_hessian"}
+
+    @functools.cached_property
+    def _hessian(self) -> Any:
+        """That of the points, at the potential."""
+        with no_grad(self.target.nx):
+            return hessian(SemiDual(self.target), self.x, self.potential, self.reg, self.n)
 
     @functools.cached_property
     def law(self) -> NormalLaw:

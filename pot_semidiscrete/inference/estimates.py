@@ -175,6 +175,10 @@ class Estimates:
         self._points = points
         self._fit = None if fit is None else replace(fit.subsample(most), target=target)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the fit, which is made again from the points: it holds a Hessian."""
+        return {name: value for name, value in vars(self).items() if name != "sample"}
+
     @functools.cached_property
     def evaluation(self) -> Evaluation:
         """Estimates of means."""
@@ -304,7 +308,7 @@ def no_points(name: str) -> ValueError:
     return ValueError(
         f"{name}: expected a result with source points, as a run returns (unless the metric is a "
         "callable or atoms are sharded), received one without, from a file or moved, say; give fresh "
-        "points to applications.ErrorBars."
+        "points to applications.ErrorBars, where one process has the atoms."
     )
 
 

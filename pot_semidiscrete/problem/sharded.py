@@ -1,5 +1,6 @@
 """Atoms of which each process has a part."""
 
+import numbers
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, Self
@@ -70,18 +71,20 @@ class ShardedAtoms:
     def __getitem__(self, index: int | slice | Array) -> Array:
         """Some of all atoms, for each rank those of the numbers that it gives."""
         with joint(self._ranks):
-            numbers, own = self._ranks.concatenate(self._numbers(index))
-            rows = TargetShard.of(self)[numbers][own]
-        return rows[0] if isinstance(index, int) else rows
+            every, own = self._ranks.concatenate(self._numbers(index))
+            rows = TargetShard.of(self)[every][own]
+        return rows[0] if isinstance(index, numbers.Integral) else rows
 
     def _numbers(self, index: int | slice | Array) -> Array:
         """Numbers of atoms, checked, as an array."""
         nx, n = get_backend(self._rows), len(self)
         if isinstance(index, slice):
             index = np.arange(*index.indices(n))
-        elif isinstance(index, int):
+        elif isinstance(index, numbers.Integral):
+            if not 0 <= int(index) < n:  # as iteration expects
+                raise IndexError(f"index: expected a number of an atom, 0 to {n - 1}, received {index}.")
             index = np.array([index])
-        host = index if isinstance(index, np.ndarray) else nx.to_numpy(index)
+        host = np.asarray(index) if isinstance(index, (list, np.ndarray)) else nx.to_numpy(index)
         if host.ndim != 1 or host.dtype.kind not in "iu":
             raise TypeError(
                 f"index: expected a vector of whole numbers, received {describe(index)}; give "

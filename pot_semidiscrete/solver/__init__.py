@@ -2,6 +2,6 @@
 
 from .options import Options
 from .run import solve_problem
-from .stacked import solve_stacked
+from .stacked import can_stack, solve_stacked
 
-__all__ = ["Options", "solve_problem", "solve_stacked"]
+__all__ = ["Options", "can_stack", "solve_problem", "solve_stacked"]

@@ -9,7 +9,7 @@ import numpy as np
 from ..backend import Array, Backend, joined
 from ..inference.estimates import UNKNOWN, Estimates, Evaluation, evaluate_parts
 from ..optim.semi_dual import SemiDual
-from ..problem import Problem, StackedTarget
+from ..problem import Problem, StackedTarget, Target, rounding_of
 from ..result import SemiDiscreteResult
 from ..runs import Progress, guarded
 from ..samplers.base import Sampler
@@ -93,16 +93,16 @@ class StackedSolver(Solver):
         state = self.ascent  # whose sums of weights are of chi^k / K
         potential, average, drift = map(choose, (state.potential, state.average, state.drift))
         mass, square = ratio * choose(state.mass), ratio**2 * choose(state.square)
-        self.ascent = replace(
+        ascent = replace(
             state, potential=potential, average=average, drift=drift, mass=mass, square=square
         )
-        self.left = [self.left[number] for number in numbers]
-        self.evaluations = [self.evaluations[number] for number in numbers]
-        self.evaluation = _mean(self.evaluations)
-        work = self.dual.work / self.dual.n_atoms
-        self.target = StackedTarget.of([self.targets[k] for k in self.left])
-        self.dual = SemiDual(self.target)
-        self.dual.work = work * self.dual.n_atoms  # of those that are left
+        left = [self.left[number] for number in numbers]
+        evaluations = [self.evaluations[number] for number in numbers]
+        dual = SemiDual(StackedTarget.of([self.targets[k] for k in left]))
+        dual.work = self.dual.work / self.dual.n_atoms * dual.n_atoms  # of those that are left
+        # an interrupt comes before or after
+        self.left, self.ascent, self.target, self.dual = left, ascent, dual.target, dual
+        self.evaluations, self.evaluation = evaluations, _mean(evaluations)
 
     @property
     def columns(self) -> list[slice]:
@@ -130,7 +130,22 @@ def _mean(evaluations: list[Evaluation]) -> Evaluation:
     names = ("chi2", "chi2_stderr", "marginal_error", "marginal_error_stderr", "n_eff", "value")
     mean = lambda name: float(np.mean([float(getattr(found, name)) for found in evaluations]))
     means: dict[str, Any] = {name: mean(name) for name in names}
-    return Evaluation(**means)
+    return Evaluation(n=evaluations[0].n, **means)
+
+
+def can_stack(problems: Sequence[Problem]) -> bool:
+    """Whether problems have one `reg`, a kernel of the package's own, and one origin without loss.
+
+    About the common origin squares are larger than about their own: by 2 bits at most.
+    """
+    targets, nx = [problem.target for problem in problems], problems[0].nx
+    if len({problem.reg for problem in problems}) > 1:
+        return False
+    if not targets[0].kernel.__module__.startswith(Target.__module__.partition(".")[0] + "."):
+        return False
+    origins = np.stack([nx.to_numpy(target.origin).astype(float) for target in targets])
+    far = ((origins - origins.mean(axis=0)) ** 2).sum(axis=1).max()
+    return bool(far <= 4.0 * np.median([rounding_of(target) / target.unit for target in targets]))
 
 
 def solve_stacked(
@@ -149,7 +164,9 @@ def solve_stacked(
     origin = sum(origins) / float(len(problems))  # so that they have the points in common
     moved = [replace(problem, target=problem.target.moved(origin)) for problem in problems]
     bar = Progress(verbose, options.max_iter, "solve_semidiscrete")
-    solver = StackedSolver(moved, source, options, bar)
+    # an iteration is left to those that are finished one by one
+    most = replace(options, max_iter=max(options.max_iter - 1, 1))
+    solver = StackedSolver(moved, source, most, bar)
     with guarded(solver, bar):
         solver.begin(None if init_potentials[0] is None else joined(init_potentials, nx))
         solver.run(None)
@@ -157,9 +174,20 @@ def solve_stacked(
         return solver.result()
     rest = replace(options, max_iter=max(options.max_iter - solver.n_iter, 1))
     for k, columns in zip(solver.left, solver.columns, strict=False):  # of none if all are done
-        start = solver.ascent.average[columns]
-        solver.results[k] = solve_problem(problems[k], source, rest, start, verbose)
-        if solver.results[k].status == "interrupted":
+        start, before = solver.ascent.average[columns], solver.result_at(solver.left.index(k), "")
+        found = solver.results[k] = solve_problem(problems[k], source, rest, start, verbose)
+        _continue(before, found)
+        if found.status == "interrupted":
             rest = replace(rest, max_iter=1)
     solver.left = []
     return solver.result()
+
+
+def _continue(before: SemiDiscreteResult, found: SemiDiscreteResult) -> None:
+    """Count what was done before a result was finished alone."""
+    offset = {"check_n_iter": before.n_iter}
+    for name, values in found.log.items():
+        found.log[name] = np.concatenate([before.log[name], values + offset.get(name, 0)])
+    found.n_iter += before.n_iter
+    found.n_samples += before.n_samples
+    found.work += before.work

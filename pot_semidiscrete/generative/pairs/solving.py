@@ -25,7 +25,7 @@ from ...problem import (
 from ...result import SemiDiscreteResult, warn_shortfall
 from ...samplers.base import Sampler
 from ...samplers.laws import NormalSampler
-from ...solver import Options, solve_problem, solve_stacked
+from ...solver import Options, can_stack, solve_problem, solve_stacked
 from ..data import check_tensor, stacked
 from ..principal import principal_components
 from .conditions import balanced_weight, check_conditions
@@ -218,8 +218,8 @@ def _solve(
     ranks: Any,
     verbose: bool,
 ) -> list[SemiDiscreteResult]:
-    """Results of problems of one source: at once, if they are several, and of one `reg`."""
-    if len(problems) > 1 and len({problem.reg for problem in problems}) == 1:
+    """Results of problems of one source: at once, if they are several that can be stacked."""
+    if len(problems) > 1 and can_stack(problems):
         return solve_stacked(problems, source, options, starts, verbose)
     results: list[SemiDiscreteResult] = []
     for problem, start in zip(problems, starts, strict=True):
