@@ -284,10 +284,9 @@ class ChiSquareRule(StoppingRule):
         """
         found, rate, n = self.found, 1.0, max(n_samples, 1)
         ratio = found.chi2 / self.chi2
-        then, earlier = self.before or (n, found)
+        then, earlier = self.before = self.before or (n, found)
         if found.least * n > earlier.bound * then:
             rate = math.log(max(earlier.chi2 / found.chi2, 1.0)) / math.log(n / then)
-        self.before = self.before or (n, found)
         if ratio <= 1.0:
             return False
         allowed = math.log(1.0 + self.passes / (1.0 + self.sample_cost))

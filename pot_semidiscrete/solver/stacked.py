@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..backend import Array, Backend, joined
+from ..backend import Array, Backend, is_foreign, joined
 from ..inference.estimates import UNKNOWN, Estimates, Evaluation, evaluate_parts
 from ..optim.semi_dual import SemiDual
-from ..problem import Problem, StackedTarget, Target, rounding_of
+from ..problem import Problem, StackedTarget, rounding_of
 from ..result import SemiDiscreteResult
 from ..runs import Progress, guarded
 from ..samplers.base import Sampler
@@ -139,9 +139,7 @@ def can_stack(problems: Sequence[Problem]) -> bool:
     About the common origin squares are larger than about their own: by 2 bits at most.
     """
     targets, nx = [problem.target for problem in problems], problems[0].nx
-    if len({problem.reg for problem in problems}) > 1:
-        return False
-    if not targets[0].kernel.__module__.startswith(Target.__module__.partition(".")[0] + "."):
+    if len({problem.reg for problem in problems}) > 1 or is_foreign(targets[0].kernel):
         return False
     origins = np.stack([nx.to_numpy(target.origin).astype(float) for target in targets])
     far = ((origins - origins.mean(axis=0)) ** 2).sum(axis=1).max()
@@ -173,8 +171,9 @@ def solve_stacked(
     if solver.status == "interrupted":
         return solver.result()
     rest = replace(options, max_iter=max(options.max_iter - solver.n_iter, 1))
-    for k, columns in zip(solver.left, solver.columns, strict=False):  # of none if all are done
-        start, before = solver.ascent.average[columns], solver.result_at(solver.left.index(k), "")
+    for number, k in enumerate(solver.left):
+        before = solver.result_at(number, solver.status)
+        start = solver.ascent.average[solver.columns[number]]
         found = solver.results[k] = solve_problem(problems[k], source, rest, start, verbose)
         _continue(before, found)
         if found.status == "interrupted":
