@@ -147,20 +147,13 @@ class Solver:
         return check_bool(f"tol: is_due of {type(self.rule).__name__}", due)
 
     def look(self, most: float | None = None) -> bool:
-        """Evaluate the estimate on fresh points, which serve the ascent then; tell if it is right.
-
-        It takes no more points than the estimate rests on, or than `most`.
-        """
+        """Evaluate the estimate on fresh points, at most `most` or n_samples; tell if it is right."""
         if not self.evaluation.is_known:
             measure = lambda x, before: self.evaluation_at(x, self.ascent.average, before)
             most = self.n_samples if most is None else most
             found, points = evaluate_sequentially(measure, self.stream.independent, self.rule, most)
             self.evaluation, self.test_points = found, joined(points, self.target.nx)
         return self.rule.note(self.n_iter, self.evaluation)
-
-    def evaluate(self, x: Array) -> None:
-        """Evaluate the present estimate at points that it has not seen."""
-        self.evaluation, self.test_points = self.evaluation_at(x, self.ascent.average), x
 
     def evaluation_at(self, x: Array, psi: Array, before: Measurement | None = None) -> Evaluation:
         """The evaluation of a potential at points that it has not seen, and those measured before."""
@@ -174,7 +167,7 @@ class Solver:
         rule.wait(self.evaluation, self.n_samples)
         is_left = self.is_last or self.is_stalled
         if (rule.prefers_correction(self.n_used) or is_left) and self.correct():
-            self.evaluate(self.test_points)
+            self.evaluation = self.evaluation_at(self.test_points, self.ascent.average)
             if self.look() and self.is_value_right():
                 return True
             if self.evaluation.chi2 > before[1].chi2:  # it was right in slow modes alone
@@ -187,7 +180,7 @@ class Solver:
         if self.options.tol_value == 0.0:
             return True
         if self.correct():
-            self.evaluate(self.test_points)
+            self.evaluation = self.evaluation_at(self.test_points, self.ascent.average)
         lacks = self.estimates_at(self.test_points).certificate.suboptimality
         return self.rule.is_met(self.evaluation) and lacks <= self.options.tol_value
 
