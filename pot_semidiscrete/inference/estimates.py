@@ -125,7 +125,7 @@ def evaluate_sequentially(
     while True:
         rule.learn(found)
         missing = rule.look_size(most) - found.n
-        if missing <= 0 or not rule.may_be_met(found):
+        if missing <= 0:
             return found, points
         points.append(draw(min(missing, found.n)))
         found = evaluate(points[-1], found.measured)

@@ -107,7 +107,7 @@ class StoppingRule(ABC):
         """Whether what a look found is good enough, noise allowed for: see :attr:`Look.look_bound`."""
 
     def may_be_met(self, found: Look) -> bool:
-        """Whether a look at a few points leaves it possible: otherwise it takes no more of them."""
+        """Whether the few points of a start leave it possible, so that more are worth a look."""
         return True
 
     def needed(self, ascent: AscentState, most: float) -> float:
