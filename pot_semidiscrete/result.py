@@ -114,8 +114,8 @@ class SemiDiscreteResult(EstimatedPlan, OTResult):
     work : float
         Entries (source points x atoms) that the run evaluated; NaN in a file of version 0.1.0.
     log : dict of ndarray
-        History: ``value`` (of the newest step) and ``reg`` after each batch; ``check_n_iter``,
-        ``check_chi2`` and ``check_chi2_stderr`` for each check of the tolerance.
+        History: ``value`` (of the newest step; of classes at once, the mean) and ``reg`` of each batch;
+        ``check_n_iter``, ``check_chi2`` and ``check_chi2_stderr`` of each check of the tolerance.
     reg, reg_m : float
         Regularisation used: 0 if `reg` was below the rounding of the costs; and the price of masses
         other than the weights, ``inf`` without one.
@@ -314,7 +314,7 @@ def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule, stackl
         words = f"with a relative marginal error of up to {reached**0.5:.3g} (95%)"
         if result.status == "stalled":
             needed = " It has not halved while the samples grew sixteenfold."
-            remedy = "Raise reg or tol, or take a higher precision."
+            remedy = "Raise reg, tol or max_memory, or take a higher precision."
         elif reached > tol**2:
             more = (reached / tol**2 - 1.0) * result.n_samples
             needed = f" As it falls with the samples, it needs about {more:.2g} more source points."

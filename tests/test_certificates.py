@@ -444,7 +444,7 @@ def test_a_moved_source_takes_half_of_the_points():
         return lambda n: rng.normal(size=(n, 2)) + shift
 
     warm_samples, cold_samples = 0, 0
-    for seed in range(6):
+    for seed in range(20):
         moved = np.array([0.01, 0.0]) * atoms.std()
         start = ps.solve_semidiscrete(atoms, source(seed, 0.0), **options).potential
         cold = ps.solve_semidiscrete(atoms, source(100 + seed, moved), **options)

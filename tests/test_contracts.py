@@ -624,6 +624,7 @@ def test_rule_may_prefer_a_correction(rng, monkeypatch):
         ("is_met", lambda self, found: None, TypeError, "expected True or False, received NoneType"),
         ("is_met", lambda self, found: found.chi2, TypeError, "expected True or False, received float"),
         ("is_due", lambda self, *facts: None, TypeError, "expected True or False, received NoneType"),
+        ("is_stalled", property(lambda self: 0.5), TypeError, "expected True or False, received float"),
         ("n_points", "many", TypeError, "expected a real number, received str"),
         ("n_points", lambda self: 20, TypeError, "expected a real number, received function|method"),
         ("n_points", -5, ValueError, "expected a finite number above 0, received -5"),

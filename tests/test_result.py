@@ -58,7 +58,7 @@ def failed(nx):
 
 def stalled(nx):
     """Nine points, each of which belongs to one atom, have no masses like these."""
-    with pytest.warns(SemiDiscreteWarning, match="has not halved.* points tie .*Raise reg or tol"):
+    with pytest.warns(SemiDiscreteWarning, match="has not halved.* points tie .*Raise reg, tol"):
         return solve_semidiscrete(nx.array(ATOMS), nx.array(POINTS), nx.array(WEIGHTS), random_state=0)
 
 

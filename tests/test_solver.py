@@ -211,6 +211,17 @@ def test_warm_start_keeps_what_was_reached(nx64, rng):
     assert warm.chi2 < max(cold.chi2, 0.0) + 5 * (cold.chi2_stderr + warm.chi2_stderr)
 
 
+def test_potential_that_is_right_takes_no_iteration(nx64, rng):
+    """The few points of a start tell too little of it: the look takes as many as the rule asks for."""
+    atoms = nx64.array(rng.normal(size=(50, 2)))
+    options = {"reg": 0.2, "random_state": 0}
+    right = ps.solve_semidiscrete(atoms, "normal", tol=0.02, **options)
+    again = ps.solve_semidiscrete(atoms, "normal", tol=0.05, init_potential=right.potential, **options)
+    assert again.converged
+    assert again.n_iter == 0
+    np.testing.assert_allclose(nx64.host(again.potential), nx64.host(right.potential), atol=1e-12)
+
+
 @pytest.mark.parametrize("n_atoms", [20, 300])
 def test_large_regularisation_continues_where_it_was(n_atoms, nx, rng):
     """At 10 times the scale of the cost, where next to nothing is left to gain."""

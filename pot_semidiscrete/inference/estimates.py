@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..backend import Array, brief, in_double, joined
+from ..backend import Array, brief, in_double
 from ..kernels import reduce
 from ..optim.ascent import FEW_POINTS, resolving_eps
 from ..optim.newton import NewtonResult, maximize
@@ -54,21 +54,31 @@ def evaluate(
     dual: SemiDual, x: Array, psi: Array, reg: float, before: Measurement | None = None
 ) -> Evaluation:
     """Estimates at a potential that has not seen the points `x`, and those measured before."""
-    groups = min(GROUPS, x.shape[0]) if before is None else len(before.groups)
-    measured = dual.measure(x, psi, reg, groups)
-    if before is not None:
-        measured = dual.pooled(before, measured)
-    return _evaluation(dual.target, measured, psi)
+    return _evaluation(dual.target, _measure(dual, x, psi, reg, before), psi)
 
 
 def evaluate_parts(
-    dual: SemiDual, targets: Sequence[Target], x: Array, psi: Array, reg: float
-) -> list[Evaluation]:
-    """The same for each of the targets that are stacked."""
+    dual: SemiDual,
+    targets: Sequence[Target],
+    x: Array,
+    psi: Array,
+    reg: float,
+    before: Measurement | None = None,
+) -> tuple[list[Evaluation], Measurement]:
+    """The same for each of the targets that are stacked; and what was measured of all of them."""
     stacked: Any = dual.target
-    measured = dual.measure(x, psi, reg, min(GROUPS, x.shape[0]))
+    measured = _measure(dual, x, psi, reg, before)
     parts = zip(targets, dual.parts(measured, psi), stacked.columns, strict=True)
-    return [_evaluation(target, part, psi[columns]) for target, part, columns in parts]
+    return [_evaluation(target, part, psi[columns]) for target, part, columns in parts], measured
+
+
+def _measure(
+    dual: SemiDual, x: Array, psi: Array, reg: float, before: Measurement | None
+) -> Measurement:
+    """What the points measure, together with those before."""
+    groups = min(GROUPS, x.shape[0]) if before is None else len(before.groups)
+    measured = dual.measure(x, psi, reg, groups)
+    return measured if before is None else dual.pooled(before, measured)
 
 
 def _evaluation(target: Target, measured: Measurement, psi: Array) -> Evaluation:
@@ -87,38 +97,38 @@ def _evaluation(target: Target, measured: Measurement, psi: Array) -> Evaluation
 
 
 def evaluate_sequentially(
-    dual: SemiDual,
+    evaluate: Callable[[Array, Measurement | None], Evaluation],
     draw: Callable[[int], Array],
-    psi: Array,
-    reg: float,
     rule: StoppingRule,
-    n_samples: float,
-) -> tuple[Evaluation, Array]:
+    most: float,
+) -> tuple[Evaluation, list[Array]]:
     """Estimates on fresh points, which tell how many more it takes (Chow and Robbins, 1965).
 
     Parameters
     ----------
+    evaluate : callable
+        ``points, measured -> Evaluation``, of these points and of what was measured before.
     draw : callable
         ``n -> points``, n or more.
     rule : StoppingRule
         It learns what it takes from what the points so far have found.
-    n_samples : float
-        Of the run: the most that it takes.
+    most : float
+        Points that a look takes at most.
 
     Returns
     -------
     Evaluation
-    points : array, shape (n, d)
+    points : list of array, shape (n, d)
     """
-    x = draw(FEW_POINTS)
-    found = evaluate(dual, x, psi, reg)
+    points = [draw(FEW_POINTS)]
+    found = evaluate(points[0], None)
     while True:
         rule.learn(found)
-        missing = rule.look_size(n_samples) - found.n
+        missing = rule.look_size(most) - found.n
         if missing <= 0:
-            return found, x
-        more = draw(min(missing, found.n))
-        x, found = joined([x, more], dual.target.nx), evaluate(dual, more, psi, reg, found.measured)
+            return found, points
+        points.append(draw(min(missing, found.n)))
+        found = evaluate(points[-1], found.measured)
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,8 @@ class StoppingRule(ABC):
         """Whether what a look found is good enough, noise allowed for: see :attr:`Look.look_bound`."""
 
     def may_be_met(self, found: Look) -> bool:
-        """Whether a look at a few points leaves it possible."""
-        return self.is_met(found)
+        """Whether the few points of a start leave it possible, so that more are worth a look."""
+        return True
 
     def needed(self, ascent: AscentState, most: float) -> float:
         """Samples that a run should take, `most` at most: to be shown. NaN if it is not known."""
@@ -170,6 +170,9 @@ class FixedSamples(StoppingRule):
         return False
 
     def is_met(self, found: Look) -> bool:
+        return False
+
+    def may_be_met(self, found: Look) -> bool:
         return False
 
     def needed(self, ascent: AscentState, most: float) -> float:
@@ -260,7 +263,7 @@ class ChiSquareRule(StoppingRule):
         return found.look_bound <= self.chi2
 
     def may_be_met(self, found: Look) -> bool:
-        return found.chi2 <= self.chi2
+        return found.least <= self.chi2
 
     def wait(self, found: Look, n_samples: float) -> None:
         self.failed.append((n_samples, found))

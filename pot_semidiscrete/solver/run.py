@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, joint, stride
+from ..backend import Array, joined, joint, stride
 from ..costs import CallableMetric
 from ..inference.bounds import FittedPoints
 from ..inference.estimates import (
@@ -32,7 +32,7 @@ from ..optim.ascent import (
 )
 from ..optim.buffer import SampleStream
 from ..optim.newton import can_correct, maximize
-from ..optim.semi_dual import SemiDual
+from ..optim.semi_dual import Measurement, SemiDual
 from ..optim.stopping import rule_of
 from ..problem import Problem, Target, check_bool
 from ..result import SemiDiscreteResult, SolverState
@@ -62,24 +62,35 @@ class Solver:
         self.values: list[float] = []
         self.levels: list[float] = []
 
-    def begin(self, psi: Array | None) -> None:
-        """Start from nothing, or from the user's potential if it is better."""
+    def begin(self, psi: Array | None) -> bool:
+        """Start from nothing, or from the user's potential if it is better; tell if that is right."""
         x = self.stream.ahead(FEW_POINTS if psi is not None else min(LEAST_ROWS, self.most))
         self.ascent = cold_start(self.dual, x, self.reg)
         if psi is None:
-            return
+            return False
         found = self.evaluation_at(x, psi)
         if self.dual.measure(x, self.ascent.potential, self.reg).value > float(found.value):
-            return
-        self.prior, self.evaluation, self.test_points = psi, found, x
-        self.rule.n_eff = found.n_eff
-        self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)  # that chi2 tells of
-        eps = resolving_eps(self.dual, x, psi, self.reg)
+            return False
+        self.prior, self.test_points = psi, x
+        self.resume(psi, found)
+        if not self.rule.may_be_met(found):
+            return False
+        self.evaluation = UNKNOWN  # to be made by more points
+        if self.look(self.budget):
+            return True
+        self.resume(self.ascent.average, self.evaluation)
+        return False
+
+    def resume(self, psi: Array, found: Evaluation) -> None:
+        """Go on from a potential, which counts for the samples that its chi2 tells of."""
+        self.evaluation, self.rule.n_eff = found, found.n_eff
+        self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
+        eps = resolving_eps(self.dual, self.test_points, psi, self.reg)
         self.ascent = warm_start(self.dual, psi, eps, self.n_prior, found.n_eff)
 
-    def run(self, callback: Callable[[SolverState], Any] | None) -> None:
+    def run(self, psi: Array | None, callback: Callable[[SolverState], Any] | None = None) -> None:
         """Draw, step, evaluate, decide, until the rule, the callback or `max_iter` says stop."""
-        if self.is_good_start():
+        if self.begin(psi):
             self.status = "converged"
             return
         while self.n_iter < self.options.max_iter:
@@ -91,18 +102,11 @@ class Solver:
             if self.is_look_due() and self.decide():
                 self.status = "converged"
                 return
-            if self.rule.is_stalled:
+            if self.is_stalled:
                 self.status = "stalled"
                 return
         if not self.rule.history or self.status == "stopped":
             self.correct()
-
-    def is_good_start(self) -> bool:
-        """Whether the user's potential is good enough: by more points, if it is by a few."""
-        if self.prior is None or not self.rule.may_be_met(self.evaluation):
-            return False
-        self.evaluation = UNKNOWN
-        return self.look()
 
     def iterate(self) -> None:
         """Draw one batch, and take the steps that there are enough points for."""
@@ -128,6 +132,11 @@ class Solver:
         return self.n_iter == self.options.max_iter
 
     @property
+    def is_stalled(self) -> bool:
+        """Whether more samples would not help."""
+        return check_bool(f"tol: is_stalled of {type(self.rule).__name__}", self.rule.is_stalled)
+
+    @property
     def n_samples(self) -> float:
         """Samples that the estimate rests on."""
         return self.n_used + self.n_prior
@@ -137,20 +146,18 @@ class Solver:
         due = self.rule.is_due(self.dual, self.ascent, self.n_samples, self.is_last)
         return check_bool(f"tol: is_due of {type(self.rule).__name__}", due)
 
-    def look(self) -> bool:
-        """Evaluate the estimate on fresh points, which serve the ascent then; tell if it is right."""
+    def look(self, most: float | None = None) -> bool:
+        """Evaluate the estimate on fresh points, at most `most` or n_samples; tell if it is right."""
         if not self.evaluation.is_known:
-            facts = self.stream.independent, self.ascent.average, self.reg, self.rule, self.n_samples
-            self.evaluation, self.test_points = evaluate_sequentially(self.dual, *facts)
+            measure = lambda x, before: self.evaluation_at(x, self.ascent.average, before)
+            most = self.n_samples if most is None else most
+            found, points = evaluate_sequentially(measure, self.stream.independent, self.rule, most)
+            self.evaluation, self.test_points = found, joined(points, self.target.nx)
         return self.rule.note(self.n_iter, self.evaluation)
 
-    def evaluate(self, x: Array) -> None:
-        """Evaluate the present estimate at points that it has not seen."""
-        self.evaluation, self.test_points = self.evaluation_at(x, self.ascent.average), x
-
-    def evaluation_at(self, x: Array, psi: Array) -> Evaluation:
-        """The evaluation of a potential at points that it has not seen."""
-        return evaluate(self.dual, x, psi, self.reg)
+    def evaluation_at(self, x: Array, psi: Array, before: Measurement | None = None) -> Evaluation:
+        """The evaluation of a potential at points that it has not seen, and those measured before."""
+        return evaluate(self.dual, x, psi, self.reg, before)
 
     def decide(self) -> bool:
         """Look; correct if that is cheaper than to draw on, or all that is left to try."""
@@ -158,9 +165,9 @@ class Solver:
             return True
         before, rule = (self.ascent, self.evaluation), self.rule
         rule.wait(self.evaluation, self.n_samples)
-        is_left = self.is_last or rule.is_stalled
+        is_left = self.is_last or self.is_stalled
         if (rule.prefers_correction(self.n_used) or is_left) and self.correct():
-            self.evaluate(self.test_points)
+            self.evaluation = self.evaluation_at(self.test_points, self.ascent.average)
             if self.look() and self.is_value_right():
                 return True
             if self.evaluation.chi2 > before[1].chi2:  # it was right in slow modes alone
@@ -173,7 +180,7 @@ class Solver:
         if self.options.tol_value == 0.0:
             return True
         if self.correct():
-            self.evaluate(self.test_points)
+            self.evaluation = self.evaluation_at(self.test_points, self.ascent.average)
         lacks = self.estimates_at(self.test_points).certificate.suboptimality
         return self.rule.is_met(self.evaluation) and lacks <= self.options.tol_value
 
@@ -282,7 +289,6 @@ def solve_problem(
     if callback is not None and ranks is not None:
         callback = ranks.agreed(callback)
     with guarded(solver, bar), joint(ranks):
-        solver.begin(init_potential)
-        solver.run(callback)
+        solver.run(init_potential, callback)
         solver.estimate()
     return solver.result()

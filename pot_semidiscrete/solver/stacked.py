@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backend import Array, Backend, is_foreign, joined
 from ..inference.estimates import UNKNOWN, Estimates, Evaluation, evaluate_parts
-from ..optim.semi_dual import SemiDual
+from ..optim.semi_dual import Measurement, SemiDual
 from ..problem import Problem, StackedTarget, rounding_of
 from ..result import SemiDiscreteResult
 from ..runs import Progress, guarded
@@ -41,21 +41,21 @@ class StackedSolver(Solver):
         draw = Draws(source, target)
         super().__init__(Problem(target, problems[0].reg), draw, replace(options, max_memory=0), bar)
 
-    def evaluation_at(self, x: Array, psi: Array) -> Evaluation:
+    def evaluation_at(self, x: Array, psi: Array, before: Measurement | None = None) -> Evaluation:
         """The mean of the evaluations of the problems."""
         targets = [self.targets[k] for k in self.left]
-        self.evaluations = evaluate_parts(self.dual, targets, x, psi, self.reg)
-        return _mean(self.evaluations)
+        parts, measured = evaluate_parts(self.dual, targets, x, psi, self.reg, before)
+        self.evaluations = parts
+        return _mean(parts, measured)
 
     def is_look_due(self) -> bool:
         """Whether the mean is due, or twice the samples were taken: slow modes of some keep it up."""
         n_last = self.looked_at or 2.0 * self.budget  # the noise of its points takes nearly that
         return super().is_look_due() or self.n_samples >= 2.0 * n_last
 
-    def look(self) -> bool:
+    def look(self, most: float | None = None) -> bool:
         """Evaluate the problems, and end those that are good enough; tell whether all are."""
-        if not self.evaluation.is_known:
-            self.evaluate(self.stream.independent(self.rule.look_size(self.n_samples)))
+        super().look(most)
         self.looked_at = self.n_samples
         for k, found in zip(self.left, self.evaluations, strict=True):
             self.looks[k].append((self.n_iter, found.chi2, found.chi2_stderr))
@@ -68,7 +68,7 @@ class StackedSolver(Solver):
             self.left = []
         else:
             self.keep([number for number, done in enumerate(is_met) if not done])
-        self.rule.note(self.n_iter, self.evaluation)
+            self.rule.learn(self.evaluation)
         return is_done
 
     def decide(self) -> bool:
@@ -125,12 +125,12 @@ class StackedSolver(Solver):
         return [result for _, result in sorted((self.results | more).items())]
 
 
-def _mean(evaluations: list[Evaluation]) -> Evaluation:
+def _mean(evaluations: list[Evaluation], measured: Measurement | None = None) -> Evaluation:
     """What is expected of one of several problems."""
     names = ("chi2", "chi2_stderr", "marginal_error", "marginal_error_stderr", "n_eff", "value")
     mean = lambda name: float(np.mean([float(getattr(found, name)) for found in evaluations]))
     means: dict[str, Any] = {name: mean(name) for name in names}
-    return Evaluation(n=evaluations[0].n, **means)
+    return Evaluation(n=evaluations[0].n, measured=measured, **means)
 
 
 def can_stack(problems: Sequence[Problem]) -> bool:
@@ -155,7 +155,8 @@ def solve_stacked(
 ) -> list[SemiDiscreteResult]:
     """:func:`solve_problem` of several problems of one source, cost and `reg`, by a tolerance.
 
-    Those that take more samples than the others, or Newton's method, are finished one by one.
+    Of two iterations or more. Those that take more samples than the others, or Newton's method, are
+    finished one by one.
     """
     nx: Backend = problems[0].nx
     origins: list[Array] = [problem.target.origin for problem in problems]
@@ -163,11 +164,10 @@ def solve_stacked(
     moved = [replace(problem, target=problem.target.moved(origin)) for problem in problems]
     bar = Progress(verbose, options.max_iter, "solve_semidiscrete")
     # an iteration is left to those that are finished one by one
-    most = replace(options, max_iter=max(options.max_iter - 1, 1))
+    most = replace(options, max_iter=options.max_iter - 1)
     solver = StackedSolver(moved, source, most, bar)
     with guarded(solver, bar):
-        solver.begin(None if init_potentials[0] is None else joined(init_potentials, nx))
-        solver.run(None)
+        solver.run(None if init_potentials[0] is None else joined(init_potentials, nx))
     if solver.status == "interrupted":
         return solver.result()
     rest = replace(options, max_iter=max(options.max_iter - solver.n_iter, 1))

@@ -219,7 +219,7 @@ def _solve(
     verbose: bool,
 ) -> list[SemiDiscreteResult]:
     """Results of problems of one source: at once, if they are several that can be stacked."""
-    if len(problems) > 1 and can_stack(problems):
+    if min(len(problems), options.max_iter) > 1 and can_stack(problems):
         return solve_stacked(problems, source, options, starts, verbose)
     results: list[SemiDiscreteResult] = []
     for problem, start in zip(problems, starts, strict=True):
