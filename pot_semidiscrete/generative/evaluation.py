@@ -10,12 +10,11 @@ from ..optim.newton import maximize
 from ..optim.semi_dual import SemiDual
 from ..runs import SemiDiscreteWarning
 from .loss import SemiDiscreteLoss
-from .shared import shared_target
 
 
 def squared_marginal_error(loss: SemiDiscreteLoss, x: torch.Tensor) -> float:
     """chi2 of the potential, by the points `x` of all ranks, in the coordinates of the atoms."""
-    target = shared_target(loss)
+    target = loss.shared_target
     measured = SemiDual(target).measure(x, target.gather(loss.potential), loss.reg)
     return chi_square(measured)[0]
 

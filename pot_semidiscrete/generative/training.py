@@ -22,7 +22,6 @@ from .features import Features
 from .loss import SemiDiscreteLoss
 from .optimizers import MakeOptimizer, adam, calm_adam, fall, resolve_optimizer, rise_and_fall
 from .result import TrainingResult
-from .shared import shared_target
 from .trainer import Callback, Trainer
 
 
@@ -215,7 +214,7 @@ def train_generator(
         loss = parts.loss
         with joint(loss.ranks):
             capabilities(loss.target.nx).require_autograd("train_generator")
-            latent = _latent(latent_sampler, loss, rank_seed(shared_target(loss), random_state))
+            latent = _latent(latent_sampler, loss, rank_seed(loss.shared_target, random_state))
             is_plain = parts.descent is None and parts.critic is None
             default, rate = (adam, fall) if is_plain else (calm_adam, rise_and_fall)
             schedule = None if optimizer is not None else lambda k: rate(k / n_steps)
