@@ -43,7 +43,6 @@ class ComparedData(nn.Module):
         X_target: torch.Tensor,
         a_target: torch.Tensor | None,
         metric: Metric,
-        *,
         reg_m: float | None,
         reg_m_type: str,
         features: Features | None,

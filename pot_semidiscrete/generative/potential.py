@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from ..backend import capabilities, describe, guest, joint, ours
-from ..costs import Metric
 from ..optim import tracking
 from ..optim.ascent import cold_start
 from ..optim.semi_dual import SemiDual
@@ -20,7 +19,6 @@ from ..problem import (
     check_count,
     check_points,
     check_reg,
-    resolve_shards,
     scale_of,
     shared,
 )
@@ -41,45 +39,37 @@ class TrackedPotential(ComparedData):
     potential: torch.Tensor
     n_steps: torch.Tensor
 
-    @ours()
-    def __init__(
+    def _start(
         self,
         X_target: torch.Tensor,
-        a_target: torch.Tensor | None,
-        metric: Metric,
         reg: float | None,
-        *,
         dual_steps: int,
-        potential: nn.Module | None,
-        potential_optimizer: torch.optim.Optimizer | MakeOptimizer | None,
-        process_group: Any,
-        **options: Any,
+        module: nn.Module | None,
+        optimizer: torch.optim.Optimizer | MakeOptimizer | None,
     ) -> None:
-        X_target, ranks = resolve_shards(X_target, process_group)
-        with joint(ranks):
-            super().__init__(X_target, a_target, metric, ranks=ranks, **options)
-            self.dual_steps = check_count("dual_steps", dual_steps)
-            self.reg = 0.01 * scale_of(self.target) if reg is None else reg
-            self.register_buffer("potential", 0.0 * self.target.scatter(self.target.weights))
-            self.register_buffer("n_steps", torch.zeros((), dtype=torch.long, device="cpu"))
-            self.network: NetworkPotential | None = None
-            self.moves = 0  # of the potential, in this process
-            if potential is not None:
-                if self.target.is_stored:
-                    raise TypeError(
-                        "potential: expected None with StoredAtoms or ShardedAtoms, of which a network "
-                        f"would have to see all, received {describe(potential)}; leave it out, or give "
-                        "a tensor."
-                    )
-                points = self.target.gather(capabilities(self.target.nx).owned(X_target))
-                self.network = NetworkPotential(potential, potential_optimizer, points)
-                start_alike(self.ranks, [*self.network.parameters(), *self.network.buffers()])
-                with torch.no_grad():
-                    self._store(self.network(), 0)
-            elif potential_optimizer is not None:
-                raise ValueError(
-                    "potential_optimizer: expected None with a vector, received one; give potential=."
+        """Begin with a potential of 0, or with that of a network."""
+        self.dual_steps = check_count("dual_steps", dual_steps)
+        self.reg = 0.01 * scale_of(self.target) if reg is None else reg
+        self.register_buffer("potential", 0.0 * self.target.scatter(self.target.weights))
+        self.register_buffer("n_steps", torch.zeros((), dtype=torch.long, device="cpu"))
+        self.network: NetworkPotential | None = None
+        self.moves = 0  # of the potential, in this process
+        if module is not None:
+            if self.target.is_stored:
+                raise TypeError(
+                    "potential: expected None with StoredAtoms or ShardedAtoms, of which a network "
+                    f"would have to see all, received {describe(module)}; leave it out, or give a "
+                    "tensor."
                 )
+            points = self.target.gather(capabilities(self.target.nx).owned(X_target))
+            self.network = NetworkPotential(module, optimizer, points)
+            start_alike(self.ranks, [*self.network.parameters(), *self.network.buffers()])
+            with torch.no_grad():
+                self._store(self.network(), 0)
+        elif optimizer is not None:
+            raise ValueError(
+                "potential_optimizer: expected None with a vector, received one; give potential=."
+            )
 
     @property
     def reg(self) -> float:
@@ -137,8 +127,7 @@ class TrackedPotential(ComparedData):
             self._store(self.network(), int(self.n_steps) + n_steps)
             return
         target, calls = self.shared_target, self.dual_steps // n_steps
-        potential = target.gather(self.potential)
-        count = int(self.n_steps) // n_steps
+        potential, count = target.gather(self.potential), int(self.n_steps) // n_steps
         if self.n_steps == 0:
             potential = cold_start(SemiDual(target), x, self._tracking_reg).potential
         potential = tracking.follow(
@@ -172,8 +161,7 @@ class TrackedPotential(ComparedData):
         shift, _ = check_points("shift", shift.reshape(1, -1), like=self.target.like)
         shift = mean_of_ranks(self.ranks, shift[0])
         along = self.target.in_parts(lambda atoms: atoms @ shift)
-        moved = self.target.gather(self.potential) - 2.0 * along
-        self._store(moved, int(self.n_steps))
+        self._store(self.target.gather(self.potential) - 2.0 * along, int(self.n_steps))
 
     @jointly
     @torch.no_grad()
