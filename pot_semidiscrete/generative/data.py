@@ -2,14 +2,14 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..backend import describe, ours, theirs
-from ..problem import ShardedAtoms, check_bool
+from ..problem import NotFiniteError, ShardedAtoms, check_bool
 from ..runs import Progress, replaced
 
 
@@ -79,6 +79,14 @@ def check_tensor(name: str, x: object, remedy: str = "use torch.as_tensor") -> N
     """Refuse what is no tensor."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name}: expected a torch tensor, received {describe(x)}; {remedy}.")
+
+
+def check_finite(name: str, tensors: Sequence[torch.Tensor]) -> None:
+    """Refuse tensors that are not finite."""
+    # one check of the sums: finite ones have finite terms, others may be due to overflow
+    sums = [t.sum().to(tensors[0].device) for t in tensors]
+    if tensors and not (torch.stack(sums).isfinite().all() or all(t.isfinite().all() for t in tensors)):
+        raise NotFiniteError(f"{name}: expected finite numbers, received NaN or inf.")
 
 
 def stacked(data: Any) -> Any:

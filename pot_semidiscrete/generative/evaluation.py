@@ -4,7 +4,7 @@ import warnings
 
 import torch
 
-from ..diagnostics import GradientDiagnostics, diagnose
+from ..diagnostics import diagnose
 from ..inference.chi2 import chi_square
 from ..optim.newton import maximize
 from ..optim.semi_dual import SemiDual
@@ -19,9 +19,19 @@ def squared_marginal_error(loss: SemiDiscreteLoss, x: torch.Tensor) -> float:
     return chi_square(measured)[0]
 
 
-def warn_of_boundaries(loss: SemiDiscreteLoss, x: torch.Tensor, stacklevel: int) -> bool:
-    """Warn if mass on cell boundaries, or near them, endangers the gradient; tell whether it does."""
-    found = _diagnosis(loss, x)
+def warn_of_boundaries(
+    loss: SemiDiscreteLoss, x: torch.Tensor, stacklevel: int, points_per_atom: float = 10.0
+) -> bool:
+    """Warn if mass on cell boundaries, or near them, endangers the gradient; tell whether it does.
+
+    At ``reg = 0``, and a potential that does not lag behind the points: if there are enough of them for
+    each atom, it is improved on one half of them, and diagnosed on the other.
+    """
+    target, half = loss.target, x[::2]
+    potential = target.gather(loss.potential)
+    if len(half) * float(target.weights.min()) > points_per_atom:
+        x, potential = x[1::2], maximize(SemiDual(target), half, potential, 0.0).potential
+    found = diagnose(target, x, potential, 0.0)
     if found.boundary_reasons:
         warnings.warn(
             f"train_generator, reg = 0: the gradient is {found.verdict}, for "
@@ -30,18 +40,3 @@ def warn_of_boundaries(loss: SemiDiscreteLoss, x: torch.Tensor, stacklevel: int)
             stacklevel=stacklevel + 1,
         )
     return bool(found.boundary_reasons)
-
-
-def _diagnosis(
-    loss: SemiDiscreteLoss, x: torch.Tensor, points_per_atom: float = 10.0
-) -> GradientDiagnostics:
-    """Diagnosis of points at ``reg = 0``, at a potential that does not lag behind them.
-
-    If there are enough points for each atom, the potential is improved on one half of them, and
-    diagnosed on the other.
-    """
-    target, half = loss.target, x[::2]
-    potential = target.gather(loss.potential)
-    if len(half) * float(target.weights.min()) > points_per_atom:
-        x, potential = x[1::2], maximize(SemiDual(target), half, potential, 0.0).potential
-    return diagnose(target, x, potential, 0.0)

@@ -13,20 +13,21 @@ from ..runs import Progress
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
 from .choices import Parts
 from .compared import in_dtype
-from .critic import facts_of, guided, join_critic, step_beside, tensors_of
+from .critic import facts_of, guided, tensors_of
+from .data import check_finite
 from .descents import PointCost
 from .evaluation import squared_marginal_error, warn_of_boundaries
 from .fsdp import resharded, sharded_like
-from .history import History
 from .optimizers import (
     describe_optimizer,
     load_optimizer,
+    note_rates,
     parameters_of,
+    relative_rate,
     set_relative_rate,
 )
-from .result import TrainingResult
-from .rollback import check_finite, rollback_if_not_finite
-from .rounds import Rounds
+from .result import History, TrainingResult
+from .rounds import Rounds, rollback_if_not_finite
 from .shared import (
     all_points,
     average_gradients,
@@ -65,7 +66,10 @@ class Trainer:
         self.averages = self.ranks is None or averages_gradients(generator, parameters_of(optimizer))
         if not self.averages:
             start_alike(self.ranks, self.tensors())
-        join_critic(self.critic, optimizer, self.ranks)
+        if self.critic is not None:
+            self.critic.ranks = self.ranks
+            note_rates(optimizer)  # which those of the critic follow
+            start_alike(self.ranks, tensors_of(self.critic))
 
     @property
     def n_steps(self) -> int:
@@ -76,8 +80,9 @@ class Trainer:
         """Fresh latent points."""
         return guest(self.latent_sampler)(self.share)
 
+    @torch.no_grad()
     def points(self) -> torch.Tensor:
-        """Fresh points, in the generator's present mode."""
+        """Fresh points, in the generator's present mode, without a graph."""
         return guest(self.generator)(self.latent())
 
     def run(
@@ -94,8 +99,7 @@ class Trainer:
             callback = guest(callback)
             callback = callback if self.ranks is None else self.ranks.agreed(callback)
         if self.loss.n_steps == 0:
-            with torch.no_grad():
-                self.loss.warm_up(self.points)
+            self.loss.warm_up(self.points)
         for k in range(self.n_steps + 1, n_steps + 1):
             # where all ranks take part, in what the generator exchanges, too
             with contextlib.nullcontext() if self.ranks is None else uninterrupted():
@@ -125,8 +129,9 @@ class Trainer:
             self.optimizer.step(lambda: self.differentiate(z, value_at, values))
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
             check_finite("parameters", parameters_of(self.optimizer))
-            if self.critic is not None:
-                step_beside(self.critic, self.points, self.optimizer)
+            if self.critic is not None:  # at fresh points: those of a round are drawn to their data
+                self.critic.step(self.points(), relative_rate(self.optimizer))
+                check_finite("critic", parameters_of(self.critic.optimizer))
         self.history.loss.append(float(values[0]))
         self.history.seconds.append(time.perf_counter() - self.start)
 
@@ -166,7 +171,7 @@ class Trainer:
 
     def evaluate(self, n_batches: int = 5) -> None:
         """Measure the marginal error on fresh points."""
-        with self.rollback(), torch.no_grad():
+        with self.rollback():
             x = torch.cat([self.loss.local(self.points()) for _ in range(n_batches)])
             x = all_points(self.ranks, x)
         history = self.history
@@ -174,8 +179,8 @@ class Trainer:
         history.chi2.append(squared_marginal_error(self.loss, x))
         # a diagnosis takes longer than an evaluation: at the 1st, 2nd, 4th, 8th, ...
         is_power_of_two = history.chi2.n & (history.chi2.n - 1) == 0
-        is_whole = self.loss.target.shard is None  # a diagnosis takes the costs of all atoms at once
-        if self.loss.reg == 0 and not self.warned and is_power_of_two and is_whole:
+        can_diagnose = self.loss.target.shard is None  # it takes the costs of all atoms at once
+        if self.loss.reg == 0 and not self.warned and is_power_of_two and can_diagnose:
             self.warned = warn_of_boundaries(self.loss, x, stacklevel=4)
 
     def progress(self) -> dict[str, float]:
