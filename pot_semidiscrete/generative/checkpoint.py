@@ -264,19 +264,10 @@ def _sound(path: str) -> Iterator[None]:
 
 
 class Checkpoint:
-    """Where a run is kept: what it was, and what it must agree on to be continued.
+    """A file in which a run is kept, every so many steps.
 
-    Attributes
-    ----------
-    path : str
-    every : int
-        Steps from one writing to the next.
-    problem : dict
-        What the run and a file must agree on.
-    others : dict
-        What has a state beside the run: ``latent_sampler`` and ``callback``.
-    n_steps : int or None
-        Steps of the run in the file; None if there is no file.
+    `problem` is what the run and the file must agree on; `others` are what has a state beside the run:
+    ``latent_sampler`` and ``callback``.
     """
 
     def __init__(
@@ -289,7 +280,7 @@ class Checkpoint:
     ) -> None:
         self.path, self.every, self.problem = path, every, problem
         self.others, self.ranks = others, ranks
-        self.n_steps: int | None = None
+        self.n_steps: int | None = None  # of the run in the file, if there is one
         self.random, self.checked = GlobalRandom(), False
 
     def load(self, run: Run) -> None:

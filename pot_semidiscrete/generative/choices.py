@@ -29,24 +29,12 @@ POINTS = 200  # in a batch, of other data
 
 @dataclass
 class Parts:
-    """What a training run is made of, beside its generator.
-
-    Attributes
-    ----------
-    loss : SemiDiscreteLoss
-    batch_size : int
-        Points in a batch.
-    reuse : int
-        Steps of the generator in a round.
-    descent : PairDescent or None
-        What rounds go down, if not the bounds of the loss.
-    critic : GradientPenaltyCritic or None
-    """
+    """What a training run is made of, beside its generator."""
 
     loss: SemiDiscreteLoss
-    batch_size: int
-    reuse: int
-    descent: PairDescent | None = None
+    batch_size: int  # points in a batch
+    reuse: int  # steps of the generator in a round
+    descent: PairDescent | None = None  # what rounds go down, if not the bounds of the loss
     critic: GradientPenaltyCritic | None = None
 
 

@@ -14,16 +14,7 @@ from ..runs import Progress, replaced
 
 
 class DataRows:
-    """What the numbers of data points stand for.
-
-    Parameters
-    ----------
-    data : tensor, Dataset or ShardedAtoms
-    transform : callable, optional
-        ``item -> tensor``.
-    name : str
-        Of the argument.
-    """
+    """Data points by their numbers, of a tensor, Dataset or ShardedAtoms: the argument `name`."""
 
     def __init__(
         self, data: Any, transform: Callable[[Any], torch.Tensor] | None, name: str = "data"

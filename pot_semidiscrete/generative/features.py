@@ -41,14 +41,9 @@ def in_parts(function: Features, points: torch.Tensor) -> torch.Tensor:
 
 
 class FeatureMap:
-    """The `features` of a loss: points to one row of features each.
+    """The `features` of a loss: points, of the shape of the data `points`, to one row each.
 
-    Parameters
-    ----------
-    function : torch.nn.Module or callable
-        As the user gave it; of a module, a frozen copy is kept.
-    points : tensor, shape (n, ...)
-        Data, whose shape it takes.
+    Of a module, a frozen copy is kept.
     """
 
     def __init__(self, function: Features, points: torch.Tensor) -> None:

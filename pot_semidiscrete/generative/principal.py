@@ -9,14 +9,8 @@ def principal_components(
     """Principal components, nearly: an orthonormal matrix (d, n_components), and shares of variance.
 
     By two steps of randomized subspace iteration (Halko, Martinsson, Tropp, 2011, algorithm 4.4), each a
-    pass over the data.
-
-    Parameters
-    ----------
-    x : tensor, shape (n, d)
-    n_components : int
-    start : tensor, shape (d, k)
-        Normal numbers; k is twice `n_components`, say.
+    pass over the data `x`, shape (n, d). `start` has normal numbers, shape (d, k); k is twice
+    `n_components`, say.
     """
     mean, basis = x.mean(dim=0), start
 

@@ -20,17 +20,9 @@ class Assign(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PairStream:
-    """Chunks of n pairs, each of which is used several times.
+    """Chunks of n pairs, each of which is used `n_reuse` times.
 
-    Attributes
-    ----------
-    space : PairingSpace
-    law : NoiseLaw
-    assign : callable
-        ``(number, noise) -> index`` of a chunk.
-    seed, n, n_reuse : int
-    period : int, optional
-        Number of chunks after which the pairs are the same again.
+    After `period` chunks, if it is given, the pairs are the same again.
     """
 
     space: PairingSpace

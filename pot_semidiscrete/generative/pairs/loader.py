@@ -48,13 +48,6 @@ class PairLoader(IterableDataset):
 
     Chunks of pairs are numbered, through all epochs and processes. An epoch of a process is a range of
     these numbers; worker i of w makes the i-th, (i + w)-th, (i + 2w)-th and so on of the range.
-
-    Parameters
-    ----------
-    stream : PairStream
-    rows : DataRows
-    labels : tensor, shape (n_data, ...), or None
-    batch_size, epoch_size : int
     """
 
     def __init__(
@@ -62,12 +55,14 @@ class PairLoader(IterableDataset):
         stream: PairStream,
         rows: DataRows,
         labels: torch.Tensor | None,
+        n_data: int,
         batch_size: int,
-        epoch_size: int,
+        epoch_size: int | None,
     ) -> None:
         super().__init__()
-        self.stream, self.rows, self.labels = stream, rows, labels
-        self.batch_size, self.epoch_size = batch_size, check_count("epoch_size", epoch_size)
+        rows.check_length(n_data)
+        self.stream, self.rows, self.labels, self.batch_size = stream, rows, labels, batch_size
+        self.epoch_size = n_data if epoch_size is None else check_count("epoch_size", epoch_size)
         self._rank_and_size = (0, 1)
         self._epochs_begun = shared_counts()  # of each worker
         self._position = (0, 0)  # epoch, and batches of it that this process or worker has made

@@ -19,19 +19,8 @@ class Reservoir:
     """Noise samples that are kept by the data points they are paired with.
 
     Which of them are kept depends on the data points and the order of requests, never on the noise: they
-    stay samples of the law of the noise given the data point.
-
-    Parameters
-    ----------
-    pairing : CouplingAssignment
-    stream : PairStream
-    max_memory : int
-        Bytes of noise that are kept at most.
-
-    Attributes
-    ----------
-    n_nearest : int
-        Noise samples that were returned for a data point though they are paired with another.
+    stay samples of the law of the noise given the data point. At most `max_memory` bytes are kept.
+    ``n_nearest`` counts samples that were returned for a data point though they are paired with another.
     """
 
     def __init__(self, pairing: CouplingAssignment, stream: PairStream, max_memory: int) -> None:
@@ -132,17 +121,9 @@ class Reservoir:
         return stream(self.pairing.seed, *count, like=self.stream.law.like)
 
     def _draw(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Condition, TorchRandom]:
-        """Draw noise under the conditions of these data.
+        """Noise drawn under the conditions of these data, and the random numbers to pair it with.
 
-        Returns
-        -------
-        kept : tensor, shape (n, width)
-            Noise in the form in which it is kept.
-        points : tensor, shape (n, k)
-            The same noise in the space of pairing.
-        condition : Condition
-        random : TorchRandom
-            To pair it with.
+        It is returned in the form in which it is kept, and as points of the space of pairing.
         """
         coupling, law, random = self.pairing.coupling, self.stream.law, self._random()
         n = max(self.stream.n, len(index))

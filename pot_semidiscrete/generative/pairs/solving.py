@@ -32,7 +32,7 @@ from .conditions import balanced_weight, check_conditions
 from .coupling import SemiDiscreteCoupling
 from .groups import Groups, check_labels
 from .space import PairingSpace, Projection, check_projection
-from .streams import NoiseLaw, permutation, seed_of, stream
+from .streams import NoiseLaw, seed_of, stream
 
 MAX_COMPONENTS = 64  # principal components by default, at most; as many as have ...
 EXPLAINED_VARIANCE = 0.5  # ... this share of the variance; benchmarks.flow_matching
@@ -170,7 +170,8 @@ def solve_coupling(
         if conditions is not None:
             conditions = check_conditions(conditions, rows)
             if condition_weight is None:
-                condition_weight = _default_condition_weight(space, law, atoms, conditions, seed)
+                random = stream(seed, 3, like=atoms)
+                condition_weight = balanced_weight(space, law, atoms, conditions, random)
             space.condition_weight = check_real("condition_weight", condition_weight)
             atoms = space.joined(atoms, conditions)
         elif condition_weight is not None:
@@ -320,14 +321,3 @@ def _sampler_in(
     if law.is_normal and conditions is None and (space.projection is None or space.is_orthogonal):
         return NormalSampler(target.atoms.shape[1], random)
     return SpaceSampler(space, law, conditions, random)
-
-
-def _default_condition_weight(
-    space: PairingSpace, law: NoiseLaw, atoms: torch.Tensor, conditions: torch.Tensor, seed: int
-) -> float:
-    """The :func:`balanced_weight` of a mini-batch of noise and data."""
-    random = stream(seed, 3, like=atoms)
-    n = min(512, len(atoms))  # as in the docstring: exact transport of more takes long
-    few = permutation(random, len(atoms))[:n]
-    noise, others = space.points(law.draw(n, random)), few[permutation(random, n)]
-    return balanced_weight(noise, conditions[others], atoms[few], conditions[few])

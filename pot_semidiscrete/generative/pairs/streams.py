@@ -21,10 +21,9 @@ MOST_WORKERS = 1024  # of a loader
 
 def seed_of(random_state: Any, like: torch.Tensor) -> int:
     """A seed, from what users give as randomness; a generator is advanced."""
-    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
-        resolve_random(random_state, get_backend(like), like)  # for the check
-        return int(random_state)
-    return int(resolve_random(random_state, get_backend(like), like).integers(2**31, 1)[0])
+    random = resolve_random(random_state, get_backend(like), like)  # refuses what is none
+    is_seed = isinstance(random_state, (int, np.integer))
+    return int(random_state if is_seed else random.integers(2**31, 1)[0])
 
 
 def stream(seed: int, *count: int, like: torch.Tensor) -> TorchRandom:
@@ -62,13 +61,9 @@ def permutation(random: TorchRandom, n: int) -> torch.Tensor:
 
 
 class NoiseLaw:
-    """A law that can be drawn again from a seed.
+    """A law that can be drawn again from a seed, of samples like `like`, shape (1, d).
 
-    Parameters
-    ----------
-    noise : str, law or tensor
-        As `sampler_source` of :func:`pot_semidiscrete.solve_semidiscrete`, but no callable.
-    like : tensor, shape (1, d)
+    `noise` is as `sampler_source` of :func:`pot_semidiscrete.solve_semidiscrete`, but no callable.
     """
 
     def __init__(self, noise: Any, like: torch.Tensor) -> None:
