@@ -1,6 +1,5 @@
 """A critic that is trained beside a generator, and what it adds to the generator's gradient."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from ..backend import capabilities, describe, ours
 from ..problem import check_count, check_real
 from ..samplers.resolve import resolve_random
 from .checkpoint import shapes
-from .data import DataRows, check_tensor
+from .data import DataRows, in_shape
 from .optimizers import (
     MakeOptimizer,
     adam,
@@ -150,13 +149,7 @@ class GradientPenaltyCritic:
 
     def _points(self, x: torch.Tensor) -> torch.Tensor:
         """Points in the shape of the data."""
-        check_tensor("x", x)
-        if x.ndim < 2 or x[0].numel() != math.prod(self.shape):
-            raise ValueError(
-                f"x: expected points of the shape of the data, (n, {', '.join(map(str, self.shape))}), "
-                f"received {describe(x)}."
-            )
-        return x.reshape(-1, *self.shape).to(self.like.dtype)
+        return in_shape(x, self.shape).to(self.like.dtype)
 
     @ours()
     def score(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Data sets of torch: their items by number, and all of them as a tensor."""
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -70,6 +71,17 @@ def check_tensor(name: str, x: object, remedy: str = "use torch.as_tensor") -> N
     """Refuse what is no tensor."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name}: expected a torch tensor, received {describe(x)}; {remedy}.")
+
+
+def in_shape(x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Points in another shape of as many entries."""
+    check_tensor("x", x)
+    if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(shape):
+        raise ValueError(
+            f"x: expected points of the shape of the data, (n, {', '.join(map(str, shape))}), received "
+            f"{describe(x)}."
+        )
+    return x.reshape(-1, *shape)
 
 
 def check_finite(name: str, tensors: Sequence[torch.Tensor]) -> None:

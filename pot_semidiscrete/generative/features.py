@@ -13,7 +13,7 @@ from ..backend import describe, ours
 from ..metrics.transport import BLOCK
 from ..problem import check_callable, check_count, check_real
 from ..samplers.resolve import resolve_random
-from .data import check_tensor
+from .data import in_shape
 from .principal import principal_components
 
 Features: TypeAlias = Callable[..., torch.Tensor]
@@ -270,13 +270,7 @@ class ImageFeatures(nn.Module):
 
     def seen(self, x: torch.Tensor) -> torch.Tensor:
         """Features of images, one row each."""
-        check_tensor("x", x)
-        if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(self.shape):
-            raise ValueError(
-                f"x: expected images of shape (n, {', '.join(map(str, self.shape))}), received "
-                f"{describe(x)}."
-            )
-        x = x.reshape(-1, *self.shape)
+        x = in_shape(x, self.shape)
         return self.body(x[:, None] if x.ndim == 3 else x).flatten(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from .compared import require_squared_distance
 from .data import stacked
 from .debias import self_cost, self_gradient
 from .features import Features
-from .majorant import Majorant, check_batches, majorants_of
+from .majorant import Majorant, check_batches
 from .optimizers import MakeOptimizer
 from .potential import TrackedPotential
 from .shared import all_points, jointly
@@ -182,7 +182,8 @@ class SemiDiscreteLoss(TrackedPotential):
         if check_debias(self.debias, self.target):
             within, gradient = self_gradient(x, self._metric, self.reg)
             value, goal = value - within, goal + gradient / 2.0
-        return majorants_of(x, value, goal, [len(batch) for batch in batches])
+        constant, sizes = value - (x - goal).square().sum(dim=1), [len(batch) for batch in batches]
+        return list(map(Majorant, goal.split(sizes), constant.split(sizes)))
 
     @jointly
     @torch.no_grad()

@@ -46,11 +46,3 @@ def check_batches(batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
             f"{', '.join(map(describe, batches)) or 'none'}."
         )
     return list(batches)
-
-
-def majorants_of(
-    x: torch.Tensor, value: torch.Tensor, goal: torch.Tensor, sizes: Sequence[int]
-) -> list[Majorant]:
-    """Bounds that have the c-transforms `value`, shape (n,), at the points `x`, batch by batch."""
-    constant = value - (x - goal).square().sum(dim=1)
-    return list(map(Majorant, goal.split(sizes), constant.split(sizes)))
