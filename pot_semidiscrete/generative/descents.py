@@ -80,17 +80,17 @@ class PairDescent(Descent):
 
     def value(self, noted: list[torch.Tensor]) -> PointCost:
         (goal,) = noted
-        return lambda x: self._costs(x, goal).mean()
 
-    def _costs(self, x: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-        """Costs of pairs, checked."""
-        costs = self.cost(x, goal.to(x).reshape(x.shape))
-        if not isinstance(costs, torch.Tensor) or costs.shape != x.shape[:1]:
-            raise ValueError(
-                f"pair_cost: expected a callable that returns {len(x)} numbers, one for each pair, "
-                f"received {describe(costs)}."
-            )
-        return costs
+        def mean_cost(x: torch.Tensor) -> torch.Tensor:
+            costs = self.cost(x, goal.to(x).reshape(x.shape))
+            if not isinstance(costs, torch.Tensor) or costs.shape != x.shape[:1]:
+                raise ValueError(
+                    f"pair_cost: expected a callable that returns {len(x)} numbers, one for each pair, "
+                    f"received {describe(costs)}."
+                )
+            return costs.mean()
+
+        return mean_cost
 
     def state_dict(self) -> dict[str, Any]:
         return self.random.state_dict()

@@ -255,18 +255,11 @@ class ImageFeatures(nn.Module):
         self.register_buffer("scale", (ratio * pixels / seen.clamp(min=1e-30)).sqrt())
         self.register_buffer("directions", None)
         if n_components is not None:
-            self.directions = self._principal_directions(
-                images, check_count("n_components", n_components)
-            )
-
-    def _principal_directions(self, images: torch.Tensor, k: int) -> torch.Tensor | None:
-        """The first `k` principal components of pixels and features; None if there are no more."""
-        rows = in_parts(self._joined, images)
-        d = rows.shape[1]
-        if k >= d:
-            return None
-        start = resolve_random(0, get_backend(rows), rows).normal(d, min(2 * k, d))
-        return principal_components(rows, k, start)[0]
+            k, rows = check_count("n_components", n_components), in_parts(self._joined, images)
+            d = rows.shape[1]
+            if k < d:
+                start = resolve_random(0, get_backend(rows), rows).normal(d, min(2 * k, d))
+                self.directions = principal_components(rows, k, start)[0]
 
     def seen(self, x: torch.Tensor) -> torch.Tensor:
         """Features of images, one row each."""

@@ -13,10 +13,10 @@ from ...problem import check_count, check_real
 from ...runs import check_output
 from ..data import DataRows, stacked
 from ..potential import TrackedPotential
+from .assignment import CouplingAssignment
 from .chunks import PairStream, can_refresh
 from .coupling import SemiDiscreteCoupling, check_whole, coupling_of_potential
 from .loader import LabelledPairs, PairLoader, Pairs
-from .pairing import CouplingAssignment
 from .reservoir import Reservoir
 from .solving import solve_coupling
 from .space import Projection

@@ -9,9 +9,9 @@ import torch
 
 from ...backend import describe
 from ...backend.torch_backend import TorchRandom
+from .assignment import CouplingAssignment
 from .chunks import PairStream
 from .groups import Condition
-from .pairing import CouplingAssignment
 from .streams import shared_counts, stream, this_process, this_worker
 
 
@@ -65,7 +65,9 @@ class Reservoir:
             missing = self._collect(rows, missing, found)
         if missing:
             found[missing] = self._nearest(index[missing])
-        return self._completed(found).reshape(-1, *self.stream.space.shape)
+        if self.stream.has_fresh:  # the coordinates out of the space
+            found = self.stream.space.refreshed(found, self.stream.law.draw(len(found), self._random()))
+        return found.reshape(-1, *self.stream.space.shape)
 
     def _checked(self, index: Any) -> torch.Tensor:
         """Rows of the data, of positive weight."""
@@ -147,13 +149,6 @@ class Reservoir:
             self.n_nearest += int(excess[best[-1], column] > 0.0)
             excess[best[-1]] = torch.inf  # used once
         return kept[best]
-
-    def _completed(self, kept: torch.Tensor) -> torch.Tensor:
-        """Noise samples, of which the coordinates out of the space are drawn now if they are free."""
-        if not self.stream.has_fresh:
-            return kept
-        fresh = self.stream.law.draw(len(kept), self._random())
-        return self.stream.space.refreshed(kept, fresh)
 
     def _add(self, points: torch.Tensor, index: torch.Tensor) -> None:
         """Keep noise for the data points of `index`, up to the limit of each."""
