@@ -632,6 +632,38 @@ def test_a_solve_is_continued():
         solve_coupling(data, init_coupling=good)
 
 
+def test_a_coupling_is_continued_with_other_weights():
+    data, label = labelled(400)
+    even = solve_coupling(data, labels=label, random_state=0)
+    weights = torch.where(label == 7, 2.0, 1.0)
+    weights /= weights.sum()
+    other = solve_coupling(data, a_target=weights, labels=label, init_coupling=even, random_state=1)
+    expected = torch.stack([weights[label == value].sum() for value in other.classes])
+    torch.testing.assert_close(other.groups.weights, expected)
+    for k, (result, member) in enumerate(zip(other.results, other.groups.members, strict=True)):
+        share = weights[member] / expected[k]
+        torch.testing.assert_close(result._target.weights, share)
+    parts = solve_coupling(data, part_size=100, random_state=0)
+    weights[parts.groups.members[2]] = 0.0
+    with pytest.raises(ValueError, match=r"init_coupling: .* a group of weight 0, of 4; leave it out"):
+        solve_coupling(data, a_target=weights / weights.sum(), part_size=100, init_coupling=parts)
+
+
+def test_conditions_are_drawn_by_the_weights_of_the_data():
+    """Or potentials would be of another source than pairs are drawn from."""
+    data, condition = cloud(40), cloud(40, seed=1)[:, :1]
+    weights = torch.where(condition[:, 0] > 0.0, 0.95, 0.05)
+    weights /= weights.sum()
+    options = {"conditions": condition, "condition_weight": 50.0, "tol": 0.1, "random_state": 0}
+    pairs = SemiDiscretePairs(
+        solve_coupling(data, a_target=weights, **options), epoch_size=50_000, random_state=1
+    )
+    index = torch.cat([batch.index for batch in pairs])
+    masses = index.bincount(minlength=40) / len(index)
+    assert pairs.coupling.chi2 < 0.02
+    assert ((masses - weights) ** 2 / weights).sum() < 0.02
+
+
 def test_an_interrupted_solve_keeps_what_it_has(monkeypatch):
     from pot_semidiscrete.generative.pairs import solving
 
