@@ -10,8 +10,7 @@ from torch.utils.data import IterableDataset
 from ...backend import describe, ours
 from ...problem import check_count
 from ..data import DataRows
-from .chunks import PairStream
-from .streams import shared_counts, this_process, this_worker
+from .streams import PairStream, shared_counts, this_process, this_worker
 
 
 class Pairs(NamedTuple):

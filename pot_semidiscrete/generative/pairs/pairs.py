@@ -14,13 +14,12 @@ from ...runs import check_output
 from ..data import DataRows, stacked
 from ..potential import TrackedPotential
 from .assignment import CouplingAssignment
-from .chunks import PairStream, can_refresh
 from .coupling import SemiDiscreteCoupling, check_whole, coupling_of_potential
 from .loader import LabelledPairs, PairLoader, Pairs
 from .reservoir import Reservoir
 from .solving import solve_coupling
 from .space import Projection
-from .streams import seed_of
+from .streams import PairStream, can_refresh, seed_of
 from .table import write_table
 
 CHUNK = 4  # batches whose pairs are drawn at once, and mixed; benchmarks.flow_matching

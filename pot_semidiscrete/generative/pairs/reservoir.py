@@ -10,9 +10,8 @@ import torch
 from ...backend import describe
 from ...backend.torch_backend import TorchRandom
 from .assignment import CouplingAssignment
-from .chunks import PairStream
 from .groups import Condition
-from .streams import shared_counts, stream, this_process, this_worker
+from .streams import PairStream, shared_counts, stream, this_process, this_worker
 
 
 class Reservoir:

@@ -15,10 +15,9 @@ from ...problem import check_count
 from ...runs import check_input, replaced
 from ...runs.archive import Archive, check_facts, is_count
 from ..data import DataRows
-from .chunks import PairStream
 from .loader import PairLoader
 from .space import PairingSpace
-from .streams import NoiseLaw, fingerprint
+from .streams import NoiseLaw, PairStream, fingerprint
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "format": lambda value: value == 1,
