@@ -124,7 +124,7 @@ def check_pairs(data: Any, n_atoms: Any, pair_cost: Any) -> None:
     """
     if n_atoms is not None:
         check_count("n_atoms", n_atoms)
-    if pair_cost is not None and pair_cost not in COSTS:
+    if pair_cost is not None and not (isinstance(pair_cost, str) and pair_cost in COSTS):
         check_callable("pair_cost", pair_cost, f"(x, y) -> costs, or one of {', '.join(COSTS)}")
     has_rows = n_atoms is None and isinstance(data, ShardedAtoms)
     is_asked = n_atoms is not None or pair_cost is not None

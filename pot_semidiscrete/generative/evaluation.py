@@ -19,17 +19,15 @@ def squared_marginal_error(loss: SemiDiscreteLoss, x: torch.Tensor) -> float:
     return chi_square(measured)[0]
 
 
-def warn_of_boundaries(
-    loss: SemiDiscreteLoss, x: torch.Tensor, stacklevel: int, points_per_atom: float = 10.0
-) -> bool:
+def warn_of_boundaries(loss: SemiDiscreteLoss, x: torch.Tensor) -> bool:
     """Warn if mass on cell boundaries, or near them, endangers the gradient; tell whether it does.
 
-    At ``reg = 0``, and a potential that does not lag behind the points: if there are enough of them for
-    each atom, it is improved on one half of them, and diagnosed on the other.
+    At ``reg = 0``, and a potential that does not lag behind the points: if half of them are ten for each
+    atom, it is improved on that half, and diagnosed on the other.
     """
     target, half = loss.target, x[::2]
     potential = target.gather(loss.potential)
-    if len(half) * float(target.weights.min()) > points_per_atom:
+    if len(half) * float(target.weights.min()) > 10.0:
         x, potential = x[1::2], maximize(SemiDual(target), half, potential, 0.0).potential
     found = diagnose(target, x, potential, 0.0)
     if found.boundary_reasons:
@@ -37,6 +35,6 @@ def warn_of_boundaries(
             f"train_generator, reg = 0: the gradient is {found.verdict}, for "
             f"{'; '.join(found.boundary_reasons)}. A reg of 1% of cost_scale(data) makes it exist.",
             SemiDiscreteWarning,
-            stacklevel=stacklevel + 1,
+            stacklevel=5,  # where train_generator was called
         )
     return bool(found.boundary_reasons)

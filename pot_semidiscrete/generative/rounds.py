@@ -17,12 +17,10 @@ NEW_ROUND: dict[str, Any] = {"latents": [], "bounds": [], "mean_before": None, "
 """State of :class:`Rounds` before the first step of a round."""
 
 
-def resolve_reuse(
-    reuse: int | None, loss: SemiDiscreteLoss, in_pairs: bool = False, default: int = 16
-) -> int:
+def resolve_reuse(reuse: int | None, loss: SemiDiscreteLoss, in_pairs: bool = False) -> int:
     """Check the steps of the generator in a round: several need the squared distance, or pairs."""
     if reuse is None:
-        return default if (loss.has_majorants or in_pairs) and loss.network is None else 1
+        return 16 if (loss.has_majorants or in_pairs) and loss.network is None else 1
     reuse = check_count("reuse", reuse)
     if reuse > 1 and not (loss.has_majorants or in_pairs):
         raise ValueError(

@@ -86,15 +86,10 @@ class Trainer:
         return guest(self.generator)(self.latent())
 
     def run(
-        self,
-        n_steps: int,
-        callback: Callback | None,
-        bar: Progress,
-        checkpoint: Checkpoint | None,
-        n_evaluations: int = 50,
+        self, n_steps: int, callback: Callback | None, bar: Progress, checkpoint: Checkpoint | None
     ) -> None:
         """Iterate until the callback or `n_steps` says stop."""
-        evaluate_every = max(1, n_steps // n_evaluations)
+        evaluate_every = max(1, n_steps // 50)
         if callback is not None:
             callback = guest(callback)
             callback = callback if self.ranks is None else self.ranks.agreed(callback)
@@ -169,10 +164,10 @@ class Trainer:
         """Context that undoes what its body changed, if what it met is not finite."""
         return rollback_if_not_finite([*self.tensors(), *tensors_of(self.critic)], self.rounds)
 
-    def evaluate(self, n_batches: int = 5) -> None:
-        """Measure the marginal error on fresh points."""
+    def evaluate(self) -> None:
+        """Measure the marginal error on five batches of fresh points."""
         with self.rollback():
-            x = torch.cat([self.loss.local(self.points()) for _ in range(n_batches)])
+            x = torch.cat([self.loss.local(self.points()) for _ in range(5)])
             x = all_points(self.ranks, x)
         history = self.history
         history.chi2_step.append(self.n_steps)
@@ -181,7 +176,7 @@ class Trainer:
         is_power_of_two = history.chi2.n & (history.chi2.n - 1) == 0
         can_diagnose = self.loss.target.shard is None  # it takes the costs of all atoms at once
         if self.loss.reg == 0 and not self.warned and is_power_of_two and can_diagnose:
-            self.warned = warn_of_boundaries(self.loss, x, stacklevel=4)
+            self.warned = warn_of_boundaries(self.loss, x)
 
     def progress(self) -> dict[str, float]:
         """Numbers to show."""
