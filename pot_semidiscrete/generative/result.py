@@ -92,13 +92,9 @@ class History:
         self.loss, self.seconds = Column(), Column()
         self.chi2_step, self.chi2 = Column(int), Column()
 
-    def columns(self) -> dict[str, Column]:
-        """Columns by name."""
-        return vars(self)
-
     def views(self) -> dict[str, np.ndarray]:
         """Numbers so far by name, without a copy."""
-        return {name: column.view() for name, column in self.columns().items()}
+        return {name: column.view() for name, column in vars(self).items()}
 
     def shown(self, batch_size: int) -> dict[str, float]:
         """Numbers for a progress bar."""
@@ -116,5 +112,5 @@ class History:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        for name, column in self.columns().items():
+        for name, column in vars(self).items():
             column.replace(state[name].numpy())

@@ -13,6 +13,12 @@ from ..data import DataRows
 from .streams import PairStream, shared_counts, this_process, this_worker
 
 
+def _shapes(batch: Any) -> str:
+    """Name of the tuple, and the shape of each entry."""
+    shapes = (f"{name}: {tuple(x.shape)}" for name, x in batch._asdict().items())
+    return f"{type(batch).__name__}({', '.join(shapes)})"
+
+
 class Pairs(NamedTuple):
     """A batch of pairs: ``noise`` and ``data``, (batch_size, ...), and ``index``, rows of the data."""
 
@@ -34,12 +40,6 @@ class LabelledPairs(NamedTuple):
 
     def __repr__(self) -> str:
         return _shapes(self)
-
-
-def _shapes(batch: Pairs | LabelledPairs) -> str:
-    """Name of the tuple, and the shape of each entry."""
-    shapes = (f"{name}: {tuple(x.shape)}" for name, x in batch._asdict().items())
-    return f"{type(batch).__name__}({', '.join(shapes)})"
 
 
 class PairLoader(IterableDataset):
@@ -87,10 +87,11 @@ class PairLoader(IterableDataset):
         epoch, start = self._position if self._is_resumed else (int(self._epochs_begun[worker]), 0)
         self._is_resumed, self._position = False, (epoch, start)
         self._epochs_begun[worker] = epoch + 1
-        done = 0
+        rank, n_ranks = self._find_rank()
+        first, done = (epoch * n_ranks + rank) * self._n_chunks, 0  # number of the epoch's first chunk
         for i, size in self._chunks(worker, n_workers):
             if done + size > start:
-                for batch in self._batches(self._chunk_number(epoch, i), max(start - done, 0), size):
+                for batch in self._batches(first + i, max(start - done, 0), size):
                     self._position = (epoch, self._position[1] + 1)
                     yield batch
             done += size
@@ -163,11 +164,6 @@ class PairLoader(IterableDataset):
     def _n_chunks(self) -> int:
         """Chunks of an epoch of this process."""
         return math.ceil(len(self) / self._batches_per_chunk)
-
-    def _chunk_number(self, epoch: int, i: int) -> int:
-        """Number of the i-th chunk of an epoch of this process."""
-        rank, n_ranks = self._find_rank()
-        return (epoch * n_ranks + rank) * self._n_chunks + i
 
     def _chunks(self, worker: int, n_workers: int) -> Iterator[tuple[int, int]]:
         """The chunks of an epoch that a worker makes, and how many batches of each."""
