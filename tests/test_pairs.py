@@ -649,6 +649,22 @@ def test_a_coupling_is_continued_with_other_weights():
         solve_coupling(data, a_target=weights / weights.sum(), part_size=100, init_coupling=parts)
 
 
+@pytest.mark.parametrize("scale", [2.0**-30, 2.0**20])
+def test_the_weight_of_conditions_follows_their_unit(scale):
+    data, condition = cloud(100), cloud(100, seed=1)[:, :1]
+    options = {"tol": 0, "max_iter": 1, "random_state": 0}
+    one, other = (
+        solve_coupling(data, conditions=s * condition, **options).space.condition_weight
+        for s in (1.0, scale)
+    )
+    assert one > 0.0
+    assert other * scale**2 == pytest.approx(one, rel=1e-6)
+    small = solve_coupling(scale * data, scale * cloud(50, seed=2), conditions=condition, **options)
+    large = solve_coupling(data, cloud(50, seed=2), conditions=condition, **options)
+    found = small.space.condition_weight / scale**2
+    assert found == pytest.approx(large.space.condition_weight, rel=1e-6)
+
+
 def test_conditions_are_drawn_by_the_weights_of_the_data():
     """Or potentials would be of another source than pairs are drawn from."""
     data, condition = cloud(40), cloud(40, seed=1)[:, :1]

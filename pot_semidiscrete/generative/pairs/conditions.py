@@ -52,18 +52,15 @@ def balanced_weight(
     noise, others = space.points(law.draw(n, random)), few[permutation(random, n)]
     costs = torch.cdist(noise, atoms[few]) ** 2
     condition_costs = torch.cdist(conditions[others], conditions[few]) ** 2
-    independent = float(condition_costs.mean())
+    mean, independent = costs.mean(), condition_costs.mean()
     if independent == 0.0:
         return 0.0
-    unit = float(costs.mean()) / independent
+    costs, condition_costs = costs / mean, condition_costs / independent
     uniform = torch.full_like(costs[0], 1.0 / len(costs))
-
-    def mismatch(weight: float) -> float:
-        plan = ot.emd(uniform, uniform, costs + weight * condition_costs)
-        return float((plan * condition_costs).sum()) / independent
-
     low, high = 1e-3, 1e3  # of the unit, in which both costs are alike
     while high > 1.1 * low:
         middle = (low * high) ** 0.5
-        low, high = (low, middle) if mismatch(middle * unit) <= tolerance else (middle, high)
-    return 3.0 * high * unit
+        plan = ot.emd(uniform, uniform, costs + middle * condition_costs)
+        agree = float((plan * condition_costs).sum()) <= tolerance
+        low, high = (low, middle) if agree else (middle, high)
+    return 3.0 * high * float(mean / independent)
