@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
@@ -9,15 +10,19 @@ from typing import Any, TypeAlias
 import torch
 
 from ..backend import guest, uninterrupted
-from ..runs import Progress
+from ..diagnostics import diagnose
+from ..inference.chi2 import chi_square
+from ..optim.newton import maximize
+from ..optim.semi_dual import SemiDual
+from ..runs import Progress, SemiDiscreteWarning
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
 from .choices import Parts
 from .compared import in_dtype
 from .critic import facts_of, guided, tensors_of
 from .data import check_finite
 from .descents import PointCost
-from .evaluation import squared_marginal_error, warn_of_boundaries
 from .fsdp import resharded, sharded_like
+from .loss import SemiDiscreteLoss
 from .optimizers import (
     describe_optimizer,
     load_optimizer,
@@ -171,7 +176,9 @@ class Trainer:
             x = all_points(self.ranks, x)
         history = self.history
         history.chi2_step.append(self.n_steps)
-        history.chi2.append(squared_marginal_error(self.loss, x))
+        target = self.loss.shared_target
+        measured = SemiDual(target).measure(x, target.gather(self.loss.potential), self.loss.reg)
+        history.chi2.append(chi_square(measured)[0])
         # a diagnosis takes longer than an evaluation: at the 1st, 2nd, 4th, 8th, ...
         is_power_of_two = history.chi2.n & (history.chi2.n - 1) == 0
         can_diagnose = self.loss.target.shard is None  # it takes the costs of all atoms at once
@@ -238,3 +245,24 @@ class Trainer:
         self.history.load_state_dict(state["history"])
         self.begun = True
         self.start = time.perf_counter() - float(state["history"]["seconds"][-1])
+
+
+def warn_of_boundaries(loss: SemiDiscreteLoss, x: torch.Tensor) -> bool:
+    """Warn if mass on cell boundaries, or near them, endangers the gradient; tell whether it does.
+
+    At ``reg = 0``, and a potential that does not lag behind the points: if half of them are ten for each
+    atom, it is improved on that half, and diagnosed on the other.
+    """
+    target, half = loss.target, x[::2]
+    potential = target.gather(loss.potential)
+    if len(half) * float(target.weights.min()) > 10.0:
+        x, potential = x[1::2], maximize(SemiDual(target), half, potential, 0.0).potential
+    found = diagnose(target, x, potential, 0.0)
+    if found.boundary_reasons:
+        warnings.warn(
+            f"train_generator, reg = 0: the gradient is {found.verdict}, for "
+            f"{'; '.join(found.boundary_reasons)}. A reg of 1% of cost_scale(data) makes it exist.",
+            SemiDiscreteWarning,
+            stacklevel=5,  # where train_generator was called
+        )
+    return bool(found.boundary_reasons)

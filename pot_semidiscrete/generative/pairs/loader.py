@@ -62,6 +62,8 @@ class PairLoader(IterableDataset):
         rows.check_length(n_data)
         self.stream, self.rows, self.labels, self.batch_size = stream, rows, labels, batch_size
         self.epoch_size = n_data if epoch_size is None else check_count("epoch_size", epoch_size)
+        self._batches_per_use = stream.n // batch_size  # of the pairs of a chunk, ...
+        self._batches_per_chunk = self._batches_per_use * stream.n_reuse  # ... and of all its uses
         self._rank_and_size = (0, 1)
         self._epochs_begun = shared_counts()  # of each worker
         self._position = (0, 0)  # epoch, and batches of it that this process or worker has made
@@ -149,16 +151,6 @@ class PairLoader(IterableDataset):
         """Rank and number of processes, as they were where there was a process group."""
         self._rank_and_size = this_process() or self._rank_and_size
         return self._rank_and_size
-
-    @property
-    def _batches_per_use(self) -> int:
-        """Batches in which the pairs of a chunk are used once."""
-        return self.stream.n // self.batch_size
-
-    @property
-    def _batches_per_chunk(self) -> int:
-        """Batches of a chunk, in all its uses."""
-        return self._batches_per_use * self.stream.n_reuse
 
     @property
     def _n_chunks(self) -> int:

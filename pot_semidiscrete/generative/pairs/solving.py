@@ -27,7 +27,7 @@ from ...samplers.base import Sampler
 from ...samplers.laws import NormalSampler
 from ...solver import Options, can_stack, solve_problem, solve_stacked
 from ..data import check_tensor, stacked
-from ..principal import principal_components
+from ..features import principal_components
 from .conditions import balanced_weight, check_conditions
 from .coupling import SemiDiscreteCoupling
 from .groups import Groups, check_labels, draw_by_weights
