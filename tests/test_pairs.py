@@ -630,6 +630,11 @@ def test_a_solve_is_continued():
     assert [result.n_iter for result in again.results] == [0, 0]
     with pytest.raises(ValueError, match="init_coupling: expected one of these 400 data and labels"):
         solve_coupling(data, init_coupling=good)
+    double = data.double()
+    with pytest.raises(TypeError, match=r"init_coupling: .*give init_coupling.to\(X_target\)"):
+        solve_coupling(double, labels=label, init_coupling=good)
+    options = {"labels": label, "init_coupling": good.to(double), "random_state": 2}
+    assert solve_coupling(double, **options).results[0].n_iter == 0
 
 
 def test_a_coupling_is_continued_with_other_weights():

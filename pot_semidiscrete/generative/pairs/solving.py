@@ -238,6 +238,12 @@ def _continued_groups(coupling: SemiDiscreteCoupling, groups: Groups, weights: t
         raise TypeError(
             f"init_coupling: expected what solve_coupling returned, received {describe(coupling)}."
         )
+    kinds = [(like.dtype, like.device) for like in (weights, coupling.like)]
+    if kinds[0] != kinds[1]:
+        raise TypeError(
+            f"init_coupling: expected one of the dtype and device of the data, {kinds[0]}, received one "
+            f"of {kinds[1]}; give init_coupling.to(X_target)."
+        )
     found, expected = coupling.groups, groups.labels
     both = [labels if labels is not None else groups.codes[:0] for labels in (found.labels, expected)]
     if len(found.codes) != len(groups.codes) or not torch.equal(*both):
@@ -251,7 +257,7 @@ def _continued_groups(coupling: SemiDiscreteCoupling, groups: Groups, weights: t
             "init_coupling: expected one whose groups have positive weights here, received one with a "
             f"group of weight 0, of {len(total)}; leave it out to begin anew."
         )
-    return found if torch.allclose(total, found.weights) else replace(found, weights=total)
+    return found if torch.equal(total, found.weights) else replace(found, weights=total)
 
 
 def _resolve_projection(
