@@ -79,7 +79,7 @@ def parts_of_data(data: Any, random_state: object, **options: Any) -> Parts:
     if pair_cost is None and suited.get("critic") is None:
         return parts
     nx, like = loss.target.nx, loss.potential
-    random = resolve_random(rank_seed(loss.shared_target, random_state), nx, like)
+    random = resolve_random(rank_seed(loss._shared_target, random_state), nx, like)
     of_pairs, of_critic = random.integers(2**31, 2).tolist()
     if pair_cost is not None:
         parts.descent = PairDescent(loss, atoms, pair_cost, resolve_random(of_pairs, nx, like))

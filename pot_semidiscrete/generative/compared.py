@@ -65,7 +65,7 @@ class ComparedData(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__ | {"ranks": None}
-        state.pop("shared_target", None)
+        state.pop("_shared_target", None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ class ComparedData(nn.Module):
             self._buffers |= {name: owned(buffer) for name, buffer in self._buffers.items()}
 
     @functools.cached_property
-    def shared_target(self) -> Target:
+    def _shared_target(self) -> Target:
         """The target of what all ranks do together; ``target`` is that of each one's own points."""
         return self.target if self.ranks is None else SharedTarget.of(self.target, self.ranks)
 
@@ -121,7 +121,7 @@ class ComparedData(nn.Module):
                 f"{device}; make ShardedAtoms of rows that are there, and a loss of them."
             )
         self.target = self.target.map(lambda array: array.to(device))
-        self.__dict__.pop("shared_target", None)
+        self.__dict__.pop("_shared_target", None)
         if self._feature_map is not None:
             self._feature_map.to(device)
         return super()._apply(lambda tensor: tensor.to(device), recurse)

@@ -126,7 +126,7 @@ class TrackedPotential(ComparedData):
                 self.network.ascend(functools.partial(semi_dual, self.target, part, reg=self.reg))
             self._store(self.network(), int(self.n_steps) + n_steps)
             return
-        target, calls = self.shared_target, self.dual_steps // n_steps
+        target, calls = self._shared_target, self.dual_steps // n_steps
         potential, count = target.gather(self.potential), int(self.n_steps) // n_steps
         if self.n_steps == 0:
             potential = cold_start(SemiDual(target), x, self._tracking_reg).potential
@@ -179,7 +179,7 @@ class TrackedPotential(ComparedData):
         n_batches = check_count("n_batches", n_batches)
         if self.network is None:
             points = lambda: all_points(self.ranks, self.local(draw()))
-            start = tracking.warm_up(self.shared_target, points, self._tracking_reg, n_batches)
+            start = tracking.warm_up(self._shared_target, points, self._tracking_reg, n_batches)
             self._store(start, self.dual_steps)
             return
         for _ in range(n_batches):

@@ -176,7 +176,7 @@ class Trainer:
             x = all_points(self.ranks, x)
         history = self.history
         history.chi2_step.append(self.n_steps)
-        target = self.loss.shared_target
+        target = self.loss._shared_target
         measured = SemiDual(target).measure(x, target.gather(self.loss.potential), self.loss.reg)
         history.chi2.append(chi_square(measured)[0])
         # a diagnosis takes longer than an evaluation: at the 1st, 2nd, 4th, 8th, ...

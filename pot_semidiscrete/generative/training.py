@@ -214,7 +214,7 @@ def train_generator(
         loss = parts.loss
         with joint(loss.ranks):
             capabilities(loss.target.nx).require_autograd("train_generator")
-            latent = _latent(latent_sampler, loss, rank_seed(loss.shared_target, random_state))
+            latent = _latent(latent_sampler, loss, rank_seed(loss._shared_target, random_state))
             is_plain = parts.descent is None and parts.critic is None
             default, rate = (adam, fall) if is_plain else (calm_adam, rise_and_fall)
             schedule = None if optimizer is not None else lambda k: rate(k / n_steps)
