@@ -375,6 +375,18 @@ def translated(nx, reg, seed=0, **options):
     return found, found.left - slope, slope + 2.0 * z.mean(axis=0) @ v
 
 
+@pytest.mark.parametrize("scale", [2.0**-20, 2.0**20])
+def test_derivatives_know_no_unit(scale):
+    """``2 s^2 <theta + E Z - ybar, v>``, of a linear program whose costs are as small as that."""
+    rng = np.random.default_rng(0)
+    z, atoms, theta, v = rng.normal(size=(200, 2)), rng.normal(size=(20, 2)), np.zeros(2), np.ones(2)
+    found = one_sided_derivatives(lambda theta, z: scale * (z + theta), theta, v, z, scale * atoms)
+    slope = 2.0 * scale**2 * (z.mean(axis=0) - atoms.mean(axis=0)) @ v
+    for side, error in ((found.left, found.left_error), (found.right, found.right_error)):
+        assert side == pytest.approx(slope, rel=1e-6)
+        assert error < 1e-6 * scale**2
+
+
 @pytest.mark.parametrize("reg", [0.0, 0.1])
 def test_derivative_of_a_translation(reg, nx):
     found, _, sample = translated(nx, reg)

@@ -523,7 +523,7 @@ ROWS = {
     "GradientPenaltyCritic.load_state_dict.state": [
         *[(bad, TypeError, "state_dict") for bad in (None, "state", {})],
     ],
-    "pair_cost": [(3, TypeError, "callable"), ("gauss", TypeError, "callable")],
+    "pair_cost": [(bad, TypeError, "callable") for bad in (3, "gauss", ["cityblock"])],
     "critic": [(3, TypeError, "wgan-gp"), ("gan", TypeError, "wgan-gp")],
     "PatchLoss.image": [*NO_PICTURE, (IMAGES[None], ValueError, "one image")],
     **{f"PatchLoss.{name}.x": NO_PICTURE for name in ("forward", "follow", "patches")},

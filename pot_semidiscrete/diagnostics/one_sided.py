@@ -233,8 +233,9 @@ def _by_linear_program(target: Target, x: Array) -> tuple[float, float]:
     """Transport cost at ``reg = 0``, a linear program, and its rounding error."""
     costs, weights = in_double(target.cost_matrix(x)), in_double(target.weights)
     mass = np.full(len(costs), 1.0 / len(costs))
-    value = ot.emd2(mass, weights / weights.sum(), costs, numItermax=MAX_PIVOTS)
-    return float(value), target.unit * float(np.abs(costs).max())
+    scale = float(np.abs(costs).max()) or 1.0  # the tolerance of POT's simplex is absolute
+    value = ot.emd2(mass, weights / weights.sum(), costs / scale, numItermax=MAX_PIVOTS)
+    return float(value) * scale, target.unit * scale
 
 
 def _by_newton(target: Target, x: Array, reg: float) -> tuple[float, float]:
