@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..backend import Array, brief
-from .base import Atoms, Block
+from .base import Block, Target
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Task:
         What ``"average"`` is the average of.
     """
 
-    target: Atoms
+    target: Target
     potential: Array
     reg: float
     outputs: Sequence[str] = ()
@@ -78,7 +78,7 @@ class Task:
         return replace(self, target=self.target.local, potential=self.potential[columns], values=values)
 
 
-def _linear(target: Atoms, x: Array, block: Block, *_: Any) -> Array:
+def _linear(target: Target, x: Array, block: Block, *_: Any) -> Array:
     """``sum_j chi_ij c(x_i, y_j)``: the cost once more, for it is seldom wanted."""
     nx, cost = target.nx, target.cost
     separable = cost.source_term(x, nx) + block.average(target.target_term[:, None])[:, 0]

@@ -9,7 +9,7 @@ import triton
 
 from ..backend import Array, Backend, is_foreign, on_host
 from . import triton_launches as launches
-from .base import Atoms, Block, Kernel
+from .base import Block, Kernel, Target
 from .blocks import SoftBlock, level_in_group
 from .torch_kernel import TorchHardBlock, TorchKernel
 
@@ -208,7 +208,7 @@ class TritonKernel(TorchKernel):
     most_coordinates: int | None = FusedScores.values  # above, a product is made again for each so many
 
     @classmethod
-    def suited(cls, target: Atoms) -> type[Kernel]:
+    def suited(cls, target: Target) -> type[Kernel]:
         """The class, for float32 data on a GPU and a cost of the package that has factors."""
         atoms, cost, most = target.atoms, target.cost, cls.most_coordinates
         if (
@@ -224,7 +224,7 @@ class TritonKernel(TorchKernel):
 
     def __call__(self, x: Array, bilinear: Array | None = None, prepared: Array | None = None) -> Block:
         target, nx = self.target, self.nx
-        factors = None
+        factors: tuple[Array, Array] | None = None
         if bilinear is None and x.dtype == torch.float32:
             factors = target.cost.factors(x, target.atoms, self.scale, nx)
         if factors is None:
