@@ -7,11 +7,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import cast
 
 from ..backend import Array, Backend, capabilities, equal_rows, joined, no_grad, on_host, slices
 from .base import BLOCK_BYTES, DEVICE_ENTRIES, Kernel, Target, row_bytes, sharing_rows
-from .blocks import SoftBlock, inverse_cdf
+from .blocks import inverse_cdf
 from .generic import GenericKernel
 from .outputs import OF_COLUMNS, OUTPUTS, SUMS, Reduction, Task
 from .sharded import ShardTiles, draw_from_shards
@@ -44,21 +43,16 @@ def reduce(
         gets what is asked of these.
     x : array, shape (n, d)
         Source points in the target's coordinates (``target.center``).
-    potential : array, shape (n_support,)
+    potential, values : array, shape (n_support,)
+        ``"average"`` is the average of `values`.
     reg : float
     outputs : sequence of str
         Names of the fields of :class:`Reduction` to fill, in any order.
-    values : array, shape (n_support,), optional
-        What ``"average"`` is the average of.
     bilinear : array, shape (n, n_support), optional
         What :func:`known_bilinear` returned for `x`.
     differentiable : bool
         Keep the autograd graph, recomputing each block when it is differentiated, so that memory
         stays that of a block. Otherwise everything is detached and computed in place.
-
-    Returns
-    -------
-    Reduction
     """
     nx, outputs = target.nx, sorted(set(outputs), key=list(OUTPUTS).index)
     is_sum = ranks_at(target) is None and not SUMS.isdisjoint(outputs)  # over points of one rank
@@ -231,14 +225,7 @@ def draw_atoms(
 ) -> Array:
     """An atom for each of the points, by their assignment weights; the cell decides at ``reg = 0``.
 
-    Parameters
-    ----------
-    uniform : callable
-        ``n -> array`` of shape (n,), of numbers in [0, 1).
-
-    Returns
-    -------
-    array of int, shape (n,)
+    `uniform` draws n numbers in [0, 1).
     """
     if reg == 0:
         return reduce(target, x, potential, reg, ("index",)).index
@@ -260,6 +247,6 @@ def _drawn(target: Target, x: Array, potential: Array, reg: float, level: Array)
     # two caches, for its steps are small
     step = fused_rows(target, x) if kernel.fused else block_rows(target, x, caches=2)
     blocks = row_blocks(target, x, None, kernel.prepare(x, step), level, step=step)
-    parts = [cast(SoftBlock, kernel(*rows)).cdf_group(level) for *rows, level in blocks]
+    parts = [kernel(*rows).cdf_group(level) for *rows, level in blocks]
     start, weights, level = (joined(pieces, nx) for pieces in zip(*parts, strict=True))
     return start + inverse_cdf(weights, level, nx)[0]

@@ -17,13 +17,7 @@ from .torch_kernel import TorchHardBlock, TorchKernel
 class FusedScores:
     """Scores ``u_i . v_j + bias_j`` in tiles, of which sums are taken as they are made.
 
-    Parameters
-    ----------
-    u : array, shape (n, d)
-    v : array, shape (n_atoms, d)
-    bias : array, shape (n_atoms,)
-    precision : str
-        Of the products ``u_i . v_j``; see :func:`fused_kernel`.
+    The products ``u_i . v_j`` are of a `precision` of :func:`fused_kernel`.
     """
 
     rows, columns, chunk = 64, 128, 32  # of a tile; coordinates that are multiplied at once
@@ -51,7 +45,7 @@ class FusedScores:
         self.n_column_tiles = triton.cdiv(self.n_atoms, self.columns)
 
     def parts(self, n_tiles: int, others: int) -> tuple[int, int]:
-        """FusedScores of a part, and parts: enough programs, where there are `others` of each part."""
+        """Tiles of a part, and parts: enough programs, where there are `others` of each part."""
         device = self.u.device
         cores = 1 if on_host(self.u) else torch.cuda.get_device_properties(device).multi_processor_count
         size = triton.cdiv(n_tiles, min(n_tiles, triton.cdiv(self.programs * cores, others)))
@@ -121,19 +115,13 @@ class FusedScores:
 
 
 class FusedBlock(SoftBlock):
-    """Rows of a softmax that is made anew for each sum, and for whoever asks for the matrix.
-
-    Attributes
-    ----------
-    tiles : FusedScores
-    make : callable
-        ``() -> SoftBlock``, the same by torch.
-    """
+    """Rows of a softmax that is made anew for each sum, and for whoever asks for the matrix."""
 
     def __init__(
         self, tiles: FusedScores, source_term: Array, unit: float, make: Any, nx: Backend
     ) -> None:
-        self.tiles, self.source_term, self.unit, self.make, self.nx = tiles, source_term, unit, make, nx
+        self.tiles, self.source_term, self.unit, self.nx = tiles, source_term, unit, nx
+        self.make = make  # () -> SoftBlock, the same by torch
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n={self.tiles.n_rows}, n_atoms={self.tiles.n_atoms})"
@@ -178,9 +166,6 @@ class FusedBlock(SoftBlock):
 
     def average(self, values: Array) -> Array:
         return self.tiles.row_averages(self.rows[0], self.inverse, values)
-
-    def dense(self) -> Array:
-        return self.made.dense()
 
     def scaled(self, share: Array) -> SoftBlock:
         return self.made.scaled(share)
