@@ -188,6 +188,15 @@ def test_smoothness_of_other_metrics(metric, nx64):
     assert found.mean_smoothness == pytest.approx(norms.mean(), rel=0.02)
 
 
+def test_any_step_lowers_a_transform_without_curvature():
+    """Left of all atoms it is a constant less x: its second derivative is 0, by all differences."""
+    atoms, x = np.array([[0.0], [1.0]]), np.linspace(-3.0, -2.0, 20)[:, None]
+    found = gradient_diagnostics(atoms, x, np.zeros(2), metric="cityblock", reg=0.1)
+    assert found.smoothness == 0.0
+    assert found.step == np.inf
+    assert "smoothness, longest step    0, inf" in str(found)
+
+
 @pytest.mark.parametrize("length", [0.9, 1.1])
 def test_the_step_is_what_descent_bears(length):
     """Each point at the bisector, where the transform is most curved: beyond ``step`` it diverges."""

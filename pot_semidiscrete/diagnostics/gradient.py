@@ -105,7 +105,7 @@ class GradientDiagnostics:
     @property
     def step(self) -> float:
         """Longest step that lowers the value as each point follows its gradient, ``2 / smoothness``."""
-        return 2.0 / self.smoothness
+        return 2.0 / self.smoothness if self.smoothness > 0 else math.inf
 
     def __str__(self) -> str:
         facts = [
