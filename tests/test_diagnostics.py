@@ -3,6 +3,7 @@
 import functools
 import re
 import warnings
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -186,6 +187,15 @@ def test_smoothness_of_other_metrics(metric, nx64):
     found = diagnose(nx64, atoms, points, potential, metric=metric, reg=0.2)
     assert found.smoothness == pytest.approx(norms.max(), rel=0.02)
     assert found.mean_smoothness == pytest.approx(norms.mean(), rel=0.02)
+
+
+def test_any_step_lowers_a_transform_without_curvature():
+    """Left of all atoms it is a constant less x: its second derivative is 0, by all differences."""
+    atoms, x = np.array([[0.0], [1.0]]), np.linspace(-3.0, -2.0, 20)[:, None]
+    found = gradient_diagnostics(atoms, x, np.zeros(2), metric="cityblock", reg=0.1)
+    assert found.smoothness == 0.0
+    assert found.step == np.inf
+    assert "smoothness, longest step    0, inf" in str(found)
 
 
 @pytest.mark.parametrize("length", [0.9, 1.1])
@@ -427,6 +437,11 @@ def test_parameters_of_several_arrays_and_errors_of_one_sided_derivatives():
     v = {"matrix": np.zeros((2, 2)), "shift": np.array([1.0, 0.0])}
     found = one_sided_derivatives(generator, theta, v, z, atoms, reg=0.5)
     assert found.left == pytest.approx(2.0 * z.mean(axis=0)[0], abs=1e-6)
+    named = namedtuple("Parameters", "matrix shift")
+    same = one_sided_derivatives(
+        lambda t, z: generator(t._asdict(), z), named(**theta), named(**v), z, atoms, reg=0.5
+    )
+    assert same == found
     with pytest.raises(ValueError, match="direction: expected the shape"):
         one_sided_derivatives(generator, theta, {"matrix": np.eye(3), "shift": np.zeros(2)}, z, atoms)
     with pytest.raises(TypeError, match="theta: expected an array, or a list"):

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, describe, largest_exponent, rounding_unit
-from .base import Atoms, Kernel
-from .blocks import HardBlock, SoftBlock
+from .base import Kernel, Target
+from .blocks import SoftBlock
 from .generic import GenericKernel
 
 PARTS = {  # what authors write, and what it means
@@ -25,7 +25,7 @@ PARTS = {  # what authors write, and what it means
 }
 
 
-def check_kernel(kernel: type[Kernel], target: Atoms, x: Array, potential: Array, reg: float) -> None:
+def check_kernel(kernel: type[Kernel], target: Target, x: Array, potential: Array, reg: float) -> None:
     """Compare the blocks of a kernel with those of :class:`GenericKernel`, at a few points.
 
     Targets do so with each kernel that is not the package's own, at ``reg = 0``, at a large `reg`, and
@@ -88,7 +88,7 @@ def check_kernel(kernel: type[Kernel], target: Atoms, x: Array, potential: Array
             )
 
 
-def check_at(kernel: type[Kernel], few: Atoms, scale: float) -> None:
+def check_at(kernel: type[Kernel], few: Target, scale: float) -> None:
     """Check a kernel at a few atoms, whose costs are of that scale, as :func:`check_kernel` tells."""
     potential = scale * (1.0 + 0.1 * few.weights)
     # at the last, powers of the scores overflow, unless the maxima are subtracted
@@ -96,20 +96,19 @@ def check_at(kernel: type[Kernel], few: Atoms, scale: float) -> None:
         check_kernel(kernel, few, few.atoms[:3], potential, reg)
 
 
-def _check_fields(words: str, block: object, generic: SoftBlock | HardBlock) -> None:
+def _check_fields(words: str, block: Any, generic: Any) -> None:
     """Check the kinds of what a block was made of."""
-    kind = SoftBlock if isinstance(generic, SoftBlock) else HardBlock
-    n, transform = generic.c_transform.shape[0], generic.c_transform
+    kind, n, transform = type(generic), generic.c_transform.shape[0], generic.c_transform
     if not isinstance(block, kind):
         fields = "exp_scores, inv_row_sums" if kind is SoftBlock else "index, n_atoms"
         raise ValueError(
             f"{words} a {kind.__name__}, received {describe(block)}; return "
             f"{kind.__name__}({fields}, c_transform, self.nx)."
         )
-    if isinstance(block, SoftBlock) and isinstance(generic, SoftBlock):
+    if kind is SoftBlock:
         _check_kind(f"{words} exp_scores", block.exp_scores, tuple(generic.exp_scores.shape), transform)
         _check_kind(f"{words} inv_row_sums", block.inv_row_sums, (n,), transform)
-    if isinstance(block, HardBlock) and isinstance(generic, HardBlock):
+    else:
         if "int" not in str(getattr(block.index, "dtype", None)) or tuple(block.index.shape) != (n,):
             raise ValueError(
                 f"{words} index of shape ({n},) and whole numbers, received {describe(block.index)}."

@@ -12,38 +12,24 @@ from dataclasses import replace
 from typing import Any
 
 from ..backend import Array, equal_rows, joined, on_host, slices
-from .base import BLOCK_BYTES, DEVICE_ENTRIES, SHARING, Atoms, row_bytes, sharing_rows
+from .base import BLOCK_BYTES, DEVICE_ENTRIES, SHARING, Target, row_bytes, sharing_rows
 from .blocks import inverse_cdf, level_in_group
 from .outputs import OF_COLUMNS, OUTPUTS, Task
 
 
-def is_tiled(target: Atoms, x: Array) -> bool:
+def is_tiled(target: Target, x: Array) -> bool:
     """Whether a block of all atoms has too few rows for their reading to be cheap."""
     is_large = sharing_rows(x) * row_bytes(target) > BLOCK_BYTES
     return target.is_stored or (on_host(x) and is_large)
 
 
 class Tiles:
-    """Blocks of points over all atoms, a tile at a time.
-
-    Parameters
-    ----------
-    task : Task
-    x : array, shape (n, d)
-        All points.
-
-    Attributes
-    ----------
-    rows : int
-        Points of a block.
-    columns : list of slice
-        Atoms of each tile.
-    """
+    """Blocks of so many `rows` of the points over all atoms, those of a tile, `columns`, at a time."""
 
     def __init__(self, task: Task, x: Array) -> None:
-        self.target, self.potential, self.reg = task.target, task.potential, task.reg
-        self.outputs, self.values, self.nx = task.outputs, task.values, task.target.nx
-        target, outputs, reg = self.target, self.outputs, self.reg
+        target, outputs, reg = task.target, task.outputs, task.reg
+        self.target, self.potential, self.reg = target, task.potential, reg
+        self.outputs, self.values, self.nx = outputs, task.values, target.nx
         self.column_names = [name for name in outputs if name in OF_COLUMNS]
         first = ["c_transform"] if reg > 0 else ["c_transform", "index"]
         self.row_names = [*first, *(name for name in outputs if name not in OF_COLUMNS | {*first})]
@@ -103,7 +89,7 @@ class Tiles:
         """Outputs for all atoms, from those for the ones that there are tiles of."""
         return found
 
-    def tiles(self, columns: list[slice]) -> Iterator[tuple[slice, Atoms]]:
+    def tiles(self, columns: list[slice]) -> Iterator[tuple[slice, Target]]:
         """Tiles of these atoms; the next is read while one is used, if they are not in memory."""
         if not self.target.is_stored:
             yield from ((part, self.target.tile(part)) for part in columns)
@@ -116,7 +102,7 @@ class Tiles:
                     coming = reader.submit(self.target.tile, following)
                 yield part, tile
 
-    def block(self, columns: slice, tile: Atoms, x: Array, bilinear: Array | None = None) -> Any:
+    def block(self, columns: slice, tile: Target, x: Array, bilinear: Array | None = None) -> Any:
         """Weights within a tile; they last until the next block, unless they are kept."""
         kernel = self.target.kernel(tile, self.potential[columns], self.reg)
         if self.is_kept:
