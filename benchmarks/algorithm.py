@@ -79,7 +79,7 @@ def draw(rule, reg, path):
         label = r"law of $n$ samples, $N_{\mathrm{eff}}\,/\,n$"
         low.loglog(n, rule.n_eff / n, "--", color="0.5", label=label)
         low.axhline(TOL**2, color="C3", lw=1.2, ls=":", label=r"tolerance, tol$^2$")
-        low.errorbar(*looks, fmt="D", color="C3", capsize=4, label="look, with its 97.5% bound")
+        low.errorbar(*looks, fmt="D", color="C3", capsize=4, label="evaluation, with its 97.5% bound")
         low.set(xlabel="source points n", ylabel="chi2", ylim=(0.012, 5), xlim=(n[0], 1.4 * n[-1]))
         low.legend(frameon=False, loc=(0.0, 0.21), labelspacing=0.35)
         for axis in (top, low):

@@ -224,7 +224,7 @@ print(f"floor {distance_floor:.2f}")
 # %%
 # Images from the same noise in one and two steps.
 
-figure, axes = plt.subplots(2, 3, figsize=(10, 3.5), layout="constrained")
+figure, axes = plt.subplots(2, 3, figsize=(10, 3.0), layout="constrained")
 for column, (name, sets) in zip(axes.T, made.items(), strict=True):
     for axis, x in zip(column, sets, strict=False):
         plot_images((x[:40].reshape(-1, 8, 8) + 1.0) / 2.0, axis, columns=10)

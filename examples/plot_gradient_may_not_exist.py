@@ -11,7 +11,7 @@ parameters of a generator,
 At :math:`\lambda = 0` it can fail in two ways (Houdard, Leclaire, Papadakis and
 Rabin, arXiv:2102.05542): the cost has a kink, or the cost is smooth but the formula has no value,
 because mass lies on the boundary of Laguerre cells. Any :math:`\lambda > 0` removes both problems. The
-last part trains a segment towards four atoms, which oscillates at :math:`\lambda = 0`.
+last part trains a segment towards four atoms, which never settles at :math:`\lambda = 0`.
 """
 
 # %%
@@ -149,8 +149,8 @@ for name, (path, _, found) in runs.items():
 # The training in frames. Each place of the plane has the colours of the atoms, mixed by the shares that
 # it sends to them: plain in the Laguerre cells at :math:`\lambda = 0`, mixed for :math:`\lambda > 0`.
 # The black bar is the segment before the step, the arrow is the step. At :math:`\lambda = 0` every
-# optimal potential puts the whole segment on a boundary, and rounding decides the side and so the step:
-# it oscillates for ever. With :math:`\lambda > 0` it settles in the middle.
+# optimal potential puts the whole segment on a boundary, and chance decides the side and so the step: it
+# never settles. With :math:`\lambda > 0` it settles in the middle.
 
 frames = (0, 1, 2, 4, 8, n_steps - 2, n_steps - 1)
 colors = np.array([[0.55, 0.75, 1.0], [1.0, 0.75, 0.5], [0.6, 0.9, 0.65], [1.0, 0.65, 0.75]])

@@ -27,7 +27,8 @@ outliers = (
     rng.uniform(6.0, 8.0, (n_outliers, 1)) * direction / np.linalg.norm(direction, axis=1)[:, None]
 )
 data = np.concatenate([spiral, outliers])
-solve = lambda reg_m: solve_semidiscrete(data, "normal", reg=0.05, reg_m=reg_m, random_state=0)
+options = {"reg": 0.05, "tol": 0.03, "random_state": 0}
+solve = lambda reg_m: solve_semidiscrete(data, "normal", reg_m=reg_m, **options)
 balanced, relaxed = solve(None), solve(1.0)
 
 # %%

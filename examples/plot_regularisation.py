@@ -67,7 +67,7 @@ for debias in (False, True):
         points[debias] = run.generator(torch.randn(2000, 2)).numpy()
     print(f"debias={debias!s:17} {points[debias].var(axis=0).round(2)}")
 
-figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(10, 2.4), sharex=True, sharey=True, layout="constrained")
 clouds = {"data": data.numpy(), "debias=False": points[False], "debias=True": points[True]}
 for axis, (name, cloud) in zip(axes, clouds.items(), strict=True):
     axis.scatter(*cloud.T, s=3)

@@ -106,9 +106,9 @@ for n in samples:
 
 # %%
 # The solver's own estimates, with default settings. The interval should contain the cost in 95% of the
-# runs or more. Its lower end uses fresh points, a 16th of those of the run but at least 1,024. So its
-# width hardly falls at first; then it falls as the root of the number of points. The sub-optimality
-# falls as the number of points.
+# runs or more. Its lower end uses fresh points, a 16th of those of the run but at least 1,024, so its
+# width hardly falls from 4,096 to 16,384 points of the run; beyond, as the root of their number. The
+# sub-optimality falls as the number of points.
 
 print(f"the interval held the cost in {held} of {len(samples) * len(seeds)} runs")
 print(f"{'samples':>8}{'width':>10}{'estimated':>12}{'true':>10}")
@@ -125,7 +125,7 @@ labels = {"default": "pot_semidiscrete", "Sobol points": "the same, Sobol points
 for name, lack in lacks.items():
     left.loglog(samples, lack, "o-", color=colors[name], label=labels[name])
 left.loglog(samples, trace / (2.0 * samples), "k--", label="limit of independent points")
-left.set_ylim(bottom=1e-13)
+left.set_ylim(bottom=1e-12)
 left.set(title="accuracy for the points drawn", ylabel="sub-optimality of the potential")
 right.loglog(samples, widths, "s-", color="C3", label="interval of the cost, width")
 right.loglog(samples, estimates, "o--", color="C4", label="sub-optimality, estimated")

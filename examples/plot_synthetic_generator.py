@@ -159,7 +159,8 @@ for axis, share in zip(axes, shares, strict=True):
         print(f"{'':8}{words}")
     axis.scatter(*atoms.T, c="C1", s=3)
     axis.scatter(*points.T, c="k", s=3)
-    axis.set(xticks=[], yticks=[], xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), title=f"reg {share:.1%}")
+    title = f"reg {100 * share:g}%"
+    axis.set(xticks=[], yticks=[], xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), title=title)
     axis.set_aspect("equal")
 figure.savefig("synthetic_reg.png", dpi=120)
 plt.show()

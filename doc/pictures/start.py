@@ -16,7 +16,7 @@ def source(n):
 
 
 found = {
-    f"cells, reg {share:.2%} of the mean cost": solve_semidiscrete(
+    f"cells, reg {100 * share:g}% of the mean cost": solve_semidiscrete(
         atoms, source, reg=share * cost_scale(atoms), random_state=0
     )
     for share in (0.0005, 0.03)
@@ -37,4 +37,4 @@ axes[2].scatter(*x.T, s=5, color="k")
 axes[2].scatter(*atoms.T, s=20, color="C1", zorder=3)
 axes[2].set_title("noise paired with data")
 for axis in axes:
-    axis.set(xticks=[], yticks=[], xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), aspect="equal")
+    axis.set(xticks=[], yticks=[], xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal")
