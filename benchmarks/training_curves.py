@@ -15,16 +15,37 @@ from pathlib import Path
 
 import torch
 
-from . import machine
-from .training import RECIPES, Run, clock, load, measure, medians
+from pot_semidiscrete.metrics import coverage, frechet_distance, precision_recall
 
+from . import machine
+from .training import RECIPES, Run, clock, load, medians
+
+N_IMAGES = 2000
 MARKS = (10, 20, 30, 45, 60, 90, 120, 150, 180, 220, 260, 300)
-KEPT = ("frechet", "precision", "recall", "coverage")
 STYLES = {
     "ours": ("the default", "C0"),
     "pairs": ("critic=False", "C1"),
     "wgan_gp": ("WGAN-GP", "C3"),
 }
+
+
+class Measures:
+    """Those that need features only, of a judge's classifier and its held-out images."""
+
+    def __init__(self, judge):
+        self.classifier = judge.classifier
+        self.features = self.classifier.features(judge.held_out)
+
+    def __call__(self, images):
+        """Measures of images."""
+        features = self.classifier.features(images)
+        precision, recall = precision_recall(features, self.features)
+        return {
+            "frechet": frechet_distance(features, self.features),
+            "precision": precision,
+            "recall": recall,
+            "coverage": coverage(features, self.features),
+        }
 
 
 class Watched(Run):
@@ -34,8 +55,8 @@ class Watched(Run):
     ----------
     marks : iterable of float
         Seconds, increasing.
-    judge : Judge
-        Of the images.
+    measures : callable
+        Of images, array of shape (n, ...), to a dictionary.
     *facts
         Those of :class:`benchmarks.training.Run`.
 
@@ -45,9 +66,9 @@ class Watched(Run):
         Seconds, steps and measures at each mark that was passed.
     """
 
-    def __init__(self, marks, judge, *facts):
+    def __init__(self, marks, measures, *facts):
         super().__init__(*facts)
-        self.marks, self.judge, self.curve = list(marks), judge, []
+        self.marks, self.measures, self.curve = list(marks), measures, []
 
     def count(self):
         """Count a step of the generator, and measure it at a mark."""
@@ -57,11 +78,11 @@ class Watched(Run):
             return
         while self.marks and used >= self.marks[0]:
             self.marks.pop(0)
-        with torch.random.fork_rng():  # the run goes on as if nobody had looked
-            found = measure(self, self.judge)
-        row = {"seconds": used, "steps": self.steps} | {name: found[name] for name in KEPT}
-        self.curve.append(row)
-        print(f"{used:8.1f} s  " + "  ".join(f"{name} {found[name]:.4g}" for name in KEPT), flush=True)
+        with torch.random.fork_rng(), torch.no_grad():  # the run goes on as if nobody had looked
+            torch.manual_seed(1000 + self.seed)
+            found = self.measures(self.generator(self.latent(N_IMAGES)).cpu().numpy())
+        self.curve.append({"seconds": used, "steps": self.steps} | found)
+        print(f"{used:8.1f} s  " + "  ".join(f"{k} {v:.4g}" for k, v in found.items()), flush=True)
         self.begin = clock(self.images.device) - used
 
 
@@ -110,9 +131,9 @@ def main():
         rows = known["rows"] if same else []
         done = {row["recipe"] for row in rows}
         images, judge = load(args.mnist, args.atoms)
-        facts["floor"] = {name: judge.floor[name] for name in KEPT}
+        measures, facts["floor"] = Measures(judge), judge.floor
         for recipe in (name for name in args.recipe if name not in done):
-            run = Watched(args.marks, judge, images, args.seconds, args.seed)
+            run = Watched(args.marks, measures, images, args.seconds, args.seed)
             print(recipe, flush=True)
             RECIPES[recipe](run)
             rows.append({"recipe": recipe, "curve": run.curve})
