@@ -21,6 +21,7 @@ from . import machine
 from .training import RECIPES, Run, clock, load, medians
 
 N_IMAGES = 2000
+MEASURES = ("frechet", "precision", "recall", "coverage")
 MARKS = (10, 20, 30, 45, 60, 75, 90, 105, 120, 140, 160, 180)
 STYLES = {
     "ours": ("the default", "C0"),
@@ -39,13 +40,12 @@ class Measures:
     def __call__(self, images):
         """Measures of images."""
         features = self.classifier.features(images)
-        precision, recall = precision_recall(features, self.features)
-        return {
-            "frechet": frechet_distance(features, self.features),
-            "precision": precision,
-            "recall": recall,
-            "coverage": coverage(features, self.features),
-        }
+        found = [
+            frechet_distance(features, self.features),
+            *precision_recall(features, self.features),
+            coverage(features, self.features),
+        ]
+        return dict(zip(MEASURES, found, strict=True))
 
 
 class Watched(Run):
@@ -93,8 +93,7 @@ def draw(rows, ends, floor, path):
     figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for row in rows:
         label, color = STYLES.get(row["recipe"], (row["recipe"], "C7"))
-        curve = [(point["seconds"], point["frechet"]) for point in row["curve"]]
-        axis.loglog(*zip(*curve, strict=True), f"{color}.-", lw=1, label=label)
+        axis.loglog(row["seconds"], row["frechet"], f"{color}.-", lw=1, label=label)
     for file in ends:
         found = json.loads(Path(file).read_text())
         for recipe, row in medians(found["rows"]).items():
@@ -107,7 +106,7 @@ def draw(rows, ends, floor, path):
     axis.set(xlabel="seconds of one core", ylabel="Frechet distance")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
@@ -131,12 +130,14 @@ def main():
         rows = known["rows"] if same else []
         done = {row["recipe"] for row in rows}
         images, judge = load(args.mnist, args.atoms)
-        measures, facts["floor"] = Measures(judge), judge.floor
+        measures = Measures(judge)
+        facts["floor"] = {name: judge.floor[name] for name in MEASURES}
         for recipe in (name for name in args.recipe if name not in done):
             run = Watched(args.marks, measures, images, args.seconds, args.seed)
             print(recipe, flush=True)
             RECIPES[recipe](run)
-            rows.append({"recipe": recipe, "curve": run.curve})
+            columns = {name: [point[name] for point in run.curve] for name in run.curve[0]}
+            rows.append({"recipe": recipe} | columns)
             machine.write(args.json, **facts, rows=rows)
     if args.figure:
         draw(rows, args.ends, facts["floor"]["frechet"], args.figure)

@@ -209,8 +209,9 @@ def test_curves_of_training_are_made_once_and_drawn(rng, monkeypatch, tmp_path):
     found = json.loads(path.read_text())
     assert [row["recipe"] for row in found["rows"]] == list(training_curves.STYLES)
     for row in found["rows"]:
-        assert 0.1 <= row["curve"][0]["seconds"] <= row["curve"][-1]["seconds"]
-        assert row["curve"][-1]["seconds"] >= 0.3
+        assert 0.1 <= row["seconds"][0] <= row["seconds"][-1]
+        assert row["seconds"][-1] >= 0.3
+        assert all(len(row[name]) == len(row["steps"]) for name in training_curves.MEASURES)
     figure, ends = tmp_path / "curves.png", FOLDER / "results" / "training_90.json"
     run(training_curves, monkeypatch, [*options.split(), "--figure", figure, "--ends", ends])
     assert json.loads(path.read_text())["rows"] == found["rows"]
