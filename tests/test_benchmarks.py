@@ -180,6 +180,44 @@ def test_benchmark_of_training_compares_its_recipes(rng, monkeypatch, tmp_path):
     assert (tmp_path / "ours_0.png").stat().st_size > 10_000
 
 
+def test_curves_of_training_are_those_of_runs_that_nobody_watched(monkeypatch):
+    """By a clock that counts its readings, a look changes neither steps nor weights nor the end."""
+    from benchmarks import training, training_curves
+
+    readings, ends, images = iter(range(10**6)), [], torch.rand(100, 8, 8)
+    for module in (training, training_curves):
+        monkeypatch.setattr(module, "clock", lambda device: float(next(readings)))
+    look = lambda images: {"frechet": float(torch.rand(9).sum())}
+    for marks in ((), (30.0, 45.0, 60.0)):
+        run = training_curves.Watched(marks, look, images, 60.0, 0)
+        training.RECIPES["wgan_gp"](run)
+        ends.append(run)
+    assert [len(run.curve) for run in ends] == [0, 3]
+    assert ends[0].steps == ends[1].steps == ends[1].curve[-1]["steps"] > 5
+    for weights in zip(*(run.generator.parameters() for run in ends), strict=True):
+        assert torch.equal(*weights)
+
+
+def test_curves_of_training_are_made_once_and_drawn(rng, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    from benchmarks import training, training_curves
+
+    mnist, path = write_spots(tmp_path, rng, n_test=200), tmp_path / "results.json"
+    quick_to_judge(training, monkeypatch)
+    options = f"--seconds 0.3 --marks 0.1 0.3 --atoms 300 --mnist {mnist} --json {path}"
+    run(training_curves, monkeypatch, options.split())
+    found = json.loads(path.read_text())
+    assert [row["recipe"] for row in found["rows"]] == list(training_curves.STYLES)
+    for row in found["rows"]:
+        assert 0.1 <= row["seconds"][0] <= row["seconds"][-1]
+        assert row["seconds"][-1] >= 0.3
+        assert all(len(row[name]) == len(row["steps"]) for name in training_curves.MEASURES)
+    figure, ends = tmp_path / "curves.png", FOLDER / "results" / "training_90.json"
+    run(training_curves, monkeypatch, [*options.split(), "--figure", figure, "--ends", ends])
+    assert json.loads(path.read_text())["rows"] == found["rows"]
+    assert figure.stat().st_size > 10_000
+
+
 def test_step_of_the_authors_is_found_for_the_generator_that_is_trained(monkeypatch):
     training, laws = importlib.import_module("benchmarks.training"), []
     monkeypatch.setattr(training, "train", lambda *facts, step: laws.append(facts[4:]) or step)
