@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from tests.backends import BACKENDS, Backend
+from tests.backends import BACKENDS, DTYPES, Backend
 
 with contextlib.suppress(ImportError):  # tests/test_properties.py
     from hypothesis import settings
@@ -15,7 +15,7 @@ with contextlib.suppress(ImportError):  # tests/test_properties.py
     settings.load_profile("suite")
 
 
-@pytest.fixture(params=[f"{b}-{d}" for b in BACKENDS for d in ("float64", "float32")])
+@pytest.fixture(params=[f"{b}-{d}" for b in BACKENDS for d in DTYPES])
 def nx(request):
     """Every backend, in both dtypes."""
     return Backend(*request.param.split("-"))

@@ -255,14 +255,19 @@ def pair_elsewhere(result, x):
     return result.pair(x, random_state=3), result.chi2, result.value_interval
 
 
+@pytest.fixture(scope="module")
+def spawned():
+    """A process that inherits nothing: the start of processes on macOS and Windows."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        yield pool
+
+
 @needs_torch
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
-def test_spawned_worker_answers_alike(kind):
-    """With spawn nothing is inherited: the start of processes on macOS and Windows."""
+def test_spawned_worker_answers_alike(kind, spawned):
     nx = Backend(kind, "float64")
     result = solve(nx)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found = pool.apply(pair_elsewhere, (result, nx.array(POINTS)))
+    found = spawned.apply(pair_elsewhere, (result, nx.array(POINTS)))
     expected = pair_elsewhere(result, nx.array(POINTS))
     assert_same(nx.host(found[0]), nx.host(expected[0]))
     assert found[1:] == expected[1:]
@@ -281,16 +286,18 @@ class Pairs:
         return self.points[k], int(self.result.pair(self.points[k : k + 1], random_state=k)[0])
 
 
-@needs_torch
-def test_spawned_loader_of_pairs_answers_alike():
+def batches(pairs):
+    """Numbers that a loader of them gives."""
     from torch.utils.data import DataLoader
 
+    return [index.tolist() for _, index in DataLoader(pairs, batch_size=3)]
+
+
+@needs_torch
+def test_spawned_loader_of_pairs_answers_alike(spawned):
     nx = Backend("torch", "float32")
     pairs = Pairs(solve(nx), nx.array(POINTS))
-    options = {"batch_size": 3, "num_workers": 1, "multiprocessing_context": "spawn"}
-    found = [index for _, index in DataLoader(pairs, **options)]
-    expected = [index for _, index in DataLoader(pairs, batch_size=3)]
-    assert_same([nx.host(a) for a in found], [nx.host(a) for a in expected])
+    assert spawned.apply(batches, (pairs,)) == batches(pairs)
 
 
 # To another backend, dtype or device.
