@@ -453,7 +453,7 @@ def test_training_without_reg_on_a_bisector_warns_once():
 def test_training_that_oscillates_warns_with_the_measured_mass(atoms, reuse):
     """The potential is always behind, and its own boundaries are elsewhere."""
     with pytest.warns(SemiDiscreteWarning, match="reg = 0") as caught:
-        train(0.0, n_steps=200, offset=0.9, lr=0.05, atoms=atoms, reuse=reuse)
+        train(0.0, n_steps=80, offset=0.9, lr=0.05, atoms=atoms, reuse=reuse)
     assert len(caught) == 1
     text = str(caught[0].message)
     tied, near = re.search(r"([\d.]+)% of the mass lies", text), re.search(r", (\S+) per unit", text)
