@@ -187,12 +187,13 @@ def test_benchmark_of_training_compares_its_recipes(rng, monkeypatch, tmp_path):
     mnist = write_spots(tmp_path, rng, n_test=200)
     module, path = importlib.import_module("benchmarks.training"), tmp_path / "results.json"
     quick_to_judge(module, monkeypatch)
-    options = f"--seconds 0.2 --seeds 0 --atoms 300 --step 1 --value --mnist {mnist} --json {path}"
+    monkeypatch.setattr(module, "INTERVAL_BATCHES", 4)
+    options = f"--seconds 0.05 --seeds 0 --atoms 300 --step 1 --value --mnist {mnist} --json {path}"
     run(module, monkeypatch, options.split())
     found = json.loads(path.read_text())
     assert {row["recipe"] for row in found["rows"]} == set(module.RECIPES)
     assert all(row["steps"] > 0 and row["value"][0] < row["value"][1] for row in found["rows"])
-    options = "--seconds 0.2 --seeds 0 --atoms 300 --colors both --recipe ours wgan_gp"
+    options = "--seconds 0.05 --seeds 0 --atoms 300 --colors both --recipe ours wgan_gp"
     run(module, monkeypatch, [*options.split(), "--mnist", mnist, "--images", tmp_path])
     assert (tmp_path / "ours_0.png").stat().st_size > 10_000
 

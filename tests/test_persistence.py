@@ -14,7 +14,7 @@ import pytest
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import applications, metrics, samplers
-from tests.backends import BACKENDS, Backend, needs_torch
+from tests.backends import BACKENDS, Backend, needs_torch, uncrossed
 
 ATOMS = np.random.default_rng(1).normal(size=(12, 2))
 WEIGHTS = np.array([0.0, 0.3, *[0.07] * 10])
@@ -79,6 +79,7 @@ def way(request):
     return WAYS[request.param]
 
 
+@uncrossed
 @pytest.mark.parametrize("pending", [True, False])
 @pytest.mark.parametrize("reg", [0.0, 0.2])
 def test_result_survives(way, reg, pending, nx):
@@ -90,6 +91,7 @@ def test_result_survives(way, reg, pending, nx):
     assert type(way(result)) is type(result)
 
 
+@uncrossed
 @pytest.mark.parametrize("metric", ["euclidean", "cityblock", "cosine", "correlation"])
 def test_result_of_another_metric_survives(metric, nx):
     result = solve(nx, metric)
@@ -303,6 +305,7 @@ def test_spawned_loader_of_pairs_answers_alike(spawned):
 # To another backend, dtype or device.
 
 
+@uncrossed
 @pytest.mark.parametrize("reg", [0.0, 0.2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", BACKENDS)

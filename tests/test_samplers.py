@@ -15,7 +15,7 @@ from pot_semidiscrete.problem import build_target
 from pot_semidiscrete.samplers import SobolSampler
 from pot_semidiscrete.samplers.draws import Draws
 from pot_semidiscrete.samplers.laws import CallableSampler
-from tests.backends import global_states
+from tests.backends import global_states, uncrossed
 
 LAWS = ("unif", "normal")
 
@@ -303,6 +303,7 @@ def foreign(kind):
 FOREIGN = ["scipy", "torch", "loader"]
 
 
+@uncrossed
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_foreign_source_is_solved_for_as_our_own(kind, nx):
     atoms = nx.array(np.random.default_rng(0).normal(size=(10, 2)))
