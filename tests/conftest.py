@@ -1,6 +1,9 @@
 """One fixture runs a test on every backend and dtype that is installed."""
 
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,3 +49,18 @@ def torch_seed():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mypy(request):
+    """Where its test is run, a process of mypy, beside the tests that come before."""
+    if all(item.name != "test_types" for item in request.session.items):
+        yield
+        return
+    command = [sys.executable, "-m", "mypy", "pot_semidiscrete"]
+    options = {"cwd": Path(__file__).parent.parent, "text": True}
+    with subprocess.Popen(
+        command, **options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        yield process
+        process.kill()

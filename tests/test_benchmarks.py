@@ -45,7 +45,7 @@ LEAST = {
     "multilevel": "--n-atoms 320 --chi2 0.2 --seeds 1",
     "network": "--seeds 0 --steps 4 --still-steps 2",
     "quasi": "--seeds 2 --samples 512 --problems normal_line --dimensions",
-    "scaling": "--n-atoms 50 100 --dimensions 2 --targets normal --solvers ours POT --chi2 0.2",
+    "scaling": "--n-atoms 50 --dimensions 2 --targets normal --solvers ours POT --chi2 0.2",
     "solver": "--seeds 2 --samples 512 --problems normal_line --solvers ours POT --goal-samples 2048",
     "textures": "--seconds 0.1 --shrink 8 --scales 1",
 }
