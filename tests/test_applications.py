@@ -15,7 +15,7 @@ from pot_semidiscrete import (
 )
 from pot_semidiscrete.applications import CenterOutwardRanks, ErrorBars, barycenter, quantize
 from pot_semidiscrete.samplers import SobolSampler
-from tests.backends import Backend
+from tests.backends import Backend, uncrossed
 
 # Quantisation.
 
@@ -25,6 +25,7 @@ def sobol(nx, dimension, law="unif", generator=None):
     return SobolSampler(dimension, law, generator, type_as=nx.array([0.0]), random_state=0)
 
 
+@uncrossed
 @pytest.mark.parametrize("law", ["unif", "normal"])
 def test_quantiser_of_a_line_has_the_means_of_its_quantiles(law, nx):
     n = 6
@@ -123,6 +124,7 @@ def ranks_of(data, reg=0.0, **options):
     return CenterOutwardRanks(result, random_state=1)
 
 
+@uncrossed
 def test_ranks_on_a_line_are_those_of_order(nx, rng):
     data = rng.normal(size=(9, 1)) ** 3
     order = np.argsort(np.argsort(data[:, 0]))
@@ -194,6 +196,7 @@ def normal(nx, mean, root, seed=0):
     return SobolSampler(len(mean), "normal", place, type_as=nx.array([0.0]), random_state=seed)
 
 
+@uncrossed
 def test_barycenter_on_a_line_is_the_mean_of_quantile_functions(nx):
     n, share = 6, 0.25
     levels = np.arange(n + 1) / n
@@ -278,6 +281,7 @@ def test_error_bars_hold_the_truth(rng):
         assert 0.75 < np.mean(np.square(values)) < 1.3  # and no wider than they need be
 
 
+@uncrossed
 def test_error_bars_of_many_atoms_are_those_of_the_matrices(nx):
     """Beyond 256 atoms, by products and random vectors: to within their noise."""
     rng = np.random.default_rng(0)

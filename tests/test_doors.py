@@ -944,11 +944,10 @@ def as_given(bad, given):
 
 NAMES = [(name, kind) for name in FUNCTIONS if name in CALLS for kind in backends_of(name)]
 CASES = [
-    pytest.param(name, argument, kind, k, id=f"{name}-{argument}-{kind}-{k}")
+    pytest.param(name, argument, kind, id=f"{name}-{argument}-{kind}")
     for name, kind in NAMES
-    for argument, p in parameters(name).items()
-    for k, (bad, *_) in enumerate(rows_of(name, argument) or [])
-    if not (bad is None and p.default is None)  # the default, and no mistake
+    for argument in parameters(name)
+    if rows_of(name, argument)
 ]
 
 
@@ -971,10 +970,8 @@ def test_call_is_valid(name, kind, tmp_path):
     call(name, Given(kind, tmp_path))
 
 
-@pytest.mark.parametrize(("name", "argument", "kind", "k"), CASES)
-def test_bad_value_is_refused_by_name(name, argument, kind, k, tmp_path):
-    bad, error, words = rows_of(name, argument)[k]
-    given = Given(kind, tmp_path)
+def check_refusal(name, argument, bad, error, words, given):
+    """An error says of this argument what was expected and what was received."""
     more = NEEDS.get(argument, lambda given: {})(given)
     with pytest.raises(error) as caught:
         call(name, given, **more | {argument: as_given(bad, given)})
@@ -983,3 +980,13 @@ def test_bad_value_is_refused_by_name(name, argument, kind, k, tmp_path):
     assert re.search(rf"\b({called})\b", said), said
     for word in ("expected", "received", words):
         assert word in said, said
+
+
+@pytest.mark.parametrize(("name", "argument", "kind"), CASES)
+def test_bad_values_are_refused_by_name(name, argument, kind, tmp_path):
+    is_none_allowed = parameters(name)[argument].default is None  # and no mistake
+    for k, (bad, error, words) in enumerate(rows_of(name, argument)):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        if bad is not None or not is_none_allowed:
+            check_refusal(name, argument, bad, error, words, Given(kind, folder))

@@ -243,7 +243,7 @@ def test_guessed_maxima_of_rows_do_not_show(metric, scale, level, in_place, rng,
 @pytest.mark.parametrize("reg", [0.0, 0.3, 0.02])
 @pytest.mark.parametrize("metric", [None, "euclidean", "cityblock"])
 def test_tiles_of_atoms_are_one_block(metric, reg, problem, nx):
-    """One-row blocks and one-column tiles included."""
+    """One-row blocks, one-column tiles, and what is both, at the end of (4, 29), included."""
     target = build_target(nx.array(problem["X_target"]), nx.array(problem["a_target"]), metric)
     x = target.center(nx.array(problem["X_source"]))
     potential, values = nx.array(problem["semi_dual_potential"]), nx.array(np.arange(30.0))
@@ -252,7 +252,7 @@ def test_tiles_of_atoms_are_one_block(metric, reg, problem, nx):
     expected = kernels.reduce(target, x, potential, reg, names, values=values)
     cost = nx.host(target.cost_matrix(x)).max()
     tolerance = 50 * nx.eps * (1.0 + (cost / reg if reg else 0.0))
-    for rows, columns in ((1, 1), (5, 1), (17, 7), (4, 30)):
+    for rows, columns in ((1, 7), (5, 1), (17, 7), (4, 29), (4, 30)):
         tiles = Tiles(Task(target, potential, reg, names, values), x)
         tiles.rows = rows
         tiles.columns = [slice(k, min(k + columns, 30)) for k in range(0, 30, columns)]
