@@ -236,6 +236,12 @@ class EstimatedPlan(SemiDiscretePlan):
         SemiDiscretePlan.__init__(self, target, potential, reg)
         self._estimates: Any = estimates
 
+    @ours()
+    def to(self, where: Any) -> "EstimatedPlan":
+        """The same in another backend or dtype, or on another device, standard errors included."""
+        convert, target, potential = self._moved(where)
+        return EstimatedPlan(target, potential, self.reg, self._estimates.stored().map(convert))
+
     @property
     @ours()
     def potential_stderr(self) -> Array:
@@ -280,7 +286,9 @@ class EstimatedPlan(SemiDiscretePlan):
         r"""Standard error of ``ot_map(x)``, in the same sense as :attr:`potential_stderr`.
 
         The spread of the map is that at potentials of the normal law of :math:`\psi_n`, by a cubature
-        rule, and not by a derivative, which is too small where the map is saturated.
+        rule, and not by a derivative, which is too small where the map is saturated. There the law of
+        the map is skewed, and the standard error is of its longer side: at most :math:`\sqrt{2}` times
+        the root of the mean square, which it is where the law is symmetric.
 
         Parameters
         ----------
@@ -293,7 +301,8 @@ class EstimatedPlan(SemiDiscretePlan):
         References
         ----------
         Arasaratnam, Haykin, "Cubature Kalman Filters", IEEE Transactions on Automatic Control 54, 2009
-        (the rule); del Barrio, Gonzalez-Sanz, Loubes, Rodriguez-Vitores, arXiv:2505.19104 (the law).
+        (the rule); Barlow, "Asymmetric Statistical Errors", arXiv:physics/0406120 (skewed laws); del
+        Barrio, Gonzalez-Sanz, Loubes, Rodriguez-Vitores, arXiv:2505.19104 (the law).
 
         Examples
         --------
