@@ -14,6 +14,7 @@ from pot_semidiscrete import (
     solve_semidiscrete,
 )
 from pot_semidiscrete.applications import CenterOutwardRanks, ErrorBars, barycenter, quantize
+from pot_semidiscrete.applications.starts import resolve_sources
 from pot_semidiscrete.samplers import SobolSampler
 from tests.backends import Backend
 
@@ -65,6 +66,35 @@ def test_free_weights_start_as_well_as_k_means():
         inertia = semidiscrete_c_transform(found.atoms, x, np.zeros(20)).sum()
         ratios.append(inertia / cluster.KMeans(20, random_state=seed).fit(x).inertia_)
     assert np.median(ratios) < 1.01
+
+
+def test_the_best_of_several_starts_is_that_of_kmeans():
+    """Clusters far apart, where one start leaves two of them to an atom: as good as ten of KMeans."""
+    cluster = pytest.importorskip("sklearn.cluster")
+    rng, gains, ratios = np.random.default_rng(0), [], []
+    x = 10.0 * rng.random((20, 2))[rng.integers(20, size=5000)] + 0.3 * rng.normal(size=(5000, 2))
+    for seed in range(3):
+        options = {"weights": "free", "n_steps": 20, "random_state": seed}
+        one, best = (quantize(x, 20, n_init=n, **options) for n in (1, 10))
+        gains.append(one.history["cost"][10:].mean() / best.history["cost"][10:].mean())
+        inertia = semidiscrete_c_transform(best.atoms, x, np.zeros(20)).sum()
+        ratios.append(inertia / cluster.KMeans(20, n_init=10, random_state=seed).fit(x).inertia_)
+    assert min(gains) >= 1.0  # the first start is that of n_init=1
+    assert np.mean(gains) > 1.02
+    assert np.mean(ratios) < 1.01
+
+
+@pytest.mark.parametrize("weights", [None, "free"])
+def test_starts_differ(weights, nx):
+    """Of uniform weights as well: each is another choice of points."""
+    x = nx.array(np.random.default_rng(0).normal(size=(200, 2)))
+    given = {"sampler_source": x}
+    _, starts = resolve_sources(given, 5, 100, None, 0, spread=weights == "free", n_init=3)
+    rows = {tuple(map(tuple, np.sort(nx.host(atoms), axis=0))) for atoms in starts}
+    assert len(rows) == 3
+    found = quantize(x, 5, weights=weights, n_init=3, n_steps=4, n_points=100, random_state=0)
+    assert found.atoms.shape == (5, 2)
+    assert found.history["cost"].shape == (4,)
 
 
 def test_starts_are_points_that_differ_by_less_than_rounding():

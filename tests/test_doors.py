@@ -287,6 +287,7 @@ ROWS = {
     "result": [(bad, TypeError, "solve_semidiscrete") for bad in (3, None, ATOMS)],
     "X_init": [*NO_POINTS, SHORT, (POINTS, ValueError, "6 points")],
     "n_probes": NO_COUNT,
+    "n_init": [*NO_COUNT, (2, ValueError, "leave X_init out")],
     "ErrorBars.x": [*NO_SOURCE, (POINTS[:1], ValueError, "more points than 1")],
     "f": [
         *NO_CALLABLE,

@@ -139,12 +139,12 @@ def barycenter(
         raise TypeError(f"sources: expected a list of sources, received {describe(sources)}.")
     shares = _shares(source_weights, len(sources))
     given = {f"sources[{k}]": source for k, source in enumerate(sources)}
-    samplers, atoms = resolve_sources(given, n_atoms, n_points, X_init, random_state, spread=False)
+    samplers, (atoms,) = resolve_sources(given, n_atoms, n_points, X_init, random_state, spread=False)
     uniform, reg = 0.0 * atoms[:, 0] + 1.0 / n_atoms, Problem.of(atoms, reg=reg).reg
     objective = Objective(samplers, shares.tolist(), reg, False, n_points)
     lloyd = Lloyd(objective, atoms, uniform, [0.0 * uniform for _ in samplers])
-    transports = lloyd.run(n_steps)
-    return BarycenterResult(lloyd.atoms, transports, shares, lloyd.history_arrays)
+    lloyd.run(n_steps)
+    return BarycenterResult(lloyd.atoms, lloyd.transports(), shares, lloyd.history_arrays)
 
 
 def _shares(weights: Any, n: int) -> np.ndarray:
