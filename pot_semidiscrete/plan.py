@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from .backend import Array, capabilities, converted, ours, template
+from .backend import Array, capabilities, converted, describe, ours, template
 from .costs import CallableMetric
 from .diagnostics import GradientDiagnostics, diagnose
 from .inference.errors import SampleFit
@@ -212,6 +212,16 @@ class SemiDiscretePlan:
         self._check_whole("diagnose")
         x = self._target.nx.detach(self._points(x))
         return diagnose(self._target, x, self._potential, self.reg)
+
+
+def plan_target(result: Any, call: str) -> Target:
+    """The target of a `result` that a user gave, all of whose atoms this process has."""
+    if not isinstance(result, SemiDiscretePlan):
+        raise TypeError(
+            f"result: expected a SemiDiscreteResult, received {describe(result)}; give that of {call}."
+        )
+    result._check_whole("result")
+    return result._target
 
 
 class EstimatedPlan(SemiDiscretePlan):

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ..backend import Array, describe, ours
+from ..backend import Array, ours
 from ..inference.errors import SampleFit
-from ..plan import EstimatedPlan, SemiDiscretePlan
+from ..plan import EstimatedPlan, SemiDiscretePlan, plan_target
 from ..problem import Problem, check_count
 from ..samplers.sobol import resolve_seed
 
@@ -77,14 +77,8 @@ class ErrorBars(EstimatedPlan):
     def __init__(
         self, result: SemiDiscretePlan, x: Array, *, n_probes: int = 64, random_state: Any = None
     ) -> None:
-        if not isinstance(result, SemiDiscretePlan):
-            raise TypeError(
-                f"result: expected a SemiDiscreteResult, received {describe(result)}; give that of "
-                "solve_semidiscrete."
-            )
-        result._check_whole("result")
         options = {"n_probes": check_count("n_probes", n_probes), "seed": resolve_seed(random_state)}
-        target, reg = result._target, result.reg
+        target, reg = plan_target(result, "solve_semidiscrete"), result.reg
         x = target.nx.detach(Problem(target, reg).points("x", x))
         fit = SampleFit("x", target, x, result._potential, reg, **options)
         super().__init__(target, fit.potential, reg, fit)
