@@ -287,6 +287,7 @@ ROWS = {
     "result": [(bad, TypeError, "solve_semidiscrete") for bad in (3, None, ATOMS)],
     "X_init": [*NO_POINTS, SHORT, (POINTS, ValueError, "6 points")],
     "n_probes": NO_COUNT,
+    "n_init": [*NO_COUNT, (2, ValueError, "leave X_init out")],
     "ErrorBars.x": [*NO_SOURCE, (POINTS[:1], ValueError, "more points than 1")],
     "f": [
         *NO_CALLABLE,
@@ -777,6 +778,7 @@ HISTORY = {"loss": np.ones(3), "chi2": np.ones(1), "chi2_step": np.ones(1)}
 SAMPLES = {"x": POINTS, "y": ATOMS}
 
 LOADERS = "SemiDiscretePairs", "StoredPairs"
+PLANS = "SemiDiscreteResult", "ErrorBars"
 
 # Arguments of a valid call, by function.
 CALLS = {
@@ -795,20 +797,19 @@ CALLS = {
         *("batch_size", "init_potential", "random_state", "callback"),
     ),
     **{
-        f"SemiDiscreteResult.{name}": lambda given: given("x")
+        f"{kind}.{name}": lambda given: given("x")
+        for kind in PLANS
         for name in ("c_transform", "atom_weights", "ot_map", "map_stderr", "diagnose")
     },
-    "SemiDiscreteResult.functional": lambda given: {"f": lambda x, y: x @ y.T},
-    "SemiDiscreteResult.pair": lambda given: given("x", "random_state"),
-    "SemiDiscreteResult.to": lambda given: {"where": np.float64},
+    **{f"{kind}.functional": lambda given: {"f": lambda x, y: x @ y.T} for kind in PLANS},
+    **{f"{kind}.pair": lambda given: given("x", "random_state") for kind in PLANS},
+    **{f"{kind}.to": lambda given: {"where": np.float64} for kind in PLANS},
     "SemiDiscreteResult.save": lambda given: {"path": given.folder / "saved.npz"},
     "SemiDiscreteResult.load": lambda given: given("X_target", path=given.saved),
     "CenterOutwardRanks": lambda given: given("random_state", result=solved(given.kind)),
     **{f"CenterOutwardRanks.{name}": lambda given: given("x") for name in ("ranks", "depth")},
     "CenterOutwardRanks.contour": lambda given: {"level": 0.5, "n": 4},
     "ErrorBars": lambda given: given("random_state", **given.fitted),
-    "ErrorBars.map_stderr": lambda given: given("x"),
-    "ErrorBars.functional": lambda given: {"f": lambda x, y: x @ y.T},
     "quantize": lambda given: given(*MOVES, **given.moved, sampler_source=given.array(POINTS)),
     "barycenter": lambda given: given(*MOVES, **given.moved, sources=["normal", given.array(POINTS)]),
     "SobolSampler": lambda given: {"dimension": 2, "generator": lambda z: z},
