@@ -8,7 +8,7 @@ import torch
 import triton
 
 from ..backend import Array, Backend, is_foreign, on_host
-from . import triton_launches as launches
+from . import triton_programs
 from .base import Block, Kernel, Target
 from .blocks import SoftBlock, level_in_group
 from .torch_kernel import TorchHardBlock, TorchKernel
@@ -67,7 +67,7 @@ class FusedScores:
             size, n_parts = group, triton.cdiv(self.n_column_tiles, group)
         maxima, totals = (self.new(n_parts, self.n_rows) for _ in range(2))
         grid, sizes = (self.n_row_tiles, n_parts), (self.n_rows, self.n_atoms, size)
-        self.launch(launches.row_sums, grid, maxima, totals, *sizes, **self.shape)
+        self.launch(triton_programs.row_sums, grid, maxima, totals, *sizes, **self.shape)
         return maxima, totals
 
     def row_argmax(self) -> tuple[Array, Array]:
@@ -76,7 +76,7 @@ class FusedScores:
         maxima = self.new(n_parts, self.n_rows)
         indices = self.new(n_parts, self.n_rows, dtype=torch.int32)
         grid, sizes = (self.n_row_tiles, n_parts), (self.n_rows, self.n_atoms, size)
-        self.launch(launches.row_argmax, grid, maxima, indices, *sizes, **self.shape)
+        self.launch(triton_programs.row_argmax, grid, maxima, indices, *sizes, **self.shape)
         top, part = maxima.max(dim=0)
         return top, indices.gather(0, part[None, :])[0].long()
 
@@ -86,7 +86,7 @@ class FusedScores:
         sums = self.new(n_parts, self.n_atoms)
         grid, sizes = (self.n_column_tiles, n_parts), (self.n_rows, self.n_atoms, size)
         arguments = (row_max, inverse, sums, *sizes)
-        self.launch(launches.column_sums, grid, *arguments, **self.shape, SQUARE=square)
+        self.launch(triton_programs.column_sums, grid, *arguments, **self.shape, SQUARE=square)
         return sums.sum(dim=0)
 
     def row_averages(self, row_max: Array, inverse: Array, values: Array) -> Array:
@@ -101,7 +101,7 @@ class FusedScores:
         grid, sizes = (self.n_row_tiles, n_across, n_parts), (self.n_rows, self.n_atoms, size, width)
         arguments = (row_max, inverse, values.contiguous(), averages, *sizes)
         constants = self.shape | how | {"AVERAGE": "ieee" if exact else "tf32x3"}
-        self.launch(launches.row_averages, grid, *arguments, **constants)
+        self.launch(triton_programs.row_averages, grid, *arguments, **constants)
         return averages.sum(dim=0)
 
     def group_weights(self, first: Array, size: int, maxima: Array) -> Array:
@@ -110,7 +110,7 @@ class FusedScores:
         grid = (self.n_rows, triton.cdiv(size, self.columns))
         chunk = min(self.chunk, triton.next_power_of_2(d))
         arguments = (maxima.contiguous(), first, weights, self.n_atoms, size)
-        self.launch(launches.group_weights, grid, *arguments, d=d, N=self.columns, K=chunk)
+        self.launch(triton_programs.group_weights, grid, *arguments, d=d, N=self.columns, K=chunk)
         return weights
 
 
