@@ -39,19 +39,24 @@ class Minkowski(Cost):
     translation_invariant = True
 
     def __init__(self, p: float | None = None, w: object = None) -> None:
-        if not isinstance(p, (int, float, np.number)) or not 1.0 <= float(p) < math.inf:
+        if not isinstance(p, (int, float, np.integer, np.floating)) or not 1.0 <= float(p) < math.inf:
             raise ValueError(
                 'metric: expected an exponent of at least 1, as in ("minkowski", 3), received '
                 f'{"none" if p is None else describe(p)}; inf is "chebyshev".'
             )
-        self.p, self.w = float(p), None if w is None else np.asarray(w, dtype=float)
-        if self.w is not None and (self.w.ndim != 1 or not (np.isfinite(self.w) & (self.w >= 0)).all()):
+        self.p, self.name = float(p), f"minkowski, p={float(p):g}"
+        self.w: np.ndarray | None = None
+        if w is None:
+            return
+        weights = np.asarray(w)
+        is_real = weights.dtype.kind in "biuf" and weights.ndim == 1
+        if not (is_real and (np.isfinite(weights) & (weights >= 0)).all()):
             raise ValueError(
-                f"metric: expected weights of coordinates, at least 0, received {describe(w)}."
+                f"metric: expected weights of coordinates, at least 0, received {describe(w)}; give "
+                'one for each, as in ("minkowski", 3, [1.0, 0.5]).'
             )
-        self.name = f"minkowski, p={self.p:g}"
-        if self.w is not None:
-            self.name += f", w={self.w.tolist()}"
+        self.w = weights.astype(float)
+        self.name += f", w={self.w.tolist()}"
 
     def matrix(self, x: Array, y: Array, nx: Backend) -> Array:
         largest, powers = self._powers(x, y, nx, self.p)
