@@ -3,6 +3,7 @@
 import functools
 import re
 import warnings
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -424,6 +425,11 @@ def test_parameters_of_several_arrays_and_errors_of_one_sided_derivatives():
     v = {"matrix": np.zeros((2, 2)), "shift": np.array([1.0, 0.0])}
     found = one_sided_derivatives(generator, theta, v, z, atoms, reg=0.5)
     assert found.left == pytest.approx(2.0 * z.mean(axis=0)[0], abs=1e-6)
+    named = namedtuple("Parameters", "matrix shift")
+    same = one_sided_derivatives(
+        lambda t, z: generator(t._asdict(), z), named(**theta), named(**v), z, atoms, reg=0.5
+    )
+    assert same == found
     with pytest.raises(ValueError, match="direction: expected the shape"):
         one_sided_derivatives(generator, theta, {"matrix": np.eye(3), "shift": np.zeros(2)}, z, atoms)
     with pytest.raises(TypeError, match="theta: expected an array, or a list"):
