@@ -86,6 +86,16 @@ def test_minkowski_is_that_of_scipy(p, w, problem, nx):
         np.testing.assert_allclose(found, slopes, atol=1e-7)
 
 
+def test_minkowski_leaves_out_what_has_no_weight(nx):
+    """However far apart it is: beside it, powers of what counts would be 0."""
+    atoms, x, psi = nx.array([[0.0, 0.0]]), nx.array([[1e6, 3.0]]), nx.array([0.0])
+    metric = ("minkowski", 100, [0.0, 1.0])
+    found = ps.semidiscrete_c_transform(atoms, x, psi, metric=metric)
+    np.testing.assert_array_equal(nx.host(found), [3.0])
+    found = ps.semidiscrete_gradient(atoms, x, psi, metric=metric)
+    np.testing.assert_array_equal(nx.host(found), [[0.0, 1.0]])
+
+
 def test_minkowski_of_any_scale_and_at_an_atom(nx):
     for scale in (1e-14, 1.0, 1e14):
         atoms = nx.array(scale * np.eye(3))
