@@ -19,7 +19,7 @@ from tests.backends import BACKENDS, cost_of
 RNG = np.random.default_rng(0)
 ATOMS, POINTS, POTENTIAL = RNG.random((3000, 2)), RNG.random((3000, 2)), np.zeros(3000)
 NOT_MADE = {sd.SemiDiscreteWarning, samplers.Law, samplers.Sampler, costs.Cost, costs.SeparableCost}
-NOT_MADE |= {kernels.Kernel, kernels.InPlaceKernel, costs.Weights, stopping.StoppingRule}
+NOT_MADE |= {kernels.Kernel, kernels.InPlaceKernel, kernels.Atoms, costs.Weights, stopping.StoppingRule}
 NOT_MADE |= {sd.ShardedAtoms}  # by one process: tests/shards.py
 
 

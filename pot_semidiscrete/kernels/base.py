@@ -5,10 +5,11 @@ A kernel turns a block of source points into a block of assignment weights and t
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeAlias
 
 from ..backend import Array, Backend, LazyRegistry, describe
+from ..costs import Cost
 from .blocks import HardBlock, SoftBlock
 
 CACHE = 2**20  # bytes that a core has to itself
@@ -16,8 +17,44 @@ BLOCK_BYTES = 2**28  # bytes of a block on the host, at most
 SHARING = 256  # rows that make the reading of the atoms cheap
 DEVICE_ENTRIES = 2**26  # of a block in the memory of a device, at most
 Block: TypeAlias = SoftBlock | HardBlock
-Target: TypeAlias = Any
-"""A :class:`pot_semidiscrete.problem.Target`, of a floor above: what a reduction is made at."""
+
+
+class Atoms(Protocol):
+    """What reductions ask of a target; see :class:`pot_semidiscrete.problem.Target`."""
+
+    @property
+    def nx(self) -> Backend: ...
+    @property
+    def cost(self) -> Cost: ...
+    @property
+    def atoms(self) -> Array: ...
+    @property
+    def weights(self) -> Array: ...
+    @property
+    def log_weights(self) -> Array: ...
+    @property
+    def target_term(self) -> Array: ...
+    @property
+    def landmark_stride(self) -> int: ...
+    @property
+    def landmark_radius(self) -> float: ...
+    @property
+    def kernel(self) -> "type[Kernel]": ...
+    @property
+    def detached(self) -> "Atoms": ...
+    @property
+    def is_stored(self) -> bool: ...
+    @property
+    def shard(self) -> Any: ...
+    @property
+    def n_problems(self) -> int: ...
+    @property
+    def local(self) -> "Atoms": ...
+    def tile(self, columns: slice) -> "Atoms": ...
+    def parts(self) -> "Iterator[tuple[slice, Atoms]]": ...
+    def in_parts(self, function: Callable[[Array], Array], axis: int = 0) -> Array: ...
+    def total(self, function: Callable[[slice, Any], Array]) -> Array: ...
+    def bilinear(self, x: Array) -> Array: ...
 
 
 class Kernel(ABC):
@@ -63,7 +100,7 @@ class Kernel(ABC):
     buffer: Array | None = None
     fused = False
 
-    def __init__(self, target: Target, potential: Array, reg: float) -> None:
+    def __init__(self, target: Atoms, potential: Array, reg: float) -> None:
         self.target, self.nx, self.reg = target, target.nx, reg
         self.scale = 1.0 / (reg * self.unit) if reg > 0 else 1.0
         self.bias = self.scale * (potential - target.target_term)
@@ -85,7 +122,7 @@ class Kernel(ABC):
         """The same at ``reg = 0``, where ``scores + bias`` is ``psi - c`` up to a term of the row."""
 
     @classmethod
-    def suited(cls, target: Target) -> "type[Kernel]":
+    def suited(cls, target: Atoms) -> "type[Kernel]":
         """The kernel for a target of the backend: this one, or one that is made for such targets."""
         return cls
 
@@ -136,7 +173,7 @@ def sharing_rows(x: Array) -> int:
     return min(2 * x.shape[1], SHARING)
 
 
-def row_bytes(target: Target) -> int:
+def row_bytes(target: Atoms) -> int:
     """Bytes of a row of scores."""
     return target.weights.shape[0] * target.nx.bitsize(target.weights) // 8
 

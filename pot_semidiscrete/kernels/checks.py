@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, describe, largest_exponent, rounding_unit
-from .base import Kernel, Target
+from .base import Atoms, Kernel
 from .blocks import SoftBlock
 from .generic import GenericKernel
 
@@ -25,7 +25,7 @@ PARTS = {  # what authors write, and what it means
 }
 
 
-def check_kernel(kernel: type[Kernel], target: Target, x: Array, potential: Array, reg: float) -> None:
+def check_kernel(kernel: type[Kernel], target: Atoms, x: Array, potential: Array, reg: float) -> None:
     """Compare the blocks of a kernel with those of :class:`GenericKernel`, at a few points.
 
     Targets do so with each kernel that is not the package's own, at ``reg = 0``, at a large `reg`, and
@@ -88,7 +88,7 @@ def check_kernel(kernel: type[Kernel], target: Target, x: Array, potential: Arra
             )
 
 
-def check_at(kernel: type[Kernel], few: Target, scale: float) -> None:
+def check_at(kernel: type[Kernel], few: Atoms, scale: float) -> None:
     """Check a kernel at a few atoms, whose costs are of that scale, as :func:`check_kernel` tells."""
     potential = scale * (1.0 + 0.1 * few.weights)
     # at the last, powers of the scores overflow, unless the maxima are subtracted

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..backend import Array
-from .base import CACHE, Target
+from .base import CACHE, Atoms
 from .blocks import HardBlock, SoftBlock
 from .in_place import InPlaceKernel
 from .scratch import scratch
@@ -46,7 +46,7 @@ class NumpyKernel(InPlaceKernel):
 
     soft_block = NumpySoftBlock
 
-    def __init__(self, target: Target, potential: Array, reg: float) -> None:
+    def __init__(self, target: Atoms, potential: Array, reg: float) -> None:
         self.exp, self.unit = fastest_power(potential.dtype.char)
         super().__init__(target, potential, reg)
 

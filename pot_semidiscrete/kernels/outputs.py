@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backend import Array, brief
-from .base import Block, Target
+from .base import Atoms, Block
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Reduction:
 class Task:
     """What a reduction is asked for, whatever the points."""
 
-    target: Target  # cut from any graph, unless a gradient is asked for
+    target: Atoms  # cut from any graph, unless a gradient is asked for
     potential: Array
     reg: float
     outputs: Sequence[str] = ()  # names of fields of a Reduction
@@ -38,7 +38,7 @@ class Task:
     __repr__ = brief
 
 
-def _linear(target: Target, x: Array, block: Block, *_: Any) -> Array:
+def _linear(target: Atoms, x: Array, block: Block, *_: Any) -> Array:
     """``sum_j chi_ij c(x_i, y_j)``: the cost once more, for it is seldom wanted."""
     nx, cost = target.nx, target.cost
     separable = cost.source_term(x, nx) + block.average(target.target_term[:, None])[:, 0]

@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 from ..backend import Array, Backend, capabilities, equal_rows, joined, no_grad, on_host, slices
-from .base import BLOCK_BYTES, DEVICE_ENTRIES, Kernel, Target, row_bytes, sharing_rows
-from .blocks import inverse_cdf
+from .base import BLOCK_BYTES, DEVICE_ENTRIES, Atoms, Kernel, row_bytes, sharing_rows
+from .blocks import SoftBlock, inverse_cdf
 from .generic import GenericKernel
 from .outputs import OF_COLUMNS, OUTPUTS, SUMS, Reduction, Task
 from .sharded import ShardTiles, draw_from_shards
@@ -23,7 +24,7 @@ DEVICE_BILINEAR = 2**28  # ... in the memory of a device: 1 GiB in float32
 
 
 def reduce(
-    target: Target,
+    target: Atoms,
     x: Array,
     potential: Array,
     reg: float,
@@ -136,7 +137,7 @@ def _reduce(
     return Reduction(**sums, **{name: joined(pieces, nx) for name, pieces in parts.items()})
 
 
-def known_bilinear(target: Target, x: Array) -> Array | None:
+def known_bilinear(target: Atoms, x: Array) -> Array | None:
     """The part of the costs that a reduction computes first, to keep for several of the points `x`.
 
     Of sharded atoms, that of this rank's.
@@ -153,7 +154,7 @@ def known_bilinear(target: Target, x: Array) -> Array | None:
 
 
 def weight_blocks(
-    target: Target, x: Array, potential: Array, reg: float
+    target: Atoms, x: Array, potential: Array, reg: float
 ) -> Iterator[tuple[Array, Array]]:
     """Blocks of points, ``(k, d)``, and their assignment weights, ``(k, n_support)``, one by one."""
     step = None
@@ -163,7 +164,7 @@ def weight_blocks(
         yield rows, reduce(target, rows, potential, reg, ("weights",)).weights
 
 
-def mean_cost(target: Target, x: Array, share: Array | None = None) -> Array:
+def mean_cost(target: Atoms, x: Array, share: Array | None = None) -> Array:
     """Mean cost from the points `x`, of weights `share`, to each atom, ``(n_support,)``, in blocks.
 
     It is the optimal potential of an infinite `reg`, up to a constant.
@@ -178,7 +179,7 @@ def mean_cost(target: Target, x: Array, share: Array | None = None) -> Array:
     return total
 
 
-def expected_cost(target: Target, x: Array, law: Array) -> Array:
+def expected_cost(target: Atoms, x: Array, law: Array) -> Array:
     """Mean cost from each of the points `x` to the atoms, of weights `law`, ``(n,)``, in blocks."""
     nx, cost, means = target.nx, target.cost, []
     with no_grad(nx):
@@ -192,7 +193,7 @@ def expected_cost(target: Target, x: Array, law: Array) -> Array:
 
 
 def row_blocks(
-    target: Target, x: Array, *others: Array | None, step: int | None = None
+    target: Atoms, x: Array, *others: Array | None, step: int | None = None
 ) -> Iterator[tuple]:
     """Source points, and arrays of as many rows, a block at a time; None stays None."""
     step = step or block_rows(target, x)
@@ -200,7 +201,7 @@ def row_blocks(
         yield tuple(None if array is None else array[rows] for array in (x, *others))
 
 
-def block_rows(target: Target, x: Array, caches: int = 1) -> int:
+def block_rows(target: Atoms, x: Array, caches: int = 1) -> int:
     """Rows of a block: few enough for so many caches, enough for the product to be worth its while.
 
     Each product reads and packs all the atoms: the higher the dimension, the more rows share that.
@@ -214,14 +215,14 @@ def block_rows(target: Target, x: Array, caches: int = 1) -> int:
     return equal_rows(n_rows, rows)
 
 
-def fused_rows(target: Target, x: Array) -> int:
+def fused_rows(target: Atoms, x: Array) -> int:
     """Rows of a block that holds no matrix, but coordinates, or four arrays of groups of atoms."""
     n_atoms, d = target.atoms.shape
     return equal_rows(x.shape[0], DEVICE_ENTRIES // max(d, 4 * math.isqrt(n_atoms)))
 
 
 def draw_atoms(
-    target: Target, x: Array, potential: Array, reg: float, uniform: Callable[[int], Array]
+    target: Atoms, x: Array, potential: Array, reg: float, uniform: Callable[[int], Array]
 ) -> Array:
     """An atom for each of the points, by their assignment weights; the cell decides at ``reg = 0``.
 
@@ -239,7 +240,7 @@ def draw_atoms(
         return draw_from_shards(ShardTiles(Task(target, potential, reg), x), x, level, draw)[own]
 
 
-def _drawn(target: Target, x: Array, potential: Array, reg: float, level: Array) -> Array:
+def _drawn(target: Atoms, x: Array, potential: Array, reg: float, level: Array) -> Array:
     """Atom of each point where its distribution function reaches a level in (0, 1]."""
     if is_tiled(target, x):
         return Tiles(Task(target, potential, reg), x).draw(x, level)
@@ -247,6 +248,6 @@ def _drawn(target: Target, x: Array, potential: Array, reg: float, level: Array)
     # two caches, for its steps are small
     step = fused_rows(target, x) if kernel.fused else block_rows(target, x, caches=2)
     blocks = row_blocks(target, x, None, kernel.prepare(x, step), level, step=step)
-    parts = [kernel(*rows).cdf_group(level) for *rows, level in blocks]
+    parts = [cast(SoftBlock, kernel(*rows)).cdf_group(level) for *rows, level in blocks]
     start, weights, level = (joined(pieces, nx) for pieces in zip(*parts, strict=True))
     return start + inverse_cdf(weights, level, nx)[0]

@@ -6,7 +6,7 @@ atom in its problem.
 """
 
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from ..backend import Array, equal_rows, joined, on_host, slices
 from .base import DEVICE_ENTRIES, kernel_for, sharing_rows
@@ -37,7 +37,7 @@ class StackedTiles:
     """
 
     def __init__(self, task: Task, x: Array) -> None:
-        target = task.target
+        target: Any = task.target  # a StackedTarget
         self.target, self.outputs, self.nx = target, task.outputs, target.nx
         make, width = cast(type[InPlaceKernel], kernel_for(self.nx)), target.width
         most, rows = DEVICE_ENTRIES, DEVICE_ENTRIES // width

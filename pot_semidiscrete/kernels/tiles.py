@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from ..backend import Array, equal_rows, joined, on_host, slices
-from .base import BLOCK_BYTES, DEVICE_ENTRIES, SHARING, Target, row_bytes, sharing_rows
+from .base import BLOCK_BYTES, DEVICE_ENTRIES, SHARING, Atoms, row_bytes, sharing_rows
 from .blocks import inverse_cdf, level_in_group
 from .outputs import OF_COLUMNS, OUTPUTS, Task
 
 
-def is_tiled(target: Target, x: Array) -> bool:
+def is_tiled(target: Atoms, x: Array) -> bool:
     """Whether a block of all atoms has too few rows for their reading to be cheap."""
     is_large = sharing_rows(x) * row_bytes(target) > BLOCK_BYTES
     return target.is_stored or (on_host(x) and is_large)
@@ -89,7 +89,7 @@ class Tiles:
         """Outputs for all atoms, from those for the ones that there are tiles of."""
         return found
 
-    def tiles(self, columns: list[slice]) -> Iterator[tuple[slice, Target]]:
+    def tiles(self, columns: list[slice]) -> Iterator[tuple[slice, Atoms]]:
         """Tiles of these atoms; the next is read while one is used, if they are not in memory."""
         if not self.target.is_stored:
             yield from ((part, self.target.tile(part)) for part in columns)
@@ -102,7 +102,7 @@ class Tiles:
                     coming = reader.submit(self.target.tile, following)
                 yield part, tile
 
-    def block(self, columns: slice, tile: Target, x: Array, bilinear: Array | None = None) -> Any:
+    def block(self, columns: slice, tile: Atoms, x: Array, bilinear: Array | None = None) -> Any:
         """Weights within a tile; they last until the next block, unless they are kept."""
         kernel = self.target.kernel(tile, self.potential[columns], self.reg)
         if self.is_kept:

@@ -6,7 +6,7 @@ import torch
 from ot.backend import get_backend
 
 from ..backend import Array, on_host
-from .base import CACHE, Kernel, Target
+from .base import CACHE, Atoms, Kernel
 from .blocks import HardBlock, SoftBlock
 from .fused import known_fused_kernel
 from .in_place import InPlaceKernel
@@ -53,7 +53,7 @@ class TorchKernel(InPlaceKernel):
     unit = math.log(2.0)  # on a processor, torch.exp2 takes less than half of the time of torch.exp
 
     @classmethod
-    def suited(cls, target: Target) -> type[Kernel]:
+    def suited(cls, target: Atoms) -> type[Kernel]:
         """The fused kernel, for data on a GPU that it is made for, if Triton is installed."""
         fused = None if cls is not TorchKernel or on_host(target.atoms) else known_fused_kernel()
         return cls if fused is None else fused.suited(target)

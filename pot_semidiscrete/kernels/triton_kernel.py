@@ -9,7 +9,7 @@ import triton
 
 from ..backend import Array, Backend, is_foreign, on_host
 from . import triton_programs
-from .base import Block, Kernel, Target
+from .base import Atoms, Block, Kernel
 from .blocks import SoftBlock, level_in_group
 from .torch_kernel import TorchHardBlock, TorchKernel
 
@@ -193,7 +193,7 @@ class TritonKernel(TorchKernel):
     most_coordinates: int | None = FusedScores.values  # above, a product is made again for each so many
 
     @classmethod
-    def suited(cls, target: Target) -> type[Kernel]:
+    def suited(cls, target: Atoms) -> type[Kernel]:
         """The class, for float32 data on a GPU and a cost of the package that has factors."""
         atoms, cost, most = target.atoms, target.cost, cls.most_coordinates
         if (
