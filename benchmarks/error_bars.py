@@ -40,13 +40,12 @@ def coverage(share, seeds, n_points):
         options = {"reg": reg, "random_state": seed}
         result = ps.solve_semidiscrete(atoms, "normal", **options)
         corrected = ps.solve_semidiscrete(atoms, "normal", tol=0, max_iter=16, **options)
-        bars = ErrorBars(result, fresh)
-        found = {"ErrorBars": (bars.plan, bars), "result": (result, result)}
-        for kind, (plan, errors) in (found | {"corrected": (corrected, corrected)}).items():
-            estimate, stderr = errors.functional(squares)
+        found = {"ErrorBars": ErrorBars(result, fresh), "result": result, "corrected": corrected}
+        for kind, plan in found.items():
+            estimate, stderr = plan.functional(squares)
             off = {
-                "potential": abs(plan.potential - psi) / errors.potential_stderr,
-                "map": (abs(plan.ot_map(at) - images) / errors.map_stderr(at))[:, 0],
+                "potential": abs(plan.potential - psi) / plan.potential_stderr,
+                "map": (abs(plan.ot_map(at) - images) / plan.map_stderr(at))[:, 0],
                 "cost": abs(estimate - cost) / stderr,
             }
             held[kind].append({name: values <= 1.96 for name, values in off.items()})

@@ -157,6 +157,10 @@ class Run:
         self.optimizer.zero_grad()
         x.backward(2.0 * (x.detach() - goal) / len(x))
         self.optimizer.step()
+        self.count()
+
+    def count(self):
+        """Count a step of the generator."""
         self.steps += 1
 
     def follow_potential(self, potential):
@@ -171,7 +175,7 @@ def ours(run, make=calm_adam, rate=rise_and_fall, **options):
     optimizer = make(list(run.generator.parameters()))  # the default
 
     def by_the_clock(result):
-        run.steps += 1
+        run.count()
         left = 1.0 - run.used / run.seconds
         set_relative_rate(optimizer, rate(1.0 - left))
         return left < 0.0
@@ -224,7 +228,7 @@ def wgan_gp(run, rate=2e-3, critic_steps=5):
         optimizer.zero_grad()
         (-critic.score(run.generator(run.latent(critic.batch_size))).mean()).backward()
         optimizer.step()
-        run.steps += 1
+        run.count()
 
 
 def authors(run, step):

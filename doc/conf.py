@@ -40,7 +40,8 @@ plot_pre_code = ""  # a page says what it imports
 autosummary_generate = True
 # bases that are not pages of their own: their methods stand with those of the class
 _BASES = (SemiDiscretePlan, ComparedData, TrackedPotential)
-autosummary_context = {"bases": sorted({name for base in _BASES for name in vars(base)})}
+_HOOKS = {"get_extra_state", "set_extra_state"}  # of torch
+autosummary_context = {"bases": sorted({name for base in _BASES for name in vars(base)} - _HOOKS)}
 autodoc_typehints = "none"
 toc_object_entries = False
 numpydoc_show_class_members = False  # the template of classes lists their own methods

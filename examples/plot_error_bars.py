@@ -55,8 +55,8 @@ held = {"potential": [], "map": [], "cost": []}
 for seed in range(100):
     fresh = np.random.default_rng([seed, 1]).normal(size=(4000, 1))
     bars = ErrorBars(result, fresh, random_state=seed)
-    held["potential"].append(abs(bars.plan.potential - truth) < 1.96 * bars.potential_stderr)
-    held["map"].append(abs(bars.plan.ot_map(x) - images) < 1.96 * bars.map_stderr(x))
+    held["potential"].append(abs(bars.potential - truth) < 1.96 * bars.potential_stderr)
+    held["map"].append(abs(bars.ot_map(x) - images) < 1.96 * bars.map_stderr(x))
     estimate, stderr = bars.functional(squares)
     held["cost"].append(abs(estimate - cost) < 1.96 * stderr)
 for name, values in held.items():
@@ -67,11 +67,11 @@ for name, values in held.items():
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 options = {"fmt": "o", "ms": 3, "lw": 1, "capsize": 2}
-deviation = bars.plan.potential - truth
+deviation = bars.potential - truth
 left.errorbar(atoms[:, 0], deviation, 1.96 * bars.potential_stderr, **options)
 left.axhline(0.0, color="k", lw=0.8)
 left.set(title="potential, less the truth", xlabel="atom", ylabel="in units of the cost")
-centre, error = bars.plan.ot_map(x)[:, 0], 1.96 * bars.map_stderr(x)[:, 0]
+centre, error = bars.ot_map(x)[:, 0], 1.96 * bars.map_stderr(x)[:, 0]
 right.fill_between(x[:, 0], centre - error - images[:, 0], centre + error - images[:, 0], alpha=0.3)
 right.plot(x, centre[:, None] - images, label="map, less the truth")
 right.axhline(0.0, color="k", lw=0.8)

@@ -96,16 +96,15 @@ def load_mnist_labels(folder: str | os.PathLike) -> tuple[np.ndarray, np.ndarray
 
 def _read_parts(folder: str | os.PathLike, kind: str) -> list[np.ndarray]:
     """Those to train with, and those to test with."""
-    return [_read_part(folder, f"{part}-{kind}") for part in ("train", "t10k")]
-
-
-def _read_part(folder: str | os.PathLike, name: str) -> np.ndarray:
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"folder: expected a path, received {describe(folder)}.")
-    found = [p for p in (Path(folder) / name, Path(folder) / f"{name}.gz") if p.exists()]
-    if not found:
-        raise FileNotFoundError(
-            f"folder: expected one that has {name} or {name}.gz, received {str(folder)!r}, which has "
-            "neither."
-        )
-    return read_idx(found[0])
+    parts = []
+    for name in (f"train-{kind}", f"t10k-{kind}"):
+        found = [p for p in (Path(folder) / name, Path(folder) / f"{name}.gz") if p.exists()]
+        if not found:
+            raise FileNotFoundError(
+                f"folder: expected one that has {name} or {name}.gz, received {str(folder)!r}, which "
+                "has neither."
+            )
+        parts.append(read_idx(found[0]))
+    return parts

@@ -307,8 +307,8 @@ def train_parameters(
     target, reg, vjp = problem.target, problem.reg, _vjp("train_parameters", vjp, problem.nx)
     init_potential = problem.init_potential(init_potential)
     adam = Adam(theta, learning_rate, target.nx)
-    calls = guest(generator), adam, guest(latent_sampler)
-    run = ParameterRun(*calls, target, vjp, reg, dual_steps, batch_size)
+    calls = guest(generator), guest(latent_sampler)
+    run = ParameterRun(*calls, adam, target, reg, vjp, dual_steps, batch_size)
     bar = Progress(verbose, n_steps, "train_parameters")
     with guarded(run, bar):
         run.start(init_potential)
@@ -321,28 +321,25 @@ def train_parameters(
     return run.result()
 
 
+@dataclass(repr=False)
 class ParameterRun:
     """One run of :func:`train_parameters`: parameters, potential, history."""
 
-    def __init__(
-        self,
-        generator: Callable,
-        adam: Adam,
-        latent_sampler: Callable[[int], Array],
-        target: Target,
-        vjp: Callable[[Any, Array, Array], Any] | None,
-        reg: float,
-        dual_steps: int,
-        batch_size: int,
-    ) -> None:
-        self.generator, self.adam, self.latent_sampler = generator, adam, latent_sampler
-        self.target, self.vjp, self.reg = target, vjp, reg
-        self.dual_steps, self.batch_size = dual_steps, batch_size
-        self.level = tracking.tracking_reg(target, reg)
-        self.ratio = tracking.eps_ratio(target, self.level)
-        self.potential = 0.0 * target.weights
+    generator: Callable
+    latent_sampler: Callable[[int], Array]
+    adam: Adam
+    target: Target
+    reg: float
+    vjp: Callable[[Any, Array, Array], Any] | None
+    dual_steps: int
+    batch_size: int
+    status: str = "finished"
+
+    def __post_init__(self) -> None:
+        self.level = tracking.tracking_reg(self.target, self.reg)
+        self.ratio = tracking.eps_ratio(self.target, self.level)
+        self.potential, self.rounds = 0.0 * self.target.weights, 0.0
         self.losses: list[Array] = []
-        self.status, self.rounds = "finished", 0.0
 
     def points(self) -> Array:
         """A fresh batch of points, for the potential."""

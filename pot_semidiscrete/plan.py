@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from .backend import Array, capabilities, converted, ours, template
+from .backend import Array, capabilities, converted, describe, ours, template
 from .costs import CallableMetric
 from .diagnostics import GradientDiagnostics, diagnose
 from .inference.errors import SampleFit
@@ -214,6 +214,16 @@ class SemiDiscretePlan:
         return diagnose(self._target, x, self._potential, self.reg)
 
 
+def plan_target(result: Any, call: str) -> Target:
+    """The target of a `result` that a user gave, all of whose atoms this process has."""
+    if not isinstance(result, SemiDiscretePlan):
+        raise TypeError(
+            f"result: expected a SemiDiscreteResult, received {describe(result)}; give that of {call}."
+        )
+    result._check_whole("result")
+    return result._target
+
+
 class EstimatedPlan(SemiDiscretePlan):
     """A plan whose potential has standard errors: :class:`SemiDiscreteResult` is one.
 
@@ -235,6 +245,12 @@ class EstimatedPlan(SemiDiscretePlan):
     ) -> None:
         SemiDiscretePlan.__init__(self, target, potential, reg)
         self._estimates: Any = estimates
+
+    @ours()
+    def to(self, where: Any) -> "EstimatedPlan":
+        """The same in another backend or dtype, or on another device, standard errors included."""
+        convert, target, potential = self._moved(where)
+        return EstimatedPlan(target, potential, self.reg, self._estimates.stored().map(convert))
 
     @property
     @ours()
@@ -280,7 +296,9 @@ class EstimatedPlan(SemiDiscretePlan):
         r"""Standard error of ``ot_map(x)``, in the same sense as :attr:`potential_stderr`.
 
         The spread of the map is that at potentials of the normal law of :math:`\psi_n`, by a cubature
-        rule, and not by a derivative, which is too small where the map is saturated.
+        rule, and not by a derivative, which is too small where the map is saturated. There the law of
+        the map is skewed, and the standard error is of its longer side: at most :math:`\sqrt{2}` times
+        the root of the mean square, which it is where the law is symmetric.
 
         Parameters
         ----------
@@ -293,7 +311,8 @@ class EstimatedPlan(SemiDiscretePlan):
         References
         ----------
         Arasaratnam, Haykin, "Cubature Kalman Filters", IEEE Transactions on Automatic Control 54, 2009
-        (the rule); del Barrio, Gonzalez-Sanz, Loubes, Rodriguez-Vitores, arXiv:2505.19104 (the law).
+        (the rule); Barlow, "Asymmetric Statistical Errors", arXiv:physics/0406120 (skewed laws); del
+        Barrio, Gonzalez-Sanz, Loubes, Rodriguez-Vitores, arXiv:2505.19104 (the law).
 
         Examples
         --------

@@ -55,7 +55,7 @@ def plot_history(history: dict[str, Any], axes: Any = None) -> Any:
     return axes
 
 
-def plot_images(images: np.ndarray, ax: Any, columns: int = 12, title: str | None = None) -> Any:
+def plot_images(images: np.ndarray, ax: Any, columns: int = 12, title: str | None = None) -> None:
     """Draw a grid of images, grey ones in ink on paper, or of red, green and blue.
 
     Parameters
@@ -67,10 +67,7 @@ def plot_images(images: np.ndarray, ax: Any, columns: int = 12, title: str | Non
     title : str, optional
     """
     images, columns = check_images("images", images), check_count("columns", columns)
-    if not hasattr(ax, "imshow"):
-        raise TypeError(
-            f"ax: expected matplotlib axes, received {describe(ax)}; make them with plt.subplots()."
-        )
+    _check_axes(ax)
     images = np.clip(images, 0.0, 1.0)
     if images.ndim == 3:
         images = 1.0 - np.repeat(images[:, None], 3, axis=1)
@@ -92,7 +89,7 @@ def plot_cells(
     limits: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0),
     colors: np.ndarray | None = None,
     n_pixels: int = 200,
-) -> Any:
+) -> None:
     """Plot the cells of a result in the plane: each place in the colour of the atom that it goes to.
 
     At ``reg = 0`` these are Laguerre cells. With regularisation a place has a mixture of colours, by its
@@ -126,10 +123,7 @@ def plot_cells(
     """
     if not isinstance(result, SemiDiscreteResult):
         raise TypeError(f"result: expected that of a solve, received {describe(result)}.")
-    if not hasattr(ax, "imshow"):
-        raise TypeError(
-            f"ax: expected matplotlib axes, received {describe(ax)}; make them with plt.subplots()."
-        )
+    _check_axes(ax)
     box, n = check_numbers("limits", limits), check_count("n_pixels", n_pixels)
     if box.shape != (4,) or not (box[0] < box[1] and box[2] < box[3]):
         raise ValueError(
@@ -155,3 +149,10 @@ def plot_cells(
         rows.append(in_double(result.atom_weights(x)) @ colors)
     ax.imshow(np.clip(rows, 0.0, 1.0), origin="lower", extent=tuple(box))
     ax.set(xticks=[], yticks=[])
+
+
+def _check_axes(ax: Any) -> None:
+    if not hasattr(ax, "imshow"):
+        raise TypeError(
+            f"ax: expected matplotlib axes, received {describe(ax)}; make them with plt.subplots()."
+        )

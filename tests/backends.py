@@ -1,6 +1,7 @@
 """Backends and dtypes as a test sees them."""
 
 import importlib.util
+import itertools
 import random
 
 import numpy as np
@@ -89,6 +90,11 @@ if _installed("cupy"):
     import cupy
 
     BACKENDS += ["cupy"] * cupy.is_available()
+DTYPES = "float64", "float32"
+# each backend and each dtype, not each pair: for long runs of code that is the same for all
+PAIRS = zip(itertools.cycle(BACKENDS), itertools.cycle(DTYPES))
+UNCROSSED = ["-".join(pair) for pair in itertools.islice(PAIRS, max(2, len(BACKENDS)))]
+uncrossed = pytest.mark.parametrize("nx", UNCROSSED, indirect=True)
 needs_torch = pytest.mark.skipif("torch" not in BACKENDS, reason="needs torch")
 if "jax" in BACKENDS:
     import jax

@@ -1,11 +1,14 @@
 """One fixture runs a test on every backend and dtype that is installed."""
 
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.backends import BACKENDS, Backend
+from tests.backends import BACKENDS, DTYPES, Backend
 
 with contextlib.suppress(ImportError):  # tests/test_properties.py
     from hypothesis import settings
@@ -15,7 +18,7 @@ with contextlib.suppress(ImportError):  # tests/test_properties.py
     settings.load_profile("suite")
 
 
-@pytest.fixture(params=[f"{b}-{d}" for b in BACKENDS for d in ("float64", "float32")])
+@pytest.fixture(params=[f"{b}-{d}" for b in BACKENDS for d in DTYPES])
 def nx(request):
     """Every backend, in both dtypes."""
     return Backend(*request.param.split("-"))
@@ -46,3 +49,18 @@ def torch_seed():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mypy(request):
+    """Where its test is run, a process of mypy, beside the tests that come before."""
+    if all(item.name != "test_types" for item in request.session.items):
+        yield
+        return
+    command = [sys.executable, "-m", "mypy", "pot_semidiscrete"]
+    options = {"cwd": Path(__file__).parent.parent, "text": True}
+    with subprocess.Popen(
+        command, **options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        yield process
+        process.kill()

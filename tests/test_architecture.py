@@ -2,8 +2,6 @@
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -135,12 +133,3 @@ def test_files_that_the_page_of_the_design_names_are_there():
     there = {path.relative_to(ROOT).as_posix() for path in (*FILES, *(ROOT / "tests").glob("*.py"))}
     for name in re.findall(r"``([\w/]+\.py)``", page):
         assert any(f"/{path}".endswith(f"/{name}") for path in there), name
-
-
-def test_types():
-    pytest.importorskip("mypy")
-    pytest.importorskip("torch")  # or its classes are not known
-    run = subprocess.run(
-        [sys.executable, "-m", "mypy", "pot_semidiscrete"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stdout + run.stderr

@@ -3,7 +3,9 @@
 import functools
 import importlib
 import json
+import pickle
 import sys
+from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -43,7 +45,7 @@ LEAST = {
     "multilevel": "--n-atoms 320 --chi2 0.2 --seeds 1",
     "network": "--seeds 0 --steps 4 --still-steps 2",
     "quasi": "--seeds 2 --samples 512 --problems normal_line --dimensions",
-    "scaling": "--n-atoms 50 100 --dimensions 2 --targets normal --solvers ours POT --chi2 0.2",
+    "scaling": "--n-atoms 50 --dimensions 2 --targets normal --solvers ours POT --chi2 0.2",
     "solver": "--seeds 2 --samples 512 --problems normal_line --solvers ours POT --goal-samples 2048",
     "textures": "--seconds 0.1 --shrink 8 --scales 1",
 }
@@ -60,6 +62,19 @@ def write_spots(folder, rng, n_train=2000, n_test=2000):
         for kind, array in {"images-idx3": images, "labels-idx1": labels.astype("uint8")}.items():
             (folder / f"{part}-{kind}-ubyte").write_bytes(idx(array))
     return folder
+
+
+class Here(Executor):
+    """In place of the processes of a pool; it asks as they do for what can be pickled."""
+
+    def __init__(self, n_jobs):
+        pass
+
+    def submit(self, *call):
+        function, *args = pickle.loads(pickle.dumps(call))
+        future = Future()
+        future.set_result(function(*args))
+        return future
 
 
 def quick_to_judge(module, monkeypatch):
@@ -90,6 +105,8 @@ def test_benchmark_runs_and_writes_its_results(name, monkeypatch, tmp_path):
     path = tmp_path / "results.json"
     if name == "guard":  # the machine may have other work
         monkeypatch.setattr(module, "WORSE", 1000.0)
+    if name == "certificates":  # "correction" starts a process
+        monkeypatch.setattr(module, "Pool", Here)
     if name == "network":
         quick_to_judge(module, monkeypatch)
     run(module, monkeypatch, [*LEAST[name].split(), "--json", path])
@@ -170,14 +187,53 @@ def test_benchmark_of_training_compares_its_recipes(rng, monkeypatch, tmp_path):
     mnist = write_spots(tmp_path, rng, n_test=200)
     module, path = importlib.import_module("benchmarks.training"), tmp_path / "results.json"
     quick_to_judge(module, monkeypatch)
-    options = f"--seconds 0.2 --seeds 0 --atoms 300 --step 1 --value --mnist {mnist} --json {path}"
+    monkeypatch.setattr(module, "INTERVAL_BATCHES", 4)
+    options = f"--seconds 0.05 --seeds 0 --atoms 300 --step 1 --value --mnist {mnist} --json {path}"
     run(module, monkeypatch, options.split())
     found = json.loads(path.read_text())
     assert {row["recipe"] for row in found["rows"]} == set(module.RECIPES)
     assert all(row["steps"] > 0 and row["value"][0] < row["value"][1] for row in found["rows"])
-    options = "--seconds 0.2 --seeds 0 --atoms 300 --colors both --recipe ours wgan_gp"
+    options = "--seconds 0.05 --seeds 0 --atoms 300 --colors both --recipe ours wgan_gp"
     run(module, monkeypatch, [*options.split(), "--mnist", mnist, "--images", tmp_path])
     assert (tmp_path / "ours_0.png").stat().st_size > 10_000
+
+
+def test_curves_of_training_are_those_of_runs_that_nobody_watched(monkeypatch):
+    """By a clock that counts its readings, a look changes neither steps nor weights nor the end."""
+    from benchmarks import training, training_curves
+
+    readings, ends, images = iter(range(10**6)), [], torch.rand(100, 8, 8)
+    for module in (training, training_curves):
+        monkeypatch.setattr(module, "clock", lambda device: float(next(readings)))
+    look = lambda images: {"frechet": float(torch.rand(9).sum())}
+    for marks in ((), (30.0, 45.0, 60.0)):
+        run = training_curves.Watched(marks, look, images, 60.0, 0)
+        training.RECIPES["wgan_gp"](run)
+        ends.append(run)
+    assert [len(run.curve) for run in ends] == [0, 3]
+    assert ends[0].steps == ends[1].steps == ends[1].curve[-1]["steps"] > 5
+    for weights in zip(*(run.generator.parameters() for run in ends), strict=True):
+        assert torch.equal(*weights)
+
+
+def test_curves_of_training_are_made_once_and_drawn(rng, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    from benchmarks import training, training_curves
+
+    mnist, path = write_spots(tmp_path, rng, n_test=200), tmp_path / "results.json"
+    quick_to_judge(training, monkeypatch)
+    options = f"--seconds 0.3 --marks 0.1 0.3 --atoms 300 --mnist {mnist} --json {path}"
+    run(training_curves, monkeypatch, options.split())
+    found = json.loads(path.read_text())
+    assert [row["recipe"] for row in found["rows"]] == list(training_curves.STYLES)
+    for row in found["rows"]:
+        assert 0.1 <= row["seconds"][0] <= row["seconds"][-1]
+        assert row["seconds"][-1] >= 0.3
+        assert all(len(row[name]) == len(row["steps"]) for name in training_curves.MEASURES)
+    figure, ends = tmp_path / "curves.png", FOLDER / "results" / "training_90.json"
+    run(training_curves, monkeypatch, [*options.split(), "--figure", figure, "--ends", ends])
+    assert json.loads(path.read_text())["rows"] == found["rows"]
+    assert figure.stat().st_size > 10_000
 
 
 def test_step_of_the_authors_is_found_for_the_generator_that_is_trained(monkeypatch):

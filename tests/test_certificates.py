@@ -16,6 +16,7 @@ from pot_semidiscrete.kernels import reduce
 from pot_semidiscrete.optim.newton import NewtonResult, maximize
 from pot_semidiscrete.optim.semi_dual import SemiDual
 from pot_semidiscrete.problem import build_target
+from tests.backends import uncrossed
 
 SEEDS = 200
 N_ATOMS = 20
@@ -193,6 +194,7 @@ def test_interval_is_of_this_backend_and_finite(reg, nx):
     assert 0.0 <= result.suboptimality < high - low
 
 
+@uncrossed
 @pytest.mark.parametrize("off", [0.0, 0.3, 3.0])
 @pytest.mark.parametrize("reg", [0.0, REG])
 def test_part_of_the_points_bounds_the_cost_as_all_of_them_do(reg, off, nx):

@@ -13,6 +13,7 @@ from scipy import stats
 
 import pot_semidiscrete as ps
 from benchmarks import problems, references, unregularised
+from tests.backends import uncrossed
 
 
 def normal_source(nx, seed, d, shift=0.0):
@@ -32,6 +33,7 @@ def test_one_atom(reg, nx):
     assert float(result.value) == pytest.approx(7.0, abs=5 * result.value_stderr)
 
 
+@uncrossed
 @pytest.mark.parametrize("relative_reg", [1e-2, 1e-1, 1.0])
 @pytest.mark.parametrize("d", [1, 5, 50])
 def test_gradient_of_a_translation(d, relative_reg, nx):
@@ -93,6 +95,7 @@ def test_value_and_potential_of_a_translation(relative_reg, nx64):
     assert abs(error) < stats.norm.isf(5e-6) * stderr
 
 
+@uncrossed
 @pytest.mark.parametrize("uniform", [True, False])
 def test_quantile_formula_on_the_line(uniform, nx):
     """``reg = 0``: the excess value is 1e-3 of the cost, the potential right to 2% of its range."""
@@ -183,6 +186,7 @@ def small_reference(name, relative_reg):
     return references.newton(SMALL[name][1], atoms, weights, relative_reg * ps.cost_scale(atoms))
 
 
+@uncrossed
 @pytest.mark.parametrize("relative_reg", [0.05, 0.2])
 @pytest.mark.parametrize("name", SMALL)
 def test_reaches_the_newton_solution(name, relative_reg, nx):
@@ -333,6 +337,7 @@ def test_sinkhorn_gives_the_potential(reg, rng, nx64):
     assert float(loss) == pytest.approx(value, rel=1e-8)
 
 
+@uncrossed
 @pytest.mark.parametrize("reg", [0.1, 1.0])
 def test_array_source_is_the_problem_of_sinkhorn(reg, rng, nx):
     """Mean efficiency ratio of 3 seeds on a source of 80 points; values as ot.solve's."""

@@ -3,6 +3,7 @@
 import functools
 import re
 import warnings
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import pot_semidiscrete as ps
 from pot_semidiscrete import SemiDiscreteWarning, gradient_diagnostics, one_sided_derivatives
 from pot_semidiscrete.diagnostics import ROUGH
-from tests.backends import Backend
+from tests.backends import Backend, uncrossed
 
 PAIR = np.array([[1.0, 0.0], [-1.0, 0.0]])
 LINE = np.array([[-1.0], [1.0]])
@@ -186,6 +187,15 @@ def test_smoothness_of_other_metrics(metric, nx64):
     found = diagnose(nx64, atoms, points, potential, metric=metric, reg=0.2)
     assert found.smoothness == pytest.approx(norms.max(), rel=0.02)
     assert found.mean_smoothness == pytest.approx(norms.mean(), rel=0.02)
+
+
+def test_any_step_lowers_a_transform_without_curvature():
+    """Left of all atoms it is a constant less x: its second derivative is 0, by all differences."""
+    atoms, x = np.array([[0.0], [1.0]]), np.linspace(-3.0, -2.0, 20)[:, None]
+    found = gradient_diagnostics(atoms, x, np.zeros(2), metric="cityblock", reg=0.1)
+    assert found.smoothness == 0.0
+    assert found.step == np.inf
+    assert "smoothness, longest step    0, inf" in str(found)
 
 
 @pytest.mark.parametrize("length", [0.9, 1.1])
@@ -375,6 +385,18 @@ def translated(nx, reg, seed=0, **options):
     return found, found.left - slope, slope + 2.0 * z.mean(axis=0) @ v
 
 
+@pytest.mark.parametrize("scale", [2.0**-20, 2.0**20])
+def test_derivatives_know_no_unit(scale):
+    """``2 s^2 <theta + E Z - ybar, v>``, of a linear program whose costs are as small as that."""
+    rng = np.random.default_rng(0)
+    z, atoms, theta, v = rng.normal(size=(200, 2)), rng.normal(size=(20, 2)), np.zeros(2), np.ones(2)
+    found = one_sided_derivatives(lambda theta, z: scale * (z + theta), theta, v, z, scale * atoms)
+    slope = 2.0 * scale**2 * (z.mean(axis=0) - atoms.mean(axis=0)) @ v
+    for side, error in ((found.left, found.left_error), (found.right, found.right_error)):
+        assert side == pytest.approx(slope, rel=1e-6)
+        assert error < 1e-6 * scale**2
+
+
 @pytest.mark.parametrize("reg", [0.0, 0.1])
 def test_derivative_of_a_translation(reg, nx):
     found, _, sample = translated(nx, reg)
@@ -415,6 +437,11 @@ def test_parameters_of_several_arrays_and_errors_of_one_sided_derivatives():
     v = {"matrix": np.zeros((2, 2)), "shift": np.array([1.0, 0.0])}
     found = one_sided_derivatives(generator, theta, v, z, atoms, reg=0.5)
     assert found.left == pytest.approx(2.0 * z.mean(axis=0)[0], abs=1e-6)
+    named = namedtuple("Parameters", "matrix shift")
+    same = one_sided_derivatives(
+        lambda t, z: generator(t._asdict(), z), named(**theta), named(**v), z, atoms, reg=0.5
+    )
+    assert same == found
     with pytest.raises(ValueError, match="direction: expected the shape"):
         one_sided_derivatives(generator, theta, {"matrix": np.eye(3), "shift": np.zeros(2)}, z, atoms)
     with pytest.raises(TypeError, match="theta: expected an array, or a list"):
@@ -453,7 +480,7 @@ def test_training_without_reg_on_a_bisector_warns_once():
 def test_training_that_oscillates_warns_with_the_measured_mass(atoms, reuse):
     """The potential is always behind, and its own boundaries are elsewhere."""
     with pytest.warns(SemiDiscreteWarning, match="reg = 0") as caught:
-        train(0.0, n_steps=200, offset=0.9, lr=0.05, atoms=atoms, reuse=reuse)
+        train(0.0, n_steps=80, offset=0.9, lr=0.05, atoms=atoms, reuse=reuse)
     assert len(caught) == 1
     text = str(caught[0].message)
     tied, near = re.search(r"([\d.]+)% of the mass lies", text), re.search(r", (\S+) per unit", text)
@@ -498,6 +525,7 @@ def test_training_without_reg_on_a_density_does_not_warn():
     train_generator(generator, 2, SemiDiscreteLoss(data, reg=0.0), n_steps=50, random_state=0)
 
 
+@uncrossed
 @pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock", "cosine"])
 @pytest.mark.parametrize("reg", [0.0, 0.1])
 def test_atoms_at_one_place_are_one_cell(reg, metric, nx):

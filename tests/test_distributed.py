@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -19,30 +20,31 @@ from tests import ranks  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 LONGEST = 300.0  # seconds after which ranks hang
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def launch(case, size, folder):
-    """Run a case of `tests/ranks.py` on so many ranks; exit codes and what they print."""
-    command = [sys.executable, "-m", "tests.ranks", case]
-    options = {"cwd": ROOT, "env": ENVIRONMENT, "text": True}
+    """Run a case of `tests/ranks.py` on so many ranks; exit codes, and what they print."""
+    command = [sys.executable, "-m", "tests.ranks", case, str(size), str(folder)]
+    options = {"cwd": ROOT, "env": ENVIRONMENT, "text": True, "start_new_session": True}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    processes = [
-        subprocess.Popen([*command, str(rank), str(size), str(folder)], **options, **streams)
-        for rank in range(size)
-    ]
-    try:
-        texts = [process.communicate(timeout=LONGEST)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.returncode for process in processes], texts
+    with subprocess.Popen(command, **options, **streams) as process:
+        try:
+            text = process.communicate(timeout=LONGEST)[0]
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # the ranks, too
+    assert process.returncode == 0, text
+    *_, codes = text.splitlines()
+    return [int(code) for code in codes.split()], text
 
 
+@needs_fork
 def test_two_ranks(tmp_path):
     """The second of which is killed in the end; from their checkpoint one goes on."""
-    codes, texts = launch("two", 2, tmp_path)
-    assert codes == [0, -9], "\n".join(texts)
+    codes, text = launch("two", 2, tmp_path)
+    assert codes == [0, -signal.SIGKILL], text
     generator, steps = torch.nn.Linear(2, 3, dtype=torch.float64), []
     run = generative.train_generator(
         *(generator, 2, ranks.atoms(50)),
@@ -55,9 +57,10 @@ def test_two_ranks(tmp_path):
     assert run.status == "finished"
 
 
+@needs_fork
 def test_four_ranks(tmp_path):
-    codes, texts = launch("four", 4, tmp_path)
-    assert codes == [0] * 4, "\n".join(texts)
+    codes, text = launch("four", 4, tmp_path)
+    assert codes == [0] * 4, text
 
 
 def code(language, words):

@@ -287,6 +287,7 @@ ROWS = {
     "result": [(bad, TypeError, "solve_semidiscrete") for bad in (3, None, ATOMS)],
     "X_init": [*NO_POINTS, SHORT, (POINTS, ValueError, "6 points")],
     "n_probes": NO_COUNT,
+    "n_init": [*NO_COUNT, (2, ValueError, "leave X_init out")],
     "ErrorBars.x": [*NO_SOURCE, (POINTS[:1], ValueError, "more points than 1")],
     "f": [
         *NO_CALLABLE,
@@ -523,7 +524,7 @@ ROWS = {
     "GradientPenaltyCritic.load_state_dict.state": [
         *[(bad, TypeError, "state_dict") for bad in (None, "state", {})],
     ],
-    "pair_cost": [(3, TypeError, "callable"), ("gauss", TypeError, "callable")],
+    "pair_cost": [(bad, TypeError, "callable") for bad in (3, "gauss", ["cityblock"])],
     "critic": [(3, TypeError, "wgan-gp"), ("gan", TypeError, "wgan-gp")],
     "PatchLoss.image": [*NO_PICTURE, (IMAGES[None], ValueError, "one image")],
     **{f"PatchLoss.{name}.x": NO_PICTURE for name in ("forward", "follow", "patches")},
@@ -777,6 +778,7 @@ HISTORY = {"loss": np.ones(3), "chi2": np.ones(1), "chi2_step": np.ones(1)}
 SAMPLES = {"x": POINTS, "y": ATOMS}
 
 LOADERS = "SemiDiscretePairs", "StoredPairs"
+PLANS = "SemiDiscreteResult", "ErrorBars"
 
 # Arguments of a valid call, by function.
 CALLS = {
@@ -795,20 +797,19 @@ CALLS = {
         *("batch_size", "init_potential", "random_state", "callback"),
     ),
     **{
-        f"SemiDiscreteResult.{name}": lambda given: given("x")
+        f"{kind}.{name}": lambda given: given("x")
+        for kind in PLANS
         for name in ("c_transform", "atom_weights", "ot_map", "map_stderr", "diagnose")
     },
-    "SemiDiscreteResult.functional": lambda given: {"f": lambda x, y: x @ y.T},
-    "SemiDiscreteResult.pair": lambda given: given("x", "random_state"),
-    "SemiDiscreteResult.to": lambda given: {"where": np.float64},
+    **{f"{kind}.functional": lambda given: {"f": lambda x, y: x @ y.T} for kind in PLANS},
+    **{f"{kind}.pair": lambda given: given("x", "random_state") for kind in PLANS},
+    **{f"{kind}.to": lambda given: {"where": np.float64} for kind in PLANS},
     "SemiDiscreteResult.save": lambda given: {"path": given.folder / "saved.npz"},
     "SemiDiscreteResult.load": lambda given: given("X_target", path=given.saved),
     "CenterOutwardRanks": lambda given: given("random_state", result=solved(given.kind)),
     **{f"CenterOutwardRanks.{name}": lambda given: given("x") for name in ("ranks", "depth")},
     "CenterOutwardRanks.contour": lambda given: {"level": 0.5, "n": 4},
     "ErrorBars": lambda given: given("random_state", **given.fitted),
-    "ErrorBars.map_stderr": lambda given: given("x"),
-    "ErrorBars.functional": lambda given: {"f": lambda x, y: x @ y.T},
     "quantize": lambda given: given(*MOVES, **given.moved, sampler_source=given.array(POINTS)),
     "barycenter": lambda given: given(*MOVES, **given.moved, sources=["normal", given.array(POINTS)]),
     "SobolSampler": lambda given: {"dimension": 2, "generator": lambda z: z},
@@ -944,11 +945,10 @@ def as_given(bad, given):
 
 NAMES = [(name, kind) for name in FUNCTIONS if name in CALLS for kind in backends_of(name)]
 CASES = [
-    pytest.param(name, argument, kind, k, id=f"{name}-{argument}-{kind}-{k}")
+    pytest.param(name, argument, kind, id=f"{name}-{argument}-{kind}")
     for name, kind in NAMES
-    for argument, p in parameters(name).items()
-    for k, (bad, *_) in enumerate(rows_of(name, argument) or [])
-    if not (bad is None and p.default is None)  # the default, and no mistake
+    for argument in parameters(name)
+    if rows_of(name, argument)
 ]
 
 
@@ -971,10 +971,8 @@ def test_call_is_valid(name, kind, tmp_path):
     call(name, Given(kind, tmp_path))
 
 
-@pytest.mark.parametrize(("name", "argument", "kind", "k"), CASES)
-def test_bad_value_is_refused_by_name(name, argument, kind, k, tmp_path):
-    bad, error, words = rows_of(name, argument)[k]
-    given = Given(kind, tmp_path)
+def check_refusal(name, argument, bad, error, words, given):
+    """An error says of this argument what was expected and what was received."""
     more = NEEDS.get(argument, lambda given: {})(given)
     with pytest.raises(error) as caught:
         call(name, given, **more | {argument: as_given(bad, given)})
@@ -983,3 +981,13 @@ def test_bad_value_is_refused_by_name(name, argument, kind, k, tmp_path):
     assert re.search(rf"\b({called})\b", said), said
     for word in ("expected", "received", words):
         assert word in said, said
+
+
+@pytest.mark.parametrize(("name", "argument", "kind"), CASES)
+def test_bad_values_are_refused_by_name(name, argument, kind, tmp_path):
+    is_none_allowed = parameters(name)[argument].default is None  # and no mistake
+    for k, (bad, error, words) in enumerate(rows_of(name, argument)):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        if bad is not None or not is_none_allowed:
+            check_refusal(name, argument, bad, error, words, Given(kind, folder))

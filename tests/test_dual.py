@@ -86,6 +86,16 @@ def test_minkowski_is_that_of_scipy(p, w, problem, nx):
         np.testing.assert_allclose(found, slopes, atol=1e-7)
 
 
+def test_minkowski_leaves_out_what_has_no_weight(nx):
+    """However far apart it is: beside it, powers of what counts would be 0."""
+    atoms, x, psi = nx.array([[0.0, 0.0]]), nx.array([[1e6, 3.0]]), nx.array([0.0])
+    metric = ("minkowski", 100, [0.0, 1.0])
+    found = ps.semidiscrete_c_transform(atoms, x, psi, metric=metric)
+    np.testing.assert_array_equal(nx.host(found), [3.0])
+    found = ps.semidiscrete_gradient(atoms, x, psi, metric=metric)
+    np.testing.assert_array_equal(nx.host(found), [[0.0, 1.0]])
+
+
 def test_minkowski_of_any_scale_and_at_an_atom(nx):
     for scale in (1e-14, 1.0, 1e14):
         atoms = nx.array(scale * np.eye(3))
@@ -106,7 +116,10 @@ def test_minkowski_of_any_scale_and_at_an_atom(nx):
         (("minkowski", np.nan), "at least 1"),
         (("minkowski", np.inf), "chebyshev"),
         (("minkowski", "3"), "at least 1"),
+        (("minkowski", np.complex128(3)), "at least 1"),
         (("minkowski", 3, [1.0, -1.0]), "at least 0"),
+        (("minkowski", 3, "ab"), "at least 0, .* as in"),
+        (("minkowski", 3, [1.0, 1j]), "at least 0"),
         (("minkowski", 3, [1.0]), "one for each coordinate"),
     ],
     ids=str,
@@ -230,7 +243,7 @@ def test_guessed_maxima_of_rows_do_not_show(metric, scale, level, in_place, rng,
 @pytest.mark.parametrize("reg", [0.0, 0.3, 0.02])
 @pytest.mark.parametrize("metric", [None, "euclidean", "cityblock"])
 def test_tiles_of_atoms_are_one_block(metric, reg, problem, nx):
-    """One-row blocks and one-column tiles included."""
+    """One-row blocks, one-column tiles, and what is both, at the end of (4, 29), included."""
     target = build_target(nx.array(problem["X_target"]), nx.array(problem["a_target"]), metric)
     x = target.center(nx.array(problem["X_source"]))
     potential, values = nx.array(problem["semi_dual_potential"]), nx.array(np.arange(30.0))
@@ -239,7 +252,7 @@ def test_tiles_of_atoms_are_one_block(metric, reg, problem, nx):
     expected = kernels.reduce(target, x, potential, reg, names, values=values)
     cost = nx.host(target.cost_matrix(x)).max()
     tolerance = 50 * nx.eps * (1.0 + (cost / reg if reg else 0.0))
-    for rows, columns in ((1, 1), (5, 1), (17, 7), (4, 30)):
+    for rows, columns in ((1, 7), (5, 1), (17, 7), (4, 29), (4, 30)):
         tiles = Tiles(Task(target, potential, reg, names, values), x)
         tiles.rows = rows
         tiles.columns = [slice(k, min(k + columns, 30)) for k in range(0, 30, columns)]

@@ -81,13 +81,13 @@ def test_two_atoms_have_a_closed_form(nx):
     gap = reg * np.sqrt((SOURCE.mass @ chi[:, 0] ** 2 - 0.3**2) / n) / both  # of psi_1 - psi_2
     expected = gap * np.array([0.7, 0.3])  # of weighted mean 0
     np.testing.assert_allclose(nx.host(bars.potential_stderr), expected, rtol=0.03)
-    at = semidiscrete_atom_weights(atoms, X, nx.host(bars.plan.potential), weights, reg=reg)
+    at = semidiscrete_atom_weights(atoms, X, nx.host(bars.potential), weights, reg=reg)
     slope = 2.5 * at[:, 0] * at[:, 1] / reg  # of the map in the gap
     np.testing.assert_allclose(nx.host(bars.map_stderr(nx.array(X)))[:, 0], slope * gap, rtol=0.05)
 
 
 def test_spread_of_the_map_is_that_at_potentials_of_the_law(nx):
-    """By brute force, and above a derivative's where weights are saturated."""
+    """By brute force: of its longer side, which is that of a derivative where the law is narrow."""
     atoms = nx.array(ATOMS)
     target = Problem.of(atoms, None, None, REG).target
     psi, rows = np.linspace(-0.1, 0.1, 8), 0.3 * np.random.default_rng(0).normal(size=(5, 8))
@@ -95,7 +95,10 @@ def test_spread_of_the_map_is_that_at_potentials_of_the_law(nx):
     images = [semidiscrete_ot_map(ATOMS, X, psi + s * r, reg=REG) for r in rows for s in (1.0, -1.0)]
     moved = psi + 0.2 * np.arange(8)
     at, middle = (semidiscrete_ot_map(ATOMS, X, v, reg=REG) for v in (moved, psi))
-    expected = np.sqrt(np.mean((np.array(images) - middle) ** 2, axis=0) + (at - middle) ** 2)
+    moves = np.array(images) - middle
+    sides = [np.sum(np.where(s * moves > 0.0, moves, 0.0) ** 2, axis=0) / len(rows) for s in (1.0, -1.0)]
+    assert np.max(sides[0] / sides[1]) > 2.0  # the law is skewed
+    expected = np.sqrt(np.maximum(*sides) + (at - middle) ** 2)
     found = law.map_stderr(target, target.center(nx.array(X)), nx.array(moved), REG)
     np.testing.assert_allclose(nx.host(found), expected, rtol=2e-3)
     stderr = nx.host(law.potential_stderr(target, nx.array(moved)))
@@ -172,8 +175,21 @@ def test_copies_after_a_question(nx):
     rng = np.random.default_rng(0)
     result = solve(nx.array(rng.normal(size=(300, 2))), nx.array([0.5])[0].item(), tol=0.3)
     bars = ErrorBars(result, nx.array(rng.normal(size=(600, 2))), n_probes=2)
-    for found in (result, bars.plan):
+    for found in (result, bars):
         expected = nx.host(found.potential_stderr)
         data = pickle.dumps(found)
         assert len(data) < 2e6
         np.testing.assert_allclose(nx.host(pickle.loads(data).potential_stderr), expected, rtol=1e-5)
+
+
+def test_error_bars_that_were_moved_have_their_standard_errors(nx):
+    """Those asked for before, and those made again where the plan is; functionals as well."""
+    x = np.random.default_rng(0).normal(size=(500, 1))
+    bars = ErrorBars(solve(nx.array(ATOMS)), nx.array(x))
+    unasked = bars.to(np.zeros(1))  # NumPy, float64
+    expected, of_map = nx.host(bars.potential_stderr), nx.host(bars.map_stderr(nx.array(X)))
+    asked = bars.to(np.zeros(1))
+    np.testing.assert_allclose(asked.map_stderr(X), of_map, rtol=1e-3)  # the same law, not another basis
+    for moved in (unasked, asked):
+        np.testing.assert_allclose(moved.potential_stderr, expected, rtol=1e-3)
+        np.testing.assert_allclose(moved.functional(squares), bars.functional(squares), rtol=1e-3)

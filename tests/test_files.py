@@ -469,31 +469,32 @@ def stages(path):
 
 
 ENDING = """
-import errno, os, random, resource, signal, sys, time
+import contextlib, errno, os, random, resource, signal, sys, time
 from tests import test_files
 from pot_semidiscrete.runs import files
 
-path, kind = sys.argv[1:]
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
-if kind == "train":
-    import torch
-    torch.set_num_threads(1)
-    work = lambda path: test_files.train(path, test_files.STEPS, checkpoint_every=1)
-    work(path + ".first")  # what is imported on first use, is imported once
-else:
-    work = test_files.stages
-    work(path + ".first")
-random.seed(0)
+folder, *kinds = sys.argv[1:]
+WORKS = {
+    "solve": test_files.stages,
+    "train": lambda path: test_files.train(path, test_files.STEPS, checkpoint_every=1),
+}
+fsync = os.fsync
 
-def full(file):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def fill_after(n):
+    left = iter(range(n))
 
-def child(way):
+    def full(file):
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    files.os.fsync = full
+
+def child(way, path, work):
     if way == "size":  # of what is written next, a part
         size = os.path.getsize(path) if os.path.exists(path) else 4000
         resource.setrlimit(resource.RLIMIT_FSIZE, (random.randint(1, size),) * 2)
-    if way == "full":
-        files.os.fsync = full
+    fill_after(0 if way == "full" else 5)  # so that it is in its midst, however late a signal comes
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         work(path)
@@ -501,40 +502,46 @@ def child(way):
         os._exit(3)
     os._exit(0)
 
-def written():
-    return os.stat(path).st_ino if os.path.exists(path) else None
-
-def wait_for_a_writing(pid):
+def wait_for_a_writing(path, pid):
+    written = lambda: os.stat(path).st_ino if os.path.exists(path) else None
     before, start = written(), time.monotonic()
     while written() == before and os.waitpid(pid, os.WNOHANG) == (0, 0):
         time.sleep(1e-4)
     return time.monotonic() - start
 
-for k in range(20):
-    way = ["kill", "interrupt", "size", "full"][k % 4]
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    pid = os.fork()
-    if pid == 0:
-        random.seed(k)
-        child(way)
-    if way in ("kill", "interrupt"):
-        for _ in range(random.randint(1, 4)):
-            seconds = wait_for_a_writing(pid)
-        time.sleep(seconds * random.random())  # at any moment of a step
-        os.kill(pid, signal.SIGKILL if way == "kill" else signal.SIGINT)
-    os.waitpid(pid, 0)
-    print(way, os.path.exists(path))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
+for kind in kinds:
+    path, work = f"{folder}/{kind}", WORKS[kind]
+    if kind == "train":
+        import torch
+        torch.set_num_threads(1)
+    work(path + ".first")  # what is imported on first use, is imported once
+    random.seed(0)
+    for k in range(20):
+        way = ["kill", "interrupt", "size", "full"][k % 4]
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        pid = os.fork()
+        if pid == 0:
+            random.seed(k)
+            child(way, path, work)
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):  # the signal came too late
+            if way in ("kill", "interrupt"):
+                for _ in range(random.randint(1, 4)):
+                    seconds = wait_for_a_writing(path, pid)
+                time.sleep(seconds * random.random())  # at any moment of a step
+                os.kill(pid, signal.SIGKILL if way == "kill" else signal.SIGINT)
+            os.waitpid(pid, 0)
+        print(kind, way, os.path.exists(path))
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("kind", ["solve", pytest.param("train", marks=needs_torch)])
-def test_twenty_ends_leave_the_run_as_it_would_have_been(kind, tmp_path):
-    """SIGKILL, SIGINT, a limit of the size of files, a full disk: at any moment."""
-    path = tmp_path / "run"
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """A folder with a run of each kind, which ended 20 times, and one that did not."""
+    folder, kinds = tmp_path_factory.mktemp("ends"), ["solve", *["train"] * ("torch" in BACKENDS)]
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", ENDING, str(path), kind],
+        [sys.executable, "-c", ENDING, str(folder), *kinds],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": paths},
         capture_output=True,
@@ -542,15 +549,23 @@ def test_twenty_ends_leave_the_run_as_it_would_have_been(kind, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 20
+    assert len(done.stdout.splitlines()) == 20 * len(kinds)
+    return folder
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("kind", ["solve", pytest.param("train", marks=needs_torch)])
+def test_twenty_ends_leave_the_run_as_it_would_have_been(kind, ended):
+    """SIGKILL, SIGINT, a limit of the size of files, a full disk: at any moment."""
+    path, first = ended / kind, ended / f"{kind}.first"
     if kind == "solve":
         assert 0 < SemiDiscreteResult.load(path, ATOMS).n_iter < STAGES, "they came in its midst"
-        np.testing.assert_array_equal(stages(path), stages(tmp_path / "run.first"))
+        np.testing.assert_array_equal(stages(path), stages(first))
         return
     import torch
 
     assert 0 < torch.load(path, weights_only=True)["run"]["n_steps"] < STEPS
-    again, whole = (train(p, STEPS, checkpoint_every=100) for p in (path, tmp_path / "run.first"))
+    again, whole = (train(p, STEPS, checkpoint_every=100) for p in (path, first))
     np.testing.assert_array_equal(again.generator.weight.detach(), whole.generator.weight.detach())
     np.testing.assert_array_equal(again.loss.potential, whole.loss.potential)
     np.testing.assert_array_equal(again.history["loss"], whole.history["loss"])

@@ -534,8 +534,8 @@ def test_autocast_changes_no_network():
 @pytest.mark.parametrize("metric", [None, "euclidean"])
 def test_generator_trains_with_a_network(metric):
     loss = SemiDiscreteLoss(randn(50, 2, seed=1) + 3, metric=metric, potential=network())
-    result = train(target=loss, n_steps=150, optimizer=lambda p: torch.optim.Adam(p, lr=0.05))
-    assert loss.n_steps == 50 + 150 * loss.dual_steps
+    result = train(target=loss, n_steps=100, optimizer=lambda p: torch.optim.Adam(p, lr=0.05))
+    assert loss.n_steps == 50 + 100 * loss.dual_steps
     assert result.history["loss"][-20:].mean() < 0.3 * result.history["loss"][:5].mean()
 
 
@@ -821,7 +821,7 @@ def test_debiasing_undoes_the_shrinkage(debias, expected, reuse):
     v = float(atoms.var(dim=0, correction=0).mean())
     loss = SemiDiscreteLoss(atoms, reg=v, debias=debias)
     adam = torch.optim.Adam(generator.parameters(), lr=0.02)
-    train(generator, target=loss, n_steps=300, batch_size=256, reuse=reuse, optimizer=adam)
+    train(generator, target=loss, n_steps=120, batch_size=256, reuse=reuse, optimizer=adam)
     ratio = covariance_ratio(generator(randn(20_000, 2, seed=5)).detach().numpy(), atoms.numpy())
     assert ratio == pytest.approx(expected, abs=0.08)
 

@@ -73,6 +73,11 @@ if HAS_TORCH:
 NO_GRADIENT = "inference_mode", "no_grad"
 DEFAULTS = "default device", "float64", "float16"
 MODES = "float16", "inference_mode", "no_grad", "autocast", "deterministic"  # of torch's tensors only
+# states that are there at once: none of them hides what another one does
+TOGETHER = (
+    ("seterr", "warnings", "default device", "float64", "inference_mode"),
+    ("float16", "no_grad", "autocast", "deterministic"),
+)
 
 
 # A row for each public function, and method of a result or a loss. It prepares, for a backend, a call.
@@ -690,6 +695,10 @@ def test_each_public_function_has_a_row():
     assert not missing, "each is named by a row above"
 
 
+def test_each_state_is_tried():
+    assert set(CONTEXTS) <= {context for together in TOGETHER for context in together}
+
+
 # Results.
 
 
@@ -716,24 +725,33 @@ def reference(name):
     return ROWS[name]()()
 
 
-CASES = [
-    (name, context)
-    for name in ROWS
-    for context in CONTEXTS
-    if context not in SKIPPED[name] and not (name.endswith("-numpy") and context in MODES)
-]
+def cases():
+    """Rows, and states that are there at once; a state that is refused has a case of its own."""
+    for name in ROWS:
+        left_out = {*SKIPPED[name], *REFUSALS[name], *(MODES if name.endswith("-numpy") else ())}
+        for together in TOGETHER:
+            if contexts := [c for c in together if c in CONTEXTS and c not in left_out]:
+                yield pytest.param(name, contexts, id=f"{name}-{contexts[0]}_and_more".replace(" ", "_"))
 
 
-@pytest.mark.parametrize(("name", "context"), CASES, ids=lambda part: part.replace(" ", "_"))
-def test_results_are_the_same(name, context):
+@pytest.mark.parametrize(("name", "contexts"), list(cases()))
+def test_results_are_the_same(name, contexts):
     expected, call = reference(name), ROWS[name]()
-    with CONTEXTS[context]():
-        if context in REFUSALS[name]:
-            with pytest.raises(RuntimeError, match=f"expected a call outside of torch.{context}"):
-                call()
-            return
+    with contextlib.ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(CONTEXTS[context]())
         found = call()
     assert_same(found, expected)
+
+
+@pytest.mark.parametrize(("name", "context"), [(name, c) for name in ROWS for c in REFUSALS[name]])
+def test_states_are_refused_by_name(name, context):
+    call = ROWS[name]()
+    with (
+        CONTEXTS[context](),
+        pytest.raises(RuntimeError, match=f"expected a call outside of torch.{context}"),
+    ):
+        call()
 
 
 def test_results_are_the_same_in_double_precision_with_atoms_of_no_weight():
@@ -952,13 +970,13 @@ class Pairs:
         return self.result.pair(self.points)
 
 
-def loaded(pairs, start, epochs=2):
-    """What a loader with two workers gives, as tuples."""
+def loaded(pairs, start, epochs=2, n_workers=2):
+    """What a loader with so many workers gives, as tuples."""
     from torch.utils.data import DataLoader
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        loader = DataLoader(pairs, batch_size=1, num_workers=2, multiprocessing_context=start)
+        loader = DataLoader(pairs, batch_size=1, num_workers=n_workers, multiprocessing_context=start)
         return [tuple(batch[0].tolist()) for _ in range(epochs) for batch in loader]
 
 
@@ -969,7 +987,7 @@ def test_pairs_of_torch_data_follow_the_workers_of_a_loader():
     found = loaded(pairs, "fork")
     assert len(set(found)) == 8
     assert loaded(pairs, "fork") == found
-    assert loaded(pairs, "spawn", 1) == found[:4]
+    assert loaded(pairs, "spawn", 1, n_workers=1) == loaded(pairs, "fork", 1, n_workers=1)
 
 
 @needs_torch

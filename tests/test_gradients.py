@@ -8,6 +8,7 @@ from scipy import stats
 import pot_semidiscrete as ps
 from benchmarks import references
 from pot_semidiscrete.metrics import transport_cost
+from tests.backends import uncrossed
 
 
 def affine(theta, z):
@@ -127,6 +128,7 @@ def translation(theta, z):
     return z + theta
 
 
+@uncrossed
 @pytest.mark.parametrize("reg", [0.0, 0.2])
 def test_training_a_translation_finds_the_mean(reg, nx):
     """The minimiser is ``ybar - E Z``; the mean of the last iterates is within 0.1 of it."""

@@ -106,6 +106,16 @@ def test_neighbors_need_more_points_than_k(measure, rng):
         measure(x, y, k=6)
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+def test_measures_know_no_unit_and_no_origin(measure, rng):
+    x, y = rng.normal(size=(50, 3)), 2.0 * rng.normal(size=(60, 3)) + 1.0
+    power, found = 0 if measure is covariance_ratio else 2, measure(x, y)
+    for scale in (2.0**-40, 2.0**40):
+        assert measure(scale * x, scale * y) == pytest.approx(scale**power * found, rel=1e-9)
+    assert measure(x + 1e7, y + 1e7) == pytest.approx(found, rel=1e-6)
+    assert frechet_distance(2.0**40 * x, 2.0**40 * x) == 0.0
+
+
 def test_frechet_distance_is_its_formula(rng):
     x, y = rng.normal(size=(50, 4)), rng.normal(size=(30, 4)) @ rng.normal(size=(4, 4)) + 1
     cx, cy = np.cov(x.T), np.cov(y.T)

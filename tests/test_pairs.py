@@ -340,11 +340,11 @@ def test_streams_of_workers():
     assert same(make(), first)
     assert not same(make(1), first)
     key = lambda batch: float(batch.noise.sum())
-    for context in ("fork", "spawn"):
-        pairs = make()
-        one = loaded(pairs, 2, context)
-        assert not same(one, first)
-        assert same(sorted(one, key=key), sorted(first, key=key))
+    assert same(loaded(make(), 1, "spawn"), first)
+    pairs = make()
+    one = loaded(pairs, 2, "fork")
+    assert not same(one, first)
+    assert same(sorted(one, key=key), sorted(first, key=key))
     two = loaded(pairs, 2, "fork")
     assert same(sorted(two, key=key), sorted(second, key=key))
     assert same(loaded(make(), 0), first)
@@ -630,6 +630,59 @@ def test_a_solve_is_continued():
     assert [result.n_iter for result in again.results] == [0, 0]
     with pytest.raises(ValueError, match="init_coupling: expected one of these 400 data and labels"):
         solve_coupling(data, init_coupling=good)
+    double = data.double()
+    with pytest.raises(TypeError, match=r"init_coupling: .*give init_coupling.to\(X_target\)"):
+        solve_coupling(double, labels=label, init_coupling=good)
+    options = {"labels": label, "init_coupling": good.to(double), "random_state": 2}
+    assert solve_coupling(double, **options).results[0].n_iter == 0
+
+
+def test_a_coupling_is_continued_with_other_weights():
+    data, label = labelled(400)
+    even = solve_coupling(data, labels=label, random_state=0)
+    weights = torch.where(label == 7, 2.0, 1.0)
+    weights /= weights.sum()
+    other = solve_coupling(data, a_target=weights, labels=label, init_coupling=even, random_state=1)
+    expected = torch.stack([weights[label == value].sum() for value in other.classes])
+    torch.testing.assert_close(other.groups.weights, expected)
+    for k, (result, member) in enumerate(zip(other.results, other.groups.members, strict=True)):
+        share = weights[member] / expected[k]
+        torch.testing.assert_close(result._target.weights, share)
+    parts = solve_coupling(data, part_size=100, random_state=0)
+    weights[parts.groups.members[2]] = 0.0
+    with pytest.raises(ValueError, match=r"init_coupling: .* a group of weight 0, of 4; leave it out"):
+        solve_coupling(data, a_target=weights / weights.sum(), part_size=100, init_coupling=parts)
+
+
+@pytest.mark.parametrize("scale", [2.0**-30, 2.0**20])
+def test_the_weight_of_conditions_follows_their_unit(scale):
+    data, condition = cloud(100), cloud(100, seed=1)[:, :1]
+    options = {"tol": 0, "max_iter": 1, "random_state": 0}
+    one, other = (
+        solve_coupling(data, conditions=s * condition, **options).space.condition_weight
+        for s in (1.0, scale)
+    )
+    assert one > 0.0
+    assert other * scale**2 == pytest.approx(one, rel=1e-6)
+    small = solve_coupling(scale * data, scale * cloud(50, seed=2), conditions=condition, **options)
+    large = solve_coupling(data, cloud(50, seed=2), conditions=condition, **options)
+    found = small.space.condition_weight / scale**2
+    assert found == pytest.approx(large.space.condition_weight, rel=1e-6)
+
+
+def test_conditions_are_drawn_by_the_weights_of_the_data():
+    """Or potentials would be of another source than pairs are drawn from."""
+    data, condition = cloud(40), cloud(40, seed=1)[:, :1]
+    weights = torch.where(condition[:, 0] > 0.0, 0.95, 0.05)
+    weights /= weights.sum()
+    options = {"conditions": condition, "condition_weight": 50.0, "tol": 0.1, "random_state": 0}
+    pairs = SemiDiscretePairs(
+        solve_coupling(data, a_target=weights, **options), epoch_size=50_000, random_state=1
+    )
+    index = torch.cat([batch.index for batch in pairs])
+    masses = index.bincount(minlength=40) / len(index)
+    assert pairs.coupling.chi2 < 0.02
+    assert ((masses - weights) ** 2 / weights).sum() < 0.02
 
 
 def test_an_interrupted_solve_keeps_what_it_has(monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 
 import pot_semidiscrete as sd
 from pot_semidiscrete import applications, metrics, samplers
-from tests.backends import BACKENDS, Backend, needs_torch
+from tests.backends import BACKENDS, Backend, needs_torch, uncrossed
 
 ATOMS = np.random.default_rng(1).normal(size=(12, 2))
 WEIGHTS = np.array([0.0, 0.3, *[0.07] * 10])
@@ -79,6 +79,7 @@ def way(request):
     return WAYS[request.param]
 
 
+@uncrossed
 @pytest.mark.parametrize("pending", [True, False])
 @pytest.mark.parametrize("reg", [0.0, 0.2])
 def test_result_survives(way, reg, pending, nx):
@@ -90,6 +91,7 @@ def test_result_survives(way, reg, pending, nx):
     assert type(way(result)) is type(result)
 
 
+@uncrossed
 @pytest.mark.parametrize("metric", ["euclidean", "cityblock", "cosine", "correlation"])
 def test_result_of_another_metric_survives(metric, nx):
     result = solve(nx, metric)
@@ -255,14 +257,19 @@ def pair_elsewhere(result, x):
     return result.pair(x, random_state=3), result.chi2, result.value_interval
 
 
+@pytest.fixture(scope="module")
+def spawned():
+    """A process that inherits nothing: the start of processes on macOS and Windows."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        yield pool
+
+
 @needs_torch
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
-def test_spawned_worker_answers_alike(kind):
-    """With spawn nothing is inherited: the start of processes on macOS and Windows."""
+def test_spawned_worker_answers_alike(kind, spawned):
     nx = Backend(kind, "float64")
     result = solve(nx)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found = pool.apply(pair_elsewhere, (result, nx.array(POINTS)))
+    found = spawned.apply(pair_elsewhere, (result, nx.array(POINTS)))
     expected = pair_elsewhere(result, nx.array(POINTS))
     assert_same(nx.host(found[0]), nx.host(expected[0]))
     assert found[1:] == expected[1:]
@@ -281,21 +288,24 @@ class Pairs:
         return self.points[k], int(self.result.pair(self.points[k : k + 1], random_state=k)[0])
 
 
-@needs_torch
-def test_spawned_loader_of_pairs_answers_alike():
+def batches(pairs):
+    """Numbers that a loader of them gives."""
     from torch.utils.data import DataLoader
 
+    return [index.tolist() for _, index in DataLoader(pairs, batch_size=3)]
+
+
+@needs_torch
+def test_spawned_loader_of_pairs_answers_alike(spawned):
     nx = Backend("torch", "float32")
     pairs = Pairs(solve(nx), nx.array(POINTS))
-    options = {"batch_size": 3, "num_workers": 1, "multiprocessing_context": "spawn"}
-    found = [index for _, index in DataLoader(pairs, **options)]
-    expected = [index for _, index in DataLoader(pairs, batch_size=3)]
-    assert_same([nx.host(a) for a in found], [nx.host(a) for a in expected])
+    assert spawned.apply(batches, (pairs,)) == batches(pairs)
 
 
 # To another backend, dtype or device.
 
 
+@uncrossed
 @pytest.mark.parametrize("reg", [0.0, 0.2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", BACKENDS)

@@ -15,7 +15,7 @@ from pot_semidiscrete.problem import build_target
 from pot_semidiscrete.samplers import SobolSampler
 from pot_semidiscrete.samplers.draws import Draws
 from pot_semidiscrete.samplers.laws import CallableSampler
-from tests.backends import global_states
+from tests.backends import global_states, uncrossed
 
 LAWS = ("unif", "normal")
 
@@ -276,6 +276,7 @@ def test_draws_of_any_other_source_are_independent_already(nx):
     assert (calls, draw.n_samples) == ([3, 4], 7)
 
 
+@uncrossed
 def test_solver_takes_it(nx, rng):
     atoms = nx.array(rng.random((10, 2)))
     source = SobolSampler(2, type_as=atoms, random_state=0)
@@ -303,6 +304,7 @@ def foreign(kind):
 FOREIGN = ["scipy", "torch", "loader"]
 
 
+@uncrossed
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_foreign_source_is_solved_for_as_our_own(kind, nx):
     atoms = nx.array(np.random.default_rng(0).normal(size=(10, 2)))
@@ -325,6 +327,7 @@ def test_foreign_source_leaves_global_generators_alone(kind, nx64):
         assert global_states() == before
 
 
+@uncrossed
 @pytest.mark.parametrize("name", ["norm", "uniform", "t"])
 def test_laws_of_scipy_on_a_line(name, nx):
     law = getattr(stats, name)(*([3] if name == "t" else []))

@@ -1,4 +1,4 @@
-"""Ruff, numpydoc, and the code of the README."""
+"""Ruff, mypy, numpydoc, and the code of the README."""
 
 import re
 import subprocess
@@ -57,6 +57,13 @@ def test_ruff(command):
         [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_types(mypy):
+    pytest.importorskip("mypy")
+    pytest.importorskip("torch")  # or its classes are not known
+    said = mypy.communicate()[0]
+    assert mypy.returncode == 0, said
 
 
 @pytest.mark.parametrize("name", public())

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, brief, describe, ours
-from ..problem import Problem, check_count, check_numbers, named_options
+from ..problem import Problem, check_count, named_options
 from ..result import SemiDiscreteResult
 from .lloyd import Lloyd, Objective
-from .starts import resolve_n_points, resolve_sources
+from .starts import resolve_n_points, resolve_shares, resolve_sources
 
 
 @dataclass(frozen=True)
@@ -137,28 +137,11 @@ def barycenter(
     n_points = resolve_n_points(n_points, n_atoms)
     if not isinstance(sources, (list, tuple)) or len(sources) == 0:
         raise TypeError(f"sources: expected a list of sources, received {describe(sources)}.")
-    shares = _shares(source_weights, len(sources))
+    shares = resolve_shares(source_weights, len(sources))
     given = {f"sources[{k}]": source for k, source in enumerate(sources)}
-    samplers, atoms = resolve_sources(given, n_atoms, n_points, X_init, random_state, spread=False)
+    samplers, (atoms,) = resolve_sources(given, n_atoms, n_points, X_init, random_state, spread=False)
     uniform, reg = 0.0 * atoms[:, 0] + 1.0 / n_atoms, Problem.of(atoms, reg=reg).reg
     objective = Objective(samplers, shares.tolist(), reg, False, n_points)
     lloyd = Lloyd(objective, atoms, uniform, [0.0 * uniform for _ in samplers])
-    transports = lloyd.run(n_steps)
-    return BarycenterResult(lloyd.atoms, transports, shares, lloyd.history_arrays)
-
-
-def _shares(weights: Any, n: int) -> np.ndarray:
-    """Check the weights of n sources; `None` is uniform."""
-    if weights is None:
-        return np.full(n, 1.0 / n)
-    shares = check_numbers("source_weights", weights).astype(float)
-    if shares.shape != (n,):
-        raise ValueError(
-            f"source_weights: expected shape ({n},), one for each source, received {describe(shares)}."
-        )
-    if shares.min() < 0.0 or abs(shares.sum() - 1.0) > 1e-6:
-        raise ValueError(
-            f"source_weights: expected non-negative numbers of sum 1, received {shares.tolist()}; "
-            "divide them by their sum."
-        )
-    return shares / shares.sum()
+    lloyd.run(n_steps)
+    return BarycenterResult(lloyd.atoms, lloyd.transports(), shares, lloyd.history_arrays)

@@ -96,8 +96,8 @@ class Lloyd:
 
     __repr__ = brief
 
-    def run(self, n_steps: int) -> list[SemiDiscreteResult]:
-        """Make the steps, average over their second half (Polyak, Juditsky, 1992), and transport."""
+    def run(self, n_steps: int) -> None:
+        """Make the steps, and average over their second half (Polyak, Juditsky, 1992)."""
         kept = []
         for k in range(n_steps):
             self.step()
@@ -105,6 +105,15 @@ class Lloyd:
                 kept.append((self.atoms, self.weights, *self.potentials))
         means = (sum(arrays) / len(kept) for arrays in zip(*kept, strict=True))
         self.atoms, self.weights, *self.potentials = means
+
+    @property
+    def late_cost(self) -> float:
+        """Mean cost over the second half of the steps."""
+        costs = self.history["cost"]
+        return float(np.mean(costs[len(costs) // 2 :]))
+
+    def transports(self) -> list[SemiDiscreteResult]:
+        """The transport of each source to the atoms."""
         target, objective = build_target(self.atoms, self.weights), self.objective
         start = [target.merge(psi, objective.reg) for psi in self.potentials]
         return [objective.transport(target, k, psi) for k, psi in enumerate(start)]

@@ -62,6 +62,7 @@ def quantize(
     weights: str | None = None,
     reg: float = 0.0,
     X_init: Array | None = None,
+    n_init: int = 1,
     n_steps: int = 50,
     n_points: int | None = None,
     random_state: Any = None,
@@ -91,8 +92,11 @@ def quantize(
     X_init : array, shape (n_atoms, d), optional
         Atoms to start from. By default points of the source; for free weights such as are far from each
         other. Needed if the source has no backend or dimension: a name, a law, a loader.
+    n_init : int, default=1
+        Number of starts. What is returned is that of least cost over the second half of its steps, for
+        one start may end in a poor minimum, as for k-means. 1 with `X_init`.
     n_steps : int, default=50
-        Number of steps.
+        Number of steps of a start.
     n_points : int, optional
         Points of the source for a step; 64 for each atom, 8,192 at least, by default.
     random_state : None, int, numpy Generator or RandomState, or torch Generator
@@ -128,8 +132,19 @@ def quantize(
     if weights is not None and not (isinstance(weights, str) and weights == "free"):
         raise ValueError(f'weights: expected None (uniform) or "free", received {describe(weights)}.')
     given, is_free = {"sampler_source": sampler_source}, weights == "free"
-    sources, atoms = resolve_sources(given, n_atoms, n_points, X_init, random_state, spread=is_free)
-    uniform, reg = 0.0 * atoms[:, 0] + 1.0 / n_atoms, Problem.of(atoms, reg=reg).reg
-    lloyd = Lloyd(Objective(sources, [1.0], reg, is_free, n_points), atoms, uniform, [0.0 * uniform])
-    (transport,) = lloyd.run(n_steps)
-    return QuantizationResult(lloyd.atoms, lloyd.weights, transport, lloyd.history_arrays)
+    n_init = check_count("n_init", n_init)
+    if X_init is not None and n_init > 1:
+        raise ValueError(
+            f"n_init: expected 1 start, that of X_init, received {n_init}; leave X_init out."
+        )
+    sources, starts = resolve_sources(
+        given, n_atoms, n_points, X_init, random_state, spread=is_free, n_init=n_init
+    )
+    uniform, reg = 0.0 * starts[0][:, 0] + 1.0 / n_atoms, Problem.of(starts[0], reg=reg).reg
+    objective = Objective(sources, [1.0], reg, is_free, n_points)
+    runs = [Lloyd(objective, atoms, uniform, [0.0 * uniform]) for atoms in starts]
+    for run in runs:
+        run.run(n_steps)
+    best = min(runs, key=lambda run: run.late_cost)
+    (transport,) = best.transports()
+    return QuantizationResult(best.atoms, best.weights, transport, best.history_arrays)

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, describe, ours
+from ..backend import Array, ours
 from ..costs import SqEuclidean
-from ..plan import SemiDiscretePlan, field
+from ..plan import SemiDiscretePlan, field, plan_target
 from ..problem import build_target, check_count, check_points, check_real, rounding_of
 from ..samplers.resolve import resolve_random, resolve_source
 from .starts import resolve_n_points
@@ -69,13 +69,7 @@ class CenterOutwardRanks:
     def __init__(
         self, result: SemiDiscretePlan, *, n_points: int | None = None, random_state: Any = None
     ) -> None:
-        if not isinstance(result, SemiDiscretePlan):
-            raise TypeError(
-                f"result: expected a SemiDiscreteResult, received {describe(result)}; give that of "
-                'solve_semidiscrete(data, "spherical").'
-            )
-        result._check_whole("result")
-        target = result._target
+        target = plan_target(result, 'solve_semidiscrete(data, "spherical")')
         if not isinstance(target.cost, SqEuclidean):
             raise ValueError(
                 f"result: expected one for the squared distance, received one of {target.cost.name!r}; "

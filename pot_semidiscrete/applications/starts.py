@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, describe, guest
-from ..problem import build_target, check_count, check_points
+from ..problem import build_target, check_count, check_numbers, check_points
 from ..problem.places import places
 from ..samplers.base import Sampler
 from ..samplers.draws import Draws
@@ -19,10 +19,34 @@ def resolve_n_points(n_points: object, n_atoms: int) -> int:
     return max(64 * n_atoms, 8192) if n_points is None else check_count("n_points", n_points, n_atoms)
 
 
+def resolve_shares(weights: Any, n: int) -> np.ndarray:
+    """The user's weights of n sources, of sum 1; `None` is uniform."""
+    if weights is None:
+        return np.full(n, 1.0 / n)
+    shares = check_numbers("source_weights", weights).astype(float)
+    if shares.shape != (n,):
+        raise ValueError(
+            f"source_weights: expected shape ({n},), one for each source, received {describe(shares)}."
+        )
+    if shares.min() < 0.0 or abs(shares.sum() - 1.0) > 1e-6:
+        raise ValueError(
+            f"source_weights: expected non-negative numbers of sum 1, received {shares.tolist()}; "
+            "divide them by their sum."
+        )
+    return shares / shares.sum()
+
+
 def resolve_sources(
-    given: dict[str, Any], n_atoms: int, n_points: int, X_init: Any, random_state: Any, *, spread: bool
-) -> tuple[list[Sampler], Array]:
-    """Samplers of sources, and atoms to start from, cut from any graph.
+    given: dict[str, Any],
+    n_atoms: int,
+    n_points: int,
+    X_init: Any,
+    random_state: Any,
+    *,
+    spread: bool,
+    n_init: int = 1,
+) -> tuple[list[Sampler], list[Array]]:
+    """Samplers of sources, and the atoms of so many starts, cut from any graph.
 
     Parameters
     ----------
@@ -45,7 +69,7 @@ def resolve_sources(
     seeds = np.random.default_rng([int(i) for i in target.nx.to_numpy(random.integers(2**31, 4))])
     sources = [resolve_source(v, like, int(seeds.integers(2**31)), name) for name, v in given.items()]
     if X_init is not None:
-        return sources, target.nx.detach(like)
+        return sources, [target.nx.detach(like)]
     draws = Draws(sources[0], target)
     points: list[Array] = []
     while sum(x.shape[0] for x in points) < n_points:
@@ -59,8 +83,14 @@ def resolve_sources(
             f"n_atoms: expected at most {len(first)}, as many as {len(host)} points of the source that "
             f"are different, received {n_atoms}; give X_init."
         )
-    chosen = first[_kmeans_plus_plus(host[first], n_atoms, seeds) if spread else slice(0, n_atoms)]
-    return sources, target.nx.concatenate([x[int(i) : int(i) + 1] for i in chosen], axis=0)
+    starts = []
+    for k in range(n_init):
+        if spread:
+            chosen = _kmeans_plus_plus(host[first], n_atoms, seeds)
+        else:
+            chosen = (seeds.permutation(len(first)) if k else np.arange(len(first)))[:n_atoms]
+        starts.append(target.nx.concatenate([x[int(i) : int(i) + 1] for i in first[chosen]], axis=0))
+    return sources, starts
 
 
 def _points_like(name: str, source: Any) -> Array:

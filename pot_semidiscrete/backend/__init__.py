@@ -29,42 +29,5 @@ from .random import Random
 from .ranks import joint, ranks_of
 from .registry import LazyRegistry, check_free
 
-__all__ = [
-    "Array",
-    "Backend",
-    "Capabilities",
-    "LazyRegistry",
-    "NotFiniteError",
-    "Random",
-    "all_finite",
-    "brief",
-    "capabilities",
-    "check_free",
-    "check_plain",
-    "converted",
-    "describe",
-    "eager",
-    "equal_rows",
-    "finfo",
-    "guest",
-    "in_double",
-    "is_foreign",
-    "is_traced",
-    "joined",
-    "joint",
-    "largest_exponent",
-    "no_grad",
-    "on_host",
-    "ours",
-    "ranks_of",
-    "register",
-    "rounding_unit",
-    "slices",
-    "stride",
-    "template",
-    "theirs",
-    "uninterrupted",
-]
-
 register("torch", lambda: import_module(".torch_backend", __name__).TorchCapabilities)
 register("jax", lambda: import_module(".jax_backend", __name__).JaxCapabilities)

@@ -26,12 +26,7 @@ Detour = tuple[AbstractContextManager, Callable[[], AbstractContextManager]]
 
 
 class Capabilities:
-    """Those of a backend that neither differentiates nor has devices; subclasses say more.
-
-    Parameters
-    ----------
-    nx : ot.backend.Backend
-    """
+    """Those of a backend that neither differentiates nor has devices; subclasses say more."""
 
     differentiates = False  # whether any function can be differentiated
     takes_scipy = False  # whether SciPy's functions take its arrays
@@ -75,11 +70,8 @@ class Capabilities:
     def with_gradients(self, evaluate: Evaluate, *arrays: Array) -> Array:
         """A value of arrays whose gradients are known, to be differentiated once.
 
-        Parameters
-        ----------
-        evaluate : callable
-            ``(arrays, needed) -> value, gradients``, `needed` a bool for each array; the gradients of
-            those that are not needed may be None.
+        `evaluate` is ``(arrays, needed) -> value, gradients``, `needed` a bool for each array; the
+        gradients of those that are not needed may be None.
         """
         return evaluate(arrays, (False,) * len(arrays))[0]
 
@@ -88,18 +80,9 @@ class Capabilities:
         raise TypeError(f"the {self.name} backend does not differentiate.")
 
     def pullback(self, generator: Callable, theta: Any, z: Array, cotangent_of: Callable) -> tuple:
-        """Pull ``cotangent_of(points)``, points = ``generator(theta, z)``, back to theta.
+        """Value at ``points = generator(theta, z)``, and gradient in theta, an array or a tree of them.
 
-        Parameters
-        ----------
-        theta : array, or nested lists, tuples and dicts of arrays
-        cotangent_of : callable
-            ``points -> (value, cotangent)``, the cotangent of the shape of the points.
-
-        Returns
-        -------
-        value : scalar
-        gradient : same structure as `theta`
+        `cotangent_of` is ``points -> (value, cotangent)``, the cotangent of the shape of the points.
         """
         raise TypeError(
             f"vjp: expected a callable (theta, z, cotangent) -> gradient, for the {self.name} backend "

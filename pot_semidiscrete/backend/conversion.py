@@ -14,17 +14,7 @@ from .capabilities import capabilities
 def template(name: str, where: Any, like: Array) -> Array:
     """Array of the backend, dtype and device that a user asks for; what is not said is that of `like`.
 
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    where : array, dtype, device or str
-    like : array
-
-    Raises
-    ------
-    TypeError
-        If it is none of these, or a dtype other than float32 and float64.
+    `where` is an array, a dtype, float32 or float64, or a device of torch.
     """
     torch: Any = sys.modules.get("torch")
     bits, was_torch = get_backend(like).bitsize(like), capabilities(get_backend(like)).name == "torch"

@@ -25,29 +25,14 @@ ERRORS: dict[int, type[BaseException]] = {1: KeyboardInterrupt, 2: NotFiniteErro
 
 
 class Handshake:
-    """The processes of a group, and their handshakes.
-
-    Parameters
-    ----------
-    group : torch.distributed.ProcessGroup
-    device : torch.device
-        Of what is exchanged.
-
-    Attributes
-    ----------
-    rank, size : int
-        Of this process, and of the group.
-    is_aborted : bool
-        Whether a rank has ended by an exception: no more is exchanged.
-    overlapped : callable or None
-        Called, once, while a sum is on its way.
-    """
+    """The processes of a group of torch.distributed, and their handshakes, on a device."""
 
     def __init__(self, group: Any, device: torch.device) -> None:
         self.group, self.device = group, device
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
-        self.is_aborted = self.is_inside = self._is_exchanging = False
-        self.overlapped: Callable[[], None] | None = None
+        self.is_inside = self._is_exchanging = False
+        self.is_aborted = False  # whether a rank has ended by an exception: no more is exchanged
+        self.overlapped: Callable[[], None] | None = None  # called, once, while a sum is on its way
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(rank={self.rank}, size={self.size})"
@@ -56,14 +41,7 @@ class Handshake:
     def handshake(self, operation: str, *facts: int) -> list[list[int]]:
         """Send this rank's operation, and two facts at most; receive the facts of all ranks.
 
-        Raises
-        ------
-        RuntimeError
-            If a rank ended by an exception, or is at another operation.
-        KeyboardInterrupt
-            If a rank was interrupted.
-        NotFiniteError
-            If a rank raised it.
+        If a rank ended by an exception, it is raised here by its kind in `ERRORS`.
         """
         headers = self._exchange_headers(0, OPERATIONS.index(operation), *facts)
         aborted = self._aborted(headers)

@@ -12,19 +12,11 @@ from .torch_handshake import Handshake
 
 
 class Ranks(Handshake):
-    """The processes of a group, and what they exchange. Parameters are those of :class:`Handshake`.
-
-    Attributes
-    ----------
-    n_bytes : int
-        Of the data that this rank put into exchanges so far, without the headers of handshakes.
-    n_exchanges : int
-        Exchanges of data so far.
-    """
+    """The processes of a group, and what they exchange."""
 
     def __init__(self, group: Any, device: torch.device) -> None:
         super().__init__(group, device)
-        self.n_bytes = self.n_exchanges = 0
+        self.n_bytes = self.n_exchanges = 0  # that this rank sent so far, but for headers of handshakes
         self.has_drawn = False
 
     def part(self, n: int) -> slice:

@@ -39,19 +39,24 @@ class Minkowski(Cost):
     translation_invariant = True
 
     def __init__(self, p: float | None = None, w: object = None) -> None:
-        if not isinstance(p, (int, float, np.number)) or not 1.0 <= float(p) < math.inf:
+        if not isinstance(p, (int, float, np.integer, np.floating)) or not 1.0 <= float(p) < math.inf:
             raise ValueError(
                 'metric: expected an exponent of at least 1, as in ("minkowski", 3), received '
                 f'{"none" if p is None else describe(p)}; inf is "chebyshev".'
             )
-        self.p, self.w = float(p), None if w is None else np.asarray(w, dtype=float)
-        if self.w is not None and (self.w.ndim != 1 or not (np.isfinite(self.w) & (self.w >= 0)).all()):
+        self.p, self.name = float(p), f"minkowski, p={float(p):g}"
+        self.w: np.ndarray | None = None
+        if w is None:
+            return
+        weights = np.asarray(w)
+        is_real = weights.dtype.kind in "biuf" and weights.ndim == 1
+        if not (is_real and (np.isfinite(weights) & (weights >= 0)).all()):
             raise ValueError(
-                f"metric: expected weights of coordinates, at least 0, received {describe(w)}."
+                f"metric: expected weights of coordinates, at least 0, received {describe(w)}; give "
+                'one for each, as in ("minkowski", 3, [1.0, 0.5]).'
             )
-        self.name = f"minkowski, p={self.p:g}"
-        if self.w is not None:
-            self.name += f", w={self.w.tolist()}"
+        self.w = weights.astype(float)
+        self.name += f", w={self.w.tolist()}"
 
     def matrix(self, x: Array, y: Array, nx: Backend) -> Array:
         largest, powers = self._powers(x, y, nx, self.p)
@@ -64,24 +69,29 @@ class Minkowski(Cost):
         share = chi.dense() * nx.where(total > 0, total, 1.0 + 0.0 * total) ** (1.0 / self.p - 1.0)
         _, powers = self._powers(x, y, nx, self.p - 1.0)
         columns = [
-            nx.sum(share * nx.sign(x[:, k : k + 1] - y[None, :, k]) * power, axis=1)
-            for k, power in enumerate(powers)
+            nx.sum(share * nx.sign(x[:, k : k + 1] - y[None, :, k]) * power, axis=1) * length
+            for k, (length, power) in enumerate(zip(self._lengths(x), powers, strict=True))
         ]
         return nx.stack(columns, axis=1)
 
-    def _powers(self, x: Array, y: Array, nx: Backend, p: float) -> tuple[Array, Iterator[Array]]:
-        """Largest difference of coordinates, and weighted powers of all, in units of it, one by one."""
+    def _lengths(self, x: Array) -> list[float]:
+        """What differences of each coordinate are multiplied by: ``w_k^(1/p)``."""
         d = x.shape[1]
         if self.w is not None and len(self.w) != d:
             raise ValueError(
                 f"metric: expected {d} weights, one for each coordinate, received {len(self.w)}."
             )
-        weights = [1.0] * d if self.w is None else self.w.tolist()
-        differences = lambda: (nx.abs(x[:, k : k + 1] - y[None, :, k]) for k in range(d))
+        return [1.0] * d if self.w is None else (self.w ** (1.0 / self.p)).tolist()
+
+    def _powers(self, x: Array, y: Array, nx: Backend, p: float) -> tuple[Array, Iterator[Array]]:
+        """Largest weighted difference of coordinates, and powers of all, in units of it, one by one."""
+        lengths = self._lengths(x)
+        differences = lambda: (
+            v * nx.abs(x[:, k : k + 1] - y[None, :, k]) for k, v in enumerate(lengths)
+        )
         largest = functools.reduce(nx.maximum, differences())
         unit = nx.where(largest > 0, largest, 1.0 + 0.0 * largest)
-        parts = zip(weights, differences(), strict=True)
-        return largest, (w * (part / unit) ** p for w, part in parts)
+        return largest, ((part / unit) ** p for part in differences())
 
 
 register_cost(Minkowski, "minkowski")

@@ -50,15 +50,13 @@ def _gram(vectors: np.ndarray) -> np.ndarray:
     return vectors.T @ vectors if vectors.shape[0] > vectors.shape[1] else vectors @ vectors.T
 
 
-def smoothness(
-    target: Target, x: Array, potential: Array, reg: float, iterations: int = 16
-) -> tuple[np.ndarray, np.ndarray]:
+def smoothness(target: Target, x: Array, potential: Array, reg: float) -> tuple[np.ndarray, np.ndarray]:
     """Norms of the second derivative of the c-transform, by the power method, and largest weights."""
     nx, found = target.nx, []
     start = nx.from_numpy(np.random.default_rng(0).normal(size=(1, x.shape[1])), type_as=x)
     for part, chi in weight_blocks(target, x, potential, reg):
         vector = start + 0.0 * part
-        for _ in range(iterations):
+        for _ in range(16):
             norm = nx.sqrt(nx.sum(vector**2, axis=1))
             vector = vector / nx.maximum(norm, 1e-30 + 0.0 * norm)[:, None]
             vector = _second_derivative(target, part, chi, vector, reg)

@@ -105,7 +105,7 @@ class GradientDiagnostics:
     @property
     def step(self) -> float:
         """Longest step that lowers the value as each point follows its gradient, ``2 / smoothness``."""
-        return 2.0 / self.smoothness
+        return 2.0 / self.smoothness if self.smoothness > 0 else math.inf
 
     def __str__(self) -> str:
         facts = [
@@ -205,27 +205,21 @@ def gradient_diagnostics(
 
 def diagnose(target: Target, x: Array, potential: Array, reg: float) -> GradientDiagnostics:
     """:func:`gradient_diagnostics` of a built target, of which no two atoms are at one place."""
+    facts: dict[str, Any] = {"reg": reg, "n_samples": len(x), "hard_mass": 1.0}
     with no_grad(target.nx):
-        return _diagnose(target, x, potential, reg)
-
-
-def _diagnose(target: Target, x: Array, potential: Array, reg: float) -> GradientDiagnostics:
-    """The same; gradients are off."""
-    n, n_atoms = x.shape[0], target.atoms.shape[0]
-    ties = Ties(target, x, potential, reg)
-    tied = ties.tied_mass
-    facts: dict[str, Any] = {"reg": reg, "n_samples": n, "tied_mass": tied, "hard_mass": 1.0}
-    facts["tied_mass_stderr"] = math.sqrt(tied * (1.0 - tied) / n)
-    near, roughness = near_boundary(target, x, ties)
-    facts["marginal_error"], error = _marginal_error(target, x, potential, reg)
+        ties = Ties(target, x, potential, reg)
+        near, roughness = near_boundary(target, x, ties)
+        facts["marginal_error"], error = _marginal_error(target, x, potential, reg)
+        facts["smoothness"] = facts["mean_smoothness"] = math.inf
+        if reg > 0:
+            constants, top = smoothness(target, x, potential, reg)
+            facts["smoothness"], facts["mean_smoothness"] = constants.max(), constants.mean()
+            facts["hard_mass"] = np.mean(top >= HARD_WEIGHT) if ties.n_atoms > 1 else 0.0
+    facts["tied_mass"] = tied = ties.tied_mass
+    facts["tied_mass_stderr"] = math.sqrt(tied * (1.0 - tied) / len(x))
     facts["empty_cells"] = ties.empty_cells if reg == 0 else 0
     # where two atoms tie, or nearly so, they hide a third
     facts["n_groups"] = ties.n_groups if reg == 0 and not tied and roughness <= ROUGH else 1
-    facts["smoothness"] = facts["mean_smoothness"] = math.inf
-    if reg > 0:
-        constants, top = smoothness(target, x, potential, reg)
-        facts["smoothness"], facts["mean_smoothness"] = constants.max(), constants.mean()
-        facts["hard_mass"] = np.mean(top >= HARD_WEIGHT) if n_atoms > 1 else 0.0
     facts = {name: v if isinstance(v, int) else float(v) for name, v in (facts | near).items()}
     found = _verdict(facts, unit_curvature(target), roughness, error, ties.hidden)
     return GradientDiagnostics(*found, **facts)
@@ -236,16 +230,8 @@ def _verdict(
 ) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Verdict, reasons, those of the boundaries, and notes.
 
-    Parameters
-    ----------
-    facts : dict
-        Attributes of the result.
-    unit : float
-        Curvature of the cost.
-    roughness, error : float
-        What roughness and marginal error are at least, by their standard errors.
-    hidden : float
-        Share of the points whose margins rounding hides.
+    `unit` is the curvature of the cost, `hidden` the share of the points whose margins rounding hides;
+    by their standard errors, `roughness` and marginal `error` are at least so large.
     """
     reasons: list[str] = []
     notes: list[str] = []

@@ -144,8 +144,8 @@ def one_sided_derivatives(
     """
     check_callable("generator", generator, "(theta, z) -> points")
     n_batches = check_count("n_batches", n_batches)
-    for name, value in {"theta": theta, "direction": direction}.items():
-        check_parameters(name, value)
+    check_parameters("theta", theta)
+    check_parameters("direction", direction)
     check_plain("z", z)
     problem = Problem.of(X_target, a_target, metric, reg)
     target, reg = problem.target, problem.reg
@@ -233,8 +233,9 @@ def _by_linear_program(target: Target, x: Array) -> tuple[float, float]:
     """Transport cost at ``reg = 0``, a linear program, and its rounding error."""
     costs, weights = in_double(target.cost_matrix(x)), in_double(target.weights)
     mass = np.full(len(costs), 1.0 / len(costs))
-    value = ot.emd2(mass, weights / weights.sum(), costs, numItermax=MAX_PIVOTS)
-    return float(value), target.unit * float(np.abs(costs).max())
+    scale = float(np.abs(costs).max()) or 1.0  # the tolerance of POT's simplex is absolute
+    value = ot.emd2(mass, weights / weights.sum(), costs / scale, numItermax=MAX_PIVOTS)
+    return float(value) * scale, target.unit * scale
 
 
 def _by_newton(target: Target, x: Array, reg: float) -> tuple[float, float]:
@@ -278,5 +279,6 @@ def _moved(theta: Any, direction: Any, t: float) -> Any:
     if isinstance(theta, dict):
         return {key: _moved(part, direction[key], t) for key, part in theta.items()}
     if isinstance(theta, (list, tuple)):
-        return type(theta)(_moved(p, v, t) for p, v in zip(theta, direction, strict=True))
+        make = getattr(theta, "_make", type(theta))  # a named tuple's is not its class
+        return make(_moved(p, v, t) for p, v in zip(theta, direction, strict=True))
     return theta + t * direction

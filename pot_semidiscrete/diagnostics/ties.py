@@ -20,21 +20,10 @@ CLEAR = SIGMAS * math.log(N_CUTS / DOUBT)  # points by which mass near a boundar
 class Ties:
     """The two best atoms of each point, and how close the choice is; on the host.
 
-    Attributes
-    ----------
-    first, second : ndarray of int, shape (n,)
-    margin : ndarray, shape (n,)
-        Difference of their scores, in units of the cost; 0 if that is a rounding error.
-    jump : ndarray, shape (n,)
-        Length of the difference of their gradients.
-    distance : ndarray, shape (n,)
-        ``margin / jump``, the margin no less than its rounding error; infinite without a real jump.
-    tied : ndarray of bool, shape (n,)
-        Whether the margin is a rounding error, and the jump is not.
-    coincidences : float
-        Number of such points that a density would give.
-    hidden : float
-        Share of the points whose margin or jump rounding hides.
+    The `margin` is the difference of their scores, in units of the cost, 0 if that is a rounding error;
+    the `jump`, the length of the difference of their gradients. A point is `tied` if the margin is a
+    rounding error and the jump is not. Its `distance` is ``margin / jump``, the margin no less than its
+    rounding error; infinite without a real jump.
     """
 
     def __init__(self, target: Target, x: Array, potential: Array, reg: float) -> None:
@@ -57,9 +46,9 @@ class Ties:
         self.margin[self.tied] = 0.0
         # points of a density in a cell as wide as jump / unit, that are as close by coincidence
         chance = 2.0 * dimension * unit * rounding[real] / self.jump[real] ** 2
-        self.coincidences = np.minimum(chance, 1.0).sum()
+        self.coincidences = np.minimum(chance, 1.0).sum()  # tied points that a density would give
         lost = (~real).sum() if self.n_atoms > 1 else 0
-        self.hidden = float(self.coincidences + lost) / len(real)
+        self.hidden = float(self.coincidences + lost) / len(real)  # the share that rounding hides
 
     @property
     def tied_mass(self) -> float:

@@ -1,4 +1,11 @@
-"""Generators trained by semi-discrete optimal transport (needs torch)."""
+"""Generators trained by semi-discrete optimal transport (needs torch).
+
+A loss (``loss.py``) has a potential that follows a generator (``potential.py``), perhaps as a
+``network.py``, and data that points are compared with (``compared.py``), perhaps by ``features.py``.
+A run (``training.py``, ``trainer.py``), of what was chosen (``choices.py``), goes in ``rounds.py`` down
+``descents.py``, beside a ``critic.py``, and is kept by ``checkpoint.py``. What several processes do
+together is in ``shared.py``.
+"""
 
 try:
     import torch  # noqa: F401

@@ -1,12 +1,11 @@
 """What a training run was, in a file that is read without pickle."""
 
-import contextlib
 import math
 import os
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -64,17 +63,6 @@ def _state_of_rank(state: dict[str, Any], ranks: Any) -> dict[str, Any]:
     for path, value in own.items():
         state = _with_entry(state, path, value)
     return state
-
-
-class Run(Protocol):
-    """What a :class:`Checkpoint` keeps."""
-
-    @property
-    def n_steps(self) -> int: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def write(path: str, state: dict[str, Any], check: bool = False) -> None:
@@ -251,32 +239,11 @@ class GlobalRandom:
                 torch.cuda.set_rng_state(state, name)
 
 
-@contextlib.contextmanager
-def _sound(path: str) -> Iterator[None]:
-    """Say of a state that lacks something, or has something else, which file it is of."""
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"checkpoint: expected the states of a run in {path!r}, received others "
-            f"({type(error).__name__}: {error}); give another path."
-        ) from error
-
-
 class Checkpoint:
-    """Where a run is kept: what it was, and what it must agree on to be continued.
+    """A file in which a run is kept, every so many steps.
 
-    Attributes
-    ----------
-    path : str
-    every : int
-        Steps from one writing to the next.
-    problem : dict
-        What the run and a file must agree on.
-    others : dict
-        What has a state beside the run: ``latent_sampler`` and ``callback``.
-    n_steps : int or None
-        Steps of the run in the file; None if there is no file.
+    The run is a :class:`Trainer`. `problem` is what it and the file must agree on; `others` have a
+    state beside it: ``latent_sampler`` and ``callback``.
     """
 
     def __init__(
@@ -289,10 +256,10 @@ class Checkpoint:
     ) -> None:
         self.path, self.every, self.problem = path, every, problem
         self.others, self.ranks = others, ranks
-        self.n_steps: int | None = None
+        self.n_steps: int | None = None  # of the run in the file, if there is one
         self.random, self.checked = GlobalRandom(), False
 
-    def load(self, run: Run) -> None:
+    def load(self, run: Any) -> None:
         """Continue the run of the file, if there is one."""
         is_first = self.ranks is None or self.ranks.rank == 0
         state = read(self.path) if is_first and os.path.exists(self.path) else None
@@ -311,15 +278,20 @@ class Checkpoint:
                 f"checkpoint: expected the state of latent_sampler in {self.path!r}, received none; "
                 "give another path."
             )
-        with _sound(self.path):
+        try:
             state = _state_of_rank(state, self.ranks)
             run.load_state_dict(state["run"])
             for name, thing in self.others.items():
                 restore(thing, state[name])
             self.random.load_state_dict(state["global_random"])
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"checkpoint: expected the states of a run in {self.path!r}, received others "
+                f"({type(error).__name__}: {error}); give another path."
+            ) from error
         self.n_steps = run.n_steps
 
-    def save(self, run: Run) -> None:
+    def save(self, run: Any) -> None:
         """Write the run as it is."""
         state: dict[str, Any] = {"problem": self.problem, "run": full_tensors(run.state_dict())}
         state |= {name: state_of(thing) for name, thing in self.others.items()}

@@ -14,7 +14,6 @@ from .descents import COSTS, PairDescent
 from .features import ImageFeatures
 from .loss import SemiDiscreteLoss
 from .rounds import resolve_reuse
-from .shared import shared_target
 
 OF_IMAGES: dict[str, Any] = {
     "n_atoms": 4000,
@@ -30,24 +29,12 @@ POINTS = 200  # in a batch, of other data
 
 @dataclass
 class Parts:
-    """What a training run is made of, beside its generator.
-
-    Attributes
-    ----------
-    loss : SemiDiscreteLoss
-    batch_size : int
-        Points in a batch.
-    reuse : int
-        Steps of the generator in a round.
-    descent : PairDescent or None
-        What rounds go down, if not the bounds of the loss.
-    critic : GradientPenaltyCritic or None
-    """
+    """What a training run is made of, beside its generator."""
 
     loss: SemiDiscreteLoss
-    batch_size: int
-    reuse: int
-    descent: PairDescent | None = None
+    batch_size: int  # points in a batch
+    reuse: int  # steps of the generator in a round
+    descent: PairDescent | None = None  # what rounds go down, if not the bounds of the loss
     critic: GradientPenaltyCritic | None = None
 
 
@@ -92,7 +79,7 @@ def parts_of_data(data: Any, random_state: object, **options: Any) -> Parts:
     if pair_cost is None and suited.get("critic") is None:
         return parts
     nx, like = loss.target.nx, loss.potential
-    random = resolve_random(rank_seed(shared_target(loss), random_state), nx, like)
+    random = resolve_random(rank_seed(loss._shared_target, random_state), nx, like)
     of_pairs, of_critic = random.integers(2**31, 2).tolist()
     if pair_cost is not None:
         parts.descent = PairDescent(loss, atoms, pair_cost, resolve_random(of_pairs, nx, like))
@@ -137,7 +124,7 @@ def check_pairs(data: Any, n_atoms: Any, pair_cost: Any) -> None:
     """
     if n_atoms is not None:
         check_count("n_atoms", n_atoms)
-    if pair_cost is not None and pair_cost not in COSTS:
+    if pair_cost is not None and not (isinstance(pair_cost, str) and pair_cost in COSTS):
         check_callable("pair_cost", pair_cost, f"(x, y) -> costs, or one of {', '.join(COSTS)}")
     has_rows = n_atoms is None and isinstance(data, ShardedAtoms)
     is_asked = n_atoms is not None or pair_cost is not None

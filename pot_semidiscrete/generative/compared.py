@@ -1,15 +1,20 @@
 """Data as a target, and how points of any shape are compared with them, as a torch module."""
 
+import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, Self
 
+import numpy as np
 import torch
 from ot.backend import get_backend
+from torch import nn
 
 from ..backend import capabilities, describe, in_double, ours
 from ..costs import Metric, SqEuclidean
 from ..problem import (
     ShardedAtoms,
+    SharedTarget,
     StoredAtoms,
     Target,
     at_price,
@@ -20,15 +25,17 @@ from ..problem import (
     flat_rows,
     remedy_for,
 )
+from ..runs import SemiDiscreteWarning
 from .data import check_tensor
 from .features import FeatureMap, Features, in_parts
-from .shared import SharedState
 
 
-class ComparedData(SharedState):
+class ComparedData(nn.Module):
     """The base of :class:`TrackedPotential`: the data, and the map from points to what is compared.
 
-    The parameters are explained at :class:`SemiDiscreteLoss`.
+    The parameters are explained at :class:`SemiDiscreteLoss`. `ranks` are the processes that share the
+    data, None if there is one; a copy has none. ``state_dict`` has a digest of the data: that of others
+    is refused.
     """
 
     def __init__(
@@ -36,16 +43,30 @@ class ComparedData(SharedState):
         X_target: torch.Tensor,
         a_target: torch.Tensor | None,
         metric: Metric,
-        *,
         reg_m: float | None,
         reg_m_type: str,
         features: Features | None,
         ranks: Any,
     ) -> None:
-        target, feature_map, data = _compared(X_target, a_target, metric, features)
+        super().__init__()
+        target, self._feature_map, self.data_digest = _compared(X_target, a_target, metric, features)
+        # weights differ by rounding, so that a digest would not do: these moments differ by as little
         weights = in_double(target.distribute(target.weights))
-        super().__init__(data, weights, at_price(target, reg_m, reg_m_type), ranks)
-        self._feature_map, self.shape = feature_map, X_target.shape[1:]
+        self.weight_moments = np.exp(1j * np.arange(len(weights))) @ weights
+        self.target, self.ranks = at_price(target, reg_m, reg_m_type), ranks
+        self.shape = X_target.shape[1:]
+        if ranks is not None:
+            ranks.check_same(
+                X_target=self.data_digest,
+                a_target=np.round(self.weight_moments, 6),
+                metric=target.cost.name,
+                reg_m=self.reg_m,
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__ | {"ranks": None}
+        state.pop("_shared_target", None)
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -53,6 +74,11 @@ class ComparedData(SharedState):
             owned = capabilities(self.target.nx).owned
             self.target = self.target.map(owned)
             self._buffers |= {name: owned(buffer) for name, buffer in self._buffers.items()}
+
+    @functools.cached_property
+    def _shared_target(self) -> Target:
+        """The target of what all ranks do together; ``target`` is that of each one's own points."""
+        return self.target if self.ranks is None else SharedTarget.of(self.target, self.ranks)
 
     @property
     def reg_m(self) -> float:
@@ -95,9 +121,51 @@ class ComparedData(SharedState):
                 f"{device}; make ShardedAtoms of rows that are there, and a loss of them."
             )
         self.target = self.target.map(lambda array: array.to(device))
+        self.__dict__.pop("_shared_target", None)
         if self._feature_map is not None:
             self._feature_map.to(device)
         return super()._apply(lambda tensor: tensor.to(device), recurse)
+
+    @ours()
+    def get_extra_state(self) -> torch.Tensor:
+        """Digest of the data and moments of the weights, as a tensor of bytes."""
+        found = bytes.fromhex(self.data_digest) + np.complex128(self.weight_moments).tobytes()
+        return torch.tensor(list(found), dtype=torch.uint8, device="cpu")
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Do nothing: ``_load_from_state_dict`` has compared it."""
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *arguments: Any, **options: Any
+    ) -> None:
+        name, potential = f"{prefix}_extra_state", state_dict.get(f"{prefix}potential")
+        if name not in state_dict and potential is not None:
+            state_dict[name] = self.get_extra_state()
+            warnings.warn(
+                "state_dict: it was written by version 0.1.0, which kept nothing of the data of a "
+                "potential; it may be of others than these.",
+                SemiDiscreteWarning,
+                stacklevel=3,
+            )
+        found = state_dict.get(name)
+        if found is not None and not self._matches(found):
+            raise ValueError(
+                "state_dict: expected the potential of these data and weights, in the same order and of "
+                "the same values in single precision, received that of others; give the loss those of "
+                "its run."
+            )
+        if isinstance(potential, torch.Tensor) and not bool(torch.isfinite(potential).all()):
+            raise ValueError("state_dict: expected a finite potential, received NaN or inf.")
+        super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
+
+    def _matches(self, state: Any) -> bool:
+        """Whether an extra state is that of these data, and of nearly these weights."""
+        own = self.get_extra_state()
+        if not isinstance(state, torch.Tensor) or state.shape != own.shape or state.dtype != own.dtype:
+            return False
+        state = state.cpu()
+        moments = np.frombuffer(bytes(state[-16:].tolist()), dtype=np.complex128)[0]
+        return torch.equal(state[:-16], own[:-16]) and abs(moments - self.weight_moments) < 1e-6
 
 
 def require_squared_distance(data: ComparedData, name: str, remark: str) -> None:

@@ -1,6 +1,5 @@
 """A critic that is trained beside a generator, and what it adds to the generator's gradient."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from ..backend import capabilities, describe, ours
 from ..problem import check_count, check_real
 from ..samplers.resolve import resolve_random
 from .checkpoint import shapes
-from .data import DataRows, check_tensor
+from .data import DataRows, in_shape
 from .optimizers import (
     MakeOptimizer,
     adam,
@@ -21,12 +20,10 @@ from .optimizers import (
     load_optimizer,
     note_rates,
     parameters_of,
-    relative_rate,
     resolve_optimizer,
     set_relative_rate,
 )
-from .rollback import check_finite
-from .shared import average_gradients, mean_of_ranks, start_alike
+from .shared import average_gradients, mean_of_ranks
 
 
 def perceptron(d: int, seed: int) -> nn.Sequential:
@@ -43,13 +40,7 @@ def gradient_penalty(
 ) -> torch.Tensor:
     r"""Mean of :math:`(|\nabla D| - 1)^2` between two batches (Gulrajani et al., 2017, algorithm 1).
 
-    Parameters
-    ----------
-    score : callable
-        D, ``x -> numbers``, one for each point.
-    x, y : tensors, shape (n, ...)
-    share : tensor, shape (n, 1, ...)
-        In [0, 1], where between y and x the gradient is taken.
+    D is `score`; `share`, shape (n, 1, ...), tells where between y and x its gradient is taken.
     """
     between = (y + share * (x - y)).detach().requires_grad_()
     (slope,) = torch.autograd.grad(score(between).sum(), between, create_graph=True)
@@ -158,13 +149,7 @@ class GradientPenaltyCritic:
 
     def _points(self, x: torch.Tensor) -> torch.Tensor:
         """Points in the shape of the data."""
-        check_tensor("x", x)
-        if x.ndim < 2 or x[0].numel() != math.prod(self.shape):
-            raise ValueError(
-                f"x: expected points of the shape of the data, (n, {', '.join(map(str, self.shape))}), "
-                f"received {describe(x)}."
-            )
-        return x.reshape(-1, *self.shape).to(self.like.dtype)
+        return in_shape(x, self.shape).to(self.like.dtype)
 
     @ours()
     def score(self, x: torch.Tensor) -> torch.Tensor:
@@ -239,16 +224,7 @@ class GradientPenaltyCritic:
 def guided(
     critic: GradientPenaltyCritic, value_at: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
 ) -> torch.Tensor:
-    """A value of points, whose derivative in them has the critic's beside its own.
-
-    Parameters
-    ----------
-    critic : GradientPenaltyCritic
-    value_at : callable
-        ``x -> value``
-    x : tensor, shape (n, ...)
-        Points of the generator, with their graph.
-    """
+    """The value of points `x`, whose derivative in them has the critic's beside its own."""
     points = x.detach().requires_grad_()
     value = value_at(points)
     (own,) = torch.autograd.grad(value, points)
@@ -257,38 +233,6 @@ def guided(
     ratio = (squares[0] / squares[1].clamp(min=torch.finfo(squares.dtype).tiny)).sqrt()
     direction = own + critic.share * ratio * push
     return value.detach() + ((x - points.detach()) * direction).sum()
-
-
-def join_critic(
-    critic: GradientPenaltyCritic | None, optimizer: torch.optim.Optimizer, ranks: Any
-) -> None:
-    """Let a critic follow the rates of a generator's optimiser, alike in all processes of `ranks`."""
-    if critic is not None:
-        critic.ranks = ranks
-        note_rates(optimizer)
-        start_alike(ranks, tensors_of(critic))
-
-
-@torch.no_grad()
-def step_beside(
-    critic: GradientPenaltyCritic,
-    draw: Callable[[], torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """A step of the critic after one of the generator, by the same schedule.
-
-    At fresh points: those of a round are drawn to data that they keep to.
-
-    Parameters
-    ----------
-    critic : GradientPenaltyCritic
-    draw : callable
-        ``() -> x``, a batch of the generator.
-    optimizer : torch.optim.Optimizer
-        Of the generator.
-    """
-    critic.step(draw(), relative_rate(optimizer))
-    check_finite("critic", parameters_of(critic.optimizer))
 
 
 def facts_of(critic: GradientPenaltyCritic | None) -> dict[str, str]:
@@ -307,14 +251,7 @@ def tensors_of(critic: GradientPenaltyCritic | None) -> list[torch.Tensor]:
 
 
 def resolve_critic(critic: Any, data: Any, seed: object) -> GradientPenaltyCritic | None:
-    """The critic that was asked for: None, ``"wgan-gp"``, a network, or one as it is.
-
-    Parameters
-    ----------
-    data : tensor
-        What it compares points to, if it has none of its own.
-    seed : None, int or generator
-    """
+    """The critic that was asked for: None, ``"wgan-gp"`` or a network, for `data`, or one as it is."""
     if critic is None or isinstance(critic, GradientPenaltyCritic):
         return critic
     if isinstance(critic, nn.Module):

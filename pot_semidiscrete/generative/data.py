@@ -1,29 +1,21 @@
 """Data sets of torch: their items by number, and all of them as a tensor."""
 
 import itertools
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..backend import describe, ours, theirs
-from ..problem import ShardedAtoms, check_bool
+from ..problem import NotFiniteError, ShardedAtoms, check_bool
 from ..runs import Progress, replaced
 
 
 class DataRows:
-    """What the numbers of data points stand for.
-
-    Parameters
-    ----------
-    data : tensor, Dataset or ShardedAtoms
-    transform : callable, optional
-        ``item -> tensor``.
-    name : str
-        Of the argument.
-    """
+    """Data points by their numbers, of a tensor, Dataset or ShardedAtoms: the argument `name`."""
 
     def __init__(
         self, data: Any, transform: Callable[[Any], torch.Tensor] | None, name: str = "data"
@@ -79,6 +71,25 @@ def check_tensor(name: str, x: object, remedy: str = "use torch.as_tensor") -> N
     """Refuse what is no tensor."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name}: expected a torch tensor, received {describe(x)}; {remedy}.")
+
+
+def in_shape(x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Points in another shape of as many entries."""
+    check_tensor("x", x)
+    if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(shape):
+        raise ValueError(
+            f"x: expected points of the shape of the data, (n, {', '.join(map(str, shape))}), received "
+            f"{describe(x)}."
+        )
+    return x.reshape(-1, *shape)
+
+
+def check_finite(name: str, tensors: Sequence[torch.Tensor]) -> None:
+    """Refuse tensors that are not finite."""
+    # one check of the sums: finite ones have finite terms, others may be due to overflow
+    sums = [t.sum().to(tensors[0].device) for t in tensors]
+    if tensors and not (torch.stack(sums).isfinite().all() or all(t.isfinite().all() for t in tensors)):
+        raise NotFiniteError(f"{name}: expected finite numbers, received NaN or inf.")
 
 
 def stacked(data: Any) -> Any:

@@ -1,7 +1,8 @@
 """What a round of the generator's steps goes down: bounds of the loss, or costs of pairs."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -16,29 +17,27 @@ PairCost: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Costs of pairs, ``(x, y) -> (n,)``, differentiable in x."""
 
 
-class Descent(Protocol):
+class Descent(ABC):
     """What the steps of a round go down."""
 
+    @abstractmethod
     def begin(self, batches: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
         """Follow points with the potential, and note for each batch what its value needs."""
 
+    @abstractmethod
     def value(self, noted: list[torch.Tensor]) -> PointCost:
         """Value of a batch, of what was noted of it."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Where its random numbers are."""
+        """Where its random numbers are, if it has some."""
+        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Go on from there."""
 
 
-class BoundDescent:
-    """Down the bounds that touch the loss where the round began: formula (G) there.
-
-    Parameters
-    ----------
-    loss : SemiDiscreteLoss
-    """
+class BoundDescent(Descent):
+    """Down the bounds that touch the loss where the round began: formula (G) there."""
 
     def __init__(self, loss: SemiDiscreteLoss) -> None:
         self.loss = loss
@@ -54,14 +53,8 @@ class BoundDescent:
         bound = Majorant(*noted)
         return lambda x: bound(self.loss.target.center(self.loss.rows(x)))
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing."""
-
-
-class PairDescent:
+class PairDescent(Descent):
     r"""Down the mean cost of pairs: of each point and an atom that the plan drew for it.
 
     Pairs of latent points and data, :math:`\gamma`, have been drawn from the plan, which is one of
@@ -69,15 +62,7 @@ class PairDescent:
     :math:`c'` of points and data themselves. This bounds their transport cost of :math:`c'` from above,
     to the masses that the plan gives the atoms: their weights, up to what ``chi2`` measures.
 
-    Parameters
-    ----------
-    loss : SemiDiscreteLoss
-    data : tensor or Dataset
-        The atoms of the loss, as points.
-    cost : str or callable
-        :math:`c'`, ``(x, y) -> (n,)``, or one of `COSTS`.
-    random : Random
-        Of the draws.
+    `data` are the atoms of the loss, as points; `cost` is :math:`c'`, or its name in `COSTS`.
     """
 
     def __init__(self, loss: SemiDiscreteLoss, data: Any, cost: Any, random: Any) -> None:
@@ -95,17 +80,17 @@ class PairDescent:
 
     def value(self, noted: list[torch.Tensor]) -> PointCost:
         (goal,) = noted
-        return lambda x: self._costs(x, goal).mean()
 
-    def _costs(self, x: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-        """Costs of pairs, checked."""
-        costs = self.cost(x, goal.to(x).reshape(x.shape))
-        if not isinstance(costs, torch.Tensor) or costs.shape != x.shape[:1]:
-            raise ValueError(
-                f"pair_cost: expected a callable that returns {len(x)} numbers, one for each pair, "
-                f"received {describe(costs)}."
-            )
-        return costs
+        def mean_cost(x: torch.Tensor) -> torch.Tensor:
+            costs = self.cost(x, goal.to(x).reshape(x.shape))
+            if not isinstance(costs, torch.Tensor) or costs.shape != x.shape[:1]:
+                raise ValueError(
+                    f"pair_cost: expected a callable that returns {len(x)} numbers, one for each pair, "
+                    f"received {describe(costs)}."
+                )
+            return costs.mean()
+
+        return mean_cost
 
     def state_dict(self) -> dict[str, Any]:
         return self.random.state_dict()

@@ -13,8 +13,7 @@ from ..backend import describe, ours
 from ..metrics.transport import BLOCK
 from ..problem import check_callable, check_count, check_real
 from ..samplers.resolve import resolve_random
-from .data import check_tensor
-from .principal import principal_components
+from .data import in_shape
 
 Features: TypeAlias = Callable[..., torch.Tensor]
 """Points of any shape to one row of features each; a module or a function."""
@@ -41,14 +40,9 @@ def in_parts(function: Features, points: torch.Tensor) -> torch.Tensor:
 
 
 class FeatureMap:
-    """The `features` of a loss: points to one row of features each.
+    """The `features` of a loss: points, of the shape of the data `points`, to one row each.
 
-    Parameters
-    ----------
-    function : torch.nn.Module or callable
-        As the user gave it; of a module, a frozen copy is kept.
-    points : tensor, shape (n, ...)
-        Data, whose shape it takes.
+    Of a module, a frozen copy is kept.
     """
 
     def __init__(self, function: Features, points: torch.Tensor) -> None:
@@ -88,6 +82,29 @@ class FeatureMap:
         """Move a module."""
         if isinstance(self.function, nn.Module):
             self.function.to(device)
+
+
+def principal_components(
+    x: torch.Tensor, n_components: int, start: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Principal components, nearly: an orthonormal matrix (d, n_components), and shares of variance.
+
+    By two steps of randomized subspace iteration (Halko, Martinsson, Tropp, 2011, algorithm 4.4), each a
+    pass over the data `x`, shape (n, d). `start` has normal numbers, shape (d, k); k is twice
+    `n_components`, say.
+    """
+    mean, basis = x.mean(dim=0), start
+
+    def covariance(q: torch.Tensor) -> torch.Tensor:
+        image = x @ q - mean @ q
+        return x.T @ image - mean[:, None] * image.sum(dim=0)
+
+    for _ in range(2):
+        basis = torch.linalg.qr(covariance(torch.linalg.qr(basis)[0]))[0]
+    small = basis.T @ covariance(basis)
+    values, vectors = torch.linalg.eigh((small + small.T) / 2.0)
+    shares = values.flip(0)[:n_components] / (len(x) * x.var(dim=0, correction=0).sum())
+    return (basis @ vectors.flip(1)[:, :n_components]).contiguous(), shares
 
 
 class Modulus(nn.Module):
@@ -260,28 +277,15 @@ class ImageFeatures(nn.Module):
         self.register_buffer("scale", (ratio * pixels / seen.clamp(min=1e-30)).sqrt())
         self.register_buffer("directions", None)
         if n_components is not None:
-            self.directions = self._principal_directions(
-                images, check_count("n_components", n_components)
-            )
-
-    def _principal_directions(self, images: torch.Tensor, k: int) -> torch.Tensor | None:
-        """The first `k` principal components of pixels and features; None if there are no more."""
-        rows = in_parts(self._joined, images)
-        d = rows.shape[1]
-        if k >= d:
-            return None
-        start = resolve_random(0, get_backend(rows), rows).normal(d, min(2 * k, d))
-        return principal_components(rows, k, start)[0]
+            k, rows = check_count("n_components", n_components), in_parts(self._joined, images)
+            d = rows.shape[1]
+            if k < d:
+                start = resolve_random(0, get_backend(rows), rows).normal(d, min(2 * k, d))
+                self.directions = principal_components(rows, k, start)[0]
 
     def seen(self, x: torch.Tensor) -> torch.Tensor:
         """Features of images, one row each."""
-        check_tensor("x", x)
-        if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(self.shape):
-            raise ValueError(
-                f"x: expected images of shape (n, {', '.join(map(str, self.shape))}), received "
-                f"{describe(x)}."
-            )
-        x = x.reshape(-1, *self.shape)
+        x = in_shape(x, self.shape)
         return self.body(x[:, None] if x.ndim == 3 else x).flatten(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

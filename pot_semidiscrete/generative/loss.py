@@ -6,16 +6,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..backend import ours
+from ..backend import joint, ours
 from ..costs import Metric
 from ..kernels import known_bilinear, reduce
 from ..plan import draw_pairs, semi_dual
-from ..problem import Problem, Target, check_bool, together
+from ..problem import Problem, Target, check_bool, resolve_shards, together
 from .compared import require_squared_distance
 from .data import stacked
 from .debias import self_cost, self_gradient
 from .features import Features
-from .majorant import Majorant, check_batches, majorants_of
+from .majorant import Majorant, check_batches
 from .optimizers import MakeOptimizer
 from .potential import TrackedPotential
 from .shared import all_points, jointly
@@ -116,6 +116,7 @@ class SemiDiscreteLoss(TrackedPotential):
     torch.Size([2, 2])
     """
 
+    @ours()
     def __init__(
         self,
         X_target: torch.Tensor,
@@ -132,20 +133,11 @@ class SemiDiscreteLoss(TrackedPotential):
         features: Features | None = None,
         process_group: Any = None,
     ) -> None:
-        super().__init__(
-            stacked(X_target),
-            a_target,
-            metric,
-            reg,
-            reg_m=reg_m,
-            reg_m_type=reg_m_type,
-            dual_steps=dual_steps,
-            potential=potential,
-            potential_optimizer=potential_optimizer,
-            features=features,
-            process_group=process_group,
-        )
-        self.debias, self._metric = check_debias(debias, self.target), metric
+        X_target, ranks = resolve_shards(stacked(X_target), process_group)
+        with joint(ranks):
+            super().__init__(X_target, a_target, metric, reg_m, reg_m_type, features, ranks)
+            self._start(X_target, reg, dual_steps, potential, potential_optimizer)
+            self.debias, self._metric = check_debias(debias, self.target), metric
 
     @ours()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -190,7 +182,8 @@ class SemiDiscreteLoss(TrackedPotential):
         if check_debias(self.debias, self.target):
             within, gradient = self_gradient(x, self._metric, self.reg)
             value, goal = value - within, goal + gradient / 2.0
-        return majorants_of(x, value, goal, [len(batch) for batch in batches])
+        constant, sizes = value - (x - goal).square().sum(dim=1), [len(batch) for batch in batches]
+        return list(map(Majorant, goal.split(sizes), constant.split(sizes)))
 
     @jointly
     @torch.no_grad()

@@ -46,21 +46,3 @@ def check_batches(batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
             f"{', '.join(map(describe, batches)) or 'none'}."
         )
     return list(batches)
-
-
-def majorants_of(
-    x: torch.Tensor, value: torch.Tensor, goal: torch.Tensor, sizes: Sequence[int]
-) -> list[Majorant]:
-    """Bounds of the values at the points `x`, batch by batch.
-
-    Parameters
-    ----------
-    x : tensor, shape (n, d)
-    value : tensor, shape (n,)
-        The c-transform.
-    goal : tensor, shape (n, d)
-    sizes : sequence of int
-        Points of each batch.
-    """
-    constant = value - (x - goal).square().sum(dim=1)
-    return list(map(Majorant, goal.split(sizes), constant.split(sizes)))

@@ -12,16 +12,7 @@ from .optimizers import MakeOptimizer, load_optimizer, resolve_optimizer
 
 
 class NetworkPotential(nn.Module):
-    """A potential ``psi_j = module(y_j)``, with the optimiser that trains it.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        ``(n, ...) -> (n,)`` or ``(n, 1)``.
-    optimizer : torch.optim.Optimizer, callable of parameters, or None
-    points : tensor, shape (n_support, ...)
-        Atoms as the user gave them.
-    """
+    """A potential ``psi_j = module(y_j)`` of the atoms `points`, with the optimiser that trains it."""
 
     def __init__(
         self,
@@ -52,13 +43,7 @@ class NetworkPotential(nn.Module):
         return psi.reshape(n).to(self.points.dtype)
 
     def ascend(self, value_at: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """One step of the optimiser up the semi-dual.
-
-        Parameters
-        ----------
-        value_at : callable
-            ``psi -> value``, of gradient ``b - m`` in psi.
-        """
+        """One step of the optimiser up the semi-dual, ``psi -> value``, of gradient ``b - m``."""
 
         @torch.enable_grad()
         def closure() -> Any:

@@ -34,18 +34,9 @@ def resolve_optimizer(
     owner: str,
     default: MakeOptimizer,
 ) -> torch.optim.Optimizer:
-    """An optimiser as it was given, or made of the parameters of `module`.
+    """An optimiser as it was given, or made of the parameters of `module`, by default by `default`.
 
-    Parameters
-    ----------
-    name : str
-        Of the argument, for errors.
-    optimizer : torch.optim.Optimizer, callable of parameters, or None
-    module : torch.nn.Module or callable
-    owner : str
-        What `module` is, for errors.
-    default : callable of parameters
-        Makes it if there is none.
+    In errors, `name` is the argument, and `owner` what the module is.
     """
     if isinstance(optimizer, torch.optim.Optimizer):
         return optimizer

@@ -18,10 +18,9 @@ class PatchLoss(nn.Module):
 
     .. math:: L(x) = \sum_{s=0}^{S-1} \mathrm{OT}_\lambda\big(P_s(x), P_s(\mathrm{example})\big),
 
-    with :math:`P_s` the uniform law on the patches of an image whose sides were halved s times. An image
-    that minimises it has the patches of the example with the same frequencies, in any position: the same
-    texture. It may have another size, or be the output of a generator. Each call uses all of its
-    patches.
+    with :math:`P_s` the uniform law on all patches of an image whose sides were halved s times. An
+    image that minimises it has the patches of the example with the same frequencies: the same texture.
+    It may have another size, or be the output of a generator.
 
     Parameters
     ----------

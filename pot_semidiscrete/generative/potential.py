@@ -8,20 +8,17 @@ import torch
 from torch import nn
 
 from ..backend import capabilities, describe, guest, joint, ours
-from ..costs import Metric
 from ..optim import tracking
 from ..optim.ascent import cold_start
 from ..optim.semi_dual import SemiDual
 from ..plan import semi_dual
 from ..problem import (
     Problem,
-    Target,
     check_bool,
     check_callable,
     check_count,
     check_points,
     check_reg,
-    resolve_shards,
     scale_of,
     shared,
 )
@@ -33,7 +30,7 @@ from .compared import ComparedData, require_squared_distance
 from .data import check_tensor
 from .network import NetworkPotential
 from .optimizers import MakeOptimizer
-from .shared import all_points, jointly, mean_of_ranks, shared_target, start_alike
+from .shared import all_points, jointly, mean_of_ranks, start_alike
 
 
 class TrackedPotential(ComparedData):
@@ -42,40 +39,37 @@ class TrackedPotential(ComparedData):
     potential: torch.Tensor
     n_steps: torch.Tensor
 
-    @ours()
-    def __init__(
+    def _start(
         self,
         X_target: torch.Tensor,
-        a_target: torch.Tensor | None,
-        metric: Metric,
         reg: float | None,
-        *,
         dual_steps: int,
-        potential: nn.Module | None,
-        potential_optimizer: torch.optim.Optimizer | MakeOptimizer | None,
-        process_group: Any,
-        **options: Any,
+        module: nn.Module | None,
+        optimizer: torch.optim.Optimizer | MakeOptimizer | None,
     ) -> None:
-        X_target, ranks = resolve_shards(X_target, process_group)
-        with joint(ranks):
-            super().__init__(X_target, a_target, metric, ranks=ranks, **options)
-            self.dual_steps = check_count("dual_steps", dual_steps)
-            self.reg = 0.01 * scale_of(self.target) if reg is None else reg
-            self.register_buffer("potential", 0.0 * self.target.scatter(self.target.weights))
-            self.register_buffer("n_steps", torch.zeros((), dtype=torch.long, device="cpu"))
-            self.network: NetworkPotential | None = None
-            self.moves = 0  # of the potential, in this process
-            if potential is not None:
-                check_in_memory(self.target, potential)
-                points = self.target.gather(capabilities(self.target.nx).owned(X_target))
-                self.network = NetworkPotential(potential, potential_optimizer, points)
-                start_alike(self.ranks, [*self.network.parameters(), *self.network.buffers()])
-                with torch.no_grad():
-                    self._store(self.network(), 0)
-            elif potential_optimizer is not None:
-                raise ValueError(
-                    "potential_optimizer: expected None with a vector, received one; give potential=."
+        """Begin with a potential of 0, or with that of a network."""
+        self.dual_steps = check_count("dual_steps", dual_steps)
+        self.reg = 0.01 * scale_of(self.target) if reg is None else reg
+        self.register_buffer("potential", 0.0 * self.target.scatter(self.target.weights))
+        self.register_buffer("n_steps", torch.zeros((), dtype=torch.long, device="cpu"))
+        self.network: NetworkPotential | None = None
+        self.moves = 0  # of the potential, in this process
+        if module is not None:
+            if self.target.is_stored:
+                raise TypeError(
+                    "potential: expected None with StoredAtoms or ShardedAtoms, of which a network "
+                    f"would have to see all, received {describe(module)}; leave it out, or give a "
+                    "tensor."
                 )
+            points = self.target.gather(capabilities(self.target.nx).owned(X_target))
+            self.network = NetworkPotential(module, optimizer, points)
+            start_alike(self.ranks, [*self.network.parameters(), *self.network.buffers()])
+            with torch.no_grad():
+                self._store(self.network(), 0)
+        elif optimizer is not None:
+            raise ValueError(
+                "potential_optimizer: expected None with a vector, received one; give potential=."
+            )
 
     @property
     def reg(self) -> float:
@@ -132,9 +126,8 @@ class TrackedPotential(ComparedData):
                 self.network.ascend(functools.partial(semi_dual, self.target, part, reg=self.reg))
             self._store(self.network(), int(self.n_steps) + n_steps)
             return
-        target, calls = shared_target(self), self.dual_steps // n_steps
-        potential = target.gather(self.potential)
-        count = int(self.n_steps) // n_steps
+        target, calls = self._shared_target, self.dual_steps // n_steps
+        potential, count = target.gather(self.potential), int(self.n_steps) // n_steps
         if self.n_steps == 0:
             potential = cold_start(SemiDual(target), x, self._tracking_reg).potential
         potential = tracking.follow(
@@ -157,13 +150,18 @@ class TrackedPotential(ComparedData):
         shift : tensor, of the shape of a point
             Movement of the mean of the points, or with `features` of the mean of these, shape (d,).
         """
-        require_translation(self)
+        require_vector(self, "translate")
+        require_squared_distance(self, "translate", "where the move is known; leave it to follow")
+        if self.target.is_relaxed:
+            raise ValueError(
+                "translate: expected a loss without reg_m, where masses do not change as points move, "
+                f"received one with reg_m={self.reg_m:g}; leave it to follow."
+            )
         check_tensor("shift", shift)
         shift, _ = check_points("shift", shift.reshape(1, -1), like=self.target.like)
         shift = mean_of_ranks(self.ranks, shift[0])
         along = self.target.in_parts(lambda atoms: atoms @ shift)
-        moved = self.target.gather(self.potential) - 2.0 * along
-        self._store(moved, int(self.n_steps))
+        self._store(self.target.gather(self.potential) - 2.0 * along, int(self.n_steps))
 
     @jointly
     @torch.no_grad()
@@ -181,7 +179,7 @@ class TrackedPotential(ComparedData):
         n_batches = check_count("n_batches", n_batches)
         if self.network is None:
             points = lambda: all_points(self.ranks, self.local(draw()))
-            start = tracking.warm_up(shared_target(self), points, self._tracking_reg, n_batches)
+            start = tracking.warm_up(self._shared_target, points, self._tracking_reg, n_batches)
             self._store(start, self.dual_steps)
             return
         for _ in range(n_batches):
@@ -243,24 +241,4 @@ def require_vector(loss: TrackedPotential, name: str) -> None:
         raise TypeError(
             f"{name}: expected a loss whose potential is a vector, received one whose potential is "
             "a network, which only follow, dual_step and warm_up train; leave out potential=."
-        )
-
-
-def require_translation(loss: TrackedPotential) -> None:
-    """Refuse :meth:`TrackedPotential.translate` where the move is not known."""
-    require_vector(loss, "translate")
-    require_squared_distance(loss, "translate", "where the move is known; leave it to follow")
-    if loss.target.is_relaxed:
-        raise ValueError(
-            "translate: expected a loss without reg_m, where masses do not change as points move, "
-            f"received one with reg_m={loss.reg_m:g}; leave it to follow."
-        )
-
-
-def check_in_memory(target: Target, potential: nn.Module) -> None:
-    """Refuse a potential that is a network to atoms that are not in memory."""
-    if target.is_stored:
-        raise TypeError(
-            "potential: expected None with StoredAtoms or ShardedAtoms, of which a network would have "
-            f"to see all, received {describe(potential)}; leave it out, or give a tensor."
         )

@@ -1,4 +1,4 @@
-"""What a training run reached."""
+"""What a training run reached, and what it writes down step by step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -60,3 +60,57 @@ class TrainingResult:
         from ..plot import plot_history
 
         return plot_history(self.history, axes)
+
+
+class Column:
+    """A growing array of numbers, whose views never change once they were handed out."""
+
+    def __init__(self, dtype: type = float) -> None:
+        self.values: np.ndarray = np.empty(64, dtype)
+        self.n = 0
+
+    def append(self, value: float) -> None:
+        """Add a number at the end."""
+        if self.n == len(self.values):
+            self.values = np.concatenate([self.values, np.empty_like(self.values)])
+        self.values[self.n] = value
+        self.n += 1
+
+    def view(self) -> np.ndarray:
+        """The numbers so far, without a copy."""
+        return self.values[: self.n]
+
+    def replace(self, values: np.ndarray) -> None:
+        """Start again from these."""
+        self.values, self.n = np.concatenate([values, np.empty(64, self.values.dtype)]), len(values)
+
+
+class History:
+    """``loss`` and ``seconds`` of each step, and ``chi2`` at the steps ``chi2_step``."""
+
+    def __init__(self) -> None:
+        self.loss, self.seconds = Column(), Column()
+        self.chi2_step, self.chi2 = Column(int), Column()
+
+    def views(self) -> dict[str, np.ndarray]:
+        """Numbers so far by name, without a copy."""
+        return {name: column.view() for name, column in vars(self).items()}
+
+    def shown(self, batch_size: int) -> dict[str, float]:
+        """Numbers for a progress bar."""
+        if not self.loss.n:
+            return {}
+        facts, found = {"loss": self.loss.view()[-1]}, self.chi2.view()
+        if len(found):
+            facts["chi2"] = found[-1]
+        seconds = max(self.seconds.view()[-1], 1e-9)
+        return facts | {"images/s": self.loss.n * batch_size / seconds}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers so far by name, as tensors, for a file."""
+        return {name: torch.from_numpy(values) for name, values in self.views().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        for name, column in vars(self).items():
+            column.replace(state[name].numpy())

@@ -1,13 +1,15 @@
 """Rounds of training: a move of the potential, then steps of the generator."""
 
-from collections.abc import Callable
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils import _pytree
 
 from ..backend import guest
-from ..problem import check_count
+from ..problem import NotFiniteError, check_count
 from .descents import BoundDescent, Descent, PointCost
 from .loss import SemiDiscreteLoss
 
@@ -15,12 +17,10 @@ NEW_ROUND: dict[str, Any] = {"latents": [], "bounds": [], "mean_before": None, "
 """State of :class:`Rounds` before the first step of a round."""
 
 
-def resolve_reuse(
-    reuse: int | None, loss: SemiDiscreteLoss, in_pairs: bool = False, default: int = 16
-) -> int:
+def resolve_reuse(reuse: int | None, loss: SemiDiscreteLoss, in_pairs: bool = False) -> int:
     """Check the steps of the generator in a round: several need the squared distance, or pairs."""
     if reuse is None:
-        return default if (loss.has_majorants or in_pairs) and loss.network is None else 1
+        return 16 if (loss.has_majorants or in_pairs) and loss.network is None else 1
     reuse = check_count("reuse", reuse)
     if reuse > 1 and not (loss.has_majorants or in_pairs):
         raise ValueError(
@@ -33,27 +33,8 @@ def resolve_reuse(
 class Rounds:
     """Moves of the potential, and what each step of the generator goes down after them.
 
-    Parameters
-    ----------
-    generator : callable
-    latent : callable
-        ``() -> z``, a fresh batch.
-    loss : SemiDiscreteLoss
-    reuse : int
-        Steps of the generator in a round.
-    descent : Descent, optional
-        What they go down; with ``reuse=1`` the loss itself, at fresh points, if it is left out.
-
-    Attributes
-    ----------
-    latents, bounds : list
-        Batches of the present round, and what the descent noted of each.
-    mean_before : tensor, shape (d,), or None
-        Of the first batch's points when the round began.
-    moves : int
-        Moves of the potential when the round began.
-    position : int
-        Steps taken in the round.
+    A round has `reuse` steps down a descent; with ``reuse=1``, and none given, down the loss itself, at
+    fresh points.
     """
 
     def __init__(
@@ -67,10 +48,11 @@ class Rounds:
         self.generator, self.latent, self.loss, self.reuse = guest(generator), latent, loss, reuse
         self.fresh = reuse == 1 and descent is None
         self.descent: Descent = BoundDescent(loss) if descent is None else descent
-        self.latents: list[Any] = []
-        self.bounds: list[list[torch.Tensor]] = []
-        self.mean_before: torch.Tensor | None = None
-        self.moves = self.position = 0
+        self.latents: list[Any] = []  # batches of the present round, ...
+        self.bounds: list[list[torch.Tensor]] = []  # ... and what the descent noted of each
+        self.position = 0  # steps taken in the round
+        self.moves = 0  # of the potential, and ...
+        self.mean_before: torch.Tensor | None = None  # ... the first batch's mean, when it began
 
     @property
     def is_due(self) -> bool:
@@ -79,45 +61,27 @@ class Rounds:
 
     @torch.no_grad()
     def next(self) -> tuple[Any, PointCost]:
-        """Latent points of the next step's batch, and the value of its points.
-
-        The potential has moved before, if that was due.
-        """
-        if self.fresh:
-            return self.fresh_batch()
-        if self.is_due:
-            self.begin()
+        """Move the potential, if that is due; latent points of the next step, and their value."""
+        if self.fresh:  # the loss at points that nothing has seen: formula (G)
+            self.loss.follow(torch.cat(self.draw()))
+            self.latents, self.moves = self.latents[:1], self.loss.moves
+            return self.latent(), self.loss
+        if self.is_due:  # follow the points that the steps of the round are for
+            self.bounds, self.position = self.descent.begin(self.draw()), 0
+            self.moves = self.loss.moves
         k = self.position % len(self.latents)
         self.position += 1
         return self.latents[k], self.descent.value(self.bounds[k])
 
-    def fresh_batch(self) -> tuple[Any, PointCost]:
-        """The loss at points that nothing has seen: formula (G)."""
-        self.loss.follow(torch.cat(self.draw()))
-        self.latents, self.moves = self.latents[:1], self.loss.moves
-        return self.latent(), self.loss
-
-    def begin(self) -> None:
-        """Follow with the potential, by the points that the steps of the round are for."""
-        self.bounds, self.position = self.descent.begin(self.draw()), 0
-        self.moves = self.loss.moves
-
     def draw(self) -> list[torch.Tensor]:
-        """Fresh batches of points; before, the potential follows the move of the last round's."""
-        self.shift_potential()
+        """Fresh batches of points; before, the potential moves as the mean of the last round's did."""
+        mean = lambda points: self.loss.local(points).mean(dim=0)
+        if self.mean_before is not None and self.moves == self.loss.moves:  # by nothing else since
+            self.loss.translate(mean(self.generator(self.latents[0])) - self.mean_before)
         self.latents = [self.latent() for _ in range(self.loss.dual_steps)]
         batches = [self.generator(z) for z in self.latents]
-        self.mean_before = self.mean(batches[0]) if self.loss.can_translate else None
+        self.mean_before = mean(batches[0]) if self.loss.can_translate else None
         return batches
-
-    def shift_potential(self) -> None:
-        """Move the potential as the mean of the points moved, if nothing else has moved it since."""
-        if self.mean_before is not None and self.moves == self.loss.moves:
-            self.loss.translate(self.mean(self.generator(self.latents[0])) - self.mean_before)
-
-    def mean(self, points: torch.Tensor) -> torch.Tensor:
-        """Mean of points, in the coordinates of the atoms."""
-        return self.loss.local(points).mean(dim=0)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the round is."""
@@ -139,3 +103,25 @@ class Rounds:
             self.descent.load_state_dict(state["descent"])
         self.mean_before, self.moves = move(state["mean_before"]), self.loss.moves
         self.position = state["position"]
+
+
+@contextlib.contextmanager
+def rollback_if_not_finite(tensors: Sequence[torch.Tensor], rounds: Rounds) -> Iterator[None]:
+    """If points, a value, a gradient or parameters are not finite, undo what the body changed.
+
+    That are `tensors`, parameters and buffers, the loss and the round. Not undone are the generator's
+    optimiser, which moves last, and the random numbers drawn.
+    """
+    kept, round_before = [t.detach().clone() for t in tensors], rounds.state_dict()
+    # within a round the loss does not change
+    loss = copy.deepcopy(rounds.loss.state_dict()) if rounds.is_due else None
+    try:
+        yield
+    except NotFiniteError:
+        with torch.no_grad():
+            for tensor, good in zip(tensors, kept, strict=True):
+                tensor.copy_(good)
+        if loss is not None:
+            rounds.loss.load_state_dict(loss)
+        rounds.load_state_dict(round_before)
+        raise

@@ -4,67 +4,20 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ..backend import joint, ours
-from ..problem import SharedTarget, Target
 from .fsdp import is_sharded
-from .state import StateOfData
 
 Thing = TypeVar("Thing")
-
-
-class SharedState(StateOfData):
-    """The base of a potential that several processes may move together.
-
-    Parameters
-    ----------
-    data_digest : str
-    weights : ndarray, shape (n_atoms,)
-    target : Target
-    ranks : Ranks or None
-
-    Attributes
-    ----------
-    target : Target
-        For what each process asks of its own points.
-    ranks : Ranks or None
-        None if there is one process; a copy has none.
-    """
-
-    def __init__(self, data_digest: str, weights: np.ndarray, target: Target, ranks: Any) -> None:
-        super().__init__(data_digest, weights)
-        self.target, self.ranks = target, ranks
-        self._shared: SharedTarget | None = None
-        if self.ranks is not None:
-            self.ranks.check_same(
-                X_target=data_digest,
-                a_target=np.round(self.weight_moments, 6),
-                metric=target.cost.name,
-                reg_m=target.reg_m,
-            )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"ranks": None, "_shared": None}
-
-
-def shared_target(state: SharedState) -> Target:
-    """The target of what all ranks do together."""
-    target, kept = state.target, state._shared
-    if state.ranks is None:
-        return target
-    if kept is None or kept.atoms is not target.atoms:
-        kept = state._shared = SharedTarget.of(target, state.ranks)
-    return kept
 
 
 def jointly(method: Callable[..., Thing]) -> Callable[..., Thing]:
     """A method in the package's own states, in which an exception of one rank ends all."""
 
     @functools.wraps(method)
-    def call(self: SharedState, *arguments: Any, **options: Any) -> Thing:
+    def call(self: Any, *arguments: Any, **options: Any) -> Thing:
         with ours(), joint(self.ranks):
             return method(self, *arguments, **options)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
@@ -9,24 +10,29 @@ from typing import Any, TypeAlias
 import torch
 
 from ..backend import guest, uninterrupted
-from ..runs import Progress
+from ..diagnostics import diagnose
+from ..inference.chi2 import chi_square
+from ..optim.newton import maximize
+from ..optim.semi_dual import SemiDual
+from ..runs import Progress, SemiDiscreteWarning
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
 from .choices import Parts
 from .compared import in_dtype
-from .critic import facts_of, guided, join_critic, step_beside, tensors_of
+from .critic import facts_of, guided, tensors_of
+from .data import check_finite
 from .descents import PointCost
-from .evaluation import squared_marginal_error, warn_of_boundaries
 from .fsdp import resharded, sharded_like
-from .history import History
+from .loss import SemiDiscreteLoss
 from .optimizers import (
     describe_optimizer,
     load_optimizer,
+    note_rates,
     parameters_of,
+    relative_rate,
     set_relative_rate,
 )
-from .result import TrainingResult
-from .rollback import check_finite, rollback_if_not_finite
-from .rounds import Rounds
+from .result import History, TrainingResult
+from .rounds import Rounds, rollback_if_not_finite
 from .shared import (
     all_points,
     average_gradients,
@@ -65,7 +71,10 @@ class Trainer:
         self.averages = self.ranks is None or averages_gradients(generator, parameters_of(optimizer))
         if not self.averages:
             start_alike(self.ranks, self.tensors())
-        join_critic(self.critic, optimizer, self.ranks)
+        if self.critic is not None:
+            self.critic.ranks = self.ranks
+            note_rates(optimizer)  # which those of the critic follow
+            start_alike(self.ranks, tensors_of(self.critic))
 
     @property
     def n_steps(self) -> int:
@@ -76,26 +85,21 @@ class Trainer:
         """Fresh latent points."""
         return guest(self.latent_sampler)(self.share)
 
+    @torch.no_grad()
     def points(self) -> torch.Tensor:
-        """Fresh points, in the generator's present mode."""
+        """Fresh points, in the generator's present mode, without a graph."""
         return guest(self.generator)(self.latent())
 
     def run(
-        self,
-        n_steps: int,
-        callback: Callback | None,
-        bar: Progress,
-        checkpoint: Checkpoint | None,
-        n_evaluations: int = 50,
+        self, n_steps: int, callback: Callback | None, bar: Progress, checkpoint: Checkpoint | None
     ) -> None:
         """Iterate until the callback or `n_steps` says stop."""
-        evaluate_every = max(1, n_steps // n_evaluations)
+        evaluate_every = max(1, n_steps // 50)
         if callback is not None:
             callback = guest(callback)
             callback = callback if self.ranks is None else self.ranks.agreed(callback)
         if self.loss.n_steps == 0:
-            with torch.no_grad():
-                self.loss.warm_up(self.points)
+            self.loss.warm_up(self.points)
         for k in range(self.n_steps + 1, n_steps + 1):
             # where all ranks take part, in what the generator exchanges, too
             with contextlib.nullcontext() if self.ranks is None else uninterrupted():
@@ -125,8 +129,9 @@ class Trainer:
             self.optimizer.step(lambda: self.differentiate(z, value_at, values))
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
             check_finite("parameters", parameters_of(self.optimizer))
-            if self.critic is not None:
-                step_beside(self.critic, self.points, self.optimizer)
+            if self.critic is not None:  # at fresh points: those of a round are drawn to their data
+                self.critic.step(self.points(), relative_rate(self.optimizer))
+                check_finite("critic", parameters_of(self.critic.optimizer))
         self.history.loss.append(float(values[0]))
         self.history.seconds.append(time.perf_counter() - self.start)
 
@@ -164,19 +169,21 @@ class Trainer:
         """Context that undoes what its body changed, if what it met is not finite."""
         return rollback_if_not_finite([*self.tensors(), *tensors_of(self.critic)], self.rounds)
 
-    def evaluate(self, n_batches: int = 5) -> None:
-        """Measure the marginal error on fresh points."""
-        with self.rollback(), torch.no_grad():
-            x = torch.cat([self.loss.local(self.points()) for _ in range(n_batches)])
+    def evaluate(self) -> None:
+        """Measure the marginal error on five batches of fresh points."""
+        with self.rollback():
+            x = torch.cat([self.loss.local(self.points()) for _ in range(5)])
             x = all_points(self.ranks, x)
         history = self.history
         history.chi2_step.append(self.n_steps)
-        history.chi2.append(squared_marginal_error(self.loss, x))
+        target = self.loss._shared_target
+        measured = SemiDual(target).measure(x, target.gather(self.loss.potential), self.loss.reg)
+        history.chi2.append(chi_square(measured)[0])
         # a diagnosis takes longer than an evaluation: at the 1st, 2nd, 4th, 8th, ...
         is_power_of_two = history.chi2.n & (history.chi2.n - 1) == 0
-        is_whole = self.loss.target.shard is None  # a diagnosis takes the costs of all atoms at once
-        if self.loss.reg == 0 and not self.warned and is_power_of_two and is_whole:
-            self.warned = warn_of_boundaries(self.loss, x, stacklevel=4)
+        can_diagnose = self.loss.target.shard is None  # it takes the costs of all atoms at once
+        if self.loss.reg == 0 and not self.warned and is_power_of_two and can_diagnose:
+            self.warned = warn_of_boundaries(self.loss, x)
 
     def progress(self) -> dict[str, float]:
         """Numbers to show."""
@@ -238,3 +245,24 @@ class Trainer:
         self.history.load_state_dict(state["history"])
         self.begun = True
         self.start = time.perf_counter() - float(state["history"]["seconds"][-1])
+
+
+def warn_of_boundaries(loss: SemiDiscreteLoss, x: torch.Tensor) -> bool:
+    """Warn if mass on cell boundaries, or near them, endangers the gradient; tell whether it does.
+
+    At ``reg = 0``, and a potential that does not lag behind the points: if half of them are ten for each
+    atom, it is improved on that half, and diagnosed on the other.
+    """
+    target, half = loss.target, x[::2]
+    potential = target.gather(loss.potential)
+    if len(half) * float(target.weights.min()) > 10.0:
+        x, potential = x[1::2], maximize(SemiDual(target), half, potential, 0.0).potential
+    found = diagnose(target, x, potential, 0.0)
+    if found.boundary_reasons:
+        warnings.warn(
+            f"train_generator, reg = 0: the gradient is {found.verdict}, for "
+            f"{'; '.join(found.boundary_reasons)}. A reg of 1% of cost_scale(data) makes it exist.",
+            SemiDiscreteWarning,
+            stacklevel=5,  # where train_generator was called
+        )
+    return bool(found.boundary_reasons)

@@ -15,14 +15,13 @@ from ..samplers.adapters import adapted
 from ..samplers.laws import NormalSampler
 from ..samplers.resolve import rank_seed, resolve_random
 from .checkpoint import Checkpoint
-from .choices import Parts, parts_of_data, parts_of_loss
+from .choices import parts_of_data, parts_of_loss
 from .critic import GradientPenaltyCritic
 from .descents import PairCost
 from .features import Features
 from .loss import SemiDiscreteLoss
 from .optimizers import MakeOptimizer, adam, calm_adam, fall, resolve_optimizer, rise_and_fall
 from .result import TrainingResult
-from .shared import shared_target
 from .trainer import Callback, Trainer
 
 
@@ -215,15 +214,18 @@ def train_generator(
         loss = parts.loss
         with joint(loss.ranks):
             capabilities(loss.target.nx).require_autograd("train_generator")
-            latent = _latent(latent_sampler, loss, rank_seed(shared_target(loss), random_state))
+            latent = _latent(latent_sampler, loss, rank_seed(loss._shared_target, random_state))
             is_plain = parts.descent is None and parts.critic is None
             default, rate = (adam, fall) if is_plain else (calm_adam, rise_and_fall)
             schedule = None if optimizer is not None else lambda k: rate(k / n_steps)
             optimizer = resolve_optimizer("optimizer", optimizer, generator, "generator", default)
             trainer = Trainer(generator, latent, parts, optimizer, schedule)
             if loss.ranks is not None:
-                has_file = {"checkpoint": checkpoint is not None, "checkpoint_every": every}
-                _check_same_on_ranks(parts, n_steps=n_steps, **has_file)
+                loss.ranks.check_same(
+                    **{"batch_size": parts.batch_size, "reuse": parts.reuse, "reg": loss.reg},
+                    **{"dual_steps": loss.dual_steps, "n_steps": n_steps},
+                    **{"checkpoint": checkpoint is not None, "checkpoint_every": every},
+                )
             file = None
             if checkpoint is not None:
                 problem = trainer.problem() | _latent_problem(latent_sampler, random_state)
@@ -242,13 +244,6 @@ def train_generator(
                     trainer.status = "diverged"
                     _warn_of_divergence(error, trainer.n_steps, file)
     return trainer.result()
-
-
-def _check_same_on_ranks(parts: Parts, **options: Any) -> None:
-    """Refuse ranks that do not agree on the loss and the options of a run."""
-    loss = parts.loss
-    facts = {"reg": loss.reg, "dual_steps": loss.dual_steps}
-    loss.ranks.check_same(batch_size=parts.batch_size, reuse=parts.reuse, **facts, **options)
 
 
 def _continue(trainer: Trainer, file: Checkpoint, n_steps: int) -> None:

@@ -10,6 +10,7 @@ root contain the optimum in 95.6% at least, whatever the error e of the potentia
 ``|e| > 1.96 ((e + z)^2 + s^2)^(1/2)``, z normal of variance s^2, the probability is 4.4% at most.
 """
 
+import copy
 import functools
 import math
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import numpy as np
 
 from ..backend import Array, brief, describe, in_double, no_grad
 from ..kernels import reduce, weight_blocks
-from ..optim.hessian import DenseHessian, hessian
+from ..optim.hessian import DenseHessian, newton_model
 from ..optim.newton import can_correct, maximize
 from ..optim.semi_dual import SemiDual
 from ..problem import Target, check_array
@@ -52,13 +53,23 @@ class NormalLaw:
         """Root of the mean squared error of the map of a potential, shape (n, d).
 
         By the cubature rule of degree 3 for the normal law, the maps of ``mean +- deviation``
-        (Arasaratnam, Haykin, 2009): where weights are saturated, a derivative is too small.
+        (Arasaratnam, Haykin, 2009): where weights are saturated, a derivative is too small. The law of
+        the map is skewed there, and the mean is of squares above it or of those below it, the larger
+        (Barlow, 2004): they are the same of a law that is symmetric.
         """
         evaluate = lambda potential: reduce(target, x, potential, reg, ("map",)).map
-        middle, total = evaluate(self.mean), 0.0
+        nx, middle = target.nx, evaluate(self.mean)
+        above = below = none = 0.0 * middle
         for row in self.deviations:
-            total = total + sum((evaluate(self.mean + s * row) - middle) ** 2 for s in (1.0, -1.0))
-        return (total / (2.0 * self.deviations.shape[0]) + (evaluate(psi) - middle) ** 2) ** 0.5
+            for move in (evaluate(self.mean + s * row) - middle for s in (1.0, -1.0)):
+                above = above + nx.maximum(move, none) ** 2
+                below = below + nx.maximum(-move, none) ** 2
+        mean = nx.maximum(above, below) / float(self.deviations.shape[0])
+        return (mean + (evaluate(psi) - middle) ** 2) ** 0.5
+
+    def map(self, function: Callable[[Array], Array]) -> "NormalLaw":
+        """Apply `function` to every array."""
+        return NormalLaw(function(self.mean), function(self.deviations))
 
 
 class SampleFit:
@@ -128,7 +139,13 @@ class SampleFit:
     def _hessian(self) -> Any:
         """That of the points, at the potential."""
         with no_grad(self.target.nx):
-            return hessian(SemiDual(self.target), self.x, self.potential, self.reg, self.n)
+            return newton_model(SemiDual(self.target), self.x, self.potential, self.reg, self.n)
+
+    def _solve(self, g: Array) -> Array:
+        """Inverse of the Hessian times g, or each row: in slow modes as well, which Newton may leave."""
+        if isinstance(self._hessian, DenseHessian):
+            return self._hessian.solve(g, 0.0)
+        return self._hessian.solve(g, 0.0, PRECISE, g.shape[-1])
 
     @functools.cached_property
     def law(self) -> NormalLaw:
@@ -140,18 +157,27 @@ class SampleFit:
             root = vectors * np.sqrt(np.maximum(values, 0.0))
             # a random basis, in which no deviation is larger than another by much
             root = root @ np.linalg.qr(random.normal(size=root.shape))[0]
-            moves = list(found.solve(nx.from_numpy(root, type_as=target.weights), 0.0).T)
             scale *= math.sqrt(len(values))
+            probes = nx.from_numpy(root.T.copy(), type_as=target.weights)
         else:
-            moves, scale = [], scale / math.sqrt(found.n)
-            for _ in range(self.n_probes):
-                probe = 0.0 * target.weights
-                for chi in found.blocks:  # sums with random signs have the covariance of the weights
-                    r = nx.from_numpy(random.choice([-1.0, 1.0], chi.shape[0]), type_as=chi)
-                    probe = probe + nx.dot(r, chi) - nx.sum(r) * found.mean
-                moves.append(found.solve(probe, 0.0, PRECISE))
+            scale /= math.sqrt(found.n)
+            probes = found.probes(self.n_probes, random)
+        moves = self._solve(probes)
         goal = target.goal(self.potential)  # <goal, move> is 0 as long as psi is normalized
-        return NormalLaw(self.potential, scale * nx.stack([v - nx.sum(goal * v) for v in moves]))
+        return NormalLaw(self.potential, scale * (moves - nx.sum(goal * moves, axis=1)[:, None]))
+
+    def stored(self) -> "SampleFit":
+        """The same: it has all that it is asked for."""
+        return self
+
+    def map(self, function: Callable[[Array], Array]) -> "SampleFit":
+        """Apply `function` to every array, the points included (a move to another device, say)."""
+        moved = copy.copy(self)  # without the Hessian
+        moved.target = self.target.map(function)
+        moved.potential, moved.x = function(self.potential), function(self.x)
+        if "law" in vars(self):
+            vars(moved)["law"] = self.law.map(function)
+        return moved
 
     def functional(self, f: Callable[[Array, Array], Array]) -> tuple[float, float]:
         """Estimate of the mean of f under the plan, and its standard error."""
@@ -165,7 +191,7 @@ class SampleFit:
             rows.append(nx.sum(weighted, axis=1))
             slope = slope + nx.sum(weighted, axis=0) - nx.dot(rows[-1], chi)
         # a point moves psi by A^+ (b - chi) / n, and the mean by the product of that with the slope
-        v = self._hessian.solve(self._unit / reg * slope / float(n), 0.0, PRECISE)
+        v = self._solve(self._unit / reg * slope / float(n))
         moved = reduce(target, self.x, psi, reg, ("average",), values=v).average
         values, moved = map(in_double, (nx.concatenate(rows, axis=0), moved))
         return float(values.mean()), float((values - moved).std(ddof=1) / math.sqrt(n))

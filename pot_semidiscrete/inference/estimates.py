@@ -308,8 +308,7 @@ class StoredEstimates:
         maybe = lambda array: None if array is None else function(array)
         means = self.evaluation
         means = replace(means, value=maybe(means.value), marginal=maybe(means.marginal), measured=None)
-        law = self.made_law
-        law = None if law is None else NormalLaw(function(law.mean), function(law.deviations))
+        law = None if self.made_law is None else self.made_law.map(function)
         return replace(self, evaluation=means, value_linear=maybe(self.value_linear), made_law=law)
 
 

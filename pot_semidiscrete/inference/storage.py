@@ -104,10 +104,12 @@ def write(
         arrays |= {f"law_{name}": host(v) for name, v in vars(estimates.made_law).items()}
     arrays |= {f"log_{name}": np.asarray(values) for name, values in log.items()}
     arrays["meta"] = np.array(json.dumps(meta | {"entries": sorted(arrays)}))
-    if target.shard is not None and target.shard.ranks.rank > 0:
-        return
-    with replaced(path) as file:
-        np.savez_compressed(file, **arrays)
+    ranks = None if target.shard is None else target.shard.ranks
+    if ranks is None or ranks.rank == 0:
+        with replaced(path) as file:
+            np.savez_compressed(file, **arrays)
+    if ranks is not None:
+        ranks.handshake("state")  # no rank goes on before there is a file
 
 
 def read(path: str | os.PathLike, X_target: Array, metric: Metric) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from ..backend import Array, no_grad
-from ..kernels import local_rows
+from ..backend import Array, in_double, no_grad
 from ..optim.hessian import DENSE, DenseHessian, hessian
 from ..optim.newton import ROWS, NewtonResult
 from ..optim.semi_dual import SemiDual
@@ -28,17 +27,9 @@ def _trace(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
     found, scale = hessian(dual, x, psi, eps, rows), eps * dual.target.exponent(eps)
     if isinstance(found, DenseHessian):
         return scale * _exact(found)
-    nx, signs, total = found.nx, np.random.default_rng(0), 0.0
-    for _ in range(PROBES):
-        r = signs.choice([-1.0, 1.0], found.n)
-        parts = np.split(local_rows(dual.target, r), np.cumsum([len(chi) for chi in found.blocks])[:-1])
-        products = (
-            nx.dot(nx.from_numpy(part, type_as=chi), chi)
-            for part, chi in zip(parts, found.blocks, strict=False)  # of a rank without rows, no block
-        )
-        probe = found.total(products) - float(r.sum()) * found.mean
-        total += float(nx.sum(probe * found.solve(probe, 0.0, PRECISE))) / found.n
-    return scale * total / PROBES
+    probes = found.probes(PROBES, np.random.default_rng(0))
+    products = in_double(found.nx.sum(probes * found.solve(probes, 0.0, PRECISE), axis=1))
+    return scale * float(products.mean()) / found.n
 
 
 def _exact(found: DenseHessian) -> float:

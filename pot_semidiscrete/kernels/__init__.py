@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from .base import BLOCK_BYTES, Atoms, Block, Kernel, kernel_for, register_kernel, registered_kernels
+from .base import BLOCK_BYTES, Atoms, Kernel, kernel_for, register_kernel, registered_kernels
 from .blocks import HardBlock, SoftBlock
 from .checks import check_at, check_kernel
 from .fused import fused_kernel

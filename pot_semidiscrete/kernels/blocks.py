@@ -62,14 +62,8 @@ class SoftBlock:
     def cdf_group(self, level: Array) -> tuple[Array, Array, Array]:
         """Group of columns where the distribution function of each row reaches a level in (0, 1].
 
-        Returns
-        -------
-        start : array of int, shape (n,)
-            First column of the group.
-        weights : array, shape (n, width)
-            Those of its columns, up to a factor.
-        level : array, shape (n,)
-            That of the group alone, from which :func:`inverse_cdf` has the column.
+        First column of the group, ``(n,)``, weights of its columns, ``(n, width)``, up to a factor, and
+        level of the group alone, ``(n,)``, from which :func:`inverse_cdf` has the column.
         """
         nx, scores = self.nx, self.exp_scores
         n_rows, n_atoms = scores.shape

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..backend import Array, describe, largest_exponent, rounding_unit
 from .base import Atoms, Kernel
-from .blocks import HardBlock, SoftBlock
+from .blocks import SoftBlock
 from .generic import GenericKernel
 
 PARTS = {  # what authors write, and what it means
@@ -96,20 +96,19 @@ def check_at(kernel: type[Kernel], few: Atoms, scale: float) -> None:
         check_kernel(kernel, few, few.atoms[:3], potential, reg)
 
 
-def _check_fields(words: str, block: object, generic: SoftBlock | HardBlock) -> None:
+def _check_fields(words: str, block: Any, generic: Any) -> None:
     """Check the kinds of what a block was made of."""
-    kind = SoftBlock if isinstance(generic, SoftBlock) else HardBlock
-    n, transform = generic.c_transform.shape[0], generic.c_transform
+    kind, n, transform = type(generic), generic.c_transform.shape[0], generic.c_transform
     if not isinstance(block, kind):
         fields = "exp_scores, inv_row_sums" if kind is SoftBlock else "index, n_atoms"
         raise ValueError(
             f"{words} a {kind.__name__}, received {describe(block)}; return "
             f"{kind.__name__}({fields}, c_transform, self.nx)."
         )
-    if isinstance(block, SoftBlock) and isinstance(generic, SoftBlock):
+    if kind is SoftBlock:
         _check_kind(f"{words} exp_scores", block.exp_scores, tuple(generic.exp_scores.shape), transform)
         _check_kind(f"{words} inv_row_sums", block.inv_row_sums, (n,), transform)
-    if isinstance(block, HardBlock) and isinstance(generic, HardBlock):
+    else:
         if "int" not in str(getattr(block.index, "dtype", None)) or tuple(block.index.shape) != (n,):
             raise ValueError(
                 f"{words} index of shape ({n},) and whole numbers, received {describe(block.index)}."

@@ -1,7 +1,7 @@
 """What a reduction can be asked for, each from a block of weights."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..backend import Array, brief
@@ -10,72 +10,32 @@ from .base import Atoms, Block
 
 @dataclass
 class Reduction:
-    """What a reduction was asked for; the rest is None.
+    """What a reduction was asked for; the rest is None."""
 
-    Attributes
-    ----------
-    c_transform : array, shape (n,)
-        ``psi^{c,reg}(x_i)``.
-    gradient : array, shape (n, d)
-        ``sum_j chi_ij d_x c(x_i, y_j)``.
-    map : array, shape (n, d)
-        ``sum_j chi_ij y_j``, in the coordinates of the target's atoms.
-    average : array, shape (n,)
-        ``sum_j chi_ij values_j``.
-    linear : array, shape (n,)
-        ``sum_j chi_ij c(x_i, y_j)``.
-    index : array of int, shape (n,)
-        Atom of the Laguerre cell, at ``reg = 0``.
-    colsum : array, shape (n_support,)
-        ``sum_i chi_ij``.
-    weights : array, shape (n, n_support)
-        ``chi_ij``: the one thing whose size is (samples x atoms).
-    colsquare : array, shape (n_support,)
-        ``sum_i chi_ij^2``.
-    """
-
-    c_transform: Array = None
-    gradient: Array = None
-    map: Array = None
-    average: Array = None
-    linear: Array = None
-    index: Array = None
-    colsum: Array = None
-    weights: Array = None
-    colsquare: Array = None
+    c_transform: Array = None  # (n,), psi^{c,reg}(x_i)
+    gradient: Array = None  # (n, d), sum_j chi_ij d_x c(x_i, y_j)
+    map: Array = None  # (n, d), sum_j chi_ij y_j, in the coordinates of the target's atoms
+    average: Array = None  # (n,), sum_j chi_ij values_j
+    linear: Array = None  # (n,), sum_j chi_ij c(x_i, y_j)
+    index: Array = None  # (n,), atom of the Laguerre cell, at reg = 0
+    colsum: Array = None  # (n_support,), sum_i chi_ij
+    weights: Array = None  # (n, n_support), chi_ij: the one thing whose size is (samples x atoms)
+    colsquare: Array = None  # (n_support,), sum_i chi_ij^2
 
     __repr__ = brief
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a reduction is asked for, whatever the points.
+    """What a reduction is asked for, whatever the points."""
 
-    Attributes
-    ----------
-    target : Target
-        Cut from any graph, unless a gradient is asked for.
-    potential : array, shape (n_support,)
-    reg : float
-    outputs : sequence of str
-        Names of fields of :class:`Reduction`.
-    values : array, shape (n_support,), or None
-        What ``"average"`` is the average of.
-    """
-
-    target: Atoms
+    target: Atoms  # cut from any graph, unless a gradient is asked for
     potential: Array
     reg: float
-    outputs: Sequence[str] = ()
-    values: Array | None = None
+    outputs: Sequence[str] = ()  # names of fields of a Reduction
+    values: Array | None = None  # what "average" is the average of
 
     __repr__ = brief
-
-    def of_rank(self) -> "Task":
-        """The same of the atoms that this rank has."""
-        columns = self.target.shard.columns
-        values = None if self.values is None else self.values[columns]
-        return replace(self, target=self.target.local, potential=self.potential[columns], values=values)
 
 
 def _linear(target: Atoms, x: Array, block: Block, *_: Any) -> Array:

@@ -44,21 +44,16 @@ def reduce(
         gets what is asked of these.
     x : array, shape (n, d)
         Source points in the target's coordinates (``target.center``).
-    potential : array, shape (n_support,)
+    potential, values : array, shape (n_support,)
+        ``"average"`` is the average of `values`.
     reg : float
     outputs : sequence of str
         Names of the fields of :class:`Reduction` to fill, in any order.
-    values : array, shape (n_support,), optional
-        What ``"average"`` is the average of.
     bilinear : array, shape (n, n_support), optional
         What :func:`known_bilinear` returned for `x`.
     differentiable : bool
         Keep the autograd graph, recomputing each block when it is differentiated, so that memory
         stays that of a block. Otherwise everything is detached and computed in place.
-
-    Returns
-    -------
-    Reduction
     """
     nx, outputs = target.nx, sorted(set(outputs), key=list(OUTPUTS).index)
     is_sum = ranks_at(target) is None and not SUMS.isdisjoint(outputs)  # over points of one rank
@@ -231,14 +226,7 @@ def draw_atoms(
 ) -> Array:
     """An atom for each of the points, by their assignment weights; the cell decides at ``reg = 0``.
 
-    Parameters
-    ----------
-    uniform : callable
-        ``n -> array`` of shape (n,), of numbers in [0, 1).
-
-    Returns
-    -------
-    array of int, shape (n,)
+    `uniform` draws n numbers in [0, 1).
     """
     if reg == 0:
         return reduce(target, x, potential, reg, ("index",)).index

@@ -18,13 +18,14 @@ from .tiles import Tiles, by_row
 class ShardTiles(Tiles):
     """Blocks of points over the atoms of this rank, joined with those of all others.
 
-    Outputs that have one number for each atom are those of this rank's at ``reg > 0``. Parameters are
-    those of :class:`Tiles`, of all atoms.
+    Outputs that have one number for each atom are those of this rank's at ``reg > 0``.
     """
 
     def __init__(self, task: Task, x: Array) -> None:
         self.shard = task.target.shard
-        super().__init__(task.of_rank(), x)
+        own = self.shard.columns
+        values = None if task.values is None else task.values[own]
+        super().__init__(Task(task.target.local, task.potential[own], task.reg, task.outputs, values), x)
 
     def most_rows(self, entries: int) -> int:
         """As many on all ranks: as fit where most atoms are."""
@@ -58,13 +59,7 @@ class ShardTiles(Tiles):
 def draw_from_shards(tiles: ShardTiles, x: Array, level: Array, draw: Callable[..., Array]) -> Array:
     """Atom of each point where its distribution function reaches a level: its rank, then itself.
 
-    Parameters
-    ----------
-    tiles : ShardTiles
-    x : array, shape (n, d)
-    level : array, shape (n,)
-    draw : callable
-        ``(x, level=level) -> array of int``, of the atoms of this rank.
+    `draw`, ``(x, level=level) -> array of int``, is of the atoms of this rank.
     """
     nx, shard, transforms = tiles.nx, tiles.shard, []
     ranks = shard.ranks

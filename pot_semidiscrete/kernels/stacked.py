@@ -29,28 +29,15 @@ class StackedBlock(SoftBlock):
 
 
 class StackedTiles:
-    """Blocks of points over all problems, some problems at a time.
+    """Blocks of so many `rows` of the points over all problems, those of one of `kernels` at a time.
 
-    The outputs are those of :class:`~pot_semidiscrete.problem.StackedTarget`: c-transforms have a column
-    for each problem, and weights of its atoms are divided by the number of problems.
-
-    Parameters
-    ----------
-    task : Task
-        It is asked for c-transforms, or sums over points.
-    x : array, shape (n, d)
-        All points.
-
-    Attributes
-    ----------
-    rows : int
-        Points of a block.
-    kernels : list of InPlaceKernel
-        Of the problems of each tile.
+    The outputs are those of :class:`~pot_semidiscrete.problem.StackedTarget`, c-transforms and sums over
+    points: the first have a column for each problem, and weights of its atoms are divided by the number
+    of problems.
     """
 
     def __init__(self, task: Task, x: Array) -> None:
-        target: Any = task.target
+        target: Any = task.target  # a StackedTarget
         self.target, self.outputs, self.nx = target, task.outputs, target.nx
         make, width = cast(type[InPlaceKernel], kernel_for(self.nx)), target.width
         most, rows = DEVICE_ENTRIES, DEVICE_ENTRIES // width

@@ -24,26 +24,12 @@ def is_tiled(target: Atoms, x: Array) -> bool:
 
 
 class Tiles:
-    """Blocks of points over all atoms, a tile at a time.
-
-    Parameters
-    ----------
-    task : Task
-    x : array, shape (n, d)
-        All points.
-
-    Attributes
-    ----------
-    rows : int
-        Points of a block.
-    columns : list of slice
-        Atoms of each tile.
-    """
+    """Blocks of so many `rows` of the points over all atoms, those of a tile, `columns`, at a time."""
 
     def __init__(self, task: Task, x: Array) -> None:
-        self.target, self.potential, self.reg = task.target, task.potential, task.reg
-        self.outputs, self.values, self.nx = task.outputs, task.values, task.target.nx
-        target, outputs, reg = self.target, self.outputs, self.reg
+        target, outputs, reg = task.target, task.outputs, task.reg
+        self.target, self.potential, self.reg = target, task.potential, reg
+        self.outputs, self.values, self.nx = outputs, task.values, target.nx
         self.column_names = [name for name in outputs if name in OF_COLUMNS]
         first = ["c_transform"] if reg > 0 else ["c_transform", "index"]
         self.row_names = [*first, *(name for name in outputs if name not in OF_COLUMNS | {*first})]

@@ -8,7 +8,7 @@ import torch
 import triton
 
 from ..backend import Array, Backend, is_foreign, on_host
-from . import triton_launches as launches
+from . import triton_programs
 from .base import Atoms, Block, Kernel
 from .blocks import SoftBlock, level_in_group
 from .torch_kernel import TorchHardBlock, TorchKernel
@@ -17,13 +17,7 @@ from .torch_kernel import TorchHardBlock, TorchKernel
 class FusedScores:
     """Scores ``u_i . v_j + bias_j`` in tiles, of which sums are taken as they are made.
 
-    Parameters
-    ----------
-    u : array, shape (n, d)
-    v : array, shape (n_atoms, d)
-    bias : array, shape (n_atoms,)
-    precision : str
-        Of the products ``u_i . v_j``; see :func:`fused_kernel`.
+    The products ``u_i . v_j`` are of a `precision` of :func:`fused_kernel`.
     """
 
     rows, columns, chunk = 64, 128, 32  # of a tile; coordinates that are multiplied at once
@@ -51,7 +45,7 @@ class FusedScores:
         self.n_column_tiles = triton.cdiv(self.n_atoms, self.columns)
 
     def parts(self, n_tiles: int, others: int) -> tuple[int, int]:
-        """FusedScores of a part, and parts: enough programs, where there are `others` of each part."""
+        """Tiles of a part, and parts: enough programs, where there are `others` of each part."""
         device = self.u.device
         cores = 1 if on_host(self.u) else torch.cuda.get_device_properties(device).multi_processor_count
         size = triton.cdiv(n_tiles, min(n_tiles, triton.cdiv(self.programs * cores, others)))
@@ -73,7 +67,7 @@ class FusedScores:
             size, n_parts = group, triton.cdiv(self.n_column_tiles, group)
         maxima, totals = (self.new(n_parts, self.n_rows) for _ in range(2))
         grid, sizes = (self.n_row_tiles, n_parts), (self.n_rows, self.n_atoms, size)
-        self.launch(launches.row_sums, grid, maxima, totals, *sizes, **self.shape)
+        self.launch(triton_programs.row_sums, grid, maxima, totals, *sizes, **self.shape)
         return maxima, totals
 
     def row_argmax(self) -> tuple[Array, Array]:
@@ -82,7 +76,7 @@ class FusedScores:
         maxima = self.new(n_parts, self.n_rows)
         indices = self.new(n_parts, self.n_rows, dtype=torch.int32)
         grid, sizes = (self.n_row_tiles, n_parts), (self.n_rows, self.n_atoms, size)
-        self.launch(launches.row_argmax, grid, maxima, indices, *sizes, **self.shape)
+        self.launch(triton_programs.row_argmax, grid, maxima, indices, *sizes, **self.shape)
         top, part = maxima.max(dim=0)
         return top, indices.gather(0, part[None, :])[0].long()
 
@@ -92,7 +86,7 @@ class FusedScores:
         sums = self.new(n_parts, self.n_atoms)
         grid, sizes = (self.n_column_tiles, n_parts), (self.n_rows, self.n_atoms, size)
         arguments = (row_max, inverse, sums, *sizes)
-        self.launch(launches.column_sums, grid, *arguments, **self.shape, SQUARE=square)
+        self.launch(triton_programs.column_sums, grid, *arguments, **self.shape, SQUARE=square)
         return sums.sum(dim=0)
 
     def row_averages(self, row_max: Array, inverse: Array, values: Array) -> Array:
@@ -107,7 +101,7 @@ class FusedScores:
         grid, sizes = (self.n_row_tiles, n_across, n_parts), (self.n_rows, self.n_atoms, size, width)
         arguments = (row_max, inverse, values.contiguous(), averages, *sizes)
         constants = self.shape | how | {"AVERAGE": "ieee" if exact else "tf32x3"}
-        self.launch(launches.row_averages, grid, *arguments, **constants)
+        self.launch(triton_programs.row_averages, grid, *arguments, **constants)
         return averages.sum(dim=0)
 
     def group_weights(self, first: Array, size: int, maxima: Array) -> Array:
@@ -116,24 +110,18 @@ class FusedScores:
         grid = (self.n_rows, triton.cdiv(size, self.columns))
         chunk = min(self.chunk, triton.next_power_of_2(d))
         arguments = (maxima.contiguous(), first, weights, self.n_atoms, size)
-        self.launch(launches.group_weights, grid, *arguments, d=d, N=self.columns, K=chunk)
+        self.launch(triton_programs.group_weights, grid, *arguments, d=d, N=self.columns, K=chunk)
         return weights
 
 
 class FusedBlock(SoftBlock):
-    """Rows of a softmax that is made anew for each sum, and for whoever asks for the matrix.
-
-    Attributes
-    ----------
-    tiles : FusedScores
-    make : callable
-        ``() -> SoftBlock``, the same by torch.
-    """
+    """Rows of a softmax that is made anew for each sum, and for whoever asks for the matrix."""
 
     def __init__(
         self, tiles: FusedScores, source_term: Array, unit: float, make: Any, nx: Backend
     ) -> None:
-        self.tiles, self.source_term, self.unit, self.make, self.nx = tiles, source_term, unit, make, nx
+        self.tiles, self.source_term, self.unit, self.nx = tiles, source_term, unit, nx
+        self.make = make  # () -> SoftBlock, the same by torch
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n={self.tiles.n_rows}, n_atoms={self.tiles.n_atoms})"
@@ -179,9 +167,6 @@ class FusedBlock(SoftBlock):
     def average(self, values: Array) -> Array:
         return self.tiles.row_averages(self.rows[0], self.inverse, values)
 
-    def dense(self) -> Array:
-        return self.made.dense()
-
     def scaled(self, share: Array) -> SoftBlock:
         return self.made.scaled(share)
 
@@ -224,7 +209,7 @@ class TritonKernel(TorchKernel):
 
     def __call__(self, x: Array, bilinear: Array | None = None, prepared: Array | None = None) -> Block:
         target, nx = self.target, self.nx
-        factors = None
+        factors: tuple[Array, Array] | None = None
         if bilinear is None and x.dtype == torch.float32:
             factors = target.cost.factors(x, target.atoms, self.scale, nx)
         if factors is None:

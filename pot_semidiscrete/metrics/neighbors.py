@@ -5,7 +5,7 @@ import ot
 
 from ..backend import ours
 from ..problem import check_count
-from .transport import blocks, samples
+from .transport import blocks, centred, samples
 
 
 def _radii(x: np.ndarray, k: int) -> np.ndarray:
@@ -56,7 +56,7 @@ def precision_recall(x: np.ndarray, y: np.ndarray, k: int = 3) -> tuple[float, f
     (1.0, 0.8)
     """
     k = check_count("k", k)
-    x, y = samples(x, y, least=k + 1)
+    x, y = centred(*samples(x, y, least=k + 1))
     precise, _ = _within(x, y, _radii(y, k))
     recalled, _ = _within(y, x, _radii(x, k))
     return float(precise.mean()), float(recalled.mean())
@@ -91,7 +91,7 @@ def coverage(x: np.ndarray, y: np.ndarray, k: int = 5) -> float:
     (0.2, 0.4)
     """
     k = check_count("k", k)
-    x, y = samples(x, y)
+    x, y = centred(*samples(x, y))
     if len(y) <= k:
         raise ValueError(f"y: expected {k + 1} points or more, received {len(y)}.")
     return float(_within(x, y, _radii(y, k))[1].mean())

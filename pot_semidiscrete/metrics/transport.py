@@ -35,6 +35,12 @@ def samples(x: np.ndarray, y: np.ndarray, least: int = 1) -> tuple[np.ndarray, n
     return x, y
 
 
+def centred(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two samples less the mean of one: far from the origin, squares that are expanded cancel."""
+    center = y.mean(axis=0)
+    return x - center, y - center
+
+
 @ours()
 def transport_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     """Exact squared Euclidean transport cost between two samples, by :func:`ot.emd2`.
@@ -58,9 +64,10 @@ def transport_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     >>> transport_cost(np.zeros((2, 1)), np.ones((2, 1)))
     1.0
     """
-    x, y = samples(x, y)
-    unit = check_real("unit", unit, positive=True)
-    return float(ot.emd2([], [], ot.dist(x, y), numItermax=MAX_PIVOTS)) / unit
+    x, y = centred(*samples(x, y))
+    unit, costs = check_real("unit", unit, positive=True), ot.dist(x, y)
+    scale = float(costs.max()) or 1.0  # the tolerance of POT's simplex is absolute
+    return float(ot.emd2([], [], costs / scale, numItermax=MAX_PIVOTS)) * scale / unit
 
 
 @ours()
@@ -163,7 +170,7 @@ def nearest_cost(x: np.ndarray, y: np.ndarray, unit: float = 1.0) -> float:
     >>> nearest_cost(np.array([[0.0], [1.0]]), np.array([[0.0], [3.0]]))
     0.5
     """
-    x, y = samples(x, y)
+    x, y = centred(*samples(x, y))
     unit = check_real("unit", unit, positive=True)
     nearest = [ot.dist(part, y).min(axis=1) for part in blocks(x)]
     return float(np.concatenate(nearest).mean()) / unit
@@ -197,8 +204,9 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     values, vectors = np.linalg.eigh(cx)
     root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cy @ root), 0.0)).sum()
-    distance = ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum() + np.trace(cx) + np.trace(cy) - 2 * cross
-    return float(np.round(distance, 12))
+    total = ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum() + np.trace(cx) + np.trace(cy)
+    distance = float(total - 2 * cross)
+    return float(f"{distance:.12g}") if distance > 1e-12 * total else 0.0  # what rounding left
 
 
 def flat(images: np.ndarray) -> np.ndarray:

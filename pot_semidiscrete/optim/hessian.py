@@ -64,10 +64,10 @@ class DenseHessian:
         return self.nx.from_numpy(self.matrix @ self.nx.to_numpy(v), type_as=v)
 
     def solve(self, g: Array, mu: float, forcing: float = FORCING) -> Array:
-        """Solution of ``(Hessian + mu D) s = g``, for g of sum 0."""
+        """Solution of ``(Hessian + mu D) s = g``, for g of sum 0, or for each row of a matrix."""
         D = self.scale  # D D^T lifts the null space
         matrix = self.matrix + mu * np.diag(D) + np.outer(D, D)
-        return self.nx.from_numpy(np.linalg.solve(matrix, self.nx.to_numpy(g)), type_as=g)
+        return self.nx.from_numpy(np.linalg.solve(matrix, self.nx.to_numpy(g).T).T, type_as=g)
 
 
 class HessianOperator:
@@ -97,22 +97,34 @@ class HessianOperator:
         self.scale = self.nx.maximum(mean, weights / (float(self.n) * weights + 1.0))
 
     def apply(self, v: Array) -> Array:
-        """Product with a vector."""
+        """Product with a vector, or with each row of a matrix."""
         self.dual.count(self.x, PRODUCT)
         dot, goal = self.nx.dot, self.goal
-        products = self.total(dot(dot(chi, v), chi) for chi in self.blocks)
+        products = self.total(dot(dot(v, chi.T), chi) for chi in self.blocks)
         product = self.mean * v - products / float(self.n)
         if not self.dual.target.is_relaxed:
             return product
-        return self.share * product + (1.0 - self.share) * goal * (v - self.nx.sum(goal * v))
+        mean = self.nx.sum(goal * v, axis=-1, keepdims=True)
+        return self.share * product + (1.0 - self.share) * goal * (v - mean)
 
     def total(self, sums: Iterable[Array]) -> Array:
         """Sum over all blocks, those of other ranks included."""
         return all_sums(self.dual.target, sum(sums, start=0.0 * self.dual.target.weights))[0]
 
-    def solve(self, g: Array, mu: float, forcing: float = FORCING) -> Array:
-        """Solution of ``(Hessian + mu D) s = g``, for g of sum 0."""
-        return conjugate_gradients(self, g, mu, forcing)
+    def probes(self, n: int, random: np.random.Generator) -> Array:
+        """Sums of the weights of the points with random signs, n rows: their covariance, times n."""
+        nx, signs = self.nx, random.choice([-1.0, 1.0], (n, self.n))
+        own = local_rows(self.dual.target, signs.T).T
+        ends = np.cumsum([chi.shape[0] for chi in self.blocks])
+        parts = zip(np.split(own, ends[:-1], axis=1), self.blocks, strict=False)  # a rank may have none
+        sums = self.total(nx.dot(nx.from_numpy(part, type_as=chi), chi) for part, chi in parts)
+        return sums - nx.from_numpy(signs.sum(axis=1)[:, None], type_as=sums) * self.mean
+
+    def solve(
+        self, g: Array, mu: float, forcing: float = FORCING, max_iter: int = MAX_ITERATIONS
+    ) -> Array:
+        """Solution of ``(Hessian + mu D) s = g``, for g of sum 0, or for each row of a matrix."""
+        return conjugate_gradients(self, g, mu, forcing, max_iter)
 
 
 class SparseHessian:
@@ -134,14 +146,15 @@ class SparseHessian:
         Points that there is room for the weights of.
     bandwidth : int
         Of the matrix, reordered (Cuthill, McKee, 1969). A factor takes n_support times its square
-        multiplications, of which there are 20 in the time of an entry; it is to take a pass at most.
+        multiplications, of which there are 20 in the time of an entry; it is to take a pass at most, for
+        each of the right-hand sides.
     scale : array, shape (n_support,)
         As of :class:`DenseHessian`.
     """
 
     def __init__(self, dual: SemiDual, chi: sparse.csr_array) -> None:
         self.nx, self.n = dual.target.nx, chi.shape[0]
-        chi = _diagonal(1.0 / chi.sum(axis=1)) @ chi
+        self.chi = chi = _diagonal(1.0 / chi.sum(axis=1)) @ chi
         mean = chi.sum(axis=0) / float(self.n)
         self.most_rows = STORE * self.n / chi.nnz
         self.matrix = _diagonal(mean) - chi.T @ chi / float(self.n)
@@ -153,43 +166,58 @@ class SparseHessian:
         self.bandwidth = int(np.max(np.abs(places[rows] - places[columns]), initial=0))
 
     def apply(self, v: Array) -> Array:
-        """Product with a vector."""
-        return self.nx.from_numpy(self.matrix @ self.nx.to_numpy(v), type_as=v)
+        """Product with a vector, or with each row of a matrix."""
+        return self.nx.from_numpy((self.matrix @ self.nx.to_numpy(v).T).T, type_as=v)
 
-    def solve(self, g: Array, mu: float, forcing: float = FORCING) -> Array:
-        """Solution of ``(Hessian + mu D) s = g``, for g of sum 0 and ``mu > 0``."""
-        if self.bandwidth**2 > 20.0 * self.n:
-            return conjugate_gradients(self, g, mu, forcing)
+    def probes(self, n: int, random: np.random.Generator) -> Array:
+        """As of :class:`HessianOperator`."""
+        signs = random.choice([-1.0, 1.0], (n, self.n))
+        sums = (self.chi.T @ signs.T).T - signs.sum(axis=1)[:, None] * self.chi.mean(axis=0)
+        return self.nx.from_numpy(sums, type_as=self.scale)
+
+    def solve(
+        self, g: Array, mu: float, forcing: float = FORCING, max_iter: int = MAX_ITERATIONS
+    ) -> Array:
+        """Solution of ``(Hessian + mu D) s = g``, for g of sum 0, or for each row of a matrix."""
+        n_rows = 1 if len(g.shape) == 1 else g.shape[0]
+        if self.bandwidth**2 > 20.0 * self.n * n_rows:
+            return conjugate_gradients(self, g, mu, forcing, max_iter)
+        mu = max(mu, 1e-9)  # that of the constants is 0
         matrix = (self.matrix + mu * _diagonal(self.nx.to_numpy(self.scale))).tocsc()
         factor = splu(matrix, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
         D, rhs = (in_double(v) for v in (self.scale, g))
         # a sum that is not 0, by rounding, is divided by mu
-        return self.nx.from_numpy(factor.solve(rhs - D * (rhs.sum() / D.sum())), type_as=g)
+        rhs = rhs - rhs.sum(axis=-1, keepdims=True) * D / D.sum()
+        return self.nx.from_numpy(factor.solve(rhs.T).T, type_as=g)
 
 
 def conjugate_gradients(
-    model: HessianOperator | SparseHessian, g: Array, mu: float, forcing: float
+    model: HessianOperator | SparseHessian, g: Array, mu: float, forcing: float, max_iter: int
 ) -> Array:
     """Solution of ``(Hessian + mu D) s = g``, for g of sum 0, by products with the Hessian.
 
-    Preconditioned by D and truncated (Nocedal and Wright, 2006, sections 5.1 and 7.1).
+    Preconditioned by D and truncated (Nocedal and Wright, 2006, sections 5.1 and 7.1). The rows of a
+    matrix g are solved for side by side, each until it is truncated.
     """
-    D, dot = model.scale, lambda u, v: float(model.nx.sum(u * v))
-    s, r, gain = 0.0 * g, g, 0.0
-    p = r / D
+    D, nx = model.scale, model.nx
+    dot = lambda u, v: np.asarray(nx.to_numpy(nx.sum(u * v, axis=-1)), dtype=float)
+    by_row = lambda share: nx.from_numpy(share[..., None], type_as=g)
+    s, r, p = 0.0 * g, g, g / D
     rz = dot(r, p)
-    for k in range(1, MAX_ITERATIONS + 1):
+    gain, is_open = 0.0 * rz, rz > 0.0
+    for k in range(1, max_iter + 1):
         Ap = model.apply(p) + mu * D * p
         curvature = dot(p, Ap)
-        if rz <= 0.0 or curvature <= 1e-7 * dot(p, D * p):  # rounding
-            break
-        alpha = rz / curvature
-        s, r, gain = s + alpha * p, r - alpha * Ap, gain + alpha * rz
-        if k * alpha * rz <= forcing * gain:
+        is_open = is_open & (curvature > 1e-7 * dot(p, D * p))  # rounding
+        alpha = np.where(is_open, rz, 0.0) / np.where(is_open, curvature, 1.0)
+        s, r, gain = s + by_row(alpha) * p, r - by_row(alpha) * Ap, gain + alpha * rz
+        is_open = is_open & (k * alpha * rz > forcing * gain)
+        if not is_open.any():
             break
         z = r / D
-        rz, before = dot(r, z), rz
-        p = z + rz / before * p
+        rz, before = dot(r, z), np.where(is_open, rz, np.inf)
+        is_open = is_open & (rz > 0.0)
+        p = z + by_row(rz / before) * p
     return s
 
 
@@ -232,7 +260,7 @@ def hessian(
 def newton_model(
     dual: SemiDual, x: Array, psi: Array, eps: float, rows: float
 ) -> DenseHessian | HessianOperator | SparseHessian:
-    """The same, or a sparse one where points see few atoms: for Newton's method."""
+    """The same, or a sparse one where points see few atoms."""
     target, n = dual.target, x.shape[0]
     if dual.n_atoms <= DENSE or target.is_relaxed:
         return hessian(dual, x, psi, eps, rows)

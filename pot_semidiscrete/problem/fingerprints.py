@@ -12,10 +12,6 @@ def digest(X: Array, nx: Backend) -> str:
     """Digest of the shape of points and of their values in single precision.
 
     The same points in another dtype, backend or order of memory have the same.
-
-    Parameters
-    ----------
-    X : array, shape (n, d)
     """
     if is_traced(X):
         return ""

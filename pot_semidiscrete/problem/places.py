@@ -13,12 +13,7 @@ def places(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Index of the first of the points at each place, and the place of each point.
 
-    Parameters
-    ----------
-    read : callable
-        Some of the points, shape (n, d).
-    parts : sequence of slice
-        Points to read at once.
+    Some of the points are `read` at once: `parts` of them, or those that are asked for.
     """
     hashes = np.concatenate([_hashes(read(part)) for part in parts])
     _, first, place = np.unique(hashes, return_index=True, return_inverse=True)
@@ -44,18 +39,10 @@ def _hashes(points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Copies:
-    """Which of the user's atoms are at which place, and what part of its weight each has.
+    """Which of the user's atoms are at which place, and what part of its weight each has."""
 
-    Attributes
-    ----------
-    place : ndarray of int, shape (n_atoms,)
-        `n_places` for an atom of weight 0.
-    share : ndarray, shape (n_atoms,)
-    n_places : int
-    """
-
-    place: np.ndarray
-    share: np.ndarray
+    place: np.ndarray  # shape (n_atoms,), n_places for an atom of weight 0
+    share: np.ndarray  # shape (n_atoms,)
     n_places: int
 
     __repr__ = brief
@@ -64,13 +51,8 @@ class Copies:
     def of(cls, place: np.ndarray, weights: np.ndarray, user: np.ndarray) -> tuple["Copies", np.ndarray]:
         """Copies among the atoms of positive weight, and the weight of each place.
 
-        Parameters
-        ----------
-        place : ndarray of int, shape (n,)
-            Place of each atom of positive weight.
-        weights : ndarray, shape (n,)
-        user : ndarray of int, shape (n_atoms,)
-            Which of them each of the user's atoms is; n if its weight is 0.
+        `place`, shape (n,), is that of each of these atoms. `user`, shape (n_atoms,), tells which of
+        them each of the user's atoms is; n if its weight is 0.
         """
         total = np.bincount(place, weights)
         share = np.append(weights / total[place], 0.0)[user]

@@ -31,13 +31,7 @@ from .validation import check_points, check_real, check_vector, check_weights
 
 @dataclass(frozen=True)
 class Problem:
-    """A target and the regularisation at which it is transported to.
-
-    Attributes
-    ----------
-    target : Target
-    reg : float
-    """
+    """A target and the regularisation at which it is transported to."""
 
     target: Target
     reg: float

@@ -118,24 +118,13 @@ class ShardedAtoms:
 
 
 class TargetShard(ShardedAtoms, LazyAtoms):
-    """Sharded atoms of a target.
-
-    Attributes
-    ----------
-    ranks : Ranks
-    rows : array, shape (n_rows, d)
-        Atoms of this rank.
-    columns : slice
-        Which of all they are.
-    largest : int
-        Atoms of the rank that has most.
-    """
+    """Sharded atoms of a target: ``rows`` are those of this rank, ``columns`` which of all they are."""
 
     def __init__(self, ranks: Any, rows: Array, bounds: np.ndarray) -> None:
         self.ranks, self.rows, self._bounds = ranks, rows, bounds
         self._ranks, self._rows, sizes = ranks, rows, np.diff(bounds)
         self.columns = slice(*(int(bound) for bound in bounds[ranks.rank : ranks.rank + 2]))
-        self.largest = int(sizes.max())
+        self.largest = int(sizes.max())  # atoms of the rank that has most
         if sizes.min() == 0:
             raise ValueError(
                 "X_target: expected on each rank an atom of positive weight that is not one of a rank "
@@ -194,13 +183,7 @@ def together(target: Any) -> AbstractContextManager:
 
 
 def resolve_shards(X_target: Any, process_group: Any = None) -> tuple[Any, Any]:
-    """Atoms as they are checked further, and the ranks that work at them, or None.
-
-    Raises
-    ------
-    ValueError
-        If sharded atoms are of another group.
-    """
+    """Atoms as they are checked further, and the ranks that work at them, or None."""
     if not isinstance(X_target, ShardedAtoms):
         return X_target, ranks_of(process_group, getattr(X_target, "like", X_target))
     atoms = TargetShard.of(X_target)

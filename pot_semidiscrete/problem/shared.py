@@ -11,15 +11,9 @@ from .target import Target
 
 @dataclass(frozen=True, eq=False)
 class SharedTarget(Target):
-    """A target whose reductions are done by the ranks of a process group together.
+    """A target whose reductions are done by the ranks of a process group together."""
 
-    Attributes
-    ----------
-    ranks : Ranks or None
-        Those of ``torch.distributed``. A copy has none: it is the target of one process.
-    """
-
-    ranks: Any = None
+    ranks: Any = None  # a copy has none: it is the target of one process
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"ranks": None}
@@ -45,10 +39,7 @@ def of_own_points(target: Target) -> Target:
 def shared(problem: Problem, ranks: Any, init_potential: Array | None = None, **options: Any) -> Problem:
     """The problem of all ranks, who must agree on it and on the options of the run; None is one process.
 
-    Raises
-    ------
-    ValueError
-        If they do not. Options that are objects are compared by their class.
+    Options that are objects are compared by their class.
     """
     if ranks is None:
         return problem

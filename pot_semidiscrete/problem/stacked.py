@@ -17,14 +17,9 @@ class StackedTarget(Target):
 
     It is concave, and separate in the potentials ``psi^k``. With ``b = b^k / K`` and ``chi = chi^k / K``
     it has the gradient ``b - E chi``, and ``chi2`` and ``n_eff`` are means over the problems.
-
-    Attributes
-    ----------
-    sizes : tuple of int
-        Atoms of each target.
     """
 
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()  # atoms of each target
 
     @classmethod
     def of(cls, targets: Sequence[Target]) -> "StackedTarget":

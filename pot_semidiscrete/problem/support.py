@@ -62,14 +62,10 @@ class Support:
         return self.nx.from_numpy(merged, type_as=potential)
 
     def rows(self, index: Array, uniform: Callable[[int], np.ndarray]) -> Array:
-        """Rows of the user's atoms; of those at one place, one is drawn in proportion to its weight.
+        """Rows of the user's atoms, from entries of `atoms`, shape (n,).
 
-        Parameters
-        ----------
-        index : array of int, shape (n,)
-            Entries of `atoms`.
-        uniform : callable
-            ``n -> ndarray`` of n numbers in [0, 1).
+        Of those at one place, one is drawn in proportion to its weight, by `uniform`, ``n -> ndarray``
+        of n numbers in [0, 1).
         """
         if self.copies is None:
             return index if self.support is None else self.support[index]

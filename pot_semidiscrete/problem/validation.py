@@ -26,13 +26,7 @@ _LONGEST = {32: 1e15, 64: 1e75}  # by bits: sums of squares are finite; in float
 
 
 def check_points(name: str, X: Any, like: Array | None = None) -> tuple[Array, Backend]:
-    """Check an array of points; with `like`, it must match that array's kind and dimension.
-
-    Returns
-    -------
-    X : array, shape (n, d)
-    nx : ot.backend.Backend
-    """
+    """Check points, shape (n, d), and tell their backend; with `like`, they are of its kind."""
     if isinstance(X, (list, tuple)):
         with contextlib.suppress(ValueError, TypeError):  # ragged: reported below as what it is
             rows = np.asarray(X)
@@ -89,12 +83,7 @@ def check_array(name: str, X: Any) -> None:
 def check_lengths(name: str, X: Array, nx: Backend, remedy: str, *, least: bool = False) -> None:
     """Check that points are finite, and their squares neither overflow nor, with `least`, all underflow.
 
-    Raises
-    ------
-    NotFiniteError
-        If one is not, or overflows.
-    ValueError
-        If all underflow.
+    What is not finite is a NotFiniteError, too.
     """
     if is_traced(X):
         return

@@ -14,10 +14,6 @@ class Archive:
     """A file of ``numpy.savez``, whose arrays are looked at before they are read.
 
     Whatever is wrong with it is a ValueError, and no memory is taken for what is not there.
-
-    Parameters
-    ----------
-    file : binary file
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -32,13 +28,7 @@ class Archive:
         return name in self._members
 
     def array(self, name: str, kinds: str, shape: tuple[int | None, ...]) -> np.ndarray:
-        """An array of one of some kinds of dtype, and of a shape, in which None is any length.
-
-        Raises
-        ------
-        ValueError
-            If it is missing, of another kind or shape, or broken.
-        """
+        """An array of one of some kinds of dtype, and of a shape, in which None is any length."""
         if name not in self._members:
             raise ValueError(f"no entry {name!r}")
         info = self._members[name]
@@ -65,13 +55,7 @@ def is_count(value: Any) -> bool:
 
 
 def check_facts(facts: Any, checks: dict[str, Callable[[Any], bool]]) -> None:
-    """Check that what was read is a dict whose entries are as they should be.
-
-    Raises
-    ------
-    ValueError
-        If one is missing, or its check says no.
-    """
+    """Check that what was read is a dict whose entries are there and pass their checks."""
     if not isinstance(facts, dict):
         raise ValueError(f"{next(iter(checks))} {facts!r}")
     for name, is_sound in checks.items():
@@ -91,13 +75,7 @@ def _sound() -> Iterator[None]:
 
 
 def check_archive(path: str | os.PathLike) -> None:
-    """Compare the parts of a zip file with their check sums; none may be a folder.
-
-    Raises
-    ------
-    ValueError
-        If it is none, or one of them is another.
-    """
+    """Compare the parts of a zip file with their check sums; none may be a folder."""
     with _sound(), zipfile.ZipFile(path) as archive:
         # torch takes what is marked as a folder of MS-DOS for one, and leaves its tensor as memory was
         folders = [info.filename for info in archive.infolist() if info.external_attr & 0x10]

@@ -9,32 +9,20 @@ from typing import IO
 from ..backend import describe
 
 
-def check_output(name: str, path: object) -> str:
-    """Check that a file can be written, before the work that it is to keep.
-
-    A link is followed. Only regular files are replaced: not a folder, a device or a pipe.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument.
-    path : str or path-like
-
-    Returns
-    -------
-    str
-        The absolute path of the file itself.
-
-    Raises
-    ------
-    TypeError
-        If it is no path.
-    ValueError
-        If it names something else, or its folder is missing or cannot be written to.
-    """
+def _path(name: str, path: object) -> str:
+    """Check that something is a path."""
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"{name}: expected a path, received {describe(path)}.")
-    given, path = os.fsdecode(path), os.path.realpath(os.fsdecode(path))
+    return os.fsdecode(path)
+
+
+def check_output(name: str, path: object) -> str:
+    """Check that a file can be written, before the work that it is to keep; its absolute path.
+
+    A link is followed. Only regular files are replaced: not a folder, a device or a pipe.
+    """
+    given = _path(name, path)
+    path = os.path.realpath(given)
     folder = os.path.dirname(path)
     if os.path.exists(path) and not os.path.isfile(path):
         kind = "a folder" if os.path.isdir(path) else "a device or a pipe"
@@ -53,20 +41,11 @@ def check_output(name: str, path: object) -> str:
 
 
 def check_input(name: str, path: object) -> str:
-    """Check that there is a file that can be read to its end.
+    """Check that there is a file that can be read to its end; its path.
 
-    Raises
-    ------
-    TypeError
-        If it is no path.
-    FileNotFoundError
-        If there is none.
-    ValueError
-        If it is a folder, a device or a pipe.
+    One that is not there is a FileNotFoundError.
     """
-    if not isinstance(path, (str, bytes, os.PathLike)):
-        raise TypeError(f"{name}: expected a path, received {describe(path)}.")
-    path = os.fsdecode(path)
+    path = _path(name, path)
     if not os.path.exists(path):
         raise FileNotFoundError(f"{name}: expected a file that exists, received {path!r}.")
     if not os.path.isfile(path):
@@ -79,15 +58,6 @@ def replaced(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """Open a binary file that takes the place of `path`, whole, when the body ends well.
 
     Until then it lies beside it, so that a kill at any moment leaves the old file, or the new one.
-
-    Parameters
-    ----------
-    path : str or path-like
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`check_output`.
     """
     path = check_output("path", path)
     partial = f"{path}.partial"

@@ -31,11 +31,6 @@ def guarded(run: Run, bar: "Progress") -> Iterator[None]:
 
     Ctrl-C ends the body, and the outermost of our runs returns what it has; those inside pass it on.
     Another exception takes the result with it.
-
-    Parameters
-    ----------
-    run : Run
-    bar : Progress
     """
     depth = _depth.get()
     token = _depth.set(depth + 1)

@@ -13,15 +13,7 @@ from .base import Sampler, registered_laws
 
 
 class ForeignLaw(Sampler):
-    """A law of another package, seeded by a generator of our own.
-
-    Parameters
-    ----------
-    law : object
-    like : array
-        Of the backend, dtype and device of the points.
-    seed : int
-    """
+    """A law of another package, seeded by a generator of our own, of points of the kind of `like`."""
 
     def __init__(self, law: Any, like: Array, seed: int) -> None:
         self.law, self.like, self.generator = law, like, np.random.default_rng(seed)

@@ -12,15 +12,7 @@ from .base import Sampler
 class Draws:
     """Checked batches of a source, in the target's coordinates and cut from any graph.
 
-    Parameters
-    ----------
-    sampler : Sampler
-    target : Target
-
-    Attributes
-    ----------
-    n_samples : int
-        Source points drawn so far, on all ranks if the target is shared.
+    ``n_samples`` counts the points drawn so far, on all ranks if the target is shared.
     """
 
     def __init__(self, sampler: Sampler, target: Target) -> None:

@@ -12,16 +12,10 @@ from .laws import CallableSampler, RowSampler
 
 
 def resolve_random(random_state: object, nx: Backend, like: Array) -> Random:
-    """Source of randomness of our own: no global generator is read or written.
+    """Source of randomness of our own, of draws like `like`: no global generator is read or written.
 
-    Parameters
-    ----------
-    random_state : None, int, numpy.random.Generator, numpy.random.RandomState or torch.Generator
-        None draws a seed from the operating system. An int seeds a torch generator on the device of
-        the data for torch, a NumPy generator otherwise. A generator is advanced.
-    nx : ot.backend.Backend
-    like : array
-        What the draws should look like.
+    None draws a seed from the operating system. An int seeds a torch generator on the device of the data
+    for torch, a NumPy generator otherwise. A generator, of NumPy or torch, is advanced.
     """
     able, like = capabilities(nx), nx.zeros((1,), type_as=like)  # keeps no large array alive
     if random_state is None:
@@ -47,17 +41,9 @@ def resolve_source(
 ) -> Sampler:
     """Turn `sampler_source` into a :class:`Sampler` in the backend and of the dimension of `like`.
 
-    Parameters
-    ----------
-    sampler_source : callable, str, law, loader, or array of shape (n, d)
-        A callable is taken as it is. The names are POT's: ``unif`` (``unif_cube``), the uniform
-        law on the unit cube; ``ball`` (``unif_ball``), on the unit ball; ``normal``, the standard
-        Gaussian. The rows of an array are drawn uniformly, with replacement.
-    like : array, shape (n, d)
-        Atoms, or points like those to draw.
-    random_state : None, int or generator
-    name : str
-        Of the argument.
+    A callable is taken as it is. The names are POT's: ``unif`` (``unif_cube``), the uniform law on the
+    unit cube; ``ball`` (``unif_ball``), on the unit ball; ``normal``, the standard Gaussian. The rows of
+    an array are drawn uniformly, with replacement.
     """
     nx, laws = get_backend(like), registered_laws()
     random = resolve_random(random_state, nx, like)

@@ -1,4 +1,10 @@
-"""Pairs of noise and data for flow matching."""
+"""Pairs of noise and data for flow matching.
+
+``solving.py`` solves for a ``coupling.py``: a potential for each of the ``groups.py`` of the data, in a
+``space.py``. By it an ``assignment.py`` gives data to chunks of noise, drawn by ``streams.py``; a
+``loader.py`` cuts them into batches: ``pairs.py``, or ``table.py`` of those in a file. For given data, a
+``reservoir.py`` has noise.
+"""
 
 from .coupling import SemiDiscreteCoupling
 from .loader import LabelledPairs, Pairs

@@ -7,7 +7,10 @@ import torch
 from ot.backend import get_backend
 
 from ...backend import describe
+from ...backend.torch_backend import TorchRandom
 from ...problem import check_points, flat_rows
+from .space import PairingSpace
+from .streams import NoiseLaw, permutation
 
 
 def check_conditions(conditions: Any, like: torch.Tensor) -> torch.Tensor:
@@ -28,10 +31,11 @@ def check_conditions(conditions: Any, like: torch.Tensor) -> torch.Tensor:
 
 
 def balanced_weight(
-    noise: torch.Tensor,
-    noise_conditions: torch.Tensor,
+    space: PairingSpace,
+    law: NoiseLaw,
     atoms: torch.Tensor,
     conditions: torch.Tensor,
+    random: TorchRandom,
     tolerance: float = 0.02,
 ) -> float:
     """Three times the smallest weight of conditions, to 10%, at which pairs agree in them.
@@ -40,29 +44,23 @@ def balanced_weight(
     depend on the condition (Cheng and Schwing, 2025). As there, the weight is found by bisection on
     exact transport between mini-batches. The conditions of the noise are those of the data in another
     order, so that a large weight keeps them all. Three times: other noise lies farther out than any of a
-    mini-batch, and at the smallest weight would still go to a cluster of another label.
-
-    Parameters
-    ----------
-    noise, atoms : tensors, shape (n, k)
-    noise_conditions, conditions : tensors, shape (n, m)
-    tolerance : float
-        Squared distance of conditions that is left, in units of that of independent pairs.
+    mini-batch, and at the smallest weight would still go to a cluster of another label. Pairs agree if a
+    share `tolerance` is left of the squared distance that independent pairs have.
     """
-    costs = torch.cdist(noise, atoms) ** 2
-    condition_costs = torch.cdist(noise_conditions, conditions) ** 2
-    independent = float(condition_costs.mean())
+    n = min(512, len(atoms))  # as solve_coupling tells: exact transport of more takes long
+    few = permutation(random, len(atoms))[:n]
+    noise, others = space.points(law.draw(n, random)), few[permutation(random, n)]
+    costs = torch.cdist(noise, atoms[few]) ** 2
+    condition_costs = torch.cdist(conditions[others], conditions[few]) ** 2
+    mean, independent = costs.mean(), condition_costs.mean()
     if independent == 0.0:
         return 0.0
-    unit = float(costs.mean()) / independent
+    costs, condition_costs = costs / mean, condition_costs / independent
     uniform = torch.full_like(costs[0], 1.0 / len(costs))
-
-    def mismatch(weight: float) -> float:
-        plan = ot.emd(uniform, uniform, costs + weight * condition_costs)
-        return float((plan * condition_costs).sum()) / independent
-
     low, high = 1e-3, 1e3  # of the unit, in which both costs are alike
     while high > 1.1 * low:
         middle = (low * high) ** 0.5
-        low, high = (low, middle) if mismatch(middle * unit) <= tolerance else (middle, high)
-    return 3.0 * high * unit
+        plan = ot.emd(uniform, uniform, costs + middle * condition_costs)
+        agree = float((plan * condition_costs).sum()) <= tolerance
+        low, high = (low, middle) if agree else (middle, high)
+    return 3.0 * high * float(mean / independent)

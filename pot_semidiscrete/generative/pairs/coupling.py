@@ -7,9 +7,10 @@ import torch
 
 from ...backend import describe, ours, template
 from ...plan import SemiDiscretePlan
+from ..potential import TrackedPotential
 from .groups import Groups
-from .space import PairingSpace
-from .streams import NoiseLaw
+from .space import PairingSpace, Projection, check_projection
+from .streams import NoiseLaw, stream
 
 
 class SemiDiscreteCoupling:
@@ -107,3 +108,36 @@ def check_whole(coupling: SemiDiscreteCoupling, name: str) -> None:
     """Refuse what ranks would not do in step where atoms are sharded."""
     for result in coupling.results:
         result._check_whole(name)
+
+
+def coupling_of_potential(
+    plan: SemiDiscretePlan | TrackedPotential,
+    noise: Any,
+    projection: Projection,
+    shape: tuple[int, ...] | None,
+) -> SemiDiscreteCoupling:
+    """The coupling of a result, or of the present potential of a loss."""
+    if isinstance(plan, TrackedPotential):
+        loss, shape = plan, tuple(plan.shape)
+        plan = SemiDiscretePlan(loss.target, loss.target.gather(loss.potential).clone(), loss.reg)
+        if loss.features is not None and projection is None:
+            projection = loss.rows
+    elif not isinstance(plan._potential, torch.Tensor):
+        plan = plan.to("cpu")  # as torch's tensors
+    target, like = plan._target, plan._target.like
+    projection = check_projection(projection, like)
+    d = projection.shape[0] if isinstance(projection, torch.Tensor) else like.shape[1]
+    if callable(projection) and shape is None:
+        raise ValueError(
+            "data: expected data of the shape of the noise with a callable projection, received None."
+        )
+    if shape is None or (not callable(projection) and math.prod(shape) != d):
+        shape = (d,)
+    space = PairingSpace(shape, projection)
+    law, data = NoiseLaw(noise, like.new_zeros((1, space.dimension))), None
+    if projection is None and target.shard is None:
+        atoms = target.scatter(target.atoms[:]) + (0.0 if target.origin is None else target.origin)
+        data = atoms.reshape(-1, *shape)
+    weights = target.distribute(target.weights)
+    groups = Groups.made(None, weights, len(weights), stream(0, like=weights))
+    return SemiDiscreteCoupling([plan], groups, space, law, data)

@@ -14,18 +14,10 @@ from ...backend.torch_backend import TorchRandom
 
 @dataclass(frozen=True)
 class Condition:
-    """What the law of pairs is conditioned on, pair by pair.
+    """What the law of pairs is conditioned on, pair by pair."""
 
-    Attributes
-    ----------
-    group : tensor of int, shape (n,)
-        Group that the data point is drawn from.
-    values : tensor, shape (n, m), or None
-        Continuous conditions of the noise.
-    """
-
-    group: torch.Tensor
-    values: torch.Tensor | None = None
+    group: torch.Tensor  # that the data point is drawn from, shape (n,)
+    values: torch.Tensor | None = None  # continuous conditions of the noise, shape (n, m)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +45,7 @@ class Groups:
     def made(cls, labels: Any, weights: torch.Tensor, part_size: int, random: TorchRandom) -> "Groups":
         """Each class split at random into as few groups as hold `part_size` points at most.
 
-        Parameters
-        ----------
-        labels : tuple of tensors, or None
-            What :func:`check_labels` returned.
-        weights : tensor, shape (n_data,)
-            Points of weight 0 do not count.
-        part_size : int
-        random : TorchRandom
+        Labels are what :func:`check_labels` returned, or None. Points of weight 0 do not count.
         """
         no_labels = None, torch.zeros_like(weights, dtype=torch.long)
         classes, labels = no_labels if labels is None else labels
@@ -128,11 +113,7 @@ class Groups:
     ) -> torch.Tensor:
         """Rows of the data, one for each entry of `groups`, drawn group by group.
 
-        Parameters
-        ----------
-        groups : tensor of int, shape (n,)
-        draw : callable
-            ``(k, entries) -> positions`` in ``members[k]``, for the entries of `groups` that are k.
+        For the entries that are k, `draw` is ``(k, entries) -> positions`` in ``members[k]``.
         """
         sizes = groups.bincount(minlength=len(self.weights)).tolist()
         found = torch.empty_like(groups)

@@ -10,8 +10,13 @@ from torch.utils.data import IterableDataset
 from ...backend import describe, ours
 from ...problem import check_count
 from ..data import DataRows
-from .chunks import PairStream
-from .streams import shared_counts, this_process, this_worker
+from .streams import PairStream, shared_counts, this_process, this_worker
+
+
+def _shapes(batch: Any) -> str:
+    """Name of the tuple, and the shape of each entry."""
+    shapes = (f"{name}: {tuple(x.shape)}" for name, x in batch._asdict().items())
+    return f"{type(batch).__name__}({', '.join(shapes)})"
 
 
 class Pairs(NamedTuple):
@@ -37,24 +42,11 @@ class LabelledPairs(NamedTuple):
         return _shapes(self)
 
 
-def _shapes(batch: Pairs | LabelledPairs) -> str:
-    """Name of the tuple, and the shape of each entry."""
-    shapes = (f"{name}: {tuple(x.shape)}" for name, x in batch._asdict().items())
-    return f"{type(batch).__name__}({', '.join(shapes)})"
-
-
 class PairLoader(IterableDataset):
     """The base of :class:`SemiDiscretePairs` and :class:`StoredPairs`: batches and epochs.
 
     Chunks of pairs are numbered, through all epochs and processes. An epoch of a process is a range of
     these numbers; worker i of w makes the i-th, (i + w)-th, (i + 2w)-th and so on of the range.
-
-    Parameters
-    ----------
-    stream : PairStream
-    rows : DataRows
-    labels : tensor, shape (n_data, ...), or None
-    batch_size, epoch_size : int
     """
 
     def __init__(
@@ -62,12 +54,16 @@ class PairLoader(IterableDataset):
         stream: PairStream,
         rows: DataRows,
         labels: torch.Tensor | None,
+        n_data: int,
         batch_size: int,
-        epoch_size: int,
+        epoch_size: int | None,
     ) -> None:
         super().__init__()
-        self.stream, self.rows, self.labels = stream, rows, labels
-        self.batch_size, self.epoch_size = batch_size, check_count("epoch_size", epoch_size)
+        rows.check_length(n_data)
+        self.stream, self.rows, self.labels, self.batch_size = stream, rows, labels, batch_size
+        self.epoch_size = n_data if epoch_size is None else check_count("epoch_size", epoch_size)
+        self._batches_per_use = stream.n // batch_size  # of the pairs of a chunk, ...
+        self._batches_per_chunk = self._batches_per_use * stream.n_reuse  # ... and of all its uses
         self._rank_and_size = (0, 1)
         self._epochs_begun = shared_counts()  # of each worker
         self._position = (0, 0)  # epoch, and batches of it that this process or worker has made
@@ -93,10 +89,11 @@ class PairLoader(IterableDataset):
         epoch, start = self._position if self._is_resumed else (int(self._epochs_begun[worker]), 0)
         self._is_resumed, self._position = False, (epoch, start)
         self._epochs_begun[worker] = epoch + 1
-        done = 0
+        rank, n_ranks = self._find_rank()
+        first, done = (epoch * n_ranks + rank) * self._n_chunks, 0  # number of the epoch's first chunk
         for i, size in self._chunks(worker, n_workers):
             if done + size > start:
-                for batch in self._batches(self._chunk_number(epoch, i), max(start - done, 0), size):
+                for batch in self._batches(first + i, max(start - done, 0), size):
                     self._position = (epoch, self._position[1] + 1)
                     yield batch
             done += size
@@ -156,24 +153,9 @@ class PairLoader(IterableDataset):
         return self._rank_and_size
 
     @property
-    def _batches_per_use(self) -> int:
-        """Batches in which the pairs of a chunk are used once."""
-        return self.stream.n // self.batch_size
-
-    @property
-    def _batches_per_chunk(self) -> int:
-        """Batches of a chunk, in all its uses."""
-        return self._batches_per_use * self.stream.n_reuse
-
-    @property
     def _n_chunks(self) -> int:
         """Chunks of an epoch of this process."""
         return math.ceil(len(self) / self._batches_per_chunk)
-
-    def _chunk_number(self, epoch: int, i: int) -> int:
-        """Number of the i-th chunk of an epoch of this process."""
-        rank, n_ranks = self._find_rank()
-        return (epoch * n_ranks + rank) * self._n_chunks + i
 
     def _chunks(self, worker: int, n_workers: int) -> Iterator[tuple[int, int]]:
         """The chunks of an epoch that a worker makes, and how many batches of each."""

@@ -7,19 +7,20 @@ from typing import Any
 import torch
 from torch.utils.data import get_worker_info
 
-from ...backend import ours
+from ...backend import describe, ours
+from ...plan import SemiDiscretePlan
 from ...problem import check_count, check_real
 from ...runs import check_output
-from ..data import DataRows
-from .adopting import coupling_of
-from .chunks import PairStream, can_refresh
-from .coupling import check_whole
+from ..data import DataRows, stacked
+from ..potential import TrackedPotential
+from .assignment import CouplingAssignment
+from .coupling import SemiDiscreteCoupling, check_whole, coupling_of_potential
 from .loader import LabelledPairs, PairLoader, Pairs
-from .pairing import CouplingAssignment
 from .reservoir import Reservoir
+from .solving import solve_coupling
 from .space import Projection
-from .streams import seed_of
-from .table import PairTable
+from .streams import PairStream, can_refresh, seed_of
+from .table import write_table
 
 CHUNK = 4  # batches whose pairs are drawn at once, and mixed; benchmarks.flow_matching
 
@@ -127,7 +128,7 @@ class SemiDiscretePairs(PairLoader):
         max_memory = check_count("max_memory", max_memory)
         rows = None if data is None else DataRows(data, transform)
         shape = None if rows is None else rows.shape
-        coupling = coupling_of(plan, noise, labels, projection, shape, random_state)
+        coupling = _coupling_of(plan, noise, labels, projection, shape, random_state)
         with ours():
             seed, free = seed_of(random_state, coupling.like), can_refresh(coupling.space, coupling.law)
             n_reuse = (2 if free else 1) if n_reuse is None else check_count("n_reuse", n_reuse)
@@ -135,9 +136,7 @@ class SemiDiscretePairs(PairLoader):
             chunk_size = CHUNK * batch_size
             stream = PairStream(coupling.space, coupling.law, pairing, seed, chunk_size, n_reuse)
             rows = DataRows(coupling.data, transform) if rows is None else rows
-            rows.check_length(coupling.n_data)
-            epoch_size = coupling.n_data if epoch_size is None else epoch_size
-            super().__init__(stream, rows, coupling.labels, batch_size, epoch_size)
+            super().__init__(stream, rows, coupling.labels, coupling.n_data, batch_size, epoch_size)
             self.coupling, self.reservoir = coupling, Reservoir(pairing, stream, max_memory)
 
     def __iter__(self) -> Iterator[Pairs | LabelledPairs]:
@@ -192,4 +191,43 @@ class SemiDiscretePairs(PairLoader):
         """
         check_whole(self.coupling, "precompute")
         path = check_output("path", path)
-        PairTable.made(self.stream, self.labels, len(self.rows.data), check_count("n", n)).write(path)
+        write_table(path, self.stream, self.labels, len(self.rows.data), check_count("n", n))
+
+
+def _coupling_of(
+    plan: Any,
+    noise: Any,
+    labels: Any,
+    projection: Projection,
+    shape: tuple[int, ...] | None,
+    random_state: Any,
+) -> SemiDiscreteCoupling:
+    """The coupling of what users have: data, a potential of them, or a coupling.
+
+    `shape` is that of an item of the data that are returned, if they are given.
+    """
+    plan = stacked(plan)
+    if isinstance(plan, torch.Tensor):
+        noise = "normal" if noise is None else noise
+        return solve_coupling(
+            plan, noise, labels=labels, projection=projection, random_state=random_state
+        )
+    if labels is not None:
+        raise ValueError(
+            "labels: expected None with a potential that was solved without, by which the noise would "
+            "depend on the label, received some; give labels to solve_coupling, and its coupling."
+        )
+    if isinstance(plan, SemiDiscreteCoupling):
+        if noise is not None or projection is not None:
+            raise ValueError(
+                "noise, projection: expected None with a coupling, which has its own, received some; "
+                "give them to solve_coupling."
+            )
+        return plan
+    if not isinstance(plan, (SemiDiscretePlan, TrackedPotential)):
+        raise TypeError(
+            "plan: expected a coupling, a result, a loss or a tensor of data, received "
+            f"{describe(plan)}."
+        )
+    with ours():
+        return coupling_of_potential(plan, "normal" if noise is None else noise, projection, shape)

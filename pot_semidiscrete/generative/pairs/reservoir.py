@@ -9,29 +9,17 @@ import torch
 
 from ...backend import describe
 from ...backend.torch_backend import TorchRandom
-from .chunks import PairStream
+from .assignment import CouplingAssignment
 from .groups import Condition
-from .pairing import CouplingAssignment
-from .streams import shared_counts, stream, this_process, this_worker
+from .streams import PairStream, shared_counts, stream, this_process, this_worker
 
 
 class Reservoir:
     """Noise samples that are kept by the data points they are paired with.
 
     Which of them are kept depends on the data points and the order of requests, never on the noise: they
-    stay samples of the law of the noise given the data point.
-
-    Parameters
-    ----------
-    pairing : CouplingAssignment
-    stream : PairStream
-    max_memory : int
-        Bytes of noise that are kept at most.
-
-    Attributes
-    ----------
-    n_nearest : int
-        Noise samples that were returned for a data point though they are paired with another.
+    stay samples of the law of the noise given the data point. At most `max_memory` bytes are kept.
+    ``n_nearest`` counts samples that were returned for a data point though they are paired with another.
     """
 
     def __init__(self, pairing: CouplingAssignment, stream: PairStream, max_memory: int) -> None:
@@ -76,7 +64,9 @@ class Reservoir:
             missing = self._collect(rows, missing, found)
         if missing:
             found[missing] = self._nearest(index[missing])
-        return self._completed(found).reshape(-1, *self.stream.space.shape)
+        if self.stream.has_fresh:  # the coordinates out of the space
+            found = self.stream.space.refreshed(found, self.stream.law.draw(len(found), self._random()))
+        return found.reshape(-1, *self.stream.space.shape)
 
     def _checked(self, index: Any) -> torch.Tensor:
         """Rows of the data, of positive weight."""
@@ -132,17 +122,9 @@ class Reservoir:
         return stream(self.pairing.seed, *count, like=self.stream.law.like)
 
     def _draw(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Condition, TorchRandom]:
-        """Draw noise under the conditions of these data.
+        """Noise drawn under the conditions of these data, and the random numbers to pair it with.
 
-        Returns
-        -------
-        kept : tensor, shape (n, width)
-            Noise in the form in which it is kept.
-        points : tensor, shape (n, k)
-            The same noise in the space of pairing.
-        condition : Condition
-        random : TorchRandom
-            To pair it with.
+        It is returned in the form in which it is kept, and as points of the space of pairing.
         """
         coupling, law, random = self.pairing.coupling, self.stream.law, self._random()
         n = max(self.stream.n, len(index))
@@ -166,13 +148,6 @@ class Reservoir:
             self.n_nearest += int(excess[best[-1], column] > 0.0)
             excess[best[-1]] = torch.inf  # used once
         return kept[best]
-
-    def _completed(self, kept: torch.Tensor) -> torch.Tensor:
-        """Noise samples, of which the coordinates out of the space are drawn now if they are free."""
-        if not self.stream.has_fresh:
-            return kept
-        fresh = self.stream.law.draw(len(kept), self._random())
-        return self.stream.space.refreshed(kept, fresh)
 
     def _add(self, points: torch.Tensor, index: torch.Tensor) -> None:
         """Keep noise for the data points of `index`, up to the limit of each."""

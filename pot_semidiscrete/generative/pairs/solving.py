@@ -27,12 +27,12 @@ from ...samplers.base import Sampler
 from ...samplers.laws import NormalSampler
 from ...solver import Options, can_stack, solve_problem, solve_stacked
 from ..data import check_tensor, stacked
-from ..principal import principal_components
+from ..features import principal_components
 from .conditions import balanced_weight, check_conditions
 from .coupling import SemiDiscreteCoupling
-from .groups import Groups, check_labels
+from .groups import Groups, check_labels, draw_by_weights
 from .space import PairingSpace, Projection, check_projection
-from .streams import NoiseLaw, permutation, seed_of, stream
+from .streams import NoiseLaw, seed_of, stream
 
 MAX_COMPONENTS = 64  # principal components by default, at most; as many as have ...
 EXPLAINED_VARIANCE = 0.5  # ... this share of the variance; benchmarks.flow_matching
@@ -170,7 +170,8 @@ def solve_coupling(
         if conditions is not None:
             conditions = check_conditions(conditions, rows)
             if condition_weight is None:
-                condition_weight = _default_condition_weight(space, law, atoms, conditions, seed)
+                random = stream(seed, 3, like=atoms)
+                condition_weight = balanced_weight(space, law, atoms, conditions, random)
             space.condition_weight = check_real("condition_weight", condition_weight)
             atoms = space.joined(atoms, conditions)
         elif condition_weight is not None:
@@ -179,7 +180,7 @@ def solve_coupling(
         random = stream(seed, 1, like=rows)
         groups = Groups.made(labels, weights, check_count("part_size", part_size), random)
         if init_coupling is not None:
-            groups = _continued_groups(init_coupling, groups)
+            groups = _continued_groups(init_coupling, groups, weights)
         options, was_interrupted = Options.checked(tol, max_iter, batch_size), False
         results: dict[int, SemiDiscreteResult] = {}
         is_common = conditions is None and ranks is None  # the noise of all groups
@@ -191,9 +192,10 @@ def solve_coupling(
                 problems.append(Problem.of(atoms[member], share, None, reg))
                 start = None if init_coupling is None else init_coupling.results[k].potential
                 starts.append(problems[-1].init_potential(start))
-            some_conditions = None if conditions is None else conditions[groups.members[bundle[0]]]
             random = stream(seed, 2, bundle[0], *rank, like=rows)
-            source = _sampler_in(space, law, some_conditions, random, problems[0].target)
+            first = groups.members[bundle[0]]
+            given = None if conditions is None else (conditions[first], weights[first])
+            source = _sampler_in(space, law, given, random, problems[0].target)
             # once interrupted, the rest get one iteration: init_coupling goes on from what is whole
             run = replace(options, max_iter=1) if was_interrupted else options
             results |= zip(bundle, _solve(problems, starts, source, run, ranks, verbose), strict=True)
@@ -230,11 +232,17 @@ def _solve(
     return results
 
 
-def _continued_groups(coupling: SemiDiscreteCoupling, groups: Groups) -> Groups:
-    """The groups of a coupling that is continued, if they are of the same classes."""
+def _continued_groups(coupling: SemiDiscreteCoupling, groups: Groups, weights: torch.Tensor) -> Groups:
+    """The groups of a coupling that is continued, of the same classes, and of these weights."""
     if not isinstance(coupling, SemiDiscreteCoupling):
         raise TypeError(
             f"init_coupling: expected what solve_coupling returned, received {describe(coupling)}."
+        )
+    kinds = [(like.dtype, like.device) for like in (weights, coupling.like)]
+    if kinds[0] != kinds[1]:
+        raise TypeError(
+            f"init_coupling: expected one of the dtype and device of the data, {kinds[0]}, received one "
+            f"of {kinds[1]}; give init_coupling.to(X_target)."
         )
     found, expected = coupling.groups, groups.labels
     both = [labels if labels is not None else groups.codes[:0] for labels in (found.labels, expected)]
@@ -243,7 +251,13 @@ def _continued_groups(coupling: SemiDiscreteCoupling, groups: Groups) -> Groups:
             f"init_coupling: expected one of these {len(groups.codes)} data and labels, received "
             f"{coupling!r}; leave it out to begin anew."
         )
-    return found
+    total = torch.zeros_like(found.weights).index_add_(0, found.codes, weights)
+    if not bool((total > 0.0).all()):
+        raise ValueError(
+            "init_coupling: expected one whose groups have positive weights here, received one with a "
+            f"group of weight 0, of {len(total)}; leave it out to begin anew."
+        )
+    return found if torch.equal(total, found.weights) else replace(found, weights=total)
 
 
 def _resolve_projection(
@@ -291,13 +305,13 @@ def _atoms_in(space: PairingSpace, rows: torch.Tensor, X_space: torch.Tensor | N
 
 
 class SpaceSampler(Sampler):
-    """Noise, and conditions drawn from those given, as points of the space."""
+    """Noise, and conditions drawn from those given by their weights, as points of the space."""
 
     def __init__(
         self,
         space: PairingSpace,
         law: NoiseLaw,
-        conditions: torch.Tensor | None,
+        conditions: tuple[torch.Tensor, torch.Tensor] | None,
         random: TorchRandom,
     ) -> None:
         self.space, self.law, self.conditions, self.random = space, law, conditions, random
@@ -306,13 +320,14 @@ class SpaceSampler(Sampler):
         noise = self.law.draw(n, self.random)
         if self.conditions is None:
             return self.space.points(noise)
-        return self.space.points(noise, self.conditions[self.random.integers(len(self.conditions), n)])
+        conditions, weights = self.conditions
+        return self.space.points(noise, conditions[draw_by_weights(weights, n, self.random)])
 
 
 def _sampler_in(
     space: PairingSpace,
     law: NoiseLaw,
-    conditions: torch.Tensor | None,
+    conditions: tuple[torch.Tensor, torch.Tensor] | None,
     random: TorchRandom,
     target: Target,
 ) -> Sampler:
@@ -320,14 +335,3 @@ def _sampler_in(
     if law.is_normal and conditions is None and (space.projection is None or space.is_orthogonal):
         return NormalSampler(target.atoms.shape[1], random)
     return SpaceSampler(space, law, conditions, random)
-
-
-def _default_condition_weight(
-    space: PairingSpace, law: NoiseLaw, atoms: torch.Tensor, conditions: torch.Tensor, seed: int
-) -> float:
-    """The :func:`balanced_weight` of a mini-batch of noise and data."""
-    random = stream(seed, 3, like=atoms)
-    n = min(512, len(atoms))  # as in the docstring: exact transport of more takes long
-    few = permutation(random, len(atoms))[:n]
-    noise, others = space.points(law.draw(n, random)), few[permutation(random, n)]
-    return balanced_weight(noise, conditions[others], atoms[few], conditions[few])

@@ -23,16 +23,10 @@ def check_projection(projection: Any, like: torch.Tensor) -> Projection:
 
 
 class PairingSpace:
-    """Coordinates in which noise and data are paired.
+    """Coordinates in which noise, of samples of some shape, and data are paired.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Of a noise sample.
-    projection : tensor, shape (d, k), or callable, optional
-        From noise, flattened for a matrix and of its shape for a callable, to points.
-    condition_weight : float
-        Of the squared distance of conditions beside that of points.
+    A projection from noise to points is a matrix, for flattened noise, or a callable, for noise of its
+    shape. `condition_weight` is that of the squared distance of conditions beside that of points.
     """
 
     def __init__(

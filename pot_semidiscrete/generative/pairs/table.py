@@ -5,8 +5,7 @@ import math
 import os
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +15,9 @@ from ...problem import check_count
 from ...runs import check_input, replaced
 from ...runs.archive import Archive, check_facts, is_count
 from ..data import DataRows
-from .chunks import PairStream
 from .loader import PairLoader
 from .space import PairingSpace
-from .streams import NoiseLaw, fingerprint
+from .streams import NoiseLaw, PairStream, fingerprint
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "format": lambda value: value == 1,
@@ -33,75 +31,60 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-@dataclass(frozen=True)
-class PairTable:
-    """What :meth:`SemiDiscretePairs.precompute` writes.
+def write_table(
+    path: str | os.PathLike, stream: PairStream, labels: torch.Tensor | None, n_data: int, n: int
+) -> None:
+    """Write a table of at least n pairs, whole or not at all."""
+    noise, like = stream.law.noise, stream.law.like
+    if not isinstance(noise, str):
+        raise ValueError(
+            "noise: expected a law with a name, by which a file can tell it, received "
+            f"{describe(noise)}; make one with samplers.register_law."
+        )
+    facts = {"format": 1, "seed": stream.seed, "noise": noise, "n_reuse": stream.n_reuse}
+    facts |= {"shape": list(stream.space.shape), "dtype": str(like.dtype).removeprefix("torch.")}
+    facts |= {"device": like.device.type, "n_data": n_data}
+    chunks = [stream.draw(number)[1].cpu().numpy() for number in range(math.ceil(n / stream.n))]
+    arrays = {"index": np.stack(chunks).astype(np.int32), "meta": np.array(json.dumps(facts))}
+    if stream.has_fresh:
+        arrays["projection"] = stream.space.matrix.cpu().numpy()
+    if labels is not None:
+        arrays["labels"] = labels.cpu().numpy()
+    with replaced(path) as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
-    Attributes
-    ----------
-    index : ndarray of int, shape (n_chunks, n)
-        Rows of the data.
-    facts : dict
-        Seed, name of the noise, shape of a sample, dtype, kind of device, number of uses and of data.
-    projection : ndarray, shape (d, k), or None
-        By which a pair gets fresh noise.
-    labels : ndarray, shape (n_data, ...), or None
-    """
 
-    index: np.ndarray
-    facts: dict[str, Any]
-    projection: np.ndarray | None = None
-    labels: np.ndarray | None = None
+class Table(NamedTuple):
+    """What a file of :func:`write_table` has."""
 
-    @classmethod
-    def made(cls, stream: PairStream, labels: torch.Tensor | None, n_data: int, n: int) -> "PairTable":
-        """A table of at least n pairs."""
-        noise, like = stream.law.noise, stream.law.like
-        if not isinstance(noise, str):
-            raise ValueError(
-                "noise: expected a law with a name, by which a file can tell it, received "
-                f"{describe(noise)}; make one with samplers.register_law."
-            )
-        facts = {"format": 1, "seed": stream.seed, "noise": noise, "n_reuse": stream.n_reuse}
-        facts |= {"shape": list(stream.space.shape), "dtype": str(like.dtype).removeprefix("torch.")}
-        facts |= {"device": like.device.type, "n_data": n_data}
-        chunks = [stream.draw(number)[1].cpu().numpy() for number in range(math.ceil(n / stream.n))]
-        projection = stream.space.projection if stream.has_fresh else None
-        host = lambda array: None if array is None else array.cpu().numpy()
-        return cls(np.stack(chunks).astype(np.int32), facts, host(projection), host(labels))
+    rows: np.ndarray  # of the data, shape (n_chunks, n)
+    facts: dict[str, Any]  # those of _CHECKS
+    projection: np.ndarray | None  # by which a pair gets fresh noise, shape (d, k)
+    labels: np.ndarray | None  # shape (n_data, ...)
 
-    def write(self, path: str | os.PathLike) -> None:
-        """Write the file, whole or not at all."""
-        arrays = {"index": self.index, "meta": np.array(json.dumps(self.facts))}
-        more = {"projection": self.projection, "labels": self.labels}
-        arrays |= {name: array for name, array in more.items() if array is not None}
-        with replaced(path) as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
-    @classmethod
-    def read(cls, path: str | os.PathLike) -> "PairTable":
-        """Read the file."""
-        path = check_input("path", path)
-        try:
-            with open(path, "rb") as file:
-                archive = Archive(file)
-                facts = json.loads(str(archive.array("meta", "U", ())))
-                check_facts(facts, _CHECKS)
-                index = archive.array("index", "i", (None, None))
-                d = math.prod(facts["shape"])
-                projection = labels = None
-                if "projection" in archive:
-                    projection = archive.array("projection", "f", (d, None))
-                if "labels" in archive:
-                    labels = _labels(archive, facts["n_data"])
-                if index.size == 0 or index.min() < 0 or index.max() >= facts["n_data"]:
-                    raise ValueError("numbers of data that there are not")
-        except ValueError as error:
-            raise ValueError(
-                f"{path}: expected a file written by SemiDiscretePairs.precompute, received {error}; "
-                "write it again, or read a copy that is whole."
-            ) from error
-        return cls(index, facts, projection, labels)
+def read_table(path: str | os.PathLike) -> Table:
+    """What :func:`write_table` wrote."""
+    path = check_input("path", path)
+    try:
+        with open(path, "rb") as file:
+            archive = Archive(file)
+            facts = json.loads(str(archive.array("meta", "U", ())))
+            check_facts(facts, _CHECKS)
+            index = archive.array("index", "i", (None, None))
+            projection = labels = None
+            if "projection" in archive:
+                projection = archive.array("projection", "f", (math.prod(facts["shape"]), None))
+            if "labels" in archive:
+                labels = _labels(archive, facts["n_data"])
+            if index.size == 0 or index.min() < 0 or index.max() >= facts["n_data"]:
+                raise ValueError("numbers of data that there are not")
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: expected a file written by SemiDiscretePairs.precompute, received {error}; "
+            "write it again, or read a copy that is whole."
+        ) from error
+    return Table(index, facts, projection, labels)
 
 
 def _labels(archive: Archive, n_data: int) -> np.ndarray:
@@ -178,7 +161,7 @@ class StoredPairs(PairLoader):
         epoch_size: int | None = None,
         device: Any = None,
     ) -> None:
-        table = PairTable.read(path)
+        table = read_table(path)
         facts, batch_size = table.facts, check_count("batch_size", batch_size)
         device = facts["device"] if device is None else device
         if not isinstance(device, (str, torch.device)):
@@ -188,7 +171,7 @@ class StoredPairs(PairLoader):
                 f"device: expected {facts['device']!r}, where the pairs were made, for random numbers "
                 f"are others elsewhere, received {str(device)!r}; write a table with a coupling there."
             )
-        n = table.index.shape[1]
+        n = table.rows.shape[1]
         if n % batch_size != 0:
             raise ValueError(f"batch_size: expected a divisor of {n}, received {batch_size}.")
         like = torch.zeros(
@@ -197,15 +180,13 @@ class StoredPairs(PairLoader):
         move = lambda array: torch.from_numpy(array).to(device)
         projection = None if table.projection is None else move(table.projection).to(like)
         space = PairingSpace(tuple(facts["shape"]), projection)
-        index = move(table.index.astype(np.int64))
+        index = move(table.rows.astype(np.int64))
         n_reuse = facts["n_reuse"] if n_reuse is None else check_count("n_reuse", n_reuse)
         self.n_pairs, law, seed = index.numel(), NoiseLaw(facts["noise"], like), facts["seed"]
         stream = PairStream(space, law, TableAssignment(index), seed, n, n_reuse, len(index))
-        rows = DataRows(data, transform)
-        rows.check_length(facts["n_data"])
-        epoch_size = facts["n_data"] if epoch_size is None else epoch_size
         labels = None if table.labels is None else move(table.labels)
-        super().__init__(stream, rows, labels, batch_size, epoch_size)
+        rows = DataRows(data, transform)
+        super().__init__(stream, rows, labels, facts["n_data"], batch_size, epoch_size)
 
     def __repr__(self) -> str:
         return (

@@ -16,14 +16,8 @@ from .streams import fingerprint, stream
 class CouplingAssignment:
     """Data for the noise of a chunk, by a coupling.
 
-    Parameters
-    ----------
-    coupling : SemiDiscreteCoupling
-    seed : int
-    proportions : tensor, shape (n_classes,), optional
-        Of the labels; those of the data by default.
-    independent : float
-        Share of pairs whose data are drawn whatever the noise is.
+    Labels have the `proportions` given, or those of the data; the data of a share `independent` of the
+    pairs are drawn whatever the noise is.
     """
 
     def __init__(
