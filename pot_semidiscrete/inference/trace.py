@@ -1,10 +1,12 @@
 """How far n samples let the value fall short: ``tr(A^+ Sigma) / (2 n)`` in the mean."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..backend import Array, in_double, no_grad
 from ..optim.hessian import DENSE, DenseHessian, hessian
-from ..optim.newton import ROWS, NewtonResult
+from ..optim.newton import ROWS
 from ..optim.semi_dual import SemiDual
 
 PROBES = 4  # random vectors (Hutchinson, 1990)
@@ -42,13 +44,18 @@ def _exact(found: DenseHessian) -> float:
     return float(np.sum(parts * (found.covariance @ parts / values[kept])))
 
 
-def shrink(dual: SemiDual, x: Array, prior: Array, found: NewtonResult, reg: float, eps: float) -> Array:
-    """The potential a share of the way from `prior` to that of Newton's method (James, Stein, 1961).
+def shrink(
+    dual: SemiDual, x: Array, path: Sequence[tuple[Array, float]], reg: float, eps: float
+) -> Array:
+    """The potential a share of the way along some (James, Stein, 1961), each with samples of its own.
 
-    The prior rests on other points, too. By chance Newton's method gains ``trace / (2 n)`` on the points
-    `x`; the share is the part of its gain that is above twice as much.
+    One that is fitted to n samples gains ``trace / (2 n)`` on these by chance, the trace at `eps`; the
+    share of a part of the way is what of its gain on the points `x` is above twice as much.
     """
-    gain = found.measured.value - dual.measure(x, prior, reg).value
-    chance = trace_estimate(dual, x, found.potential, eps) / x.shape[0]
-    share = max(0.0, 1.0 - chance / max(gain, 1e-300))
-    return prior + share * (found.potential - prior)
+    trace = trace_estimate(dual, x, path[-1][0], eps)
+    value = lambda psi: dual.measure(x, psi, reg).value
+    psi = path[0][0]
+    for end, n in path[1:]:
+        share = max(0.0, 1.0 - trace / n / max(value(end) - value(psi), 1e-300))
+        psi = psi + share * (end - psi)
+    return psi

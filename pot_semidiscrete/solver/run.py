@@ -200,8 +200,9 @@ class Solver:
         self.rule.corrected((self.dual.work - before) / (n * self.dual.n_atoms))
         self.fit, psi = FittedPoints(self.target, points, found), found.potential
         if self.prior is not None or not self.stream.kept.complete:
-            prior = ascent.average if self.prior is None else self.prior
-            psi = shrink(self.dual, points, prior, found, self.reg, ascent.eps)
+            path = [(self.prior, self.n_prior), (ascent.average, self.n_used), (psi, n)]
+            path = path[1:] if self.prior is None else path
+            psi = shrink(self.dual, points, path, self.reg, eps or ascent.eps)
         if not ascent.annealed:
             eps = resolving_eps(self.dual, points, psi, self.reg)
             ascent = replace(ascent, eps=eps, annealed=eps)
