@@ -324,6 +324,8 @@ def test_error_bars_of_many_atoms_are_those_of_the_matrices(reg, n, nx):
     inverse = np.linalg.pinv(np.diag(mean) - products, rcond=1e-9, hermitian=True) * reg
     covariance = inverse @ (products - np.outer(mean, mean)) @ inverse / len(x)
     expected = np.sqrt(np.diag(covariance))
+    left = inverse @ (1.0 / 300 - mean)  # of Newton's method: the potential is that of the theorem
+    assert np.max(np.abs(left) / expected) < 0.05
     ratio = nx.host(bars.potential_stderr) / expected
     assert ratio.mean() == pytest.approx(1.0, abs=0.12)
     assert ratio.std() < 0.15

@@ -181,14 +181,29 @@ def _(nx):
     return call
 
 
-@row(*(f"ErrorBars.{name}" for name in ("potential_stderr", "map_stderr", "functional")))
+PLAN = (
+    "potential",
+    "potential_b",
+    "reg_m",
+    "c_transform",
+    "atom_weights",
+    "ot_map",
+    "pair",
+    "diagnose",
+    "to",
+)
+
+
+@row(*(f"ErrorBars.{name}" for name in ("potential_stderr", "map_stderr", "functional", *PLAN)))
 def _(nx):
     x, fresh = nx.array(POINTS), nx.array(np.random.default_rng(5).normal(size=(500, 2)))
     result = results(nx)[-1]
 
     def call():
         bars = applications.ErrorBars(result, fresh, random_state=0)
-        return [bars.potential_stderr, bars.map_stderr(x), bars.functional(lambda x, y: x @ y.T)]
+        found = [bars.potential_stderr, bars.map_stderr(x), bars.functional(lambda x, y: x @ y.T)]
+        found += [bars.to(fresh).potential_b, bars.potential, bars.reg_m, repr(bars.diagnose(x))]
+        return [*found, bars.c_transform(x), bars.atom_weights(x), bars.ot_map(x), bars.pair(x, 3)]
 
     return call
 

@@ -22,7 +22,7 @@ import numpy as np
 from ..backend import Array, brief, describe, in_double, no_grad
 from ..kernels import reduce, weight_blocks
 from ..optim.hessian import DenseHessian, newton_model
-from ..optim.newton import can_correct, maximize
+from ..optim.newton import can_correct, newton_cg
 from ..optim.semi_dual import SemiDual
 from ..problem import Target, check_array
 from .trace import PRECISE
@@ -126,7 +126,9 @@ class SampleFit:
                     f"room for their weights, received {self.n}; give applications.ErrorBars more, or "
                     "solve with a larger reg."
                 )
-            self.potential = target.normalized(maximize(dual, x, psi, reg, rtol=1e-3).potential)
+            # until a thousandth of what chance gains in one direction is left, not of all of them
+            found = newton_cg(dual, x, psi, reg, rtol=1e-3 / n_eff)
+            self.potential = target.normalized(found.potential)
         self.target, self.x, self.reg = target, x, reg
         self.n_probes, self.seed = n_probes, seed
         self._unit = reg * target.exponent(reg)  # minus the Hessian of H is self._hessian / unit
