@@ -211,14 +211,12 @@ class Solver:
         return True
 
     def estimate(self) -> None:
-        """Prepare estimates by fresh points: they are made when asked for, as a rule.
-
-        At once where a user's metric may have changed until then, or other ranks be needed for it.
-        """
+        """Prepare estimates by fresh points: they are made when asked for, as a rule."""
         points = self.test_points
         if not self.evaluation.is_known or points is None:
             points = self.stream.independent(max(FEW_POINTS, self.n_used // 16), again=False)
         self.estimates = self.estimates_at(points)
+        # at once where a user's metric may have changed until then, or other ranks be needed for it
         if isinstance(self.target.cost, CallableMetric) or self.target.shard is not None:
             self.estimates = self.estimates.stored()
 
