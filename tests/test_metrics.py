@@ -119,10 +119,10 @@ def test_measures_know_no_unit_and_no_origin(measure, rng):
 @pytest.mark.parametrize("shift", [0, 10**8])
 def test_whole_numbers_are_compared_exactly(shift, rng):
     """Ties count, wherever points are, and copies are at a distance of 0."""
+    squares = lambda x, y: ((x[:, None] - y) ** 2).sum(axis=2)
+    within = lambda x, y, k: squares(x, y) <= np.sort(squares(y, y), axis=1)[:, k]
     for _ in range(20):
         x, y = rng.integers(6, size=(40, 3)), rng.integers(6, size=(37, 3))
-        squares = lambda x, y: ((x[:, None] - y) ** 2).sum(axis=2)
-        within = lambda x, y, k: squares(x, y) <= np.sort(squares(y, y), axis=1)[:, k]
         moved = x + float(shift), y + float(shift)
         expected = within(x, y, 3).any(axis=1).mean(), within(y, x, 3).any(axis=1).mean()
         assert precision_recall(*moved, k=3) == expected
