@@ -130,6 +130,14 @@ def check_refusals():
     # at the door of one rank, in the middle on the other
     words = "rank 1 of .* left: ValueError: reg: expected" if rank != 1 else "reg: expected"
     refused(words, reg=-float(rank == 1), error=ValueError if rank == 1 else RuntimeError)
+    # of the last argument of a loss, the others are told in its next exchange
+    words, error = "debias: expected True or False", TypeError
+    if rank != 1:
+        words, error = f"rank 1 of .* left: TypeError: {words}", RuntimeError
+    with pytest.raises(error, match=words):
+        generative.SemiDiscreteLoss(
+            atoms(9), debias="no" if rank == 1 else False, process_group=group
+        ).follow(atoms(9))
     with pytest.raises(TypeError, match="process_group: expected None or a group"):
         sd.solve_semidiscrete(atoms(9), process_group="gloo")
 

@@ -8,7 +8,7 @@ import pot_semidiscrete as sd
 from pot_semidiscrete.kernels import reduce
 from pot_semidiscrete.problem import build_target, projection
 from pot_semidiscrete.problem.places import places
-from tests.backends import needs_torch, uncrossed
+from tests.backends import needs_torch
 
 PLACES = np.random.default_rng(5).random((20, 2))
 POINTS = np.random.default_rng(6).random((40, 2))
@@ -45,7 +45,6 @@ def unequal_potential(law, reg):
     return np.random.default_rng(9).normal(size=100) * max(reg, 0.02) - 1e6 * (LAWS[law] == 0)
 
 
-@uncrossed
 @each_reg
 @each_law
 def test_copies_are_one_atom_of_their_weights(law, reg, nx):

@@ -11,7 +11,7 @@ import pytest
 import pot_semidiscrete as ps
 from pot_semidiscrete import SemiDiscreteWarning, gradient_diagnostics, one_sided_derivatives
 from pot_semidiscrete.diagnostics import ROUGH
-from tests.backends import Backend, uncrossed
+from tests.backends import Backend
 
 PAIR = np.array([[1.0, 0.0], [-1.0, 0.0]])
 LINE = np.array([[-1.0], [1.0]])
@@ -525,7 +525,6 @@ def test_training_without_reg_on_a_density_does_not_warn():
     train_generator(generator, 2, SemiDiscreteLoss(data, reg=0.0), n_steps=50, random_state=0)
 
 
-@uncrossed
 @pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean", "cityblock", "cosine"])
 @pytest.mark.parametrize("reg", [0.0, 0.1])
 def test_atoms_at_one_place_are_one_cell(reg, metric, nx):

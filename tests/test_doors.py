@@ -518,6 +518,7 @@ ROWS = {
             (None, TypeError, "tensor"),
             (np.ones((3, 5)), ValueError, "shape"),
         ]
+        + [(np.ones((0, 2)), ValueError, "at least one")] * (name == "step")
         for name in ("score", "step")
     },
     "rate": NO_REAL,

@@ -116,6 +116,21 @@ def test_measures_know_no_unit_and_no_origin(measure, rng):
     assert frechet_distance(2.0**40 * x, 2.0**40 * x) == 0.0
 
 
+@pytest.mark.parametrize("shift", [0, 10**8])
+def test_whole_numbers_are_compared_exactly(shift, rng):
+    """Ties count, wherever points are, and copies are at a distance of 0."""
+    squares = lambda x, y: ((x[:, None] - y) ** 2).sum(axis=2)
+    within = lambda x, y, k: squares(x, y) <= np.sort(squares(y, y), axis=1)[:, k]
+    for _ in range(20):
+        x, y = rng.integers(6, size=(40, 3)), rng.integers(6, size=(37, 3))
+        moved = x + float(shift), y + float(shift)
+        expected = within(x, y, 3).any(axis=1).mean(), within(y, x, 3).any(axis=1).mean()
+        assert precision_recall(*moved, k=3) == expected
+        assert coverage(*moved, k=5) == within(x, y, 5).any(axis=0).mean()
+        assert nearest_cost(*moved) == pytest.approx(squares(x, y).min(axis=1).mean(), rel=1e-15)
+        assert nearest_cost(moved[0], moved[0][::-1]) == 0.0
+
+
 def test_frechet_distance_is_its_formula(rng):
     x, y = rng.normal(size=(50, 4)), rng.normal(size=(30, 4)) @ rng.normal(size=(4, 4)) + 1
     cx, cy = np.cov(x.T), np.cov(y.T)

@@ -670,6 +670,16 @@ def test_the_weight_of_conditions_follows_their_unit(scale):
     assert found == pytest.approx(large.space.condition_weight, rel=1e-6)
 
 
+def test_nothing_is_weighed_where_all_is_alike(recwarn):
+    """Noise and data at one place, or one condition for all: no weight, and no transport of NaN."""
+    same, condition = torch.zeros(20, 2), torch.arange(20.0)[:, None]
+    options = {"tol": 0, "max_iter": 1, "random_state": 0}
+    for data, noise, conditions in ((same, same, condition), (cloud(20), "normal", 0.0 * condition)):
+        found = solve_coupling(data, noise, conditions=conditions, **options)
+        assert found.space.condition_weight == 0.0
+    assert not recwarn.list
+
+
 def test_conditions_are_drawn_by_the_weights_of_the_data():
     """Or potentials would be of another source than pairs are drawn from."""
     data, condition = cloud(40), cloud(40, seed=1)[:, :1]

@@ -79,7 +79,6 @@ def way(request):
     return WAYS[request.param]
 
 
-@uncrossed
 @pytest.mark.parametrize("pending", [True, False])
 @pytest.mark.parametrize("reg", [0.0, 0.2])
 def test_result_survives(way, reg, pending, nx):
@@ -91,7 +90,6 @@ def test_result_survives(way, reg, pending, nx):
     assert type(way(result)) is type(result)
 
 
-@uncrossed
 @pytest.mark.parametrize("metric", ["euclidean", "cityblock", "cosine", "correlation"])
 def test_result_of_another_metric_survives(metric, nx):
     result = solve(nx, metric)

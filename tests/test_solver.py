@@ -113,7 +113,6 @@ def test_unequal_weights(law, reg, nx, rng):
     assert np.abs(marginal - weights).sum() / 2 < 0.12
 
 
-@uncrossed
 def test_duplicate_atoms(nx, rng):
     """Two copies of each atom: together they get the mass of the one."""
     atoms = rng.random((30, 2))

@@ -49,14 +49,33 @@ def assert_close(nx, found, expected, factor=1e3):
     np.testing.assert_allclose(found, expected, atol=factor * nx.eps * (1.0 + np.abs(expected).max()))
 
 
+def stored_atoms(kind, rows, nx, folder):
+    """Rows in a file, or in a data set, of the dtype of `nx`."""
+    rows = rows.astype(nx.dtype)
+    rows.tofile(folder / "rows")
+    file = np.memmap(folder / "rows", dtype=nx.dtype, mode="r", shape=rows.shape)
+    return ps.StoredAtoms(file if kind == "memmap" else DataSet(rows), like=nx.array(np.zeros(1)))
+
+
+KINDS = ("memmap", "sqeuclidean"), ("data set", "euclidean")
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.5])
+@pytest.mark.parametrize(("kind", "metric"), KINDS)
+def test_fields_equal_those_in_memory(kind, metric, reg, rows, weights, rng, nx, tmp_path):
+    kept, atoms = stored_atoms(kind, rows, nx, tmp_path), nx.array(rows)
+    x, psi = nx.array(rows[:40] + 0.1), nx.array(rng.normal(size=N))
+    options = {"a_target": nx.array(weights), "metric": metric, "reg": reg}
+    for name in ("c_transform", "atom_weights", "ot_map", "gradient", "loss"):
+        function = getattr(ps, f"semidiscrete_{name}")
+        assert_close(nx, function(kept, x, psi, **options), function(atoms, x, psi, **options))
+
+
 @uncrossed
 @pytest.mark.parametrize("reg", [0.0, 0.5])
-@pytest.mark.parametrize(("kind", "metric"), [("memmap", "sqeuclidean"), ("data set", "euclidean")])
+@pytest.mark.parametrize(("kind", "metric"), KINDS)
 def test_equal_those_in_memory(kind, metric, reg, rows, weights, nx, tmp_path):
-    rows = rows.astype(nx.dtype)
-    rows.tofile(tmp_path / "rows")
-    file = np.memmap(tmp_path / "rows", dtype=nx.dtype, mode="r", shape=rows.shape)
-    kept = ps.StoredAtoms(file if kind == "memmap" else DataSet(rows), like=nx.array(np.zeros(1)))
+    rows, kept = rows.astype(nx.dtype), stored_atoms(kind, rows, nx, tmp_path)
     atoms, b, x = nx.array(rows), nx.array(weights), nx.array(rows[:40] + 0.1)
     options = {"a_target": b, "metric": metric, "reg": reg}
     settings = {"tol": 0, "max_iter": 3, "max_memory": 0, "random_state": 0}  # no Newton: it forks
@@ -68,9 +87,6 @@ def test_equal_those_in_memory(kind, metric, reg, rows, weights, nx, tmp_path):
         assert_close(nx, found.potential, psi, 1e4)
     else:  # where 40 points tie between 120 atoms, rounding chooses
         assert float(found.value) == pytest.approx(float(expected.value), rel=0.01)
-    for name in ("c_transform", "atom_weights", "ot_map", "gradient", "loss"):
-        function = getattr(ps, f"semidiscrete_{name}")
-        assert_close(nx, function(kept, x, psi, **options), function(atoms, x, psi, **options))
     again = ps.solve_semidiscrete(kept, x, **options, init_potential=psi, tol=0, max_iter=1)
     path = tmp_path / "result"
     again.save(path)

@@ -185,6 +185,8 @@ class GradientPenaltyCritic:
         """
         capabilities(get_backend(self.like)).require_autograd("GradientPenaltyCritic.step")
         x, rate = self._points(x).detach()[: self.batch_size], check_real("rate", rate)
+        if len(x) == 0:
+            raise ValueError("x: expected at least one point of the generator, received none.")
         y = self.rows(self.random.integers(len(self.rows.data), len(x))).to(x)
         share = self.random.uniform(len(x), *[1] * (x.ndim - 1)).to(x)
         penalty = self.penalty * gradient_penalty(self.score, x, y, share)

@@ -109,8 +109,8 @@ class Rounds:
 def rollback_if_not_finite(tensors: Sequence[torch.Tensor], rounds: Rounds) -> Iterator[None]:
     """If points, a value, a gradient or parameters are not finite, undo what the body changed.
 
-    That are `tensors`, parameters and buffers, the loss and the round. Not undone are the generator's
-    optimiser, which moves last, and the random numbers drawn.
+    Undone are changes of `tensors`, which are parameters and buffers, of the loss and of the round; not
+    those of the generator's optimiser, which moves last, and of the random numbers.
     """
     kept, round_before = [t.detach().clone() for t in tensors], rounds.state_dict()
     # within a round the loss does not change

@@ -36,8 +36,11 @@ def samples(x: np.ndarray, y: np.ndarray, least: int = 1) -> tuple[np.ndarray, n
 
 
 def centred(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two samples less the mean of one: far from the origin, squares that are expanded cancel."""
-    center = y.mean(axis=0)
+    """Two samples less a median of one: far from the origin, squares that are expanded cancel.
+
+    An entry of `y`, not a mean: whole numbers stay whole, and so ties and copies what they are.
+    """
+    center = np.partition(y, len(y) // 2, axis=0)[len(y) // 2]
     return x - center, y - center
 
 

@@ -83,7 +83,7 @@ def check_array(name: str, X: Any) -> None:
 def check_lengths(name: str, X: Array, nx: Backend, remedy: str, *, least: bool = False) -> None:
     """Check that points are finite, and their squares neither overflow nor, with `least`, all underflow.
 
-    What is not finite is a NotFiniteError, too.
+    Entries or squares that are not finite are a NotFiniteError, squares that all underflow a ValueError.
     """
     if is_traced(X):
         return

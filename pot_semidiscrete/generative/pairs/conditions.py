@@ -53,7 +53,7 @@ def balanced_weight(
     costs = torch.cdist(noise, atoms[few]) ** 2
     condition_costs = torch.cdist(conditions[others], conditions[few]) ** 2
     mean, independent = costs.mean(), condition_costs.mean()
-    if independent == 0.0:
+    if mean == 0.0 or independent == 0.0:
         return 0.0
     costs, condition_costs = costs / mean, condition_costs / independent
     uniform = torch.full_like(costs[0], 1.0 / len(costs))
