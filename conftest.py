@@ -19,7 +19,7 @@ NEEDS = {
     "matplotlib": ["doc/tutorial.rst"],
     "triton": [
         "pot_semidiscrete/kernels/triton_kernel.py",
-        "pot_semidiscrete/kernels/triton_launches.py",
+        "pot_semidiscrete/kernels/triton_programs.py",
     ],
     "jax": ["pot_semidiscrete/backend/jax_backend.py"],
 }
