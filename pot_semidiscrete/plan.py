@@ -264,12 +264,15 @@ class EstimatedPlan(SemiDiscretePlan):
         run that Newton's method was used on, if it holds more of them. By the central limit theorem the
         second term is its variance. The first one is what the run left, along slow modes for example. So
         1.96 standard errors about the potential contain the optimal one with 95% confidence at any
-        potential, if the points are fresh; they may be wider than need be.
+        potential, if the points are fresh; they may be wider than need be. At a small `reg`, where few
+        points are between some of the cells, their Hessian is nearly singular, and standard errors may
+        be wider by orders of magnitude: more points or a larger `reg` mend that.
 
         Raises
         ------
         ValueError
-            If ``reg = 0``, if there are fewer points than effective atoms, or none (in a file that was
+            If ``reg = 0``, if there are fewer points than effective atoms, or none between some of the
+            cells, or none at all (in a file that was
             written before standard errors were asked for; for a metric of the user; of sharded atoms):
             :class:`applications.ErrorBars` takes others.
 

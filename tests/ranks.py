@@ -22,6 +22,9 @@ from pot_semidiscrete import generative
 from pot_semidiscrete.backend import ranks_of
 from pot_semidiscrete.generative import choices
 from pot_semidiscrete.generative.fsdp import full_tensors
+from pot_semidiscrete.optim.hessian import HessianOperator
+from pot_semidiscrete.optim.semi_dual import SemiDual
+from pot_semidiscrete.problem import SharedTarget, build_target
 from tests import shards
 
 TIMEOUT = 20.0  # seconds that ranks wait for each other
@@ -110,6 +113,23 @@ def check_sources():
     options |= {"batch_size": 3, "tol": 0, "max_iter": 2}  # of which a rank draws one, another two
     short = sd.solve_semidiscrete(X, Stream(dist.get_rank(), 2), **options)
     assert short.n_iter == 2
+
+
+def check_hessian():
+    """Products and random sums of one process, where the first of two ranks has no points, too."""
+    target = build_target(atoms(300))
+    psi, ranks = 0.0 * target.weights, ranks_of(dist.group.WORLD, atoms(1))
+    dual, shared = SemiDual(target), SemiDual(SharedTarget.of(target, ranks))
+    for n_points in (1, 4):
+        x = target.center(atoms(n_points))
+        with ranks.together():
+            found, one = (HessianOperator(d, x, psi, 0.1) for d in (shared, dual))
+            assert (len(found.blocks) == 0) == (n_points == 1 and dist.get_rank() == 0)
+            sums, expected = (h.probes(3, np.random.default_rng(0)) for h in (found, one))
+            assert float((sums - expected).abs().max()) < 1e-12
+            for v in (target.atoms[:, 0], expected + target.atoms[:, 0]):
+                assert float((found.apply(v) - one.apply(v)).abs().max()) < 1e-12
+                assert float(one.apply(v).abs().max()) > 1e-6
 
 
 def check_refusals():
@@ -423,6 +443,7 @@ def two(folder):
     check_same_as_one_process(40, 0.0, **correct)
     check_same_as_one_process(60, 0.02, tol=0.2, dtype=torch.float32)
     check_same_as_one_process(60, 0.02, reg_m=0.1, **correct)
+    check_hessian()
     check_sources()
     check_refusals()
     check_apart()

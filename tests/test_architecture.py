@@ -133,3 +133,12 @@ def test_files_that_the_page_of_the_design_names_are_there():
     there = {path.relative_to(ROOT).as_posix() for path in (*FILES, *(ROOT / "tests").glob("*.py"))}
     for name in re.findall(r"``([\w/]+\.py)``", page):
         assert any(f"/{path}".endswith(f"/{name}") for path in there), name
+
+
+def test_files_that_are_left_out_without_a_library_are_there():
+    """One that was moved would be collected, and imported without what it needs."""
+    tree = ast.parse((ROOT / "conftest.py").read_text())
+    (needs,) = (n.value for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "NEEDS")
+    paths = [path for paths in ast.literal_eval(needs).values() for path in paths]
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).exists()] == []

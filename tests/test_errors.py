@@ -170,6 +170,19 @@ def test_errors_are_refused_where_there_are_none():
         _ = few.law
 
 
+def test_atoms_that_no_point_chooses_between_are_told():
+    """Weights are 0 and 1 there, and so is the Hessian; with a larger reg there is one."""
+    x = np.array([[-10.0], [-9.5], [9.5], [10.0]])
+    atoms = np.array([[-10.0], [10.0]])
+    bars = ErrorBars(solve_semidiscrete(atoms, x, reg=0.1, random_state=0), np.tile(x, (50, 1)))
+    calls = (lambda: bars.potential_stderr, lambda: bars.map_stderr(x), lambda: bars.functional(squares))
+    for call in calls:
+        with pytest.raises(ValueError, match=r"x: expected points between .* no Hessian.* a larger reg"):
+            call()
+    bars = ErrorBars(solve_semidiscrete(atoms, x, reg=400.0, random_state=0), np.tile(x, (50, 1)))
+    assert np.all(bars.potential_stderr * np.sqrt(200.0) < 400.0)  # of order reg / sqrt(n)
+
+
 def test_copies_after_a_question(nx):
     """Of a result and of what was fitted: without the weights of the Hessian, and the same."""
     rng = np.random.default_rng(0)

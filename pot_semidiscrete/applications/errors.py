@@ -46,7 +46,8 @@ class ErrorBars(EstimatedPlan):
     ------
     TypeError, ValueError
         If an argument has the wrong kind, shape or range, if points are fewer than the effective number
-        of atoms, or if ``reg = 0``, where points cannot estimate the Hessian.
+        of atoms, or if they cannot estimate the Hessian: at ``reg = 0``, or, once it is asked for, where
+        no point is between two groups of cells.
 
     References
     ----------

@@ -99,7 +99,8 @@ class SampleFit:
     Raises
     ------
     ValueError
-        If the points are too few for a fit, or see no Hessian, at ``reg = 0``.
+        If the points are too few for a fit, or see no Hessian: at ``reg = 0``, or where none is between
+        two groups of cells.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class SampleFit:
             # until a thousandth of what chance gains in one direction is left, not of all of them
             found = newton_cg(dual, x, psi, reg, rtol=1e-3 / n_eff)
             self.potential = target.normalized(found.potential)
-        self.target, self.x, self.reg = target, x, reg
+        self.name, self.target, self.x, self.reg = name, target, x, reg
         self.n_probes, self.seed = n_probes, seed
         self._unit = reg * target.exponent(reg)  # minus the Hessian of H is self._hessian / unit
 
@@ -145,9 +146,16 @@ class SampleFit:
 
     def _solve(self, g: Array) -> Array:
         """Inverse of the Hessian times g, or each row: in slow modes as well, which Newton may leave."""
-        if isinstance(self._hessian, DenseHessian):
+        if not isinstance(self._hessian, DenseHessian):
+            return self._hessian.solve(g, 0.0, PRECISE, g.shape[-1])
+        try:
             return self._hessian.solve(g, 0.0)
-        return self._hessian.solve(g, 0.0, PRECISE, g.shape[-1])
+        except np.linalg.LinAlgError:
+            raise ValueError(
+                f"{self.name}: expected points between the cells of all neighbours, received {self.n} "
+                "that see no Hessian between some; give applications.ErrorBars more, or solve with a "
+                "larger reg."
+            ) from None
 
     @functools.cached_property
     def law(self) -> NormalLaw:

@@ -92,7 +92,8 @@ class HessianOperator:
             self.blocks.append(chi)
         weights, self.goal = dual.target.weights, dual.target.goal(psi)
         self.share = dual.target.exponent(eps)
-        self.mean = self.total(self.nx.sum(chi, axis=0) for chi in self.blocks) / float(self.n)
+        sums = self.total((self.nx.sum(chi, axis=0) for chi in self.blocks), 0.0 * weights)
+        self.mean = sums / float(self.n)
         mean = self.share * self.mean + (1.0 - self.share) * self.goal
         self.scale = self.nx.maximum(mean, weights / (float(self.n) * weights + 1.0))
 
@@ -100,16 +101,16 @@ class HessianOperator:
         """Product with a vector, or with each row of a matrix."""
         self.dual.count(self.x, PRODUCT)
         dot, goal = self.nx.dot, self.goal
-        products = self.total(dot(dot(v, chi.T), chi) for chi in self.blocks)
+        products = self.total((dot(dot(v, chi.T), chi) for chi in self.blocks), 0.0 * v)
         product = self.mean * v - products / float(self.n)
         if not self.dual.target.is_relaxed:
             return product
         mean = self.nx.sum(goal * v, axis=-1, keepdims=True)
         return self.share * product + (1.0 - self.share) * goal * (v - mean)
 
-    def total(self, sums: Iterable[Array]) -> Array:
-        """Sum over all blocks, those of other ranks included."""
-        return all_sums(self.dual.target, sum(sums, start=0.0 * self.dual.target.weights))[0]
+    def total(self, sums: Iterable[Array], zero: Array) -> Array:
+        """Sum over all blocks, those of other ranks included; `zero` is that of a rank without any."""
+        return all_sums(self.dual.target, sum(sums, start=zero))[0]
 
     def probes(self, n: int, random: np.random.Generator) -> Array:
         """Sums of the weights of the points with random signs, n rows: their covariance, times n."""
@@ -117,8 +118,9 @@ class HessianOperator:
         own = local_rows(self.dual.target, signs.T).T
         ends = np.cumsum([chi.shape[0] for chi in self.blocks])
         parts = zip(np.split(own, ends[:-1], axis=1), self.blocks, strict=False)  # a rank may have none
-        sums = self.total(nx.dot(nx.from_numpy(part, type_as=chi), chi) for part, chi in parts)
-        return sums - nx.from_numpy(signs.sum(axis=1)[:, None], type_as=sums) * self.mean
+        means = nx.from_numpy(signs.sum(axis=1)[:, None], type_as=self.mean) * self.mean
+        sums = (nx.dot(nx.from_numpy(part, type_as=chi), chi) for part, chi in parts)
+        return self.total(sums, 0.0 * means) - means
 
     def solve(
         self, g: Array, mu: float, forcing: float = FORCING, max_iter: int = MAX_ITERATIONS
