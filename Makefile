@@ -37,7 +37,7 @@ benchmarks:
 	$(PYTHON) -m benchmarks.algorithm
 	$(PYTHON) -m benchmarks.classes --json build/classes.json
 	$(PYTHON) -m benchmarks.choosing --json benchmarks/results/choosing.json
-	$(PYTHON) -m benchmarks.memory --json benchmarks/results/memory.json
+	$(PYTHON) -m benchmarks.memory --threads 1 2 --json benchmarks/results/memory.json
 	$(PYTHON) -m benchmarks.multilevel --json build/multilevel.json
 	$(PYTHON) -m benchmarks.network --json benchmarks/results/network.json
 	$(PYTHON) -m benchmarks.distributed --json benchmarks/results/distributed.json

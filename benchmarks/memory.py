@@ -1,17 +1,19 @@
 """Memory of what is large: atoms on disk, and a million of them in memory.
 
-``python -m benchmarks.memory [--gigabytes G] [--limit G] [--folder FOLDER] [--json FILE]``
+``python -m benchmarks.memory [--gigabytes G] [--limit G] [--threads N ...] [--folder FOLDER]
+[--json FILE]``
 
 - ``stored``: atoms of 3,072 coordinates in float32 that take so many gigabytes (4) on disk, solved for
   with so many (1) of private memory beyond what the imports took: the system refuses more
   (``RLIMIT_DATA``; the pages of the file that it keeps are its own). One batch, looks included.
 - ``loss``: a step of a loss, forward and backward, and of its potential, for 256 points, a million
   atoms and 64 coordinates: nanoseconds an entry, beside those at 10,000 atoms, and the largest resident
-  set beyond that of the data.
+  set beyond that of the data; with one thread, and with so many.
 
-NumPy and torch, float32, one thread.
+NumPy and torch, float32, one thread otherwise. Seconds are by the clock.
 """
 
+import itertools
 import os
 import re
 import resource
@@ -35,7 +37,7 @@ def status(name):
     return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 
-def loss_steps(n_atoms, rounds):
+def loss_steps(n_atoms, n_threads, rounds):
     """Nanoseconds an entry of the two kinds of steps, and bytes beyond those of the data."""
     rng = torch.Generator().manual_seed(0)
     atoms, x = torch.randn(n_atoms, 64, generator=rng), torch.randn(BATCH, 64, generator=rng)
@@ -51,10 +53,11 @@ def loss_steps(n_atoms, rounds):
             seconds["backward"].append(middle - start)
             seconds["follow"].append(time.perf_counter() - middle)
 
-    _, extra = machine.peak(steps)
+    with machine.limit_threads(n_threads):
+        _, extra = machine.peak(steps)
     unit = 1e9 / (BATCH * n_atoms)
     found = {f"{name}_ns": float(np.median(s)) * unit for name, s in seconds.items()}
-    return found | {"extra_bytes": extra}
+    return {"n_atoms": n_atoms, "threads": n_threads} | found | {"extra_bytes": extra}
 
 
 def solve_stored(path, n_atoms, limit):
@@ -84,6 +87,7 @@ def main():
     parser = machine.parser(__doc__)
     parser.add_argument("--gigabytes", type=float, default=4.0)
     parser.add_argument("--limit", type=float, default=1.0)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="for the file")
     args = parser.parse_args()
     with machine.limit_threads(1):
@@ -101,9 +105,10 @@ def main():
             if os.path.exists(path):
                 os.remove(path)
         print("stored:", ", ".join(f"{k} {v:.4g}" for k, v in rows["stored"].items()), flush=True)
-        rows["loss"] = {"10000": loss_steps(10_000, 30), "1000000": loss_steps(1_000_000, 5)}
-        for n, found in rows["loss"].items():
-            print(f"loss, {n} atoms:", ", ".join(f"{k} {v:.4g}" for k, v in found.items()), flush=True)
+        rows["loss"] = []
+        for n_threads, (n, rounds) in itertools.product(args.threads, ((10_000, 30), (1_000_000, 5))):
+            rows["loss"].append(loss_steps(n, n_threads, rounds))
+            print("loss:", ", ".join(f"{k} {v:.4g}" for k, v in rows["loss"][-1].items()), flush=True)
         machine.write(args.json, machine=machine.facts(), **rows)
 
 
