@@ -215,6 +215,24 @@ def test_warm_start_keeps_what_was_reached(nx64, rng):
     assert warm.chi2 < max(cold.chi2, 0.0) + 5 * (cold.chi2_stderr + warm.chi2_stderr)
 
 
+def test_warm_start_with_little_memory_gains_what_its_samples_tell(nx64):
+    """From a potential of few samples, while few points are kept: as a cold run of as many."""
+    rng = np.random.default_rng(0)
+    atoms, x = nx64.array(rng.normal(size=(100, 3))), nx64.array(rng.normal(size=(20_000, 3)))
+    options = {"reg": 0.02 * ps.cost_scale(atoms), "tol": 0, "max_memory": 2**15}
+    gained, possible = 0.0, 0.0
+    for seed in range(3):
+        solve = functools.partial(ps.solve_semidiscrete, atoms, "normal", random_state=seed, **options)
+        start = solve(max_iter=4).potential
+        warm, cold = solve(max_iter=300, init_potential=start), solve(max_iter=300)
+        values = [
+            float(ps.semidiscrete_loss(atoms, x, psi, reg=options["reg"]))
+            for psi in (start, warm.potential, cold.potential)
+        ]
+        gained, possible = gained + values[1] - values[0], possible + values[2] - values[0]
+    assert gained > 0.8 * possible > 0.0
+
+
 def test_potential_that_is_right_takes_no_iteration(nx64, rng):
     """The few points of a start tell too little of it: the look takes as many as the rule asks for."""
     atoms = nx64.array(rng.normal(size=(50, 2)))
