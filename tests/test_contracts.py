@@ -32,7 +32,8 @@ from pot_semidiscrete.samplers import base as laws
 from pot_semidiscrete.samplers.base import registered_laws
 from pot_semidiscrete.samplers.laws import NormalSampler
 from pot_semidiscrete.samplers.resolve import resolve_random, resolve_source
-from tests.backends import cost_of, costs_of
+from pot_semidiscrete.solver.run import Solver
+from tests.backends import cost_of, costs_of, counted
 
 BINARY = {"dice", "jaccard", "rogerstanimoto", "russellrao", "sokalsneath", "yule"}
 N, N_ATOMS, D = 7, 5, 4
@@ -560,6 +561,20 @@ def drawn(draws):
     """A normal source that notes how much it is asked for."""
     rng = np.random.default_rng(0)
     return lambda n: draws.append(n) or rng.normal(size=(n, 2))
+
+
+def test_a_run_is_corrected_at_its_end_whatever_its_start_was(rng, monkeypatch):
+    """A rule that is never due looks at the start of a run, and at nothing else."""
+    never = type("Never", (Doubling,), {"is_due": lambda self, *facts: False})
+    calls, atoms = counted(monkeypatch, Solver, "correct"), rng.normal(size=(30, 2))
+    options = {"reg": 0.2, "tol": never(), "max_iter": 40, "random_state": 0}
+    start = ps.solve_semidiscrete(atoms, "normal", **options | {"tol": 0.0}).potential
+    for potential in (None, start):
+        calls.clear()
+        with pytest.warns(ps.SemiDiscreteWarning, match="before Never was met"):
+            result = ps.solve_semidiscrete(atoms, "normal", init_potential=potential, **options)
+        assert (len(result.log["check_chi2"]) > 0) == (potential is not None)
+        assert calls == [True]
 
 
 def test_look_takes_no_more_points_than_there_were_samples(rng):

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..backend import Array, in_double, no_grad
 from ..optim.hessian import DENSE, DenseHessian, hessian
-from ..optim.newton import ROWS
+from ..optim.newton import ROWS, NewtonResult
 from ..optim.semi_dual import SemiDual
 
 PROBES = 4  # random vectors (Hutchinson, 1990)
@@ -45,17 +45,19 @@ def _exact(found: DenseHessian) -> float:
 
 
 def shrink(
-    dual: SemiDual, x: Array, path: Sequence[tuple[Array, float]], reg: float, eps: float
+    dual: SemiDual, x: Array, path: Sequence[tuple[Array, float]], found: NewtonResult, eps: float
 ) -> Array:
-    """The potential a share of the way along some (James, Stein, 1961), each with samples of its own.
+    """The potential a share of the way along some to that of Newton's method (James, Stein, 1961).
 
-    One that is fitted to n samples gains ``trace / (2 n)`` on these by chance, the trace at `eps`; the
-    share of a part of the way is what of its gain on the points `x` is above twice as much.
+    Each has samples of its own. One that is fitted to n of them gains ``trace / (2 n)`` on these by
+    chance, the trace at `eps`; the share of a part of the way is what of its gain on the points `x`,
+    those of Newton's method, is above twice as much.
     """
-    trace = trace_estimate(dual, x, path[-1][0], eps)
-    value = lambda psi: dual.measure(x, psi, reg).value
+    trace, last = trace_estimate(dual, x, found.potential, eps), found.measured
+    value = lambda psi: dual.measure(x, psi, found.eps).value
+    ends = [(psi, n, value(psi)) for psi, n in path[1:]] + [(found.potential, last.n, last.value)]
     psi = path[0][0]
-    for end, n in path[1:]:
-        share = max(0.0, 1.0 - trace / n / max(value(end) - value(psi), 1e-300))
+    for end, n, reached in ends:
+        share = max(0.0, 1.0 - trace / n / max(reached - value(psi), 1e-300))
         psi = psi + share * (end - psi)
     return psi

@@ -105,7 +105,7 @@ class Solver:
             if self.is_stalled:
                 self.status = "stalled"
                 return
-        if not self.rule.history or self.status == "stopped":
+        if not self.evaluation.is_known or self.status == "stopped":
             self.correct()
 
     def iterate(self) -> None:
@@ -200,9 +200,9 @@ class Solver:
         self.rule.corrected((self.dual.work - before) / (n * self.dual.n_atoms))
         self.fit, psi = FittedPoints(self.target, points, found), found.potential
         if self.prior is not None or not self.stream.kept.complete:
-            path = [(self.prior, self.n_prior), (ascent.average, self.n_used), (psi, n)]
+            path = [(self.prior, self.n_prior), (ascent.average, self.n_used)]
             path = path[1:] if self.prior is None else path
-            psi = shrink(self.dual, points, path, self.reg, eps or ascent.eps)
+            psi = shrink(self.dual, points, path, found, eps or ascent.eps)
         if not ascent.annealed:
             eps = resolving_eps(self.dual, points, psi, self.reg)
             ascent = replace(ascent, eps=eps, annealed=eps)
