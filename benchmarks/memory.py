@@ -91,7 +91,7 @@ def main():
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="for the file")
     args = parser.parse_args()
     with machine.limit_threads(1):
-        rows = {}
+        facts, rows = machine.facts(), {}
         n_atoms = int(args.gigabytes * 1e9 / (4 * DIMENSION))
         path = os.path.join(args.folder, "pot_semidiscrete_memory.bin")
         try:
@@ -109,7 +109,7 @@ def main():
         for n_threads, (n, rounds) in itertools.product(args.threads, ((10_000, 30), (1_000_000, 5))):
             rows["loss"].append(loss_steps(n, n_threads, rounds))
             print("loss:", ", ".join(f"{k} {v:.4g}" for k, v in rows["loss"][-1].items()), flush=True)
-        machine.write(args.json, machine=machine.facts(), **rows)
+        machine.write(args.json, machine=facts, **rows)
 
 
 if __name__ == "__main__":
