@@ -39,6 +39,8 @@ class AscentState:
         Average of the iterates since the annealing, the estimate.
     eps : float
         Present regularisation.
+    ratio : float
+        Points of a batch of the annealing, in units of n_eff.
     annealed : float
         Regularisation at which averaging began; 0 before.
     samples : float
@@ -57,6 +59,7 @@ class AscentState:
     potential: Array
     average: Array
     eps: float
+    ratio: float = BATCH
     annealed: float = 0.0
     samples: float = 0.0
     weight: float = 0.0
@@ -71,10 +74,12 @@ class AscentState:
     def batch(self) -> int:
         """Points of the next step.
 
-        They grow where else steps would have to fall (Smith, Kindermans, Ying, Le, 2018).
+        Once iterates are averaged they grow where else steps would have to fall (Smith, Kindermans,
+        Ying, Le, 2018).
         """
-        passes = self.samples / self.n_eff
-        return math.ceil(max(LEAST_ROWS, BATCH * self.n_eff * math.sqrt(1.0 + BATCH * passes)))
+        growth = math.sqrt(1.0 + BATCH * self.samples / self.n_eff)
+        ratio = BATCH * growth if self.annealed else self.ratio
+        return math.ceil(max(LEAST_ROWS, ratio * self.n_eff))
 
     @property
     def steps(self) -> float:
@@ -82,12 +87,21 @@ class AscentState:
         return 2.0 / BATCH**2 * (math.sqrt(1.0 + BATCH * self.samples / self.n_eff) - 1.0)
 
 
-def cold_start(dual: SemiDual, x: Array, reg: float) -> AscentState:
+def cold_start(dual: SemiDual, x: Array, reg: float, budget: float = 0.0) -> AscentState:
     """State to start from knowing nothing but a few points: with a single one, eps would be 0.
 
     The mean cost to each atom is the optimal potential of an infinite regularisation; where masses are
     free at a price, a share of it is. How much its value is below that at ``eps = 0`` is the scale of
     the costs that atoms compete for: the first eps.
+
+    The noise of the annealing stays in slow modes. Its batches are as large as `ANNEALING` allows: all
+    of them are 1 / COOLING of the last one at most, for n_eff grows as eps falls. The budget is to the
+    samples that are needed as n_atoms to n_eff.
+
+    Parameters
+    ----------
+    budget : float
+        Samples that the run may take.
     """
     target, nx = dual.target, dual.target.nx
     cost = mean_cost(target, x)
@@ -99,7 +113,8 @@ def cold_start(dual: SemiDual, x: Array, reg: float) -> AscentState:
         raise dual.not_finite(x)
     eps = max(scale, reg, 0.0)
     potential = target.exponent(eps) * potential
-    return AscentState(potential, potential, eps)
+    each = budget * target.n_problems / dual.n_atoms
+    return AscentState(potential, potential, eps, max(BATCH, ANNEALING * COOLING * each))
 
 
 def resolving_eps(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
@@ -129,7 +144,7 @@ def warm_start(
 ) -> AscentState:
     """State that continues from a potential, which counts for as much as so many samples."""
     potential = dual.target.zero_mean(potential)
-    return AscentState(potential, potential, eps, eps, samples, samples**1.5, n_eff=n_eff)
+    return AscentState(potential, potential, eps, BATCH, eps, samples, samples**1.5, n_eff=n_eff)
 
 
 def compute_move(
@@ -196,6 +211,8 @@ def step(
     if not state.annealed and eps > max(reg, dual.least_eps) and not is_resolved(dual, found):
         rate = COOLING if reg == 0.0 else max(COOLING, math.log(eps / reg) * n / max(left, n))
         cooled = max(reg, eps * math.exp(-rate))
+        slope = dual.target.exponent(eps) * slope_in_eps(dual.target, found.goal, peak)
+        psi = psi + (cooled - eps) * slope
         return replace(state, potential=psi, average=psi, eps=cooled, n_eff=n_eff), found
     samples = state.samples + n
     weight = n * math.sqrt(samples)
@@ -209,4 +226,34 @@ def step(
         drift = drift + share * (move / eta - drift)
     # below what resolves the atoms, eps falls as the noise of the average (Genans et al., 2025)
     eps = max(reg, start / math.sqrt(1.0 + samples / n_eff))
-    return AscentState(psi, average, eps, start, samples, total, drift, n_eff, mass, square), found
+    return replace(
+        state,
+        potential=psi,
+        average=average,
+        eps=eps,
+        annealed=start,
+        samples=samples,
+        weight=total,
+        drift=drift,
+        n_eff=n_eff,
+    ), found
+
+
+def slope_in_eps(target: Target, goal: Array, peak: Array) -> Array:
+    """How the optimal potential changes with eps, about: a prediction for modes too slow to follow it.
+
+    Where points see many atoms of a density, the cost falls by ``eps / 2 E log density`` (Conforti,
+    Tamanini, 2021). So the potential, its derivative, falls by ``eps / 2 log density``. The weight of an
+    atom at the points that see it, over its mass, is as 1 / density, but for the stretch of the map. An
+    atom that has points of its own moves no longer.
+
+    Parameters
+    ----------
+    goal : array, shape (n_support,)
+        Masses to reach.
+    peak : array, shape (n_support,)
+        That weight, ``E chi^2 / E chi``.
+    """
+    nx, alone = target.nx, float(target.n_problems) * peak
+    goal = nx.maximum(goal, 1e-30 + 0.0 * goal)
+    return target.zero_mean(0.5 * (1.0 - alone) * nx.log(nx.maximum(peak, goal) / goal))

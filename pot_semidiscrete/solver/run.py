@@ -65,7 +65,7 @@ class Solver:
     def begin(self, psi: Array | None) -> bool:
         """Start from nothing, or from the user's potential if it is better; tell if that is right."""
         x = self.stream.ahead(FEW_POINTS if psi is not None else min(LEAST_ROWS, self.most))
-        self.ascent = cold_start(self.dual, x, self.reg)
+        self.ascent = cold_start(self.dual, x, self.reg, self.budget)
         if psi is None:
             return False
         found = self.evaluation_at(x, psi)
