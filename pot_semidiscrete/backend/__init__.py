@@ -13,6 +13,7 @@ from .arrays import (
     describe,
     equal_rows,
     finfo,
+    is_bool,
     is_foreign,
     is_traced,
     joined,

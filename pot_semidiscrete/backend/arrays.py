@@ -62,6 +62,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 and " at 0x" not in text else type(value).__name__
 
 
+def is_bool(x: object) -> bool:
+    """Whether `x` is a truth value or an array of them, which Python would take for 0 and 1."""
+    dtype = str(getattr(x, "dtype", type(x).__name__))
+    return dtype.rsplit(".", 1)[-1] == "bool"
+
+
 def check_plain(name: str, X: Any) -> None:
     """Refuse arrays of NumPy with rules of their own: masks would be ignored, ``*`` be a product."""
     if isinstance(X, np.ma.MaskedArray):

@@ -9,17 +9,19 @@ from ..backend import describe
 from .validation import check_count, check_plain
 
 
-def check_numbers(name: str, values: Any, *, finite: bool = True) -> np.ndarray:
-    """Check numbers that NumPy takes as an array, in their own dtype."""
+def check_numbers(
+    name: str, values: Any, *, finite: bool = True, with_bools: bool = False
+) -> np.ndarray:
+    """Check numbers that NumPy takes as an array, in their own dtype; `with_bools`, 0 and 1, too."""
     check_plain(name, values)
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError):  # ragged, on another device, or in a graph
         array = np.asarray(None)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in ("biuf" if with_bools else "iuf"):
         raise TypeError(
             f"{name}: expected an array of real numbers, received {describe(values)}; convert it to a "
-            "NumPy array (of a tensor, detach().cpu().numpy())."
+            "NumPy array (of a tensor, detach().cpu().numpy()); cast truth values, e.g. to float32."
         )
     if finite and not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite numbers, received NaN or inf.")
@@ -30,7 +32,7 @@ def check_images(
     name: str, images: Any, shape: tuple[int, ...] | None = None, *, least: int = 1
 ) -> np.ndarray:
     """Check at least so many images, grey or of channels, of a given shape if there is one."""
-    array = check_numbers(name, images)
+    array = check_numbers(name, images, with_bools=True)
     if array.ndim not in (3, 4) or array.size == 0 or len(array) < least:
         raise ValueError(
             f"{name}: expected an array of shape (n, height, width) or (n, channels, height, width), n "

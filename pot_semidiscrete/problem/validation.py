@@ -17,6 +17,7 @@ from ..backend import (
     check_plain,
     describe,
     eager,
+    is_bool,
     is_foreign,
     is_traced,
 )
@@ -132,6 +133,8 @@ def check_vector(name: str, v: Any, X_target: Array, nx: Backend) -> Array:
     """Check a finite vector with one entry for each atom."""
     if isinstance(v, (list, tuple)):
         try:
+            if is_bool(np.asarray(v)):
+                raise TypeError
             v = nx.from_numpy(np.asarray(v, dtype=float), type_as=X_target)
         except (TypeError, ValueError):
             raise TypeError(
@@ -181,7 +184,7 @@ def check_weights(a_target: Any, X_target: Array, nx: Backend) -> Array:
 def check_real(name: str, value: Any, *, positive: bool = False) -> float:
     """Check a finite real number, at least 0 (or above 0)."""
     try:
-        if isinstance(value, (str, bytes, bool, np.bool_)):
+        if isinstance(value, (str, bytes)) or is_bool(value):
             raise TypeError
         number = float(value)
     except OverflowError:
