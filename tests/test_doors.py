@@ -177,6 +177,7 @@ NO_PARAMETERS = [
     (None, TypeError, ""),
     ("theta", TypeError, ""),
     (["a", "b"], TypeError, ""),
+    (True, TypeError, "numbers"),
     (np.full(2, np.nan), ValueError, "finite"),
 ]
 NO_SAMPLE = [
