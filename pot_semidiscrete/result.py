@@ -114,7 +114,7 @@ class SemiDiscreteResult(EstimatedPlan, OTResult):
     work : float
         Entries (source points x atoms) that the run evaluated; NaN in a file of version 0.1.0.
     log : dict of ndarray
-        History: ``value`` (of the newest step; of classes at once, the mean) and ``reg`` of each batch;
+        History: ``value`` (of the newest step) and ``reg`` of each batch;
         ``check_n_iter``, ``check_chi2`` and ``check_chi2_stderr`` of each check of the tolerance.
     reg, reg_m : float
         Regularisation used: 0 if `reg` was below the rounding of the costs; and the price of masses

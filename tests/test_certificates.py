@@ -5,6 +5,7 @@ import math
 import pickle
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -423,6 +424,20 @@ def test_what_is_within_tolerance_takes_no_batch():
     result = results[0]
     assert (result.n_iter, result.log["value"].size) == (0, 0)
     assert result.value_interval[0] <= exact().value <= result.value_interval[1]
+
+
+def test_a_look_that_lacks_few_points_takes_one_for_each_group():
+    """What two looks have measured is what one has of all their points."""
+    dual, rng = SemiDual(build_target(np.array([[0.0], [1.0], [3.0]]))), np.random.default_rng(0)
+    rule = SimpleNamespace(learn=lambda found: None, look_size=lambda most: 1031)  # 1024 come first
+    psi, draw = np.array([0.0, 0.1, 0.2]), lambda n: rng.normal(size=(n, 1))
+    evaluate = lambda x, before=None: estimates.evaluate(dual, x, psi, 0.1, before)
+    found, points = estimates.evaluate_sequentially(evaluate, draw, rule, math.inf)
+    assert found.n == 1024 + len(found.measured.groups) == sum(map(len, points))
+    whole = evaluate(np.concatenate(points))
+    np.testing.assert_allclose(found.marginal, whole.marginal)
+    assert found.chi2 == pytest.approx(whole.chi2)
+    assert found.chi2_stderr == pytest.approx(whole.chi2_stderr, rel=0.5)  # other groups
 
 
 @pytest.mark.parametrize("size", [1.0, 10.0, 100.0])

@@ -127,7 +127,8 @@ def evaluate_sequentially(
         missing = rule.look_size(most) - found.n
         if missing <= 0:
             return found, points
-        points.append(draw(min(missing, found.n)))
+        least = 1 if found.measured is None else len(found.measured.groups)  # a point for each
+        points.append(draw(max(min(missing, found.n), least)))
         found = evaluate(points[-1], found.measured)
 
 
