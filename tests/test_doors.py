@@ -410,7 +410,10 @@ ROWS = {
     "x1": [(3, TypeError, "tensor"), (ATOMS + 1.0, ValueError, "augmented")],
     "y0": [(np.zeros(2), ValueError, "None")],
     # results, and files
-    "where": [(3, TypeError, "dtype"), (None, TypeError, "dtype"), (int, TypeError, "float32")],
+    "where": [
+        *[(bad, TypeError, "dtype") for bad in (3, None, int)],
+        *[(bad, TypeError, "device that is here") for bad in ("cuda:99", "gpu")],
+    ],
     "SemiDiscreteResult.save.path": NO_PATH,
     "SemiDiscreteResult.load.path": [*NO_FILE, (__file__, ValueError, "SemiDiscreteResult.save")],
     "SemiDiscreteResult.load.X_target": [*NO_POINTS, (np.ones((3, 2)), ValueError, "atoms")],

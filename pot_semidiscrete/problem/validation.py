@@ -116,9 +116,15 @@ def check_same_kind(name: str, x: Array, like: Array) -> None:
     same_device = is_traced(x) or is_traced(like) or nx.dtype_device(x)[1] == nx.dtype_device(like)[1]
     if x.dtype != like.dtype or not same_device:
         raise TypeError(
-            f"{name}: expected the dtype and device of X_target ({nx.dtype_device(like)}), received "
-            f"{nx.dtype_device(x)}; cast or move one of them."
+            f"{name}: expected the dtype and device of X_target, {_kind(like, nx)}, received "
+            f"{_kind(x, nx)}; cast or move one of them."
         )
+
+
+def _kind(x: Array, nx: Backend) -> str:
+    """Dtype and device of an array, in words."""
+    dtype, device = nx.dtype_device(x)
+    return f"{str(dtype).rsplit('.', 1)[-1]} on {device}"
 
 
 def flat_rows(points: Any, nx: Backend) -> Any:
