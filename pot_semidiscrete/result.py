@@ -65,7 +65,8 @@ class SemiDiscreteResult(EstimatedPlan, OTResult):
     r"""What :func:`solve_semidiscrete` reached.
 
     Estimates use source points drawn after the potential was fixed; only the upper end of
-    `value_interval` also uses points of the run. Some are computed at the first access. Members of
+    `value_interval` also uses points of the run. They are computed at the first access or by `save`;
+    `value_interval` and `suboptimality` may take as long as the run. Members of
     :class:`ot.utils.OTResult` that make no sense for a continuous source raise :class:`AttributeError`.
 
     Atoms at one place are solved for as one atom, and share its mass, assignment weights and pairs in
@@ -75,8 +76,7 @@ class SemiDiscreteResult(EstimatedPlan, OTResult):
     ----------
     potential_b, potential : array, shape (n_atoms,)
         Semi-dual potential, :math:`\langle b, \psi \rangle = 0`; 0 at atoms of weight 0. With `reg_m`,
-        :math:`\sum_j b_j e^{-\psi_j / \mathrm{reg\_m}} = 1` instead; the terms are the optimal masses
-        for the potential.
+        :math:`\sum_j b_j e^{-\psi_j / \mathrm{reg\_m}} = 1` instead: the optimal masses.
     potential_stderr : array, shape (n_atoms,)
         Standard error of `potential`; see :meth:`map_stderr` and :meth:`functional` as well.
     value : scalar of the backend
@@ -221,7 +221,7 @@ class SemiDiscreteResult(EstimatedPlan, OTResult):
     def save(self, path: str | os.PathLike) -> None:
         """Write the result to an ``.npz`` file that is read without pickle.
 
-        The atoms are not written, only a digest of them.
+        The atoms are not written, only a digest of them. What was not estimated yet is estimated now.
 
         Parameters
         ----------

@@ -143,6 +143,21 @@ def test_estimates_are_made_when_asked(options, how, made, tmp_path):
     assert 0.0 < result.suboptimality < 20.0 * gap(result.potential)
 
 
+@pytest.mark.parametrize("verbose", [False, True])
+def test_estimates_that_take_long_say_so(verbose, capsys, caplog, monkeypatch):
+    for quick, n_told in ((2**29, 0), (0, 1)):
+        monkeypatch.setattr(estimates, "QUICK", quick)
+        result = solve(tol=0, random_state=0, max_iter=40, verbose=verbose)
+        capsys.readouterr()
+        caplog.clear()
+        with caplog.at_level("INFO", logger="pot_semidiscrete"):
+            assert result.value_interval[0] < result.value_interval[1]
+            assert result.suboptimality > 0.0
+        told = capsys.readouterr().out.splitlines(), [record.getMessage() for record in caplog.records]
+        assert [len(words) for words in told] == ([n_told, 0] if verbose else [0, n_told])
+        assert all("Newton's method on" in words for lines in told for words in lines)
+
+
 def test_estimates_are_of_the_source_that_there_was(made):
     """A generator may have moved, and a user's metric may have changed, when they are asked for."""
     rng, scale = np.random.default_rng(0), np.ones(1)

@@ -224,7 +224,7 @@ class Solver:
     def estimates_at(self, points: Array) -> Estimates:
         """Estimates of the present potential, by points that it has not seen."""
         facts = (self.target, self.ascent.average, self.reg, points, self.evaluation, self.fit)
-        return Estimates(*facts, self.n_samples)
+        return Estimates(*facts, self.n_samples, self.bar.verbose)
 
     def state(self) -> SolverState:
         """What the callback sees."""

@@ -126,7 +126,7 @@ class StackedSolver(Solver):
         target, points, found = self.targets[k], None, UNKNOWN
         if status == "converged":
             points, found = self.test_points, self.evaluations[number]
-        facts = (target, psi, self.reg, points, found, None, self.n_samples)
+        facts = (target, psi, self.reg, points, found, None, self.n_samples, self.bar.verbose)
         work = self.dual.work * psi.shape[0] / self.dual.n_atoms
         logs = (self.looks[k], self.problem_values[k])
         return result_of(self, target, psi, Estimates(*facts), *logs, work, status)
