@@ -76,7 +76,7 @@ class SemiDiscreteResult(EstimatedPlan, OTResult):
     ----------
     potential_b, potential : array, shape (n_atoms,)
         Semi-dual potential, :math:`\langle b, \psi \rangle = 0`; 0 at atoms of weight 0. With `reg_m`,
-        :math:`\sum_j b_j e^{-\psi_j / \mathrm{reg\_m}} = 1` instead: the optimal masses.
+        :math:`\sum_j b_j e^{-\psi_j / \mathrm{reg\_m}} = 1` instead, whose terms are the optimal masses.
     potential_stderr : array, shape (n_atoms,)
         Standard error of `potential`; see :meth:`map_stderr` and :meth:`functional` as well.
     value : scalar of the backend
