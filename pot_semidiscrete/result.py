@@ -297,17 +297,23 @@ class SolverState:
         return self._target.scatter(self._target.normalized(self._ascent.average))
 
 
-def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule, stacklevel: int = 3) -> None:
-    """Say how far a run ended from its tolerance, and what it would take to reach it."""
+def warn_shortfall(
+    result: SemiDiscreteResult,
+    tol: float | StoppingRule,
+    stacklevel: int = 3,
+    name: str = "solve_semidiscrete",
+    start: str = "init_potential=result.potential",
+) -> None:
+    """Say how far a run of `name` ended from its tolerance, and what it would take to reach it."""
     if tol == 0 or result.status not in ("max_iter", "stalled", "interrupted"):
         return
     if isinstance(tol, StoppingRule):
-        words = f"solve_semidiscrete ended ({result.status}) before {type(tol).__name__} was met."
+        words = f"{name} ended ({result.status}) before {type(tol).__name__} was met."
         remedy = "Change the rule." if result.status == "stalled" else "Raise max_iter or batch_size."
         warnings.warn(f"{words} {remedy}", SemiDiscreteWarning, stacklevel=stacklevel)
         return
     reached, needed = result._estimates.evaluation.bound, ""
-    remedy = "Raise max_iter, batch_size, reg or tol, or continue from init_potential=result.potential."
+    remedy = f"Raise max_iter, batch_size, reg or tol, or continue from {start}."
     if math.isnan(reached):
         words = "before its error was measured"
     else:
@@ -324,7 +330,7 @@ def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule, stackl
                 "line: the plan is not unique there, and a positive reg makes it so."
             )
     warnings.warn(
-        f"solve_semidiscrete ended ({result.status}) {words}, tol is {tol:.3g}.{needed} {remedy}",
+        f"{name} ended ({result.status}) {words}, tol is {tol:.3g}.{needed} {remedy}",
         SemiDiscreteWarning,
         stacklevel=stacklevel,
     )

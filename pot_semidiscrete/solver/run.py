@@ -282,9 +282,10 @@ def solve_problem(
     init_potential: Array | None = None,
     verbose: bool = False,
     callback: Callable[[SolverState], Any] | None = None,
+    name: str = "solve_semidiscrete",
 ) -> SemiDiscreteResult:
-    """:func:`solve_semidiscrete` of what it has checked, without the warning."""
-    bar = Progress(verbose, options.max_iter, "solve_semidiscrete")
+    """:func:`solve_semidiscrete` of what it has checked, without the warning; `name` is shown."""
+    bar = Progress(verbose, options.max_iter, name)
     solver = Solver(problem, Draws(source, problem.target), options, bar)
     ranks = ranks_at(problem.target)
     if callback is not None and ranks is not None:

@@ -164,6 +164,7 @@ def solve_stacked(
     options: Options,
     init_potentials: Sequence[Array | None],
     verbose: bool = False,
+    name: str = "solve_semidiscrete",
 ) -> list[SemiDiscreteResult]:
     """:func:`solve_problem` of several problems of one source, cost and `reg`, by a tolerance.
 
@@ -174,7 +175,7 @@ def solve_stacked(
     origins: list[Array] = [problem.target.origin for problem in problems]
     origin = sum(origins) / float(len(problems))  # so that they have the points in common
     moved = [replace(problem, target=problem.target.moved(origin)) for problem in problems]
-    bar = Progress(verbose, options.max_iter, "solve_semidiscrete")
+    bar = Progress(verbose, options.max_iter, name)
     # an iteration is left to those that are finished one by one
     most = replace(options, max_iter=options.max_iter - 1)
     solver = StackedSolver(moved, source, most, bar)
@@ -186,7 +187,7 @@ def solve_stacked(
     for number, k in enumerate(solver.left):
         before = solver.result_at(number, solver.status)
         start = solver.ascent.average[solver.columns[number]]
-        found = solver.results[k] = solve_problem(problems[k], source, rest, start, verbose)
+        found = solver.results[k] = solve_problem(problems[k], source, rest, start, verbose, name=name)
         _continue(before, found)
         if found.status == "interrupted":
             rest = replace(rest, max_iter=1)

@@ -20,6 +20,7 @@ from ...problem import (
     check_real,
     check_weights,
     flat_rows,
+    remedy_for,
     shared,
 )
 from ...result import SemiDiscreteResult, warn_shortfall
@@ -151,7 +152,8 @@ def solve_coupling(
     with ours(), contextlib.ExitStack() as stack:  # not a decorator: warnings would point to it
         X_target = stacked(X_target)
         remedy = "use torch.as_tensor, or solve_semidiscrete for atoms that are not in memory"
-        check_tensor("X_target", X_target, remedy)
+        is_loader = isinstance(X_target, torch.utils.data.DataLoader)
+        check_tensor("X_target", X_target, remedy_for(X_target) if is_loader else remedy)
         rows, nx = check_points("X_target", flat_rows(X_target.detach(), get_backend(X_target)))
         ranks = ranks_of(process_group, rows)
         stack.enter_context(joint(ranks))
@@ -198,9 +200,13 @@ def solve_coupling(
             source = _sampler_in(space, law, given, random, problems[0].target)
             # once interrupted, the rest get one iteration: init_coupling goes on from what is whole
             run = replace(options, max_iter=1) if was_interrupted else options
-            results |= zip(bundle, _solve(problems, starts, source, run, ranks, verbose), strict=True)
+            which = f"group {bundle[0] + 1}" if len(bundle) == 1 else f"{len(bundle)} groups"
+            of_all = f", {which} of {len(groups.members)}" if len(groups.members) > 1 else ""
+            name = f"solve_coupling{of_all}"
+            found = _solve(problems, starts, source, run, ranks, verbose, name)
+            results |= zip(bundle, found, strict=True)
             for k in bundle:
-                warn_shortfall(results[k], tol)
+                warn_shortfall(results[k], tol, name="solve_coupling", start="init_coupling=coupling")
                 was_interrupted = was_interrupted or results[k].status == "interrupted"
         whole: list[SemiDiscretePlan] = [results[k] for k in sorted(results)]
         return SemiDiscreteCoupling(whole, groups, space, law, X_target, conditions)
@@ -219,16 +225,17 @@ def _solve(
     options: Options,
     ranks: Any,
     verbose: bool,
+    name: str,
 ) -> list[SemiDiscreteResult]:
     """Results of problems of one source: at once, if they are several that can be stacked."""
     if min(len(problems), options.max_iter) > 1 and can_stack(problems):
-        return solve_stacked(problems, source, options, starts, verbose)
+        return solve_stacked(problems, source, options, starts, verbose, name)
     results: list[SemiDiscreteResult] = []
     for problem, start in zip(problems, starts, strict=True):
         if any(result.status == "interrupted" for result in results):
             options = replace(options, max_iter=1)
         problem = shared(problem, ranks, start, **vars(options))
-        results.append(solve_problem(problem, source, options, start, verbose))
+        results.append(solve_problem(problem, source, options, start, verbose, name=name))
     return results
 
 
