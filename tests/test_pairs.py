@@ -717,13 +717,13 @@ def test_an_interrupted_solve_keeps_what_it_has(monkeypatch):
     data, label = labelled(400)
     solve, calls = solving.solve_problem, []
 
-    def interrupted(problem, source, options, *more, name):
+    def interrupted(problem, source, options, start, verbose, *more):
         calls.append(options.max_iter)
 
         def stop(state):
             raise KeyboardInterrupt
 
-        return solve(problem, source, options, *more, stop if len(calls) == 1 else None)
+        return solve(problem, source, options, start, verbose, stop if len(calls) == 1 else None)
 
     monkeypatch.setattr(solving, "solve_problem", interrupted)
     with pytest.warns(ps.SemiDiscreteWarning) as caught:
@@ -739,6 +739,7 @@ def test_an_interrupted_solve_keeps_what_it_has(monkeypatch):
     ("error", "words", "arguments", "options"),
     [
         (TypeError, "X_target: expected a torch tensor", [np.zeros((5, 2))], {}),
+        (TypeError, "torch.cat", [torch.utils.data.DataLoader(cloud(9))], {}),
         (TypeError, "noise: expected the name of a law", [cloud(9), torch.randn], {}),
         (TypeError, "noise: expected the name of a law", [cloud(9), SobolSampler(2)], {}),
         (ValueError, "labels or conditions", [cloud(9)], {"labels": [0] * 9, "conditions": cloud(9)}),

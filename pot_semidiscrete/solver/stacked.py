@@ -187,7 +187,7 @@ def solve_stacked(
     for number, k in enumerate(solver.left):
         before = solver.result_at(number, solver.status)
         start = solver.ascent.average[solver.columns[number]]
-        found = solver.results[k] = solve_problem(problems[k], source, rest, start, verbose, name=name)
+        found = solver.results[k] = solve_problem(problems[k], source, rest, start, verbose, None, name)
         _continue(before, found)
         if found.status == "interrupted":
             rest = replace(rest, max_iter=1)

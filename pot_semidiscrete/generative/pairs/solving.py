@@ -20,7 +20,6 @@ from ...problem import (
     check_real,
     check_weights,
     flat_rows,
-    remedy_for,
     shared,
 )
 from ...result import SemiDiscreteResult, warn_shortfall
@@ -152,8 +151,7 @@ def solve_coupling(
     with ours(), contextlib.ExitStack() as stack:  # not a decorator: warnings would point to it
         X_target = stacked(X_target)
         remedy = "use torch.as_tensor, or solve_semidiscrete for atoms that are not in memory"
-        is_loader = isinstance(X_target, torch.utils.data.DataLoader)
-        check_tensor("X_target", X_target, remedy_for(X_target) if is_loader else remedy)
+        check_tensor("X_target", X_target, remedy)
         rows, nx = check_points("X_target", flat_rows(X_target.detach(), get_backend(X_target)))
         ranks = ranks_of(process_group, rows)
         stack.enter_context(joint(ranks))
@@ -200,9 +198,7 @@ def solve_coupling(
             source = _sampler_in(space, law, given, random, problems[0].target)
             # once interrupted, the rest get one iteration: init_coupling goes on from what is whole
             run = replace(options, max_iter=1) if was_interrupted else options
-            which = f"group {bundle[0] + 1}" if len(bundle) == 1 else f"{len(bundle)} groups"
-            of_all = f", {which} of {len(groups.members)}" if len(groups.members) > 1 else ""
-            name = f"solve_coupling{of_all}"
+            name = _name(bundle, len(groups.members))
             found = _solve(problems, starts, source, run, ranks, verbose, name)
             results |= zip(bundle, found, strict=True)
             for k in bundle:
@@ -216,6 +212,12 @@ def _bundles(groups: Groups, tol: float | StoppingRule, is_common: bool) -> list
     """Groups to solve for at once: of the same noise, if each run ends by its own chi2."""
     at_once = is_common and not isinstance(tol, StoppingRule) and tol > 0.0
     return groups.bundles() if at_once else groups.bundles(0)
+
+
+def _name(bundle: list[int], n_groups: int) -> str:
+    """What the run for some of the groups is called."""
+    which = f"group {bundle[0] + 1}" if len(bundle) == 1 else f"{len(bundle)} groups"
+    return "solve_coupling" if n_groups == 1 else f"solve_coupling, {which} of {n_groups}"
 
 
 def _solve(
@@ -235,7 +237,7 @@ def _solve(
         if any(result.status == "interrupted" for result in results):
             options = replace(options, max_iter=1)
         problem = shared(problem, ranks, start, **vars(options))
-        results.append(solve_problem(problem, source, options, start, verbose, name=name))
+        results.append(solve_problem(problem, source, options, start, verbose, None, name))
     return results
 
 
