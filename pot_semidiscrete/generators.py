@@ -6,7 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, Backend, all_finite, capabilities, describe, guest, joint, no_grad, ours
+from .backend import (
+    Array,
+    Backend,
+    all_finite,
+    capabilities,
+    describe,
+    guest,
+    joint,
+    no_grad,
+    ours,
+    says_stop,
+)
 from .costs import Metric
 from .kernels import reduce
 from .optim import tracking
@@ -316,7 +327,8 @@ def train_parameters(
         for step in range(n_steps):
             run.step()
             bar.update(run.progress)
-            if callback is not None and callback(step, adam.theta, float(run.losses[-1])):
+            facts = (step, adam.theta, float(run.losses[-1]))
+            if callback is not None and says_stop(callback(*facts)):
                 run.status = "stopped"
                 break
     return run.result()

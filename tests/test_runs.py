@@ -228,6 +228,14 @@ def test_callback_sees_the_last_check():
 
 
 @each_run
+@pytest.mark.parametrize("answer", [0.3, 1, "go on", np.ones(2), [True]], ids=str)
+def test_callback_that_returns_no_truth_value_is_refused(run, answer):
+    """A loss, say, which is true as a rule: the run would end at its first step."""
+    with pytest.raises(TypeError, match=r"callback: expected a return of True.* received .*; return"):
+        run(callback=lambda *args: answer)
+
+
+@each_run
 def test_callback_stops(run):
     calls = []
 

@@ -700,3 +700,38 @@ def test_users_functions_return_no_masked_arrays():
         sd.solve_semidiscrete(draw(N_ATOMS, 2), lambda n: masked(n, 2))
     with refused(TypeError, "metric", "mask"):
         sd.solve_semidiscrete(draw(N_ATOMS, 2), metric=lambda x, y: masked(len(x), len(y)))
+
+
+BAD_POINTS = {  # what a generator returns, and words of the error
+    "a tuple": (lambda x: (x, 0), TypeError, "tuple", "return a tensor"),
+    "NumPy": (lambda x: x.detach().numpy(), TypeError, "numpy", "return a tensor"),
+    "smaller": (lambda x: x[..., :2], ValueError, "(n, 3, 4, 4)", "(32, 3, 4, 2)"),
+    "NaN": (lambda x: x * np.nan, ValueError, "finite", "what made them"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_POINTS)
+def test_what_a_generator_returns_is_told_from_data(kind):
+    torch = pytest.importorskip("torch")
+    change, error, *words = BAD_POINTS[kind]
+
+    class Bad(torch.nn.Linear):
+        def forward(self, z):
+            return change(super().forward(z).reshape(-1, 3, 4, 4))
+
+    options = dict.fromkeys(("features", "pair_cost", "critic"), False) | {
+        "n_steps": 1,
+        "batch_size": 32,
+    }
+    with refused(error, "x: " if kind == "NaN" else "generator(z): ", *words):
+        train(generator=Bad(2, 48), target=torch.rand(9, 3, 4, 4), latent_sampler=2, **options)
+
+
+def test_an_optimizer_of_other_parameters_is_refused():
+    torch = pytest.importorskip("torch")
+    one, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    kwargs = {"generator": one, "target": torch.rand(9, 2), "latent_sampler": 2, "n_steps": 1}
+    with refused(ValueError, "optimizer: ", "generator", "SGD", "generator.parameters()"):
+        train(optimizer=torch.optim.SGD(other.parameters()), **kwargs)
+    both = [*other.parameters(), one.bias]
+    assert train(optimizer=torch.optim.SGD(both, 1e-3), **kwargs).status == "finished"

@@ -20,6 +20,7 @@ from .arrays import (
     largest_exponent,
     on_host,
     rounding_unit,
+    says_stop,
     slices,
     stride,
 )

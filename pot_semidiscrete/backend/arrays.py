@@ -68,6 +68,16 @@ def is_bool(x: object) -> bool:
     return dtype.rsplit(".", 1)[-1] == "bool"
 
 
+def says_stop(answer: Any) -> bool:
+    """Whether a callback says that the run is to stop: True does, None and False do not."""
+    if answer is not None and (not is_bool(answer) or getattr(answer, "ndim", 0) > 0):
+        raise TypeError(
+            f"callback: expected a return of True, to stop, or of False or None, received "
+            f"{describe(answer)}; return nothing."
+        )
+    return bool(answer)
+
+
 def check_plain(name: str, X: Any) -> None:
     """Refuse arrays of NumPy with rules of their own: masks would be ignored, ``*`` be a product."""
     if isinstance(X, np.ma.MaskedArray):

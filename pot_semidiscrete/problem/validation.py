@@ -58,7 +58,8 @@ def check_points(name: str, X: Any, like: Array | None = None) -> tuple[Array, B
             f"{name}: expected {like.shape[1]} columns, one for each coordinate of the atoms, "
             f"received {describe(X)}."
         )
-    check_lengths(name, X, nx, "clean the data first", least=like is None)
+    remedy = "clean the data first" if like is None else "see what made them"
+    check_lengths(name, X, nx, remedy, least=like is None)
     return X, nx
 
 

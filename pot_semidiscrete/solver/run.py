@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, joined, joint, stride
+from ..backend import Array, joined, joint, says_stop, stride
 from ..costs import CallableMetric
 from ..inference.bounds import FittedPoints
 from ..inference.estimates import (
@@ -96,7 +96,7 @@ class Solver:
         while self.n_iter < self.options.max_iter:
             self.iterate()
             self.bar.update(self.progress)
-            if callback is not None and callback(self.state()):
+            if callback is not None and says_stop(callback(self.state())):
                 self.status = "stopped"
                 break
             if self.is_look_due() and self.decide():
