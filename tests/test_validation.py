@@ -735,3 +735,34 @@ def test_an_optimizer_of_other_parameters_is_refused():
         train(optimizer=torch.optim.SGD(other.parameters()), **kwargs)
     both = [*other.parameters(), one.bias]
     assert train(optimizer=torch.optim.SGD(both, 1e-3), **kwargs).status == "finished"
+
+
+def test_an_error_of_a_generator_says_what_it_was_given():
+    torch = pytest.importorskip("torch")
+    kwargs = {"generator": torch.nn.Linear(2, 2), "latent_sampler": 2, "n_steps": 1}
+    with pytest.raises(RuntimeError, match="dtype") as caught:
+        train(target=torch.rand(9, 2, dtype=torch.float64), **kwargs)
+    (note,) = caught.value.__notes__
+    assert "dtype torch.float64" in note
+    assert "of the data" in note
+
+
+class Frame:
+    """What a table of pandas has."""
+
+    shape = (6, 2)
+
+    def __getitem__(self, column):
+        return None
+
+    def __len__(self):
+        return 6
+
+    def to_numpy(self):
+        return draw(6, 2)
+
+
+def test_a_table_is_told_how_it_becomes_an_array():
+    for arguments in ((Frame(),), (draw(N_ATOMS, 2), Frame())):
+        with refused(TypeError, "Frame of shape (6, 2)", "to_numpy()"):
+            sd.solve_semidiscrete(*arguments)

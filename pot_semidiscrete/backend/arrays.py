@@ -41,6 +41,8 @@ def describe(x: object) -> str:
     if shape is None:
         return f"{type(x).__name__} ({x!r})" if np.isscalar(x) else type(x).__name__
     library, dtype = type(x).__module__.split(".")[0], getattr(x, "dtype", None)
+    if dtype is None:  # a frame of columns
+        return f"{library} {type(x).__name__} of shape {tuple(shape)}"
     return f"{library} array of shape {tuple(shape)}, dtype {dtype}"
 
 

@@ -184,7 +184,7 @@ def in_dtype(x: Any, dtype: torch.dtype) -> Any:
 
 def check_shape(name: str, x: Any, shape: torch.Size) -> torch.Tensor:
     """Refuse what is no tensor, or is images of another shape than the data, channels last, say."""
-    check_tensor(name, x, "use torch.as_tensor, or return a tensor")
+    check_tensor(name, x, "use torch.as_tensor" if name == "x" else "return a tensor")
     if len(shape) > 1 and _one_channel(x.shape[1:]) != _one_channel(shape):
         raise ValueError(
             f"{name}: expected points of the shape of the data, (n, {', '.join(map(str, shape))}), "

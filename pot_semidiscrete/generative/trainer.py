@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from ..backend import guest, says_stop, uninterrupted
+from ..backend import describe, guest, says_stop, uninterrupted
 from ..diagnostics import diagnose
 from ..inference.chi2 import chi_square
 from ..optim.newton import maximize
@@ -88,7 +88,7 @@ class Trainer:
     @torch.no_grad()
     def points(self) -> torch.Tensor:
         """Fresh points, in the generator's present mode, without a graph."""
-        return check_shape("generator(z)", guest(self.generator)(self.latent()), self.loss.shape)
+        return check_shape("generator(z)", made(self.generator, self.latent()), self.loss.shape)
 
     def run(
         self, n_steps: int, callback: Callback | None, bar: Progress, checkpoint: Checkpoint | None
@@ -245,6 +245,18 @@ class Trainer:
         self.history.load_state_dict(state["history"])
         self.begun = True
         self.start = time.perf_counter() - float(state["history"]["seconds"][-1])
+
+
+def made(generator: Callable[[Any], Any], z: Any) -> Any:
+    """Points of a generator; if it fails, the error is noted what it was given."""
+    try:
+        return guest(generator)(z)
+    except Exception as error:
+        error.add_note(
+            f"The generator was given latent points: {describe(z)}. Those that train_generator draws "
+            "have the dtype and device of the data."
+        )
+        raise
 
 
 def warn_of_boundaries(loss: SemiDiscreteLoss, x: torch.Tensor) -> bool:

@@ -67,6 +67,8 @@ def remedy_for(X: object) -> str:
     """How what is no array becomes one."""
     if hasattr(X, "shape") and not is_foreign(type(X)):  # atoms that are not in memory
         return "give it to solve_semidiscrete or to a SemiDiscreteLoss"
+    if hasattr(X, "to_numpy"):  # pandas, polars
+        return 'give its numbers, to_numpy().astype("float32")'
     if hasattr(X, "tensors"):
         return "give its points, dataset.tensors[0]"
     if hasattr(X, "__getitem__") and hasattr(X, "__len__") and not isinstance(X, str):
