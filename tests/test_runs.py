@@ -16,6 +16,7 @@ import pytest
 import pot_semidiscrete as sd
 from pot_semidiscrete import SemiDiscreteWarning, solve_semidiscrete, train_parameters
 from pot_semidiscrete.backend import uninterrupted
+from pot_semidiscrete.runs import Progress
 from tests.backends import Backend, global_states, needs_torch
 
 ATOMS = np.random.default_rng(1).normal(size=(6, 2))
@@ -437,6 +438,16 @@ def test_verbose_says_something_of_a_short_run(capsys):
     result = solve(tol=0.5, max_iter=100_000, verbose=True)
     assert result.converged
     assert f"{result.n_iter}" in "".join(capsys.readouterr())
+
+
+def test_an_estimate_that_is_past_is_not_shown(capsys):
+    """More samples were taken than were needed, as was thought."""
+    bar = Progress(True, 2, "run")
+    for needed in (20.0, 10.0):
+        bar.update(lambda needed=needed: {"samples": 15.0, "samples needed": needed})
+    first, second = capsys.readouterr().out.splitlines()
+    assert "samples needed 20, seconds left" in first
+    assert second == "run: 2/2 samples 15"
 
 
 def test_long_run_tells_what_it_needs(caplog, monkeypatch):

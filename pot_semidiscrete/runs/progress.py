@@ -97,6 +97,8 @@ class Progress:
             needed = facts.get("samples needed", self.total - self.start)
             if 0.0 < done <= needed:
                 facts["seconds left"] = seconds * (needed / done - 1.0)
+            elif done > needed:  # the estimate was too low: there is none
+                facts.pop("samples needed", None)
             self._show(facts)
 
     def tell(self, words: str) -> None:
