@@ -475,6 +475,7 @@ ROWS = {
     "classifier": [(3, TypeError, "Classifier"), (None, TypeError, "Classifier")],
     # figures
     "plot_cells.result": [(3, TypeError, "solve"), (None, TypeError, "solve")],
+    "plot_images.images": [*NO_IMAGES, (np.full((2, 4, 4), 255, np.uint8), ValueError, "by 255")],
     "limits": [
         (3, ValueError, "four numbers"),
         (None, TypeError, "numbers"),

@@ -766,3 +766,12 @@ def test_a_table_is_told_how_it_becomes_an_array():
     for arguments in ((Frame(),), (draw(N_ATOMS, 2), Frame())):
         with refused(TypeError, "Frame of shape (6, 2)", "to_numpy()"):
             sd.solve_semidiscrete(*arguments)
+
+
+def test_cells_are_of_atoms_in_the_plane():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    from pot_semidiscrete.plot import plot_cells
+
+    result = sd.solve_semidiscrete(draw(N_ATOMS, 3), reg=0.1, max_iter=1, tol=0, random_state=0)
+    with refused(ValueError, "result: ", "plane", "3 coordinates"):
+        plot_cells(result, pyplot.figure().subplots())

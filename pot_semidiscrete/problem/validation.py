@@ -113,8 +113,8 @@ def check_same_kind(name: str, x: Array, like: Array) -> None:
         nx = get_backend(x, like)
     except ValueError:
         raise TypeError(
-            f"{name}: expected the backend of X_target ({describe(like)}), received {describe(x)}; "
-            "convert one of them."
+            f"{name}: expected the backend of X_target, {get_backend(like).__name__}, received "
+            f"{describe(x)}; convert one of them."
         ) from None
     same_device = is_traced(x) or is_traced(like) or nx.dtype_device(x)[1] == nx.dtype_device(like)[1]
     if x.dtype != like.dtype or not same_device:
