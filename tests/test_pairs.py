@@ -598,6 +598,9 @@ def test_the_place_of_a_plan_sampler():
     y0, y1 = sampler.sample_plan(torch.randn(60, 2), index)
     assert torch.equal(y1, data[index])
     assert not torch.equal(x0, y0)
+    images = PlanSampler(SemiDiscretePairs(data.reshape(-1, 1, 2), random_state=0))
+    x0, x1 = images.sample_plan(torch.randn(60, 2), data[index])  # flattened
+    assert x0.shape == x1.shape == (60, 2)
     *_, none, found = sampler.sample_plan_with_labels(torch.randn(60, 2), data[index], y1=label[index])
     assert none is None
     assert torch.equal(found, label[index])
