@@ -19,8 +19,8 @@ class StoredAtoms:
     """Data that stay where they are, given as `X_target`: they are read in parts, as they are needed.
 
     Atoms are read in blocks, joined by an online log-sum-exp, so that memory is that of one block. A
-    large ``numpy.memmap`` of floating numbers given as `X_target` is read in the same way. ``atoms[index]``
-    reads some of them: one by its number, or a slice or numbers of several.
+    large ``numpy.memmap`` of floating numbers given as `X_target` is read in the same way.
+    ``atoms[index]`` reads some of them: one by its number, or a slice or numbers of several.
 
     Parameters
     ----------
