@@ -6,7 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, Backend, all_finite, capabilities, describe, guest, joint, no_grad, ours
+from .backend import (
+    Array,
+    Backend,
+    all_finite,
+    capabilities,
+    describe,
+    guest,
+    joint,
+    no_grad,
+    ours,
+    says_stop,
+)
 from .costs import Metric
 from .kernels import reduce
 from .optim import tracking
@@ -23,6 +34,7 @@ from .problem import (
     check_points,
     check_real,
     flat_rows,
+    number_as_array,
     resolve_shards,
 )
 from .runs import Progress, guarded
@@ -58,8 +70,8 @@ def generator_gradient(
     ----------
     generator : callable
         ``generator(theta, z)`` returns n points; any shape whose rows have d entries.
-    theta : array, or for torch and jax also a list, tuple or dict of arrays
-        Parameters.
+    theta : array or number, or for torch and jax also a list, tuple or dict of them
+        Parameters. A number is taken as an array of shape () of the kind of the atoms.
     z : array
         Latent points, handed to `generator` as they are.
     X_target : array, shape (n_atoms, d)
@@ -110,11 +122,11 @@ def generator_gradient(
     array([2.])
     """
     check_callable("generator", generator, "(theta, z) -> points")
-    check_parameters("theta", theta, differentiated=vjp is None)
     check_plain("z", z)
     X_target, ranks = resolve_shards(X_target)
     with joint(ranks):
         problem = Problem.of(X_target, a_target, metric, reg, merge=False)
+        theta = check_parameters("theta", theta, problem.target.like, differentiated=vjp is None)
         vjp = _vjp("generator_gradient", vjp, problem.nx)
         potential = problem.nx.detach(problem.potential("semi_dual_potential", semi_dual_potential))
         target = problem.target.detached
@@ -149,7 +161,7 @@ def gradient_at(
 
     if vjp is not None:
         value, cotangent = cotangent_of(generator(theta, z))
-        gradient = vjp(theta, z, cotangent)
+        gradient = number_as_array(vjp(theta, z, cotangent), target.like)
         if getattr(gradient, "shape", None) != getattr(theta, "shape", None):
             raise ValueError(
                 f"vjp: expected a gradient of the shape of theta ({describe(theta)}), received "
@@ -224,7 +236,7 @@ def train_parameters(
     ----------
     generator : callable
         ``generator(theta, z)`` returns points, shape (n, d).
-    theta : array
+    theta : array or number
         Parameters to start from; not changed.
     latent_sampler : callable, law or loader
         ``n -> z``, n latent points; a name and a dimension, ``("normal", 16)``; or a frozen law of
@@ -296,8 +308,8 @@ def train_parameters(
     n_steps, dual_steps = check_count("n_steps", n_steps), check_count("dual_steps", dual_steps)
     batch_size, verbose = check_count("batch_size", batch_size), check_bool("verbose", verbose)
     check_callable("generator", generator, "(theta, z) -> points")
-    check_parameters("theta", theta, differentiated=vjp is None)
     X_target, nx = check_points("X_target", X_target)
+    theta = check_parameters("theta", theta, X_target, differentiated=vjp is None)
     random = resolve_random(random_state, nx, X_target)
     latent_sampler = adapted(latent_sampler, X_target, random) or latent_sampler
     check_callable("latent_sampler", latent_sampler, "n -> latent points")
@@ -315,7 +327,8 @@ def train_parameters(
         for step in range(n_steps):
             run.step()
             bar.update(run.progress)
-            if callback is not None and callback(step, adam.theta, float(run.losses[-1])):
+            facts = (step, adam.theta, float(run.losses[-1]))
+            if callback is not None and says_stop(callback(*facts)):
                 run.status = "stopped"
                 break
     return run.result()

@@ -68,6 +68,11 @@ def plot_images(images: np.ndarray, ax: Any, columns: int = 12, title: str | Non
     """
     images, columns = check_images("images", images), check_count("columns", columns)
     _check_axes(ax)
+    if images.dtype.kind in "iu" and images.max() > 1:
+        raise ValueError(
+            f"images: expected values in [0, 1], received whole numbers up to {images.max()}; divide "
+            "bytes by 255."
+        )
     images = np.clip(images, 0.0, 1.0)
     if images.ndim == 3:
         images = 1.0 - np.repeat(images[:, None], 3, axis=1)
@@ -130,7 +135,12 @@ def plot_cells(
             "limits: expected four numbers, least and largest of the two coordinates, received "
             f"{describe(limits)}."
         )
-    n_atoms = len(result.potential)
+    n_atoms, d = result._target.n_atoms, result._target.like.shape[1]
+    if d != 2:
+        raise ValueError(
+            f"result: expected one of atoms in the plane, received one of atoms of {d} coordinates; "
+            "result.atom_weights(places) tells to which atoms places go."
+        )
     import matplotlib.pyplot as plt
 
     if colors is None:

@@ -65,7 +65,8 @@ class SemiDiscreteResult(EstimatedPlan, OTResult):
     r"""What :func:`solve_semidiscrete` reached.
 
     Estimates use source points drawn after the potential was fixed; only the upper end of
-    `value_interval` also uses points of the run. Some are computed at the first access. Members of
+    `value_interval` also uses points of the run. They are computed at the first access or by `save`;
+    `value_interval` and `suboptimality` may take as long as the run. Members of
     :class:`ot.utils.OTResult` that make no sense for a continuous source raise :class:`AttributeError`.
 
     Atoms at one place are solved for as one atom, and share its mass, assignment weights and pairs in
@@ -75,8 +76,7 @@ class SemiDiscreteResult(EstimatedPlan, OTResult):
     ----------
     potential_b, potential : array, shape (n_atoms,)
         Semi-dual potential, :math:`\langle b, \psi \rangle = 0`; 0 at atoms of weight 0. With `reg_m`,
-        :math:`\sum_j b_j e^{-\psi_j / \mathrm{reg\_m}} = 1` instead; the terms are the optimal masses
-        for the potential.
+        :math:`\sum_j b_j e^{-\psi_j / \mathrm{reg\_m}} = 1` instead, whose terms are the optimal masses.
     potential_stderr : array, shape (n_atoms,)
         Standard error of `potential`; see :meth:`map_stderr` and :meth:`functional` as well.
     value : scalar of the backend
@@ -114,7 +114,7 @@ class SemiDiscreteResult(EstimatedPlan, OTResult):
     work : float
         Entries (source points x atoms) that the run evaluated; NaN in a file of version 0.1.0.
     log : dict of ndarray
-        History: ``value`` (of the newest step; of classes at once, the mean) and ``reg`` of each batch;
+        History: ``value`` (of the newest step) and ``reg`` of each batch;
         ``check_n_iter``, ``check_chi2`` and ``check_chi2_stderr`` of each check of the tolerance.
     reg, reg_m : float
         Regularisation used: 0 if `reg` was below the rounding of the costs; and the price of masses
@@ -221,7 +221,7 @@ class SemiDiscreteResult(EstimatedPlan, OTResult):
     def save(self, path: str | os.PathLike) -> None:
         """Write the result to an ``.npz`` file that is read without pickle.
 
-        The atoms are not written, only a digest of them.
+        The atoms are not written, only a digest of them. What was not estimated yet is estimated now.
 
         Parameters
         ----------
@@ -297,17 +297,23 @@ class SolverState:
         return self._target.scatter(self._target.normalized(self._ascent.average))
 
 
-def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule, stacklevel: int = 3) -> None:
-    """Say how far a run ended from its tolerance, and what it would take to reach it."""
+def warn_shortfall(
+    result: SemiDiscreteResult,
+    tol: float | StoppingRule,
+    stacklevel: int = 3,
+    name: str = "solve_semidiscrete",
+    start: str = "init_potential=result.potential",
+) -> None:
+    """Say how far a run of `name` ended from its tolerance, and what it would take to reach it."""
     if tol == 0 or result.status not in ("max_iter", "stalled", "interrupted"):
         return
     if isinstance(tol, StoppingRule):
-        words = f"solve_semidiscrete ended ({result.status}) before {type(tol).__name__} was met."
+        words = f"{name} ended ({result.status}) before {type(tol).__name__} was met."
         remedy = "Change the rule." if result.status == "stalled" else "Raise max_iter or batch_size."
         warnings.warn(f"{words} {remedy}", SemiDiscreteWarning, stacklevel=stacklevel)
         return
     reached, needed = result._estimates.evaluation.bound, ""
-    remedy = "Raise max_iter, batch_size, reg or tol, or continue from init_potential=result.potential."
+    remedy = f"Raise max_iter, batch_size, reg or tol, or continue from {start}."
     if math.isnan(reached):
         words = "before its error was measured"
     else:
@@ -324,7 +330,7 @@ def warn_shortfall(result: SemiDiscreteResult, tol: float | StoppingRule, stackl
                 "line: the plan is not unique there, and a positive reg makes it so."
             )
     warnings.warn(
-        f"solve_semidiscrete ended ({result.status}) {words}, tol is {tol:.3g}.{needed} {remedy}",
+        f"{name} ended ({result.status}) {words}, tol is {tol:.3g}.{needed} {remedy}",
         SemiDiscreteWarning,
         stacklevel=stacklevel,
     )

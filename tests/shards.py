@@ -110,12 +110,15 @@ def check_result(X, weights, result, folder):
         with pytest.raises(TypeError, match=r"whose atoms this process has|data: expected"):
             refused()
     numbers = torch.tensor([59 - rank, 0, 3])  # others on each rank
-    for index in (numbers, numbers.numpy(), slice(rank, 50, 9), 7):
+    for index in (numbers, numbers.numpy(), numbers.tolist(), slice(rank, 50, 9), slice(0, 0), [], 7):
         assert torch.equal(shards[index], X[index])
+    some = [3, 5] if rank else []  # for one of the ranks
+    assert torch.equal(shards[some], X[some])
     with pytest.raises(ValueError if rank else RuntimeError, match="numbers of atoms, 0 to 59"):
         shards[numbers + rank * 20]
-    with pytest.raises(TypeError, match="whole numbers"):
-        shards[x[0]]
+    for index in (x[0], True, [True, False]):
+        with pytest.raises(TypeError, match="whole numbers"):
+            shards[index]
 
 
 def check_doors(X):

@@ -5,6 +5,7 @@ import math
 import pickle
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,6 +141,21 @@ def test_estimates_are_made_when_asked(options, how, made, tmp_path):
     low, high = result.value_interval
     assert low < exact().value < high
     assert 0.0 < result.suboptimality < 20.0 * gap(result.potential)
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_estimates_that_take_long_say_so(verbose, capsys, caplog, monkeypatch):
+    for quick, n_told in ((2**29, 0), (0, 1)):
+        monkeypatch.setattr(estimates, "QUICK", quick)
+        result = solve(tol=0, random_state=0, max_iter=40, verbose=verbose)
+        capsys.readouterr()
+        caplog.clear()
+        with caplog.at_level("INFO", logger="pot_semidiscrete"):
+            assert result.value_interval[0] < result.value_interval[1]
+            assert result.suboptimality > 0.0
+        told = capsys.readouterr().out.splitlines(), [record.getMessage() for record in caplog.records]
+        assert [len(words) for words in told] == ([n_told, 0] if verbose else [0, n_told])
+        assert all("Newton's method on" in words for lines in told for words in lines)
 
 
 def test_estimates_are_of_the_source_that_there_was(made):
@@ -423,6 +439,20 @@ def test_what_is_within_tolerance_takes_no_batch():
     result = results[0]
     assert (result.n_iter, result.log["value"].size) == (0, 0)
     assert result.value_interval[0] <= exact().value <= result.value_interval[1]
+
+
+def test_a_look_that_lacks_few_points_takes_one_for_each_group():
+    """What two looks have measured is what one has of all their points."""
+    dual, rng = SemiDual(build_target(np.array([[0.0], [1.0], [3.0]]))), np.random.default_rng(0)
+    rule = SimpleNamespace(learn=lambda found: None, look_size=lambda most: 1031)  # 1024 come first
+    psi, draw = np.array([0.0, 0.1, 0.2]), lambda n: rng.normal(size=(n, 1))
+    evaluate = lambda x, before=None: estimates.evaluate(dual, x, psi, 0.1, before)
+    found, points = estimates.evaluate_sequentially(evaluate, draw, rule, math.inf)
+    assert found.n == 1024 + len(found.measured.groups) == sum(map(len, points))
+    whole = evaluate(np.concatenate(points))
+    np.testing.assert_allclose(found.marginal, whole.marginal)
+    assert found.chi2 == pytest.approx(whole.chi2)
+    assert found.chi2_stderr == pytest.approx(whole.chi2_stderr, rel=0.5)  # other groups
 
 
 @pytest.mark.parametrize("size", [1.0, 10.0, 100.0])

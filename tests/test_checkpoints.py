@@ -513,6 +513,24 @@ def test_checkpoint_of_another_problem_is_refused(case, tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "expected", "received"),
+    [
+        (lambda p, lr: torch.optim.Adam(p, lr=0.03), "Adam(lr=0.02)", "Adam(lr=0.03)"),
+        (lambda p, lr: torch.optim.Adam(p, lr, (0.5, 0.9)), "betas=(0.9, 0.999))", "betas=(0.5, 0.9))"),
+        (torch.optim.SGD, "Adam,", "SGD;"),
+    ],
+)
+def test_of_other_optimizers_what_differs_is_told(optimizer, expected, received, tmp_path):
+    run(1, checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match=r"^optimizer") as caught:
+        run(2, checkpoint=tmp_path / "run.pt", optimizer=optimizer)
+    said = str(caught.value)
+    assert expected in said
+    assert received in said
+    assert "maximize" not in said
+
+
 def test_checkpoint_of_other_parameters_of_a_function_is_refused(tmp_path):
     def train(*shape):
         theta = torch.zeros(shape, requires_grad=True)

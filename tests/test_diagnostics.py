@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 import pot_semidiscrete as ps
-from pot_semidiscrete import SemiDiscreteWarning, gradient_diagnostics, one_sided_derivatives
+from pot_semidiscrete import (
+    SemiDiscreteWarning,
+    generator_gradient,
+    gradient_diagnostics,
+    one_sided_derivatives,
+    train_parameters,
+)
 from pot_semidiscrete.diagnostics import ROUGH
 from tests.backends import Backend
 
@@ -430,6 +436,35 @@ def test_kinks_of_a_generator_are_none_of_the_cost(reg):
         assert found.jump_error < 0.1 * max(abs(found.left), abs(found.right))
 
 
+@pytest.mark.parametrize("number", [float, np.float64, np.float32, np.array])
+def test_a_parameter_that_is_a_number(number, nx64):
+    """A translation in the line: the derivative is that of `generator_gradient`, 2 (theta + mean)."""
+    z, atoms = nx64.array([[1.0], [3.0], [4.0]]), nx64.array([[0.0]])
+    translation = lambda theta, z: z + theta
+    theta, one = (number(v) if number is not np.array else nx64.array(v) for v in (0.5, 1.0))
+    for reg in (0.0, 0.3):
+        found = one_sided_derivatives(translation, theta, one, z, atoms, reg=reg)
+        assert not found.kink
+        assert found.left == pytest.approx(2.0 * (0.5 + 8.0 / 3.0), abs=1e-6)
+    vjp = None if nx64.differentiates else lambda theta, z, cotangent: float(cotangent.sum())
+    psi = nx64.array(np.zeros(1))
+    _, gradient = generator_gradient(translation, theta, z, atoms, psi, reg=0.3, vjp=vjp)
+    assert tuple(gradient.shape) == ()
+    assert float(gradient) == pytest.approx(2.0 * (0.5 + 8.0 / 3.0))
+    result = train_parameters(
+        translation,
+        theta,
+        lambda n: z,
+        atoms,
+        reg=0.3,
+        vjp=vjp,
+        n_steps=1,
+        batch_size=3,
+        learning_rate=0.1,
+    )  # Adam's first step has the length of the learning rate
+    assert float(result.theta) == pytest.approx(0.4)
+
+
 def test_parameters_of_several_arrays_and_errors_of_one_sided_derivatives():
     z, atoms = np.random.default_rng(0).normal(size=(20, 2)), PAIR
     generator = lambda t, z: z @ t["matrix"] + t["shift"]
@@ -445,7 +480,9 @@ def test_parameters_of_several_arrays_and_errors_of_one_sided_derivatives():
     with pytest.raises(ValueError, match="direction: expected the shape"):
         one_sided_derivatives(generator, theta, {"matrix": np.eye(3), "shift": np.zeros(2)}, z, atoms)
     with pytest.raises(TypeError, match="theta: expected an array, or a list"):
-        one_sided_derivatives(generator, theta | {"shift": 0.0}, v | {"shift": 1.0}, z, atoms)
+        one_sided_derivatives(generator, theta | {"shift": object()}, v | {"shift": 1.0}, z, atoms)
+    found = one_sided_derivatives(generator, theta | {"shift": 0}, v | {"shift": 1.0}, z, atoms, reg=0.5)
+    assert found.right == pytest.approx(2.0 * z.mean(axis=0).sum(), abs=1e-6)
     still = {"matrix": np.zeros((2, 2)), "shift": np.zeros(2)}
     with pytest.raises(ValueError, match="does not"):
         one_sided_derivatives(generator, theta, still, z, atoms)

@@ -16,6 +16,7 @@ from pot_semidiscrete import (
     solve_semidiscrete,
 )
 from pot_semidiscrete.applications import ErrorBars
+from pot_semidiscrete.inference import errors
 from pot_semidiscrete.inference.errors import NormalLaw
 from pot_semidiscrete.inference.estimates import Estimates
 from pot_semidiscrete.problem import Problem
@@ -158,7 +159,7 @@ def test_a_file_whose_law_has_another_size_is_refused(tmp_path):
         SemiDiscreteResult.load(path, ATOMS)
 
 
-def test_errors_are_refused_where_there_are_none():
+def test_errors_are_refused_where_there_are_none(monkeypatch):
     """At reg = 0; for a callable as a metric; where there are fewer points than effective atoms."""
     with pytest.raises(ValueError, match="result: expected one of reg > 0"):
         _ = solve(reg=0.0).potential_stderr
@@ -168,6 +169,9 @@ def test_errors_are_refused_where_there_are_none():
     few = Estimates(result._target, result._potential, REG, result._target.center(X[:1]))
     with pytest.raises(ValueError, match="error bars: expected more points than"):
         _ = few.law
+    monkeypatch.setattr(errors, "can_correct", lambda *facts: False)
+    with pytest.raises(ValueError, match="error bars: expected so few effective atoms"):
+        _ = solve().potential_stderr
 
 
 def test_atoms_that_no_point_chooses_between_are_told():

@@ -610,6 +610,13 @@ def test_history_has_a_row_for_each_step():
     assert result.status == "finished"
 
 
+def test_a_callback_sees_a_run_that_goes_on():
+    seen = []
+    result = train(callback=lambda state: seen.append((state.status, state.n_steps)))
+    assert seen == [("running", k) for k in range(1, 6)]
+    assert result.status == "finished"
+
+
 def test_it_trains_the_generator_it_is_given():
     """A translation, whose optimum is known: the means agree (Theory: translation family)."""
 

@@ -20,7 +20,7 @@ from pot_semidiscrete.generative import (  # noqa: E402
     random_filters,
     solve_coupling,
 )
-from pot_semidiscrete.generative.pairs import streams  # noqa: E402
+from pot_semidiscrete.generative.pairs import solving, streams  # noqa: E402
 from pot_semidiscrete.samplers import SobolSampler  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -400,13 +400,31 @@ def test_resumed_bit_for_bit(n_components):
     with pytest.raises(ValueError, match="with of"):
         make(independent=0.5).load_state_dict(make().state_dict())
     resumed = make()
-    resumed.load_state_dict(make().state_dict())
+    next(iter(resumed))
+    resumed.load_state_dict(resumed.state_dict())
     with pytest.raises(ValueError, match="expected to go on with num_workers=0"):
         loaded(resumed, 2, "fork")
     resumed.set_epoch(1)
+    assert resumed.state_dict()["epoch"] == 1
     assert same(resumed, batches[30:])
     with pytest.raises(ValueError, match="with seed 1, received 0"):
         SemiDiscretePairs(coupling, batch_size=10, random_state=1).load_state_dict(make().state_dict())
+
+
+@pytest.mark.parametrize("n_workers", [0, 1, 2])
+def test_resumed_at_an_epoch_by_a_plain_loader(n_workers):
+    """The main process knows how many epochs its workers have begun."""
+    make = lambda: SemiDiscretePairs(cloud(400, 3), batch_size=10, random_state=0)
+    pairs = make()
+    epochs = [loaded(pairs, n_workers, "fork") for _ in range(3)]
+    pairs = make()
+    for k in range(3):
+        state, again = pairs.state_dict(), make()
+        assert (state["epoch"], state["batch"]) == (k, 0)
+        again.load_state_dict(state)
+        assert again.state_dict() == state
+        assert same(loaded(again, n_workers, "fork"), epochs[k])
+        assert same(loaded(pairs, n_workers, "fork"), epochs[k])
 
 
 def test_resumed_by_a_stateful_loader():
@@ -580,6 +598,9 @@ def test_the_place_of_a_plan_sampler():
     y0, y1 = sampler.sample_plan(torch.randn(60, 2), index)
     assert torch.equal(y1, data[index])
     assert not torch.equal(x0, y0)
+    images = PlanSampler(SemiDiscretePairs(data.reshape(-1, 1, 2), random_state=0))
+    x0, x1 = images.sample_plan(torch.randn(60, 2), data[index])  # flattened
+    assert x0.shape == x1.shape == (60, 2)
     *_, none, found = sampler.sample_plan_with_labels(torch.randn(60, 2), data[index], y1=label[index])
     assert none is None
     assert torch.equal(found, label[index])
@@ -696,18 +717,16 @@ def test_conditions_are_drawn_by_the_weights_of_the_data():
 
 
 def test_an_interrupted_solve_keeps_what_it_has(monkeypatch):
-    from pot_semidiscrete.generative.pairs import solving
-
     data, label = labelled(400)
     solve, calls = solving.solve_problem, []
 
-    def interrupted(problem, source, options, *more):
+    def interrupted(problem, source, options, start, verbose, *more):
         calls.append(options.max_iter)
 
         def stop(state):
             raise KeyboardInterrupt
 
-        return solve(problem, source, options, *more, stop if len(calls) == 1 else None)
+        return solve(problem, source, options, start, verbose, stop if len(calls) == 1 else None)
 
     monkeypatch.setattr(solving, "solve_problem", interrupted)
     with pytest.warns(ps.SemiDiscreteWarning) as caught:
@@ -723,6 +742,7 @@ def test_an_interrupted_solve_keeps_what_it_has(monkeypatch):
     ("error", "words", "arguments", "options"),
     [
         (TypeError, "X_target: expected a torch tensor", [np.zeros((5, 2))], {}),
+        (TypeError, "torch.cat", [torch.utils.data.DataLoader(cloud(9))], {}),
         (TypeError, "noise: expected the name of a law", [cloud(9), torch.randn], {}),
         (TypeError, "noise: expected the name of a law", [cloud(9), SobolSampler(2)], {}),
         (ValueError, "labels or conditions", [cloud(9)], {"labels": [0] * 9, "conditions": cloud(9)}),
@@ -801,3 +821,17 @@ def test_couplings_move():
     copy = pickle.loads(pickle.dumps(coupling))
     make = lambda coupling: SemiDiscretePairs(coupling, batch_size=8, random_state=0)
     assert same(make(copy), make(coupling))
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ({}, "solve_coupling: 2/2"),
+        ({"part_size": 100}, "solve_coupling, 2 groups of 2: 1/2"),
+        ({"labels": torch.arange(200) % 3 // 2}, "solve_coupling, group 2 of 2: 2/2"),  # 133 and 67
+    ],
+)
+def test_a_run_that_ends_early_says_whose_it_is(options, shown, capsys):
+    with pytest.warns(ps.SemiDiscreteWarning, match=r"solve_coupling ended .* init_coupling=coupling"):
+        solve_coupling(cloud(200, 3), max_iter=2, tol=0.01, random_state=0, verbose=True, **options)
+    assert shown in capsys.readouterr().out

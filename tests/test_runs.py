@@ -16,6 +16,7 @@ import pytest
 import pot_semidiscrete as sd
 from pot_semidiscrete import SemiDiscreteWarning, solve_semidiscrete, train_parameters
 from pot_semidiscrete.backend import uninterrupted
+from pot_semidiscrete.runs import Progress
 from tests.backends import Backend, global_states, needs_torch
 
 ATOMS = np.random.default_rng(1).normal(size=(6, 2))
@@ -228,6 +229,14 @@ def test_callback_sees_the_last_check():
 
 
 @each_run
+@pytest.mark.parametrize("answer", [0.3, 1, "go on", np.ones(2), [True]], ids=str)
+def test_callback_that_returns_no_truth_value_is_refused(run, answer):
+    """A loss, say, which is true as a rule: the run would end at its first step."""
+    with pytest.raises(TypeError, match=r"callback: expected a return of True.* received .*; return"):
+        run(callback=lambda *args: answer)
+
+
+@each_run
 def test_callback_stops(run):
     calls = []
 
@@ -429,6 +438,16 @@ def test_verbose_says_something_of_a_short_run(capsys):
     result = solve(tol=0.5, max_iter=100_000, verbose=True)
     assert result.converged
     assert f"{result.n_iter}" in "".join(capsys.readouterr())
+
+
+def test_an_estimate_that_is_past_is_not_shown(capsys):
+    """More samples were taken than were needed, as was thought."""
+    bar = Progress(True, 2, "run")
+    for needed in (20.0, 10.0):
+        bar.update(lambda needed=needed: {"samples": 15.0, "samples needed": needed})
+    first, second = capsys.readouterr().out.splitlines()
+    assert "samples needed 20, seconds left" in first
+    assert second == "run: 2/2 samples 15"
 
 
 def test_long_run_tells_what_it_needs(caplog, monkeypatch):

@@ -124,6 +124,21 @@ def test_slow_modes_of_some_keep_none_waiting():
     assert max(result.n_samples for result in results) < 500_000
 
 
+def test_each_problem_logs_its_own_value():
+    """Of one atom y it is 1 + y^2 where the source is 1 and -1, whatever the others' values are."""
+    sign = lambda n: np.where(np.arange(n) % 2, 1.0, -1.0)[:, None]
+    places = (0.0, 3.0, 50.0)
+    clouds = [np.random.default_rng(k).normal(size=(20, 1)) + 10.0 * k for k in range(2)]
+    problems = [Problem.of(np.array([[y]])) for y in places] + [Problem.of(y) for y in clouds]
+    results = solved(problems, source=sign, max_iter=40)
+    for y, result in zip(places, results, strict=False):
+        assert len(result.log["value"]) == result.n_iter > 0
+        np.testing.assert_allclose(result.log["value"], 1.0 + y**2)
+    for result in results[3:]:  # the error of the value is of second order
+        assert len(result.log["value"]) == len(result.log["reg"]) == result.n_iter > 0
+        assert result.log["value"][-1] == pytest.approx(float(result.value), rel=0.1)
+
+
 def test_what_has_not_converged_is_told():
     problems, _ = problems_of(Backend("numpy", "float64"))
     results = solved(problems, max_iter=1)

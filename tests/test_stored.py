@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import pot_semidiscrete as ps
+from pot_semidiscrete.backend import converted
 from pot_semidiscrete.problem import problem, stored
 from tests.backends import uncrossed
 
@@ -140,12 +141,30 @@ def test_what_has_no_rows_is_refused(rows, error, words):
         ps.StoredAtoms(rows)
 
 
-@pytest.mark.parametrize("which", [1, np.int64(1), [0, 1], np.eye(2), "first"])
-def test_atoms_are_chosen_by_slices_and_numbers(which, rows):
+INDICES = [[3, 1], (3, 1), [], np.zeros(0, int), slice(2, 9, 3), slice(0, 0), 5, np.int64(5)]
+NO_INDICES = [np.eye(2), "first", None, 1.0, [1.0], np.zeros(0), True, [True, False], np.ones(N, bool)]
+
+
+@pytest.mark.parametrize("kind", ["memmap", "data set"])
+def test_atoms_are_chosen_as_those_of_an_array(kind, rows, nx, tmp_path):
+    kept = stored_atoms(kind, rows, nx, tmp_path)
+    for index in INDICES:
+        expected = rows.astype(nx.dtype)[list(index) if isinstance(index, tuple) else index]
+        np.testing.assert_array_equal(nx.host(kept[index]), expected)
+    numbers = converted(np.array([3, 1]), nx.array(np.zeros(1)))  # of the backend
+    np.testing.assert_array_equal(nx.host(kept[numbers]), rows.astype(nx.dtype)[[3, 1]])
+    assert len(kept) == len(list(kept)) == N
+
+
+@pytest.mark.parametrize("which", NO_INDICES, ids=str)
+def test_what_are_no_numbers_of_atoms_is_refused(which, rows):
     kept = ps.StoredAtoms(rows)
-    np.testing.assert_array_equal(kept[np.array([3, 1])], rows[[3, 1]])
-    with pytest.raises(TypeError, match=r"atoms: expected a slice.* received .*; give atoms\[k"):
+    with pytest.raises(TypeError, match=r"index: expected a slice.* received .*; give "):
         kept[which]
+    with pytest.raises(
+        ValueError, match=r"index: expected numbers of atoms, 0 to 119, received -1 to 5"
+    ):
+        kept[[-1, 5]]
 
 
 def test_numbers_are_checked_at_the_door(rows):

@@ -657,6 +657,9 @@ def test_weights_of_single_precision_for_atoms_of_double(nx64):
         ({"stopThr": 0.1}, "tol"),
         ({"warmstart": None}, "init_potential"),
         ({"M": np.zeros((2, 2))}, "metric"),
+        ({"seed": 0}, "random_state"),
+        ({"epsilon": 0.1}, "reg"),
+        ({"device": "cuda"}, "those of X_target"),
         ({"tolerance": 0.1}, "the options are reg_m"),
     ],
     ids=lambda case: str(case)[:20],
@@ -697,3 +700,78 @@ def test_users_functions_return_no_masked_arrays():
         sd.solve_semidiscrete(draw(N_ATOMS, 2), lambda n: masked(n, 2))
     with refused(TypeError, "metric", "mask"):
         sd.solve_semidiscrete(draw(N_ATOMS, 2), metric=lambda x, y: masked(len(x), len(y)))
+
+
+BAD_POINTS = {  # what a generator returns, and words of the error
+    "a tuple": (lambda x: (x, 0), TypeError, "tuple", "return a tensor"),
+    "NumPy": (lambda x: x.detach().numpy(), TypeError, "numpy", "return a tensor"),
+    "smaller": (lambda x: x[..., :2], ValueError, "(n, 3, 4, 4)", "(32, 3, 4, 2)"),
+    "NaN": (lambda x: x * np.nan, ValueError, "finite", "what made them"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_POINTS)
+def test_what_a_generator_returns_is_told_from_data(kind):
+    torch = pytest.importorskip("torch")
+    change, error, *words = BAD_POINTS[kind]
+
+    class Bad(torch.nn.Linear):
+        def forward(self, z):
+            return change(super().forward(z).reshape(-1, 3, 4, 4))
+
+    options = dict.fromkeys(("features", "pair_cost", "critic"), False) | {
+        "n_steps": 1,
+        "batch_size": 32,
+    }
+    with refused(error, "x: " if kind == "NaN" else "generator(z): ", *words):
+        train(generator=Bad(2, 48), target=torch.rand(9, 3, 4, 4), latent_sampler=2, **options)
+
+
+def test_an_optimizer_of_other_parameters_is_refused():
+    torch = pytest.importorskip("torch")
+    one, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    kwargs = {"generator": one, "target": torch.rand(9, 2), "latent_sampler": 2, "n_steps": 1}
+    with refused(ValueError, "optimizer: ", "generator", "SGD", "generator.parameters()"):
+        train(optimizer=torch.optim.SGD(other.parameters()), **kwargs)
+    both = [*other.parameters(), one.bias]
+    assert train(optimizer=torch.optim.SGD(both, 1e-3), **kwargs).status == "finished"
+
+
+def test_an_error_of_a_generator_says_what_it_was_given():
+    torch = pytest.importorskip("torch")
+    kwargs = {"generator": torch.nn.Linear(2, 2), "latent_sampler": 2, "n_steps": 1}
+    with pytest.raises(RuntimeError, match="dtype") as caught:
+        train(target=torch.rand(9, 2, dtype=torch.float64), **kwargs)
+    (note,) = caught.value.__notes__
+    assert "dtype torch.float64" in note
+    assert "of the data" in note
+
+
+class Frame:
+    """What a table of pandas has."""
+
+    shape = (6, 2)
+
+    def __getitem__(self, column):
+        return None
+
+    def __len__(self):
+        return 6
+
+    def to_numpy(self):
+        return draw(6, 2)
+
+
+def test_a_table_is_told_how_it_becomes_an_array():
+    for arguments in ((Frame(),), (draw(N_ATOMS, 2), Frame())):
+        with refused(TypeError, "Frame of shape (6, 2)", "to_numpy()"):
+            sd.solve_semidiscrete(*arguments)
+
+
+def test_cells_are_of_atoms_in_the_plane():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    from pot_semidiscrete.plot import plot_cells
+
+    result = sd.solve_semidiscrete(draw(N_ATOMS, 3), reg=0.1, max_iter=1, tol=0, random_state=0)
+    with refused(ValueError, "result: ", "plane", "3 coordinates"):
+        plot_cells(result, pyplot.figure().subplots())

@@ -41,6 +41,8 @@ def describe(x: object) -> str:
     if shape is None:
         return f"{type(x).__name__} ({x!r})" if np.isscalar(x) else type(x).__name__
     library, dtype = type(x).__module__.split(".")[0], getattr(x, "dtype", None)
+    if dtype is None:  # a frame of columns
+        return f"{library} {type(x).__name__} of shape {tuple(shape)}"
     return f"{library} array of shape {tuple(shape)}, dtype {dtype}"
 
 
@@ -60,6 +62,22 @@ def _shown(value: Any) -> str:
         return f"{len(value)} entries"
     text = f"{value:.6g}" if isinstance(value, float) else repr(value)
     return text if len(text) <= 80 and " at 0x" not in text else type(value).__name__
+
+
+def is_bool(x: object) -> bool:
+    """Whether `x` is a truth value or an array of them, which Python would take for 0 and 1."""
+    dtype = str(getattr(x, "dtype", type(x).__name__))
+    return dtype.rsplit(".", 1)[-1] == "bool"
+
+
+def says_stop(answer: Any) -> bool:
+    """Whether a callback says that the run is to stop: True does, None and False do not."""
+    if answer is not None and (not is_bool(answer) or getattr(answer, "ndim", 0) > 0):
+        raise TypeError(
+            f"callback: expected a return of True, to stop, or of False or None, received "
+            f"{describe(answer)}; return nothing."
+        )
+    return bool(answer)
 
 
 def check_plain(name: str, X: Any) -> None:

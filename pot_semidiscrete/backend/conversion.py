@@ -28,12 +28,12 @@ def template(name: str, where: Any, like: Array) -> Array:
         elif isinstance(where, (type, np.dtype)):
             found = np.zeros(1, dtype=where)
         get_backend(found)
-    except (ImportError, RuntimeError, TypeError, ValueError):
-        found = None
+    except (AssertionError, ImportError, RuntimeError, TypeError, ValueError):
+        found = None  # an AssertionError is that of a torch without CUDA
     if str(getattr(found, "dtype", None)).rsplit(".", 1)[-1] not in ("float32", "float64"):
         raise TypeError(
-            f"{name}: expected an array, a NumPy dtype, or a torch dtype or device, of float32 or "
-            f"float64, received {where!r}."
+            f"{name}: expected an array, a NumPy dtype, or a torch dtype or device that is here, of "
+            f"float32 or float64, received {where!r}."
         )
     return found
 

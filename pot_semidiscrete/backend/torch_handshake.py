@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from .arrays import NotFiniteError
+from .arrays import NotFiniteError, says_stop
 from .interrupts import uninterrupted
 
 OPERATIONS = ["points", "sums", "minima", "callback", "arguments", "seed", "state", "exit"]
@@ -91,7 +91,9 @@ class Handshake:
         """A callback whose verdict is that of all ranks: true, if it is on one."""
 
         def call(state: Any) -> bool:
-            return any(verdict for (verdict, _) in self.handshake("callback", bool(callback(state))))
+            return any(
+                verdict for (verdict, _) in self.handshake("callback", says_stop(callback(state)))
+            )
 
         return call
 

@@ -2,12 +2,13 @@
 
 import functools
 import math
+import numbers
 import operator
 from collections.abc import Iterator
 
 import numpy as np
 
-from ..backend import Array, Backend, describe
+from ..backend import Array, Backend, describe, is_bool
 from .base import Cost, Weights, register_cost
 
 
@@ -39,7 +40,8 @@ class Minkowski(Cost):
     translation_invariant = True
 
     def __init__(self, p: float | None = None, w: object = None) -> None:
-        if not isinstance(p, (int, float, np.integer, np.floating)) or not 1.0 <= float(p) < math.inf:
+        is_number = isinstance(p, numbers.Real) and not is_bool(p)
+        if p is None or not is_number or not 1.0 <= float(p) < math.inf:
             raise ValueError(
                 'metric: expected an exponent of at least 1, as in ("minkowski", 3), received '
                 f'{"none" if p is None else describe(p)}; inf is "chebyshev".'
@@ -49,7 +51,7 @@ class Minkowski(Cost):
         if w is None:
             return
         weights = np.asarray(w)
-        is_real = weights.dtype.kind in "biuf" and weights.ndim == 1
+        is_real = weights.dtype.kind in "iuf" and weights.ndim == 1
         if not (is_real and (np.isfinite(weights) & (weights >= 0)).all()):
             raise ValueError(
                 f"metric: expected weights of coordinates, at least 0, received {describe(w)}; give "

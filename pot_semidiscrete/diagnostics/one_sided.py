@@ -91,8 +91,8 @@ def one_sided_derivatives(
     ----------
     generator : callable
         ``generator(theta, z)`` returns n points; any shape whose rows have d entries.
-    theta : array, or list, tuple or dict of arrays
-        Parameters, best in float64.
+    theta : array or number, or list, tuple or dict of them
+        Parameters, best in float64. A number is taken as an array of shape () of the kind of the atoms.
     direction : same structure as `theta`
         Direction :math:`v`.
     z : array
@@ -144,11 +144,11 @@ def one_sided_derivatives(
     """
     check_callable("generator", generator, "(theta, z) -> points")
     n_batches = check_count("n_batches", n_batches)
-    check_parameters("theta", theta)
-    check_parameters("direction", direction)
     check_plain("z", z)
     problem = Problem.of(X_target, a_target, metric, reg)
     target, reg = problem.target, problem.reg
+    theta = check_parameters("theta", theta, target.like)
+    direction = check_parameters("direction", direction, target.like)
     _check_direction(theta, direction)
 
     def points(t: float) -> Array:

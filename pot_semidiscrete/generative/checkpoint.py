@@ -3,6 +3,7 @@
 import math
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -171,9 +172,26 @@ def check_same(path: str, expected: dict[str, Any], received: dict[str, Any]) ->
         if isinstance(one, dict):
             entry = next(k for k in [*one, *other] if one.get(k) != other.get(k))
             one, other = (f"{entry!r} of {side.get(entry, 'no kind')}" for side in (one, other))
+        if name == "optimizer":
+            one, other = _without_common(one, other)
         raise ValueError(
             f"{name}: expected {one}, as in the checkpoint {path!r}, received {other}; {remedy}"
         )
+
+
+def _without_common(*descriptions: str) -> list[str]:
+    """Descriptions of optimisers, less the options that they share if they are of one kind."""
+    kinds = [text.partition("(")[0] for text in descriptions]
+    if len(set(kinds)) > 1:
+        return kinds
+    options = [
+        re.split(r", (?=\w+=)", text.partition("(")[2].rpartition(")")[0]) for text in descriptions
+    ]
+    common, falls = set.intersection(*map(set, options)), " that falls"
+    return [
+        f"{kind}({', '.join(v for v in values if v not in common)}){falls * text.endswith(falls)}"
+        for kind, values, text in zip(kinds, options, descriptions, strict=True)
+    ]
 
 
 def _agree(name: str, one: Any, other: Any) -> bool:

@@ -98,7 +98,7 @@ class ComparedData(nn.Module):
     @ours()
     def rows(self, x: torch.Tensor) -> torch.Tensor:
         """Points of any shape, or their features, as one row each, in the dtype of the data."""
-        _check_shape(x, self.shape)
+        check_shape("x", x, self.shape)
         x = in_dtype(x, self.target.weights.dtype)
         if x.is_floating_point() and x.ndim > 0:
             x = x if self._feature_map is None or 0 in x.shape else self._feature_map(x)
@@ -182,14 +182,15 @@ def in_dtype(x: Any, dtype: torch.dtype) -> Any:
     return x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
 
 
-def _check_shape(x: Any, shape: torch.Size) -> None:
+def check_shape(name: str, x: Any, shape: torch.Size) -> torch.Tensor:
     """Refuse what is no tensor, or is images of another shape than the data, channels last, say."""
-    check_tensor("x", x)
+    check_tensor(name, x, "use torch.as_tensor" if name == "x" else "return a tensor")
     if len(shape) > 1 and _one_channel(x.shape[1:]) != _one_channel(shape):
         raise ValueError(
-            f"x: expected points of the shape of the data, (n, {', '.join(map(str, shape))}), received "
-            f"{describe(x)}; reshape or permute them."
+            f"{name}: expected points of the shape of the data, (n, {', '.join(map(str, shape))}), "
+            f"received {describe(x)}; reshape or permute them."
         )
+    return x
 
 
 def _one_channel(shape: torch.Size) -> tuple[int, ...]:

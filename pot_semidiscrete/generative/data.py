@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..backend import describe, ours, theirs
-from ..problem import NotFiniteError, ShardedAtoms, check_bool
+from ..problem import NotFiniteError, ShardedAtoms, check_bool, remedy_for
 from ..runs import Progress, replaced
 
 
@@ -70,6 +70,7 @@ class DataRows:
 def check_tensor(name: str, x: object, remedy: str = "use torch.as_tensor") -> None:
     """Refuse what is no tensor."""
     if not isinstance(x, torch.Tensor):
+        remedy = remedy_for(x) if isinstance(x, torch.utils.data.DataLoader) else remedy
         raise TypeError(f"{name}: expected a torch tensor, received {describe(x)}; {remedy}.")
 
 

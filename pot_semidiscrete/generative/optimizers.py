@@ -39,6 +39,12 @@ def resolve_optimizer(
     In errors, `name` is the argument, and `owner` what the module is.
     """
     if isinstance(optimizer, torch.optim.Optimizer):
+        own = {id(p) for p in module.parameters()} if isinstance(module, torch.nn.Module) else set()
+        if own and own.isdisjoint(map(id, parameters_of(optimizer))):
+            raise ValueError(
+                f"{name}: expected one of the parameters of the {owner}, received "
+                f"{type(optimizer).__name__} of others; make it of {owner}.parameters()."
+            )
         return optimizer
     if not isinstance(module, torch.nn.Module):
         raise TypeError(

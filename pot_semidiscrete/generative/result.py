@@ -26,7 +26,8 @@ class TrainingResult:
         points) at the steps ``chi2_step``.
     status : str
         ``"finished"``, ``"stopped"`` (by the callback), ``"interrupted"``, ``"diverged"`` (the loss
-        was not finite; generator and potential are those of step `n_steps`) or ``"failed"``.
+        was not finite; generator and potential are those of step `n_steps`) or ``"failed"``. What a
+        callback sees is ``"running"``.
     n_steps : int
         Steps of the generator taken.
     """

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from ..backend import guest, uninterrupted
+from ..backend import describe, guest, says_stop, uninterrupted
 from ..diagnostics import diagnose
 from ..inference.chi2 import chi_square
 from ..optim.newton import maximize
@@ -17,7 +17,7 @@ from ..optim.semi_dual import SemiDual
 from ..runs import Progress, SemiDiscreteWarning
 from .checkpoint import Checkpoint, problem_of, restore, shapes, state_of
 from .choices import Parts
-from .compared import in_dtype
+from .compared import check_shape, in_dtype
 from .critic import facts_of, guided, tensors_of
 from .data import check_finite
 from .descents import PointCost
@@ -88,7 +88,7 @@ class Trainer:
     @torch.no_grad()
     def points(self) -> torch.Tensor:
         """Fresh points, in the generator's present mode, without a graph."""
-        return guest(self.generator)(self.latent())
+        return check_shape("generator(z)", made(self.generator, self.latent()), self.loss.shape)
 
     def run(
         self, n_steps: int, callback: Callback | None, bar: Progress, checkpoint: Checkpoint | None
@@ -107,7 +107,7 @@ class Trainer:
                 if k % evaluate_every == 0 or k == n_steps:
                     self.evaluate()
             bar.update(self.progress)
-            stop = callback is not None and bool(callback(self.result()))
+            stop = callback is not None and says_stop(callback(self.result("running")))
             # after the callback: what it changes, a learning rate say, is part of the step
             if checkpoint is not None and (k % checkpoint.every == 0 or k == n_steps or stop):
                 checkpoint.save(self)
@@ -189,9 +189,9 @@ class Trainer:
         """Numbers to show."""
         return self.history.shown(self.batch_size)
 
-    def result(self) -> TrainingResult:
+    def result(self, status: str | None = None) -> TrainingResult:
         """What was reached."""
-        return TrainingResult(self.generator, self.loss, self.history.views(), self.status)
+        return TrainingResult(self.generator, self.loss, self.history.views(), status or self.status)
 
     def problem(self) -> dict[str, Any]:
         """What a checkpoint must agree on."""
@@ -245,6 +245,18 @@ class Trainer:
         self.history.load_state_dict(state["history"])
         self.begun = True
         self.start = time.perf_counter() - float(state["history"]["seconds"][-1])
+
+
+def made(generator: Callable[[Any], Any], z: Any) -> Any:
+    """Points of a generator; if it fails, the error is noted what it was given."""
+    try:
+        return guest(generator)(z)
+    except Exception as error:
+        error.add_note(
+            f"The generator was given latent points: {describe(z)}. Those that train_generator draws "
+            "have the dtype and device of the data."
+        )
+        raise
 
 
 def warn_of_boundaries(loss: SemiDiscreteLoss, x: torch.Tensor) -> bool:

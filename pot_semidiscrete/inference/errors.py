@@ -121,11 +121,16 @@ class SampleFit:
         dual, self.n = SemiDual(target), x.shape[0]
         with no_grad(target.nx):
             n_eff = dual.measure(x, psi, reg).n_eff
-            if self.n <= n_eff or not can_correct(dual, self.n, n_eff):
+            if self.n <= n_eff:
                 raise ValueError(
-                    f"{name}: expected more points than {n_eff:.0f}, the effective number of atoms, and "
-                    f"room for their weights, received {self.n}; give applications.ErrorBars more, or "
-                    "solve with a larger reg."
+                    f"{name}: expected more points than {n_eff:.0f}, the effective number of atoms, "
+                    f"received {self.n}; give applications.ErrorBars more, or solve with a larger reg."
+                )
+            if not can_correct(dual, self.n, n_eff):
+                raise ValueError(
+                    f"{name}: expected so few effective atoms that there is room for the weights of as "
+                    f"many points at {dual.n_atoms} atoms, received {n_eff:.0f}; solve with a larger "
+                    "reg, or for fewer atoms."
                 )
             # until a thousandth of what chance gains in one direction is left, not of all of them
             found = newton_cg(dual, x, psi, reg, rtol=1e-3 / n_eff)

@@ -9,10 +9,11 @@ from typing import Any
 from ..backend import Array, brief, in_double
 from ..kernels import reduce
 from ..optim.ascent import FEW_POINTS, resolving_eps
-from ..optim.newton import NewtonResult, maximize
+from ..optim.newton import QUICK, NewtonResult, maximize
 from ..optim.semi_dual import Measurement, SemiDual
 from ..optim.stopping import NORMAL_95, NORMAL_975, Look, StoppingRule
 from ..problem import Target, unshared
+from ..runs import say
 from .bounds import FittedPoints, plan_cost
 from .chi2 import GROUPS, chi_square, worst_atom
 from .errors import NormalLaw, SampleFit
@@ -127,7 +128,8 @@ def evaluate_sequentially(
         missing = rule.look_size(most) - found.n
         if missing <= 0:
             return found, points
-        points.append(draw(min(missing, found.n)))
+        least = 1 if found.measured is None else len(found.measured.groups)  # a point for each
+        points.append(draw(max(min(missing, found.n), least)))
         found = evaluate(points[-1], found.measured)
 
 
@@ -164,6 +166,8 @@ class Estimates:
         Points of the run and what was fitted to them, which bound the cost from above.
     n_samples : float
         Of the run. The sub-optimality is what so many samples allow, unless fresh points show more.
+    verbose : bool
+        Print what is done where that takes long; else it is logged.
     """
 
     def __init__(
@@ -175,10 +179,11 @@ class Estimates:
         evaluation: Evaluation = UNKNOWN,
         fit: FittedPoints | None = None,
         n_samples: float = 0.0,
+        verbose: bool = False,
     ) -> None:
         target = unshared(target)  # a result is asked later, perhaps by one rank alone
         self.target, self.potential, self.reg, self.n_samples = target, potential, reg, n_samples
-        self._evaluation = evaluation
+        self._evaluation, self.verbose = evaluation, verbose
         most = max(PENDING // target.atoms.shape[1], 2 * target.atoms.shape[0])
         if points is not None and points.shape[0] > most:
             points = target.nx.copy(points[:most])
@@ -252,6 +257,11 @@ class Estimates:
         n, value = x.shape[0], measured.value
         found, enough = NewtonResult(self.potential, measured, self.reg), n > measured.n_eff
         if enough:  # with fewer points there is nothing to correct by
+            if n * dual.n_atoms > QUICK:
+                words = f"value_interval, suboptimality: Newton's method on {n:,} fresh points"
+                say(
+                    f"{words} of {dual.n_atoms:,} atoms, which may take as long as the run", self.verbose
+                )
             found = maximize(dual, x, self.potential, self.reg, rtol=COARSE_RTOL)
         cost, stderr, rows = plan_cost(FittedPoints(self.target, x, found), n)
         paired = rows - in_double(measured.transform)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, all_finite, brief, joined
+from ..backend import Array, all_finite, brief, in_double, joined
 from ..kernels import reduce, row_blocks
 from ..problem import Target, rounding_of
 
@@ -127,17 +127,25 @@ class SemiDual:
             [u + share * (v - u) for u, v in zip(a.groups, b.groups, strict=True)],
         )
 
+    def values(self, found: Measurement, psi: Array) -> list[float]:
+        """Semi-dual value of each of the problems of a :class:`StackedTarget`."""
+        target: Any = self.target
+        nx = target.nx
+        transforms = nx.to_numpy(found.transform).reshape(found.n, -1)
+        terms = float(target.n_problems) * in_double(found.goal * psi)
+        sums = [terms[columns].sum() for columns in target.columns]
+        return (transforms.mean(axis=0, dtype=float) + sums).tolist()
+
     def parts(self, found: Measurement, psi: Array) -> list[Measurement]:
         """What was measured of each of the problems of a :class:`StackedTarget`."""
         target: Any = self.target
         nx, k, parts = target.nx, float(target.n_problems), []
         transforms = nx.reshape(found.transform, (found.n, -1))
         means = k * nx.stack(found.groups) if found.groups else None
-        for number, columns in enumerate(target.columns):
+        values = self.values(found, psi)
+        for number, (value, columns) in enumerate(zip(values, target.columns, strict=True)):
             marginal, goal = k * found.marginal[columns], k * found.goal[columns]
             second, transform = k * k * found.second_moment[columns], nx.copy(transforms[:, number])
-            term = np.sum(nx.to_numpy(goal * psi[columns]), dtype=float)
-            value = float(np.mean(nx.to_numpy(transform), dtype=float) + term)
             n_eff = self.effective_atoms(second, goal, marginal)
             groups = [] if means is None else list(nx.copy(means[:, columns]))
             measured = (found.n, value, marginal, goal, second, n_eff, transform, groups)

@@ -1,7 +1,14 @@
 """The problem: a target, its units, and the checks at the door."""
 
 from .fingerprints import digest, projection, same_costs, same_projection, sample_costs
-from .host import check_counts, check_images, check_labels, check_numbers, check_parameters
+from .host import (
+    check_counts,
+    check_images,
+    check_labels,
+    check_numbers,
+    check_parameters,
+    number_as_array,
+)
 from .names import named_options
 from .problem import Problem, at_price, build_target, check_atoms, check_reg, check_reg_m_type
 from .sharded import ShardedAtoms, resolve_shards, together
@@ -59,6 +66,7 @@ __all__ = [
     "digest",
     "flat_rows",
     "named_options",
+    "number_as_array",
     "of_own_points",
     "projection",
     "remedy_for",

@@ -1,25 +1,30 @@
 """Checks of what stays on the host: samples, images, labels, sizes, and parameters of any kind."""
 
+import numbers
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ot.backend import get_backend
 
-from ..backend import describe
+from ..backend import Array, describe, is_bool
 from .validation import check_count, check_plain
 
 
-def check_numbers(name: str, values: Any, *, finite: bool = True) -> np.ndarray:
-    """Check numbers that NumPy takes as an array, in their own dtype."""
+def check_numbers(
+    name: str, values: Any, *, finite: bool = True, with_bools: bool = False
+) -> np.ndarray:
+    """Check numbers that NumPy takes as an array, in their own dtype; `with_bools`, 0 and 1, too."""
     check_plain(name, values)
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError):  # ragged, on another device, or in a graph
         array = np.asarray(None)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in ("biuf" if with_bools else "iuf"):
         raise TypeError(
             f"{name}: expected an array of real numbers, received {describe(values)}; convert it to a "
-            "NumPy array (of a tensor, detach().cpu().numpy())."
+            "NumPy array (of a tensor, detach().cpu().numpy()); cast truth values, e.g. to float32."
         )
     if finite and not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite numbers, received NaN or inf.")
@@ -30,7 +35,7 @@ def check_images(
     name: str, images: Any, shape: tuple[int, ...] | None = None, *, least: int = 1
 ) -> np.ndarray:
     """Check at least so many images, grey or of channels, of a given shape if there is one."""
-    array = check_numbers(name, images)
+    array = check_numbers(name, images, with_bools=True)
     if array.ndim not in (3, 4) or array.size == 0 or len(array) < least:
         raise ValueError(
             f"{name}: expected an array of shape (n, height, width) or (n, channels, height, width), n "
@@ -74,24 +79,38 @@ def check_counts(name: str, values: Any, *, least: int = 0) -> list[int]:
     return [check_count(f"{name}[{k}]", value) for k, value in enumerate(values)]
 
 
-def check_parameters(name: str, theta: Any, *, differentiated: bool = False) -> None:
-    """Refuse parameters that hold no numbers; users' generators know the kinds they take.
+def check_parameters(name: str, theta: Any, like: Array, *, differentiated: bool = False) -> Any:
+    """Check parameters that hold numbers; users' generators know the kinds they take.
 
-    Whole numbers are refused if a library is to differentiate in them.
+    A number becomes an array of shape () like `like`. Arrays of whole numbers are refused if a library
+    is to differentiate in them.
     """
-    if isinstance(theta, (dict, list, tuple)):
-        for part in theta.values() if isinstance(theta, dict) else theta:
-            check_parameters(name, part, differentiated=differentiated)
-        return
+    check = lambda part: check_parameters(name, part, like, differentiated=differentiated)
+    if isinstance(theta, dict):
+        parts = {key: check(part) for key, part in theta.items()}
+        return theta if all(parts[key] is theta[key] for key in theta) else parts
+    if isinstance(theta, (list, tuple)):
+        found = [check(part) for part in theta]
+        make = getattr(theta, "_make", type(theta))  # a named tuple's is not its class
+        return theta if all(map(operator.is_, found, theta)) else make(found)
+    theta = number_as_array(theta, like)
     check_plain(name, theta)
     kind = getattr(getattr(theta, "dtype", None), "kind", "f")  # torch's have none
-    if theta is None or isinstance(theta, (str, bytes)) or kind in "OSU":
+    if theta is None or isinstance(theta, (str, bytes)) or kind in "OSU" or is_bool(theta):
         raise TypeError(
             f"{name}: expected an array of numbers, or a list, tuple or dict of arrays, received "
             f"{describe(theta)}; give what generator(theta, z) takes."
         )
     dtype = str(getattr(theta, "dtype", "")).rsplit(".", 1)[-1]
-    if differentiated and dtype.startswith(("int", "uint", "bool")):
+    if differentiated and dtype.startswith(("int", "uint")):
         raise TypeError(
             f"{name}: expected floating numbers, received {describe(theta)}; cast it, or give vjp."
         )
+    return theta
+
+
+def number_as_array(value: Any, like: Array) -> Any:
+    """A number as an array of shape () like `like`; all else as it is."""
+    if isinstance(value, numbers.Real) and not is_bool(value):
+        return get_backend(like).full((), float(value), type_as=like)
+    return value

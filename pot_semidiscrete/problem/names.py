@@ -22,6 +22,10 @@ _INSTEAD = {
     "stopThr": "use tol, a relative error of the masses",
     "warmstart": "use init_potential",
     "b": "use a_target, the weights of the atoms",
+    **dict.fromkeys(("seed", "random_seed", "rng"), "use random_state"),
+    **dict.fromkeys(("epsilon", "eps"), "the regularisation is reg"),
+    **dict.fromkeys(("device", "dtype"), "the run has those of X_target; convert it"),
+    "weights": "use a_target, the weights of the atoms",
     "a": "the source is sampler_source; weights of the atoms are a_target",
     "M": "the cost is metric; use X_target and sampler_source",
 }

@@ -9,7 +9,7 @@ import numpy as np
 from ot.backend import get_backend
 
 from ..backend import Array, capabilities, describe, joint, ours, ranks_of
-from .stored import LazyAtoms
+from .stored import LazyAtoms, rows_of
 from .validation import check_points
 
 
@@ -77,24 +77,9 @@ class ShardedAtoms:
 
     def _numbers(self, index: int | slice | Array) -> Array:
         """Numbers of atoms, checked, as an array."""
-        nx, n = get_backend(self._rows), len(self)
-        if isinstance(index, slice):
-            index = np.arange(*index.indices(n))
-        elif isinstance(index, numbers.Integral):
-            if not 0 <= int(index) < n:  # as iteration expects
-                raise IndexError(f"index: expected a number of an atom, 0 to {n - 1}, received {index}.")
-            index = np.array([index])
-        host = np.asarray(index) if isinstance(index, (list, np.ndarray)) else nx.to_numpy(index)
-        if host.ndim != 1 or host.dtype.kind not in "iu":
-            raise TypeError(
-                f"index: expected a vector of whole numbers, received {describe(index)}; give "
-                "numbers of atoms."
-            )
-        if host.min(initial=0) < 0 or host.max(initial=0) >= n:
-            raise ValueError(
-                f"index: expected numbers of atoms, 0 to {n - 1}, received {host.min()} to {host.max()}."
-            )
-        return capabilities(nx).index(host, self._rows)
+        rows = rows_of(index, len(self))
+        host = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
+        return capabilities(get_backend(self._rows)).index(host, self._rows)
 
     def __repr__(self) -> str:
         (n, d), dtype = self.shape, str(self.dtype).rsplit(".", 1)[-1]

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -9,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from ot.backend import get_backend
 
-from ..backend import Array, Backend, converted, describe, ours, slices, template
+from ..backend import Array, Backend, converted, describe, is_bool, ours, slices, template
 from ..kernels import BLOCK_BYTES
 from .validation import check_lengths, check_points, check_real
 
@@ -19,6 +20,7 @@ class StoredAtoms:
 
     Atoms are read in blocks, joined by an online log-sum-exp, so that memory is that of one block. A
     large ``numpy.memmap`` of floating numbers given as `X_target` is read in the same way.
+    ``atoms[index]`` reads some of them: one by its number, or a slice or numbers of several.
 
     Parameters
     ----------
@@ -85,6 +87,9 @@ class StoredAtoms:
         (n, d), dtype = self.shape, str(self.dtype).rsplit(".", 1)[-1]
         return f"StoredAtoms({n} atoms of {d} coordinates, {dtype})"
 
+    def __len__(self) -> int:
+        return self.shape[0]
+
     @property
     def shape(self) -> tuple[int, int]:
         """Numbers of atoms and of coordinates."""
@@ -97,21 +102,16 @@ class StoredAtoms:
         return self._like.dtype
 
     @ours()
-    def __getitem__(self, atoms: slice | Array) -> Array:
+    def __getitem__(self, index: int | slice | Array) -> Array:
         """Some of the atoms, in the memory of the computation."""
-        nx = self._nx
-        if not isinstance(atoms, slice) and getattr(atoms, "ndim", 0) != 1:
-            raise TypeError(
-                "atoms: expected a slice, or an array of numbers of atoms of shape (n,), received "
-                f"{describe(atoms)}; give atoms[k : k + 1] for one."
-            )
-        chosen = atoms if isinstance(atoms, (slice, np.ndarray)) else nx.to_numpy(atoms)
+        nx, chosen = self._nx, rows_of(index, len(self))
         rows = np.asarray(_rows(self._rows, chosen if self._index is None else self._index[chosen]))
         host = rows.reshape(len(rows), self.shape[1]).astype(nx.to_numpy(self._like).dtype)
         host *= self._scale
         if self._origin is not None:
             host -= nx.to_numpy(self._origin)
-        return converted(host, self._like)
+        found = converted(host, self._like)
+        return found[0] if isinstance(index, numbers.Integral) else found
 
     @property
     def like(self) -> Array:
@@ -187,6 +187,34 @@ class TargetAtoms(StoredAtoms, LazyAtoms):
         other = copy.copy(self)
         vars(other).update(changed)
         return other
+
+
+def rows_of(index: Any, n: int) -> slice | np.ndarray:
+    """Rows of n that a user asks for: a slice as it is, all else as an array of their numbers."""
+    if isinstance(index, slice):
+        return index
+    if isinstance(index, numbers.Integral) and not is_bool(index):
+        if not 0 <= int(index) < n:  # as iteration expects
+            raise IndexError(f"index: expected a number of an atom, 0 to {n - 1}, received {index}.")
+        return np.array([index])
+    try:
+        if isinstance(index, (list, tuple)):
+            host = np.asarray(index, dtype=None if len(index) else int)
+        else:
+            host = get_backend(index).to_numpy(index)
+    except (TypeError, ValueError):
+        host = np.asarray(None)
+    if host.ndim != 1 or host.dtype.kind not in "iu":
+        remedy = "np.flatnonzero of it" if is_bool(host) else "numbers of atoms"
+        raise TypeError(
+            f"index: expected a slice, or a vector of whole numbers, received {describe(index)}; give "
+            f"{remedy}."
+        )
+    if host.min(initial=0) < 0 or host.max(initial=0) >= n:
+        raise ValueError(
+            f"index: expected numbers of atoms, 0 to {n - 1}, received {host.min()} to {host.max()}."
+        )
+    return host
 
 
 def _rows(data: Any, which: slice | np.ndarray) -> Any:

@@ -17,6 +17,7 @@ from ..backend import (
     check_plain,
     describe,
     eager,
+    is_bool,
     is_foreign,
     is_traced,
 )
@@ -57,7 +58,8 @@ def check_points(name: str, X: Any, like: Array | None = None) -> tuple[Array, B
             f"{name}: expected {like.shape[1]} columns, one for each coordinate of the atoms, "
             f"received {describe(X)}."
         )
-    check_lengths(name, X, nx, "clean the data first", least=like is None)
+    remedy = "clean the data first" if like is None else "see what made them"
+    check_lengths(name, X, nx, remedy, least=like is None)
     return X, nx
 
 
@@ -65,6 +67,8 @@ def remedy_for(X: object) -> str:
     """How what is no array becomes one."""
     if hasattr(X, "shape") and not is_foreign(type(X)):  # atoms that are not in memory
         return "give it to solve_semidiscrete or to a SemiDiscreteLoss"
+    if hasattr(X, "to_numpy"):  # pandas, polars
+        return 'give its numbers, to_numpy().astype("float32")'
     if hasattr(X, "tensors"):
         return "give its points, dataset.tensors[0]"
     if hasattr(X, "__getitem__") and hasattr(X, "__len__") and not isinstance(X, str):
@@ -109,15 +113,21 @@ def check_same_kind(name: str, x: Array, like: Array) -> None:
         nx = get_backend(x, like)
     except ValueError:
         raise TypeError(
-            f"{name}: expected the backend of X_target ({describe(like)}), received {describe(x)}; "
-            "convert one of them."
+            f"{name}: expected the backend of X_target, {get_backend(like).__name__}, received "
+            f"{describe(x)}; convert one of them."
         ) from None
     same_device = is_traced(x) or is_traced(like) or nx.dtype_device(x)[1] == nx.dtype_device(like)[1]
     if x.dtype != like.dtype or not same_device:
         raise TypeError(
-            f"{name}: expected the dtype and device of X_target ({nx.dtype_device(like)}), received "
-            f"{nx.dtype_device(x)}; cast or move one of them."
+            f"{name}: expected the dtype and device of X_target, {_kind(like, nx)}, received "
+            f"{_kind(x, nx)}; cast or move one of them."
         )
+
+
+def _kind(x: Array, nx: Backend) -> str:
+    """Dtype and device of an array, in words."""
+    dtype, device = nx.dtype_device(x)
+    return f"{str(dtype).rsplit('.', 1)[-1]} on {device}"
 
 
 def flat_rows(points: Any, nx: Backend) -> Any:
@@ -132,6 +142,8 @@ def check_vector(name: str, v: Any, X_target: Array, nx: Backend) -> Array:
     """Check a finite vector with one entry for each atom."""
     if isinstance(v, (list, tuple)):
         try:
+            if is_bool(np.asarray(v)):
+                raise TypeError
             v = nx.from_numpy(np.asarray(v, dtype=float), type_as=X_target)
         except (TypeError, ValueError):
             raise TypeError(
@@ -181,7 +193,7 @@ def check_weights(a_target: Any, X_target: Array, nx: Backend) -> Array:
 def check_real(name: str, value: Any, *, positive: bool = False) -> float:
     """Check a finite real number, at least 0 (or above 0)."""
     try:
-        if isinstance(value, (str, bytes, bool, np.bool_)):
+        if isinstance(value, (str, bytes)) or is_bool(value):
             raise TypeError
         number = float(value)
     except OverflowError:

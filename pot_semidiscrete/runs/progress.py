@@ -49,6 +49,14 @@ def guarded(run: Run, bar: "Progress") -> Iterator[None]:
         bar.close(run.progress)
 
 
+def say(words: str, verbose: bool = False) -> None:
+    """Print a message, or, if not `verbose`, log it, of level INFO."""
+    if verbose:
+        print(words, flush=True)
+    else:
+        logging.getLogger("pot_semidiscrete").info(words)
+
+
 class Progress:
     """What a run says of itself, on a terminal, in a notebook, or to :mod:`logging`.
 
@@ -89,6 +97,8 @@ class Progress:
             needed = facts.get("samples needed", self.total - self.start)
             if 0.0 < done <= needed:
                 facts["seconds left"] = seconds * (needed / done - 1.0)
+            elif done > needed:  # the estimate was too low: there is none
+                facts.pop("samples needed", None)
             self._show(facts)
 
     def tell(self, words: str) -> None:
@@ -96,7 +106,7 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(words)
         elif not self.verbose:
-            logging.getLogger("pot_semidiscrete").info("%s: %s", self.name, words)
+            say(f"{self.name}: {words}")
 
     def close(self, describe: Callable[[], dict[str, float]]) -> None:
         """End the display, with the last numbers."""
@@ -112,7 +122,7 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(words)
         elif self.verbose:
-            print(f"{self.name}: {self.count}/{self.total} {words}", flush=True)
+            say(f"{self.name}: {self.count}/{self.total} {words}", verbose=True)
         else:
             self.tell(f"{self.count}/{self.total} {words}")
         self.shown = self.count

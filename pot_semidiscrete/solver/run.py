@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, joined, joint, stride
+from ..backend import Array, joined, joint, says_stop, stride
 from ..costs import CallableMetric
 from ..inference.bounds import FittedPoints
 from ..inference.estimates import (
@@ -59,8 +59,8 @@ class Solver:
         self.fit: FittedPoints | None = None
         self.estimates: Estimates | StoredEstimates | None = None
         self.status, self.most = "max_iter", options.max_iter * options.batch_size
-        self.values: list[float] = []
-        self.levels: list[float] = []
+        self.values, self.levels = list[float](), list[float]()
+        self.measured: tuple[Measurement, Array] | None = None  # by the last step, at a potential
 
     def begin(self, psi: Array | None) -> bool:
         """Start from nothing, or from the user's potential if it is better; tell if that is right."""
@@ -96,7 +96,7 @@ class Solver:
         while self.n_iter < self.options.max_iter:
             self.iterate()
             self.bar.update(self.progress)
-            if callback is not None and callback(self.state()):
+            if callback is not None and says_stop(callback(self.state())):
                 self.status = "stopped"
                 break
             if self.is_look_due() and self.decide():
@@ -114,10 +114,11 @@ class Solver:
         self.n_iter += 1
         value, budget = math.nan, ANNEALING * self.budget
         while self.stream.n_unused >= (1 if self.is_last else self.ascent.batch):
-            x = self.stream.take(self.ascent.batch)
-            self.ascent, found = step(self.dual, self.ascent, x, self.reg, budget - self.n_used)
+            x, before = self.stream.take(self.ascent.batch), self.ascent
+            self.ascent, found = step(self.dual, before, x, self.reg, budget - self.n_used)
             self.n_used += x.shape[0]
             self.rule.n_eff, self.evaluation, value = self.ascent.n_eff, UNKNOWN, found.value
+            self.measured = found, before.potential
         self.values.append(self.values[-1] if math.isnan(value) and self.values else value)
         self.levels.append(self.ascent.eps)
 
@@ -223,7 +224,7 @@ class Solver:
     def estimates_at(self, points: Array) -> Estimates:
         """Estimates of the present potential, by points that it has not seen."""
         facts = (self.target, self.ascent.average, self.reg, points, self.evaluation, self.fit)
-        return Estimates(*facts, self.n_samples)
+        return Estimates(*facts, self.n_samples, self.bar.verbose)
 
     def state(self) -> SolverState:
         """What the callback sees."""
@@ -238,9 +239,9 @@ class Solver:
 
     def result(self) -> Any:
         """What was reached."""
-        psi, looks = self.ascent.average, self.rule.history
+        psi, logs = self.ascent.average, (self.rule.history, self.values)
         estimates = self.estimates or Estimates(self.target, psi, self.reg, None, self.evaluation)
-        return result_of(self, self.target, psi, estimates, looks, self.dual.work, self.status)
+        return result_of(self, self.target, psi, estimates, *logs, self.dual.work, self.status)
 
 
 def result_of(
@@ -249,10 +250,11 @@ def result_of(
     psi: Array,
     estimates: Estimates | StoredEstimates,
     history: list[tuple[int, float, float]],
+    values: list[float],
     work: float,
     status: str,
 ) -> SemiDiscreteResult:
-    """The result of a run for a target, by its potential and its looks."""
+    """The result of a run for a target, by its potential, its looks and its values."""
     looks = np.array(history, dtype=float).reshape(-1, 3)
     return SemiDiscreteResult(
         target,
@@ -264,7 +266,7 @@ def result_of(
         n_samples=run.stream.draw.n_samples,
         work=work,
         log={
-            "value": np.array(run.values),
+            "value": np.array(values),
             "reg": np.array(run.levels),
             "check_n_iter": looks[:, 0].astype(int),
             "check_chi2": looks[:, 1],
@@ -280,9 +282,10 @@ def solve_problem(
     init_potential: Array | None = None,
     verbose: bool = False,
     callback: Callable[[SolverState], Any] | None = None,
+    name: str = "solve_semidiscrete",
 ) -> SemiDiscreteResult:
-    """:func:`solve_semidiscrete` of what it has checked, without the warning."""
-    bar = Progress(verbose, options.max_iter, "solve_semidiscrete")
+    """:func:`solve_semidiscrete` of what it has checked, without the warning; `name` is shown."""
+    bar = Progress(verbose, options.max_iter, name)
     solver = Solver(problem, Draws(source, problem.target), options, bar)
     ranks = ranks_at(problem.target)
     if callback is not None and ranks is not None:

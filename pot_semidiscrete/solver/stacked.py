@@ -1,5 +1,6 @@
 """Several problems of one source, solved at once: of few atoms, little of the time is in products."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -35,6 +36,7 @@ class StackedSolver(Solver):
         self.targets = [problem.target for problem in problems]
         self.left, self.results = list(range(len(problems))), dict[int, SemiDiscreteResult]()
         self.looks: list[list[tuple[int, float, float]]] = [[] for _ in problems]
+        self.problem_values: list[list[float]] = [[] for _ in problems]
         self.evaluations: list[Evaluation] = []
         self.looked_at = 0.0  # samples
         target = StackedTarget.of(self.targets)
@@ -47,6 +49,15 @@ class StackedSolver(Solver):
         parts, measured = evaluate_parts(self.dual, targets, x, psi, self.reg, before)
         self.evaluations = parts
         return _mean(parts, measured)
+
+    def iterate(self) -> None:
+        """Draw, and take steps; log the value of each problem that is left."""
+        self.measured = None
+        super().iterate()
+        last = [(self.problem_values[k] or [math.nan])[-1] for k in self.left]
+        found = last if self.measured is None else self.dual.values(*self.measured)
+        for k, value in zip(self.left, found, strict=True):
+            self.problem_values[k].append(value)
 
     def is_look_due(self) -> bool:
         """Whether the mean is due, or twice the samples were taken: slow modes of some keep it up."""
@@ -115,9 +126,10 @@ class StackedSolver(Solver):
         target, points, found = self.targets[k], None, UNKNOWN
         if status == "converged":
             points, found = self.test_points, self.evaluations[number]
-        facts = (target, psi, self.reg, points, found, None, self.n_samples)
+        facts = (target, psi, self.reg, points, found, None, self.n_samples, self.bar.verbose)
         work = self.dual.work * psi.shape[0] / self.dual.n_atoms
-        return result_of(self, target, psi, Estimates(*facts), self.looks[k], work, status)
+        logs = (self.looks[k], self.problem_values[k])
+        return result_of(self, target, psi, Estimates(*facts), *logs, work, status)
 
     def result(self) -> list[SemiDiscreteResult]:
         """What was reached for each problem."""
@@ -152,6 +164,7 @@ def solve_stacked(
     options: Options,
     init_potentials: Sequence[Array | None],
     verbose: bool = False,
+    name: str = "solve_semidiscrete",
 ) -> list[SemiDiscreteResult]:
     """:func:`solve_problem` of several problems of one source, cost and `reg`, by a tolerance.
 
@@ -162,7 +175,7 @@ def solve_stacked(
     origins: list[Array] = [problem.target.origin for problem in problems]
     origin = sum(origins) / float(len(problems))  # so that they have the points in common
     moved = [replace(problem, target=problem.target.moved(origin)) for problem in problems]
-    bar = Progress(verbose, options.max_iter, "solve_semidiscrete")
+    bar = Progress(verbose, options.max_iter, name)
     # an iteration is left to those that are finished one by one
     most = replace(options, max_iter=options.max_iter - 1)
     solver = StackedSolver(moved, source, most, bar)
@@ -174,7 +187,7 @@ def solve_stacked(
     for number, k in enumerate(solver.left):
         before = solver.result_at(number, solver.status)
         start = solver.ascent.average[solver.columns[number]]
-        found = solver.results[k] = solve_problem(problems[k], source, rest, start, verbose)
+        found = solver.results[k] = solve_problem(problems[k], source, rest, start, verbose, None, name)
         _continue(before, found)
         if found.status == "interrupted":
             rest = replace(rest, max_iter=1)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ...backend import describe
+from ...backend import describe, is_bool
 from ...backend.torch_backend import TorchRandom
 from ...problem import check_points
 from .coupling import SemiDiscreteCoupling
@@ -96,7 +96,10 @@ def check_proportions(proportions: Any, coupling: SemiDiscreteCoupling) -> torch
     if classes is None:
         raise ValueError("proportions: expected None without labels, received some; give labels.")
     try:
-        found = torch.as_tensor(proportions, device=coupling.like.device)[None].to(coupling.like)
+        given = torch.as_tensor(proportions, device=coupling.like.device)
+        if is_bool(given):
+            raise TypeError
+        found = given[None].to(coupling.like)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"proportions: expected numbers, received {describe(proportions)}.") from None
     weights, _ = check_points("proportions", found)

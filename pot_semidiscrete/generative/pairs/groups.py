@@ -143,12 +143,13 @@ def check_labels(labels: Any, n: int, device: torch.device) -> tuple[torch.Tenso
         ) from None
     if found.shape != (n,):
         raise ValueError(
-            f"labels: expected shape ({n},), a label for each point, received {describe(labels)}."
+            f"labels: expected shape ({n},), a label for each point, received {describe(labels)}; of "
+            "vectors that are 1 at the label, give argmax(1)."
         )
     if found.is_floating_point() or found.is_complex():
         raise TypeError(
-            f"labels: expected whole numbers, received {found.dtype}; give continuous ones as "
-            "conditions=."
+            f"labels: expected whole numbers, received {found.dtype}; cast classes to int, or give "
+            "continuous ones as conditions=."
         )
     values, codes = found.to(device).unique(return_inverse=True)
     return values, codes

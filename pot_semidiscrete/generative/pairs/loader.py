@@ -83,8 +83,8 @@ class PairLoader(IterableDataset):
         worker, n_workers = this_worker()
         if self._is_resumed and (worker, n_workers) != self._resumed_worker:
             raise ValueError(
-                "state: expected to go on with num_workers=0, as it was loaded outside of a worker, "
-                f"received {n_workers} workers; resume these by torchdata's StatefulDataLoader."
+                "state: expected to go on with num_workers=0, as it is of the middle of an epoch with "
+                f"none, received {n_workers} workers; resume these by torchdata's StatefulDataLoader."
             )
         epoch, start = self._position if self._is_resumed else (int(self._epochs_begun[worker]), 0)
         self._is_resumed, self._position = False, (epoch, start)
@@ -100,23 +100,26 @@ class PairLoader(IterableDataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Begin with this epoch next, in this process and all workers, and forget a loaded state."""
-        self._is_resumed = False
-        self._epochs_begun.fill_(check_count("epoch", epoch, minimum=0))
+        self._is_resumed, self._position = False, (check_count("epoch", epoch, minimum=0), 0)
+        self._epochs_begun.fill_(epoch)
 
     def state_dict(self) -> dict[str, int]:
         """Position of this process, or of this worker, as plain numbers.
 
-        With workers each has its own state, which torchdata's ``StatefulDataLoader`` collects; the state
-        of the main process does not contain theirs.
+        With workers each has its own state, which torchdata's ``StatefulDataLoader`` collects. That of
+        the main process is then the start of the next epoch.
         """
         worker, n_workers = this_worker()
         epoch, batch = self._position
-        if not self._is_resumed and batch >= sum(size for _, size in self._chunks(worker, n_workers)):
+        n_batches = sum(size for _, size in self._chunks(worker, n_workers))
+        if not self._is_resumed and not 0 < batch < n_batches:
             epoch, batch = int(self._epochs_begun[worker]), 0
         return {**self._arguments(), "epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue from a state, bit for bit.
+        """Continue from a state, bit for bit; with workers, from the start of an epoch.
+
+        In the middle of an epoch with workers, it is the state of a ``StatefulDataLoader`` to load.
 
         Raises
         ------
@@ -136,6 +139,9 @@ class PairLoader(IterableDataset):
                     f"state: expected that of pairs with {name} {value}, received {found}; make the "
                     f"pairs, and their loader, with the arguments of the run that is resumed{hint}."
                 )
+        if batch == 0 and this_worker() == (0, 1):  # in the main process: for workers to come, too
+            self.set_epoch(epoch)
+            return
         self._position, self._is_resumed, self._resumed_worker = (epoch, batch), True, this_worker()
 
     def _arguments(self) -> dict[str, int]:

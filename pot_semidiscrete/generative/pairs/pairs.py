@@ -227,7 +227,7 @@ def _coupling_of(
     if not isinstance(plan, (SemiDiscretePlan, TrackedPotential)):
         raise TypeError(
             "plan: expected a coupling, a result, a loss or a tensor of data, received "
-            f"{describe(plan)}."
+            f"{describe(plan)}; make a tensor of an array by torch.as_tensor."
         )
     with ours():
         return coupling_of_potential(plan, "normal" if noise is None else noise, projection, shape)

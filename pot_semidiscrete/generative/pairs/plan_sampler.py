@@ -58,6 +58,7 @@ class PlanSampler:
         Returns
         -------
         x0, x1 : tensors, shape (n, ...)
+            Noise in the shape of `x1`, flattened perhaps.
 
         Raises
         ------
@@ -68,7 +69,9 @@ class PlanSampler:
             raise TypeError(f"x0: expected a tensor, received {describe(x0)}.")
         index = self._rows(x1)
         noise = self.pairs.noise_for(index).to(x0)
-        return noise, self.pairs.rows(index).to(x0.device) if x1.ndim == 1 else x1
+        if x1.ndim == 1:
+            return noise, self.pairs.rows(index).to(x0.device)
+        return noise.reshape(x1.shape) if noise.numel() == x1.numel() else noise, x1
 
     def sample_plan_with_labels(
         self,

@@ -73,7 +73,8 @@ class Reservoir:
         whole = isinstance(index, torch.Tensor) and not index.is_floating_point()
         if not whole or index.ndim != 1 or index.dtype == torch.bool:
             raise TypeError(
-                f"index: expected a tensor of int of shape (n,), received {describe(index)}."
+                f"index: expected a tensor of int of shape (n,), received {describe(index)}; use "
+                "torch.as_tensor."
             )
         pairing, n_data = self.pairing, self.pairing.coupling.n_data
         index = index.to(self.stream.law.like.device).long()

@@ -198,9 +198,11 @@ def solve_coupling(
             source = _sampler_in(space, law, given, random, problems[0].target)
             # once interrupted, the rest get one iteration: init_coupling goes on from what is whole
             run = replace(options, max_iter=1) if was_interrupted else options
-            results |= zip(bundle, _solve(problems, starts, source, run, ranks, verbose), strict=True)
+            name = _name(bundle, len(groups.members))
+            found = _solve(problems, starts, source, run, ranks, verbose, name)
+            results |= zip(bundle, found, strict=True)
             for k in bundle:
-                warn_shortfall(results[k], tol)
+                warn_shortfall(results[k], tol, name="solve_coupling", start="init_coupling=coupling")
                 was_interrupted = was_interrupted or results[k].status == "interrupted"
         whole: list[SemiDiscretePlan] = [results[k] for k in sorted(results)]
         return SemiDiscreteCoupling(whole, groups, space, law, X_target, conditions)
@@ -212,6 +214,12 @@ def _bundles(groups: Groups, tol: float | StoppingRule, is_common: bool) -> list
     return groups.bundles() if at_once else groups.bundles(0)
 
 
+def _name(bundle: list[int], n_groups: int) -> str:
+    """What the run for some of the groups is called."""
+    which = f"group {bundle[0] + 1}" if len(bundle) == 1 else f"{len(bundle)} groups"
+    return "solve_coupling" if n_groups == 1 else f"solve_coupling, {which} of {n_groups}"
+
+
 def _solve(
     problems: list[Problem],
     starts: list[torch.Tensor | None],
@@ -219,16 +227,17 @@ def _solve(
     options: Options,
     ranks: Any,
     verbose: bool,
+    name: str,
 ) -> list[SemiDiscreteResult]:
     """Results of problems of one source: at once, if they are several that can be stacked."""
     if min(len(problems), options.max_iter) > 1 and can_stack(problems):
-        return solve_stacked(problems, source, options, starts, verbose)
+        return solve_stacked(problems, source, options, starts, verbose, name)
     results: list[SemiDiscreteResult] = []
     for problem, start in zip(problems, starts, strict=True):
         if any(result.status == "interrupted" for result in results):
             options = replace(options, max_iter=1)
         problem = shared(problem, ranks, start, **vars(options))
-        results.append(solve_problem(problem, source, options, start, verbose))
+        results.append(solve_problem(problem, source, options, start, verbose, None, name))
     return results
 
 

@@ -173,7 +173,7 @@ class StoredPairs(PairLoader):
             )
         n = table.rows.shape[1]
         if n % batch_size != 0:
-            raise ValueError(f"batch_size: expected a divisor of {n}, received {batch_size}.")
+            raise ValueError(f"batch_size: expected a divisor of {n}, received {batch_size}; take one.")
         like = torch.zeros(
             (1, math.prod(facts["shape"])), dtype=getattr(torch, facts["dtype"]), device=device
         )
