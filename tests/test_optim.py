@@ -15,6 +15,7 @@ from pot_semidiscrete.optim.ascent import (
     cold_start,
     compute_move,
     resolving_eps,
+    slope_in_eps,
     step,
 )
 from pot_semidiscrete.optim.semi_dual import SemiDual
@@ -245,6 +246,49 @@ def test_batches_follow_the_noise_of_the_gradient():
     assert state.batch == 500
     assert AscentState(None, None, 1.0, n_eff=2.0).batch == 32
     assert AscentState(None, None, 1.0, 1.0, samples=6000.0, n_eff=1000.0).batch == 1000
+
+
+def test_annealing_takes_its_share_of_the_samples(nx):
+    """Of batches in units of n_eff, which grows as 1 / eps in the plane; no more in 16 dimensions."""
+    for d, least in ((2, 0.5), (16, 0.0)):
+        rng = np.random.default_rng(0)
+        target = build(nx, rng.normal(size=(400, d)))
+        dual, draw = SemiDual(target), lambda n, d=d, rng=rng: nx.array(rng.normal(size=(n, d)))
+        budget = 100.0 * 400
+        state, n = cold_start(dual, draw(64), 0.0, budget), 0
+        assert state.ratio == pytest.approx(0.3 * 0.1 * 100.0)
+        while not state.annealed:
+            x = target.center(draw(state.batch))
+            state, _ = step(dual, state, x, 0.0, budget)
+            n += len(x)
+        assert least * 0.3 * budget < n < 1.2 * 0.3 * budget
+
+
+def test_slope_in_eps_is_that_of_gaussian_laws(nx64):
+    """One has the potential ``(1 - 1 / s + eps / (4 s^2)) y^2`` to first order, for variances 1, s^2."""
+    from scipy.special import ndtri
+
+    middle = lambda n: ndtri((np.arange(n) + 0.5) / n)
+    s, eps = 1.5, 0.1
+    target = build(nx64, s * middle(400)[:, None])
+    dual, x = SemiDual(target), target.center(nx64.array(middle(4000)[:, None]))
+    y = nx64.host(target.atoms)[:, 0]
+    psi = lambda eps: newton.newton_cg(dual, x, nx64.array((1 - 1 / s) * y**2), eps, rtol=0.0).potential
+    found = dual.measure(x, psi(eps), eps)
+    slope = nx64.host(slope_in_eps(target, found.goal, found.second_moment / found.marginal))
+    exact = nx64.host(psi(eps) - psi(eps / 1.1)) / (eps - eps / 1.1)
+    inner = np.abs(y) < 2.0 * s  # the outermost atoms have points of their own
+    fit = lambda v: np.polyfit(y[inner], v[inner], 2)[0]
+    assert fit(exact) == pytest.approx(1.0 / (4.0 * s**2), rel=0.15)
+    assert fit(slope) == pytest.approx(fit(exact), rel=0.15)
+
+
+def test_atoms_with_points_of_their_own_stay(nx):
+    """And so do all where points see all atoms alike."""
+    target, _ = cloud(nx)
+    b = target.weights
+    for peak in (0.0 * b + 1.0, b):
+        assert np.abs(nx.host(slope_in_eps(target, b, peak))).max() < 1e-6
 
 
 def test_ascent_anneals_then_averages(nx):

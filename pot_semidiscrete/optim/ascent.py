@@ -39,8 +39,6 @@ class AscentState:
         Average of the iterates since the annealing, the estimate.
     eps : float
         Present regularisation.
-    ratio : float
-        Points of a batch of the annealing, in units of n_eff.
     annealed : float
         Regularisation at which averaging began; 0 before.
     samples : float
@@ -54,12 +52,13 @@ class AscentState:
         Effective number of atoms, that of the last step.
     mass, square : array, shape (n_support,)
         Sums of the weights and of their squares over all points.
+    ratio : float
+        Points of a batch of the annealing, in units of n_eff.
     """
 
     potential: Array
     average: Array
     eps: float
-    ratio: float = BATCH
     annealed: float = 0.0
     samples: float = 0.0
     weight: float = 0.0
@@ -67,6 +66,7 @@ class AscentState:
     n_eff: float = 1.0
     mass: Array = 0.0
     square: Array = 0.0
+    ratio: float = BATCH
 
     __repr__ = brief
 
@@ -114,7 +114,8 @@ def cold_start(dual: SemiDual, x: Array, reg: float, budget: float = 0.0) -> Asc
     eps = max(scale, reg, 0.0)
     potential = target.exponent(eps) * potential
     each = budget * target.n_problems / dual.n_atoms
-    return AscentState(potential, potential, eps, max(BATCH, ANNEALING * COOLING * each))
+    ratio = max(BATCH, ANNEALING * COOLING * each)
+    return AscentState(potential, potential, eps, ratio=ratio)
 
 
 def resolving_eps(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
@@ -144,7 +145,7 @@ def warm_start(
 ) -> AscentState:
     """State that continues from a potential, which counts for as much as so many samples."""
     potential = dual.target.zero_mean(potential)
-    return AscentState(potential, potential, eps, BATCH, eps, samples, samples**1.5, n_eff=n_eff)
+    return AscentState(potential, potential, eps, eps, samples, samples**1.5, n_eff=n_eff)
 
 
 def compute_move(

@@ -125,7 +125,8 @@ class Solver:
     @property
     def budget(self) -> float:
         """Samples that the rule will take, for a problem of so many atoms."""
-        return self.rule.samples(self.most, self.dual.n_atoms // self.target.n_problems)
+        most = max(self.most, 1)  # none may be left for the rest of several problems
+        return self.rule.samples(most, self.dual.n_atoms // self.target.n_problems)
 
     @property
     def is_last(self) -> bool:
