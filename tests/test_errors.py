@@ -149,6 +149,34 @@ def test_errors_are_there_whatever_was_asked_before(options):
         assert result.functional(squares) == results[0].functional(squares)
 
 
+@pytest.mark.parametrize("reg", [0.0, 0.1])
+def test_one_atom_has_no_error(reg):
+    """The potential is 0, the map constant; the mean cost has the error of a mean."""
+    x = np.random.default_rng(0).normal(size=(100, 1))
+    bars = ErrorBars(solve(np.array([[2.0]]), reg), x)
+    assert bars.potential_stderr == 0.0
+    assert np.all(bars.map_stderr(X) == 0.0)
+    cost, stderr = bars.functional(squares)
+    assert cost == pytest.approx(np.mean((x - 2.0) ** 2))
+    assert stderr == pytest.approx(np.std((x - 2.0) ** 2, ddof=1) / 10.0)
+
+
+def test_a_fit_at_a_small_reg_comes_from_above():
+    """Newton's method does not arrive from the potential of the result; errors are those of reg = 0."""
+    rng = np.random.default_rng(0)
+    atoms, x = rng.normal(size=(150, 2)), rng.normal(size=(3000, 2))
+    reg = 1e-4 * cost_scale(atoms)
+    bars, limit = (
+        ErrorBars(solve_semidiscrete(atoms, "normal", reg=r, tol=0.3, random_state=0), x)
+        for r in (reg, 0.0)
+    )
+    masses, chance = bars.atom_weights(x).mean(axis=0), 150 / 3000
+    assert np.mean((150.0 * masses - 1.0) ** 2) < 1e-3 * chance
+    ratio = bars.potential_stderr / limit.potential_stderr
+    assert np.median(ratio) == pytest.approx(1.0, abs=0.1)
+    assert np.max(np.abs(np.log(ratio))) < np.log(2.0)
+
+
 def test_stored_atoms_have_the_same_errors():
     one, other = solve(), solve(StoredAtoms(ATOMS))
     np.testing.assert_allclose(other.potential_stderr, one.potential_stderr, rtol=1e-6)

@@ -24,6 +24,7 @@ import numpy as np
 
 from ..backend import Array, brief, describe, in_double, no_grad
 from ..kernels import reduce, weight_blocks
+from ..optim.ascent import resolving_eps
 from ..optim.hessian import DenseHessian, newton_model
 from ..optim.newton import can_correct, maximize, newton_cg
 from ..optim.semi_dual import SemiDual
@@ -127,12 +128,12 @@ class SampleFit:
                     "solve with a larger reg."
                 )
             # until a thousandth of what chance gains in one direction is left, not of all of them
-            rtol = 1e-3 / n_eff
+            rtol, eps = 1e-3 / n_eff, resolving_eps(dual, x, psi, reg)
+            if eps > reg:  # from above: Newton's method alone would not arrive
+                psi = maximize(dual, x, psi, reg, rtol, eps, math.inf).potential
             if reg > 0.0:
-                found = newton_cg(dual, x, psi, reg, rtol=rtol)
-            else:
-                found = maximize(dual, x, psi, reg, rtol, max_work=math.inf)
-            self.potential = target.normalized(found.potential)
+                psi = newton_cg(dual, x, psi, reg, rtol=rtol).potential
+            self.potential = target.normalized(psi)
             self._at, self._eps = visible(dual, x, self.potential, reg)
         self.name, self.target, self.x, self.reg = name, target, x, reg
         self.n_probes, self.seed = n_probes, seed
