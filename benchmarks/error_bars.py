@@ -1,62 +1,128 @@
 """Whether error bars hold what they are to hold, over many runs.
 
-``python -m benchmarks.error_bars [--seeds 200] [--points 4096] [--shares 0.2 0.05 0.02] [--json FILE]``
+``python -m benchmarks.error_bars [--seeds 200] [--points 4096] [--shares 0.2 0] [--problems NAME ...]``
 
-A normal source on the line and 20 atoms, three regularisations, the truth by quadrature and Newton's
-method. The share of runs in which 1.96 standard errors hold the truth, 95% if they are right: of the
-potential (the mean over atoms, and the worst atom), of the map (the mean over nine points, and the worst
-one), and of the mean squared distance under the plan. Of ``ErrorBars``, for fresh points; of the members
-of a result, which are compared with points that it has: of a run that stopped by its tolerance, and of
-one of 16 batches, which Newton's method corrects.
+A normal source on the line and 20 atoms, several regularisations, the truth by quadrature and Newton's
+method, or, at ``reg = 0``, by the quantiles of the source; and problems of ``benchmarks/problems.py``.
+The share of runs in which 1.96 standard errors hold the truth, 95% if they are right: of the potential
+(the mean over atoms, and the worst atom), of the map (the mean over nine points, and the worst one), and
+of the mean squared distance under the plan. Of ``ErrorBars``, for fresh points; of the members of a
+result, which are compared with points that it has: of a run that stopped by its tolerance, and of one of
+as many samples, which Newton's method corrects. The median of the standard errors of the potential is in
+units of their root mean square error: 1 if they are as narrow as can be.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+from scipy.stats import norm
 
 import pot_semidiscrete as ps
 from pot_semidiscrete.applications import ErrorBars
 
 from . import machine, problems, references
 
-N_ATOMS = 20
+N_ATOMS, SHARES, BATCH = 20, (0.2, 0.05, 0.02, 0.002, 0.0), 256
+LINE = problems.Law("normal", 1, 20_000)
 
 
 def squares(x, y):
     """Squared distances."""
-    return (x - y.T) ** 2
+    return (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2.0 * x @ y.T
 
 
-def coverage(share, seeds, n_points):
-    """Rows of a regularisation, in units of the cost scale."""
-    atoms = np.random.default_rng(0).normal(size=(N_ATOMS, 1))
-    reg, at = share * ps.cost_scale(atoms), np.linspace(-2.0, 2.0, 9)[:, None]
-    source = references.gauss_legendre(-8.0, 8.0, 2000, references.normal_density)
-    psi = references.newton(source, atoms, problems.even(N_ATOMS), reg).potential
-    chi = ps.semidiscrete_atom_weights(atoms, source.nodes, psi, reg=reg)
-    cost = source.mass @ (chi * squares(source.nodes, atoms)).sum(axis=1)
-    images = ps.semidiscrete_ot_map(atoms, at, psi, reg=reg)
-    held = {kind: [] for kind in ("ErrorBars", "result", "corrected")}
+@dataclass(frozen=True)
+class Case:
+    """A problem, its optimal potential, a quadrature, and points at which the map is asked."""
+
+    problem: problems.Problem
+    potential: np.ndarray
+    source: problems.Quadrature
+    at: np.ndarray
+
+    @property
+    def options(self):
+        """What the problem is, for the functions of the package."""
+        return {"a_target": self.problem.weights, "reg": self.problem.reg}
+
+    def truth(self):
+        """Potential, map and mean squared distance under the plan."""
+        atoms, psi, cost = self.problem.atoms, self.potential, 0.0
+        for k in range(0, len(self.source.nodes), 4096):
+            x, mass = self.source.nodes[k : k + 4096], self.source.mass[k : k + 4096]
+            chi = ps.semidiscrete_atom_weights(atoms, x, psi, **self.options)
+            cost += mass @ (chi * squares(x, atoms)).sum(axis=1)
+        return {
+            "potential": psi - self.problem.weights @ psi,
+            "map": ps.semidiscrete_ot_map(atoms, self.at, psi, **self.options),
+            "cost": cost,
+        }
+
+    def plans(self, seed, n):
+        """A run's plans, by kind."""
+        fresh, draw = (
+            self.problem.sampler(np.random.default_rng([seed, k]), np.float64) for k in (1, 2)
+        )
+        draw = "normal" if self.problem.source == LINE else draw
+        options = self.options | {"random_state": seed}
+        result = ps.solve_semidiscrete(self.problem.atoms, draw, **options)
+        fixed = {"tol": 0, "max_iter": n // BATCH, "batch_size": BATCH}
+        corrected = ps.solve_semidiscrete(self.problem.atoms, draw, **options, **fixed)
+        return {"ErrorBars": ErrorBars(result, fresh(n)), "result": result, "corrected": corrected}
+
+
+def line(share):
+    """The problem on the line, with `reg` in units of the cost scale."""
+    atoms = np.sort(np.random.default_rng(0).normal(size=(N_ATOMS, 1)), axis=0)
+    b, reg = problems.even(N_ATOMS), float(share * ps.cost_scale(atoms))
+    problem = problems.Problem(f"reg {share}", LINE, atoms, b, reg)
+    source = problem.quadrature()
+    if reg > 0.0:
+        psi = references.newton(source, atoms, b, reg).potential
+    else:
+        psi = references.quantile_potential(atoms[:, 0], b, norm.ppf)
+    return Case(problem, psi, source, np.linspace(-2.0, 2.0, 9)[:, None])
+
+
+def stored(name):
+    """A problem of the benchmarks, with nine points of its source."""
+    problem = problems.get(name)
+    at = problem.sampler(np.random.default_rng(0), np.float64)(9)
+    return Case(problem, references.load(name).potential, problem.quadrature(), at)
+
+
+def coverage(case, seeds, n_points):
+    """Rows of a case, one for each kind of standard errors."""
+    truth, held, errors = case.truth(), {}, {}
     for seed in range(seeds):
-        fresh = np.random.default_rng([seed, 1]).normal(size=(n_points, 1))
-        options = {"reg": reg, "random_state": seed}
-        result = ps.solve_semidiscrete(atoms, "normal", **options)
-        corrected = ps.solve_semidiscrete(atoms, "normal", tol=0, max_iter=16, **options)
-        found = {"ErrorBars": ErrorBars(result, fresh), "result": result, "corrected": corrected}
-        for kind, plan in found.items():
+        for kind, plan in case.plans(seed, n_points).items():
             estimate, stderr = plan.functional(squares)
-            off = {
-                "potential": abs(plan.potential - psi) / plan.potential_stderr,
-                "map": (abs(plan.ot_map(at) - images) / plan.map_stderr(at))[:, 0],
-                "cost": abs(estimate - cost) / stderr,
+            pairs = {
+                "potential": (plan.potential, plan.potential_stderr),
+                "map": (plan.ot_map(case.at), plan.map_stderr(case.at)),
+                "cost": (estimate, stderr),
             }
-            held[kind].append({name: values <= 1.96 for name, values in off.items()})
+            # within a cell, at reg = 0, the error of the map is that of rounding
+            inside = {
+                name: abs(value - truth[name]) <= 1.96 * bar + 1e-9 * np.max(np.abs(value))
+                for name, (value, bar) in pairs.items()
+            }
+            held.setdefault(kind, []).append(inside)
+            off = plan.potential - truth["potential"]
+            errors.setdefault(kind, []).append((off, plan.potential_stderr))
     rows = []
     for kind, runs in held.items():
         shares = {name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]}
         out = {name: float(np.mean(values)) for name, values in shares.items()}
         worst = {name: float(np.min(shares[name])) for name in ("potential", "map")}
+        off, bars = map(np.array, zip(*errors[kind], strict=True))
+        width = float(np.median(np.median(bars, axis=0) / np.sqrt((off**2).mean(axis=0))))
         words = "   ".join(f"{name} {out[name]:.3f} (worst {worst[name]:.3f})" for name in worst)
-        print(f"reg {share:.2f} of the scale   {kind:9}   {words}   cost {out['cost']:.3f}", flush=True)
-        rows.append({"reg": share, "kind": kind, **out, "worst": worst})
+        print(
+            f"{case.problem.name:20} {kind:9}   {words}   cost {out['cost']:.3f}   width {width:.2f}",
+            flush=True,
+        )
+        rows.append({"problem": case.problem.name, "kind": kind, **out, "worst": worst, "width": width})
     return rows
 
 
@@ -64,12 +130,13 @@ def main():
     parser = machine.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--points", type=int, default=4096)
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.2, 0.05, 0.02], help="for `reg`")
+    parser.add_argument("--shares", type=float, nargs="*", default=SHARES, help="for `reg`, on the line")
+    parser.add_argument("--problems", nargs="*", default=[], choices=problems.NAMES)
     args = parser.parse_args()
     with machine.limit_threads(1):
         rows, facts = [], {"machine": machine.facts(), "seeds": args.seeds, "points": args.points}
-        for share in args.shares:
-            rows += coverage(share, args.seeds, args.points)
+        for case in [*map(line, args.shares), *map(stored, args.problems)]:
+            rows += coverage(case, args.seeds, args.points)
             machine.write(args.json, **facts, rows=rows)
 
 

@@ -264,21 +264,25 @@ class EstimatedPlan(SemiDiscretePlan):
         run that Newton's method was used on, if it holds more of them. By the central limit theorem the
         second term is its variance. The first one is what the run left, along slow modes for example. So
         1.96 standard errors about the potential contain the optimal one with 95% confidence at any
-        potential, if the points are fresh; they may be wider than need be. At a small `reg`, where few
-        points are between some of the cells, their Hessian is nearly singular, and standard errors may
-        be wider by orders of magnitude: more points or a larger `reg` mend that.
+        potential, if the points are fresh; they may be wider than need be.
+
+        At ``reg = 0``, and at a `reg` so small that few points are between some of the cells, A is a
+        density on the boundaries of the cells. It is estimated by a kernel, the assignment weights of a
+        larger regularisation that leaves the boundaries where they are, as for regression quantiles.
+        That takes a source with a density there.
 
         Raises
         ------
         ValueError
-            If ``reg = 0``, if there are fewer points than effective atoms, or none between some of the
-            cells, or none at all (in a file that was
-            written before standard errors were asked for; for a metric of the user; of sharded atoms):
-            :class:`applications.ErrorBars` takes others.
+            If there are fewer points than effective atoms, or none between some of the cells, or none
+            at all (in a file that was written before standard errors were asked for; for a metric of
+            the user; of sharded atoms): :class:`applications.ErrorBars` takes others.
 
         References
         ----------
-        Bercu, Bigot, Annals of Statistics 49, 2021; see :class:`applications.ErrorBars`.
+        Bercu, Bigot, Annals of Statistics 49, 2021; del Barrio, Gonzalez-Sanz, Loubes, "Central Limit
+        Theorems for Semi-Discrete Wasserstein Distances", Bernoulli 30, 2024 (``reg = 0``); Powell,
+        "Estimation of Monotonic Regression Models under Quantile Restrictions", 1991 (the kernel).
 
         Examples
         --------
@@ -301,7 +305,8 @@ class EstimatedPlan(SemiDiscretePlan):
         The spread of the map is that at potentials of the normal law of :math:`\psi_n`, by a cubature
         rule, and not by a derivative, which is too small where the map is saturated. There the law of
         the map is skewed, and the standard error is of its longer side: at most :math:`\sqrt{2}` times
-        the root of the mean square, which it is where the law is symmetric.
+        the root of the mean square, which it is where the law is symmetric. At ``reg = 0`` the map jumps
+        at the boundaries of cells: the standard error is 0 farther from them than they may move.
 
         Parameters
         ----------

@@ -4,9 +4,11 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from benchmarks import references
 from benchmarks.problems import normal_density
+from benchmarks.references import quantile_potential
 from pot_semidiscrete import (
     SemiDiscreteResult,
     StoredAtoms,
@@ -87,6 +89,36 @@ def test_two_atoms_have_a_closed_form(nx):
     np.testing.assert_allclose(nx.host(bars.map_stderr(nx.array(X)))[:, 0], slope * gap, rtol=0.05)
 
 
+@pytest.mark.parametrize("reg", [0.0, 1e-4])
+def test_errors_on_the_line_are_those_of_quantiles(reg, nx):
+    """At ``reg = 0``: the ends of cells are quantiles of the points; and at a reg that is nearly 0.
+
+    ``psi_{j+1} - psi_j`` moves by ``2 (y_j - y_{j+1})`` times the end t_j, and quantiles of n points
+    have the covariance ``B_i (1 - B_j) / (n f(t_i) f(t_j))``. The cost has that of the c-transform.
+    """
+    n, y, b = 20_000, np.linspace(-1.5, 1.5, 28), np.tile([1.0, 3.0, 1.0, 2.0], 7) / 49.0
+    x, B = np.random.default_rng(0).normal(size=(n, 1)), np.cumsum(b)[:-1]
+    atoms, weights = nx.array(y[:, None]), nx.array(b)
+    result = solve_semidiscrete(atoms, "normal", weights, reg=reg, tol=0.2, random_state=0)
+    bars = ErrorBars(result, nx.array(x))
+    ends = np.quantile(x[:, 0], B)
+    fitted = quantile_potential(y, b, lambda _: ends)
+    unit = 2.0 * np.diff(y) * np.sqrt(B * (1.0 - B) / n) / norm.pdf(norm.ppf(B))
+    off = np.diff(nx.host(bars.potential) + reg * np.log(b) - fitted) / unit
+    assert np.max(np.abs(off)) < 0.3  # the maximiser over the points
+    moves = np.cumsum(np.eye(27), axis=0) * (-2.0 * np.diff(y) / norm.pdf(norm.ppf(B)))
+    moves = np.vstack([np.zeros(27), moves])
+    moves = moves - b @ moves
+    covariance = moves @ (np.minimum.outer(B, B) - np.outer(B, B)) @ moves.T / n
+    ratio = nx.host(bars.potential_stderr) / np.sqrt(np.diag(covariance))
+    assert ratio.mean() == pytest.approx(1.0, abs=0.05)
+    assert ratio.std() < 0.05
+    cost, stderr = bars.functional(lambda x, y: (x - y.T) ** 2)
+    transform = nx.host(bars.c_transform(nx.array(x)))
+    assert cost == pytest.approx(transform.mean(), rel=0.01)
+    assert stderr == pytest.approx(transform.std() / np.sqrt(n), rel=0.02)
+
+
 def test_spread_of_the_map_is_that_at_potentials_of_the_law(nx):
     """By brute force: of its longer side, which is that of a derivative where the law is narrow."""
     atoms = nx.array(ATOMS)
@@ -116,6 +148,34 @@ def test_errors_are_there_whatever_was_asked_before(options):
         np.testing.assert_array_equal(result.potential_stderr, results[0].potential_stderr)
         np.testing.assert_array_equal(result.map_stderr(X), results[0].map_stderr(X))
         assert result.functional(squares) == results[0].functional(squares)
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.1])
+def test_one_atom_has_no_error(reg):
+    """The potential is 0, the map constant; the mean cost has the error of a mean."""
+    x = np.random.default_rng(0).normal(size=(100, 1))
+    bars = ErrorBars(solve(np.array([[2.0]]), reg), x)
+    assert bars.potential_stderr == 0.0
+    assert np.all(bars.map_stderr(X) == 0.0)
+    cost, stderr = bars.functional(squares)
+    assert cost == pytest.approx(np.mean((x - 2.0) ** 2))
+    assert stderr == pytest.approx(np.std((x - 2.0) ** 2, ddof=1) / 10.0)
+
+
+def test_a_fit_at_a_small_reg_comes_from_above():
+    """Newton's method does not arrive from the potential of the result; errors are those of reg = 0."""
+    rng = np.random.default_rng(0)
+    atoms, x = rng.normal(size=(150, 2)), rng.normal(size=(3000, 2))
+    reg = 1e-4 * cost_scale(atoms)
+    bars, limit = (
+        ErrorBars(solve_semidiscrete(atoms, "normal", reg=r, tol=0.3, random_state=0), x)
+        for r in (reg, 0.0)
+    )
+    masses, chance = bars.atom_weights(x).mean(axis=0), 150 / 3000
+    assert np.mean((150.0 * masses - 1.0) ** 2) < 1e-3 * chance
+    ratio = bars.potential_stderr / limit.potential_stderr
+    assert np.median(ratio) == pytest.approx(1.0, abs=0.1)
+    assert np.max(np.abs(np.log(ratio))) < np.log(2.0)
 
 
 def test_stored_atoms_have_the_same_errors():
@@ -160,9 +220,7 @@ def test_a_file_whose_law_has_another_size_is_refused(tmp_path):
 
 
 def test_errors_are_refused_where_there_are_none(monkeypatch):
-    """At reg = 0; for a callable as a metric; where there are fewer points than effective atoms."""
-    with pytest.raises(ValueError, match="result: expected one of reg > 0"):
-        _ = solve(reg=0.0).potential_stderr
+    """For a callable as a metric; where there are fewer points than effective atoms."""
     with pytest.raises(ValueError, match=r"error bars: .*metric is a callable"):
         _ = solve(metric=lambda x, y: (x[:, None, 0] - y[None, :, 0]) ** 2).potential_stderr
     result = solve()
@@ -174,11 +232,12 @@ def test_errors_are_refused_where_there_are_none(monkeypatch):
         _ = solve().potential_stderr
 
 
-def test_atoms_that_no_point_chooses_between_are_told():
+@pytest.mark.parametrize("reg", [0.0, 0.1])
+def test_atoms_that_no_point_chooses_between_are_told(reg):
     """Weights are 0 and 1 there, and so is the Hessian; with a larger reg there is one."""
     x = np.array([[-10.0], [-9.5], [9.5], [10.0]])
     atoms = np.array([[-10.0], [10.0]])
-    bars = ErrorBars(solve_semidiscrete(atoms, x, reg=0.1, random_state=0), np.tile(x, (50, 1)))
+    bars = ErrorBars(solve_semidiscrete(atoms, x, reg=reg, random_state=0), np.tile(x, (50, 1)))
     calls = (lambda: bars.potential_stderr, lambda: bars.map_stderr(x), lambda: bars.functional(squares))
     for call in calls:
         with pytest.raises(ValueError, match=r"x: expected points between .* no Hessian.* a larger reg"):

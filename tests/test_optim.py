@@ -3,9 +3,11 @@
 import numpy as np
 import ot
 import pytest
+from scipy.stats import norm
 
 import pot_semidiscrete as ps
 from benchmarks import references
+from benchmarks.references import quantile_potential
 from pot_semidiscrete.inference.trace import trace_estimate
 from pot_semidiscrete.optim import hessian as hessians
 from pot_semidiscrete.optim import newton
@@ -20,7 +22,7 @@ from pot_semidiscrete.optim.ascent import (
 )
 from pot_semidiscrete.optim.semi_dual import SemiDual
 from pot_semidiscrete.optim.stopping import ChiSquareRule, Look
-from pot_semidiscrete.problem import build_target
+from pot_semidiscrete.problem import Problem, build_target
 from tests.clouds import REG, build, cloud, dense, law, near
 
 LAWS = ["uniform", "dirichlet", "light"]
@@ -239,6 +241,39 @@ def test_trace_is_that_of_the_matrices(dense_atoms, nx64, monkeypatch):
     exact = REG * np.trace(np.linalg.pinv(matrix, rcond=1e-9) @ covariance)
     found = trace_estimate(SemiDual(target), x, psi, REG)
     assert found == pytest.approx(exact, rel=1e-6 if dense_atoms else 0.5)
+
+
+@pytest.mark.parametrize("reg", [0.0, 1e-4])
+def test_trace_has_a_closed_form_on_the_line(reg, nx64):
+    """Minus the Hessian is tridiagonal at ``reg = 0``, of densities at the ends of the cells.
+
+    Points see none of it there, and not enough at a small reg; whatever the weights are.
+    """
+    atoms, b = np.linspace(-1.5, 1.5, 28), np.tile([1.0, 3.0, 1.0, 2.0], 7) / 49.0
+    psi = quantile_potential(atoms, b, norm.ppf)
+    link = norm.pdf(norm.ppf(np.cumsum(b)[:-1])) / (2.0 * np.diff(atoms))
+    matrix = np.diag(np.append(link, 0.0) + np.append(0.0, link)) - np.diag(link, 1) - np.diag(link, -1)
+    exact = np.trace(np.linalg.pinv(matrix) @ (np.diag(b) - np.outer(b, b)))
+    target = Problem.of(nx64.array(atoms[:, None]), nx64.array(b)).target
+    x = target.center(nx64.array(np.random.default_rng(0).normal(size=(20_000, 1))))
+    found = trace_estimate(SemiDual(target), x, nx64.array(psi - reg * np.log(b)), reg)
+    assert found == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.parametrize("dense_atoms", [0, 256])
+def test_trace_of_atoms_that_no_point_links(dense_atoms, nx64, monkeypatch):
+    """Two pairs far apart: that of each pair, and nothing of the boundary between them."""
+    monkeypatch.setattr(hessians, "DENSE", dense_atoms)
+    rng, reg, psi = np.random.default_rng(0), 8.0, np.zeros(4)
+    one, atoms = rng.normal(size=(400, 1)) - 50.0, np.array([[-51.0], [-49.0]])
+    pair, both = (
+        build(nx64, rows, np.ones(len(rows)) / len(rows)) for rows in (atoms, np.vstack([atoms, -atoms]))
+    )
+    expected = trace_estimate(SemiDual(pair), pair.center(nx64.array(one)), nx64.array(psi[:2]), reg)
+    x = both.center(nx64.array(np.vstack([one, -one])))
+    found = trace_estimate(SemiDual(both), x, nx64.array(psi), reg)
+    assert found == pytest.approx(2.0 * expected, rel=1e-6 if dense_atoms else 1.0)
+    assert found > 0.1 * expected > 0.0
 
 
 def test_batches_follow_the_noise_of_the_gradient():

@@ -27,7 +27,7 @@ class ErrorBars(EstimatedPlan):
     Parameters
     ----------
     result : SemiDiscreteResult
-        Of ``reg > 0``.
+        Of any `reg`.
     x : array, shape (n, d)
         Fresh independent source points, many times as many as there are atoms.
     n_probes : int, default=64
@@ -46,8 +46,7 @@ class ErrorBars(EstimatedPlan):
     ------
     TypeError, ValueError
         If an argument has the wrong kind, shape or range, if points are fewer than the effective number
-        of atoms, or if they cannot estimate the Hessian: at ``reg = 0``, or, once it is asked for, where
-        no point is between two groups of cells.
+        of atoms, or, once it is asked for, if no point is between two groups of cells.
 
     References
     ----------

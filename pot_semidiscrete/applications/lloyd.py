@@ -7,6 +7,7 @@ of the plan at the potential 0: Lloyd's method at ``reg = 0``, otherwise the ite
 Arimoto (expectation and maximisation, for a mixture of normal laws of the variance ``reg / 2``).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -54,13 +55,14 @@ class Objective:
         return stream.independent(self.n_points) if independent else stream.ahead(self.n_points)
 
     def fit(self, dual: SemiDual, x: Array, psi: Array) -> NewtonResult:
-        """The potential that is optimal for the points, starting from `psi`.
+        """The potential that is optimal for the points, starting from `psi`, whatever work it takes.
 
-        Where weights are free, `psi` itself, which is 0, measured.
+        Atoms whose masses are wrong move to wrong places. Where weights are free, `psi` itself, which is
+        0, measured.
         """
         if self.is_free:
             return NewtonResult(psi, dual.measure(x, psi, self.reg), self.reg)
-        return maximize(dual, x, psi, self.reg)
+        return maximize(dual, x, psi, self.reg, max_work=math.inf)
 
     def transport(self, target: Target, k: int, psi: Array) -> SemiDiscreteResult:
         """The transport of a source, fitted to as many points as for a step, and measured by others."""

@@ -5,9 +5,10 @@ import math
 import numpy as np
 
 from ..backend import Array, capabilities, in_double
+from ..inference.gaps import LEAST_COUNT, SIGMAS
 from ..kernels import SoftBlock, weight_blocks
 from ..problem import Target, spread_of, unit_curvature
-from .ties import LEAST_COUNT, SIGMAS, Ties, jumps
+from .ties import Ties, jumps
 
 
 def near_boundary(target: Target, x: Array, ties: Ties) -> tuple[dict[str, float], float]:

@@ -14,10 +14,11 @@ import numpy as np
 from ..backend import Array, no_grad, ours
 from ..costs import Metric
 from ..inference.estimates import evaluate
+from ..inference.gaps import CLEAR, LEAST_COUNT, SIGMAS
 from ..optim.semi_dual import SemiDual
 from ..problem import Problem, Target, unit_curvature
 from .boundary import near_boundary, smoothness
-from .ties import CLEAR, LEAST_COUNT, SIGMAS, Ties
+from .ties import Ties
 
 TIED_MASS = 1e-3  # mass on the boundaries from which on (G) is called undefined
 ROUGH = 30.0  # curvature at the boundaries, in units of that of the cost, that is a risk

@@ -13,6 +13,7 @@ from ot.backend import get_backend
 from ..backend import Array, all_finite, describe, guest, in_double, no_grad, ours
 from ..costs import Metric
 from ..inference.bounds import MAX_PIVOTS
+from ..inference.gaps import SIGMAS
 from ..optim.newton import eps_scaling
 from ..optim.semi_dual import SemiDual
 from ..problem import (
@@ -27,7 +28,6 @@ from ..problem import (
     spread_of,
     unit_curvature,
 )
-from .ties import SIGMAS
 
 
 @dataclass(frozen=True)

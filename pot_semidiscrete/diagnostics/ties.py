@@ -5,16 +5,11 @@ import math
 import numpy as np
 
 from ..backend import Array
+from ..inference.gaps import DOUBT, SIGMAS, best_two, cell_bias, count_groups
 from ..kernels import HardBlock, row_blocks
 from ..problem import Target, spread_of, unit_curvature
-from .linkage import linkage
 
 ROUNDING = 8.0  # units of rounding in a difference of scores
-LEAST_COUNT = 16  # points of a window, or to estimate masses by, at least
-SIGMAS = 3.0
-DOUBT = 1e-3  # probability of a gap, or of an empty cell, by chance, that is accepted
-N_CUTS = 64
-CLEAR = SIGMAS * math.log(N_CUTS / DOUBT)  # points by which mass near a boundary would have been seen
 
 
 class Ties:
@@ -30,7 +25,7 @@ class Ties:
         nx, eps = target.nx, target.unit
         self.n_atoms, dimension = target.atoms.shape
         self.weights = nx.to_numpy(target.weights)
-        bias = potential - target.target_term + (reg * target.log_weights if reg > 0 else 0.0)
+        bias = cell_bias(target, potential, reg)
         size = nx.abs(potential) + nx.abs(target.target_term)
         blocks = [_best_two(target, rows, bias, size) for (rows,) in row_blocks(target, x)]
         pieces = [np.concatenate([nx.to_numpy(v) for v in field]) for field in zip(*blocks, strict=True)]
@@ -65,48 +60,15 @@ class Ties:
 
     @property
     def n_groups(self) -> int:
-        """Groups of cells that are apart: 1, and one for each cut of a spanning tree with a gap.
-
-        The tree has the smallest gaps (single linkage). Across a cut, the margins of n points with a
-        density there come within about ``mean / n`` of 0.
-        """
-        order, size, gap = linkage(self.first, self.second, self.margin, self.n_atoms)
-        position = np.empty_like(order)
-        position[order] = np.arange(len(order))
-        first, second = position[self.first], position[self.second]
-        inside = np.concatenate([[0], np.cumsum(np.bincount(first, minlength=len(order)))])
-        held = inside[np.arange(len(order)) + size] - inside[:-1]
-        lesser = np.minimum(held, len(first) - held)
-        cuts = np.flatnonzero(lesser >= LEAST_COUNT)
-        cuts = cuts[np.argsort(-gap[cuts])][:N_CUTS]
-        ends = cuts + size[cuts]
-        return 1 + sum(
-            self._is_gap(first, second, *cut) for cut in zip(cuts.tolist(), ends.tolist(), strict=True)
-        )
-
-    def _is_gap(self, first: np.ndarray, second: np.ndarray, start: int, end: int) -> bool:
-        """Whether no mass is near what separates cells `start` to `end`, in preorder, from others."""
-        here, there = (first >= start) & (first < end), (second >= start) & (second < end)
-        sides = [self.margin[here & ~there], self.margin[~here & there]]
-        sides = [side for side in sides if len(side)]
-        if not sides:  # points of each cell, by which one would have been seen
-            size = end - start
-            sides_seen = here.sum() / size, (~here).sum() / max(self.n_atoms - size, 1)
-            return bool(min(sides_seen) > CLEAR)
-        return bool(max(len(s) * s.min() / max(s.mean(), 1e-300) for s in sides) > CLEAR)
+        """Groups of cells that are apart."""
+        return count_groups(self.first, self.second, self.margin, self.n_atoms)
 
 
 def _best_two(target: Target, x: Array, bias: Array, size: Array) -> tuple[Array, ...]:
     """Best and second atom of a block, margin, jump, and size of the terms of the scores."""
-    nx = target.nx
-    scores = bias + target.bilinear(x)
-    first, best = nx.argmax(scores, axis=1), nx.max(scores, axis=1)
-    hit = HardBlock(first, scores.shape[1], best, nx).dense() > 0
-    rest = nx.where(hit, nx.full((1, 1), -math.inf, type_as=scores), scores)
-    second = nx.argmax(rest, axis=1)
-    vectors = jumps(target, x, first, second)
-    jump = nx.sqrt(nx.sum(vectors**2, axis=1))
-    return first, second, best - nx.max(rest, axis=1), jump, nx.abs(best) + size[first]
+    first, second, margin, best = best_two(target, x, bias)
+    jump = target.nx.sqrt(target.nx.sum(jumps(target, x, first, second) ** 2, axis=1))
+    return first, second, margin, jump, target.nx.abs(best) + size[first]
 
 
 def jumps(target: Target, x: Array, first: Array, second: Array) -> Array:

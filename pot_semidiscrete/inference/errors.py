@@ -8,6 +8,9 @@ r"""Standard errors, by the central limit theorem of the potential that maximise
 is added to the variance of the maximiser. Where the potential has not seen the points, 1.96 times the
 root contain the optimum in 95.6% at least, whatever the error e of the potential is: of
 ``|e| > 1.96 ((e + z)^2 + s^2)^(1/2)``, z normal of variance s^2, the probability is 4.4% at most.
+
+The theorem holds at ``reg = 0``, too, where A is a density on the boundaries of the cells (del Barrio,
+Gonzalez-Sanz, Loubes, 2024). There and at a small `reg`, a larger one estimates it: ``trace.visible``.
 """
 
 import copy
@@ -21,11 +24,13 @@ import numpy as np
 
 from ..backend import Array, brief, describe, in_double, no_grad
 from ..kernels import reduce, weight_blocks
+from ..optim.ascent import resolving_eps
 from ..optim.hessian import DenseHessian, newton_model
-from ..optim.newton import can_correct, newton_cg
+from ..optim.newton import can_correct, maximize, newton_cg
 from ..optim.semi_dual import SemiDual
 from ..problem import Target, check_array
-from .trace import PRECISE
+from .gaps import has_gap
+from .trace import PRECISE, visible
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,8 @@ class SampleFit:
     Raises
     ------
     ValueError
-        If the points are too few for a fit, or see no Hessian: at ``reg = 0``, or where none is between
-        two groups of cells.
+        If the points are too few for a fit, or see no Hessian: where none is between two groups of
+        cells.
     """
 
     def __init__(
@@ -113,11 +118,6 @@ class SampleFit:
         n_probes: int = 64,
         seed: int = 0,
     ) -> None:
-        if reg == 0.0:
-            raise ValueError(
-                "result: expected one of reg > 0, received one of 0, whose Hessian is a density on the "
-                "boundaries of cells, which points do not see; solve with a reg above 0."
-            )
         dual, self.n = SemiDual(target), x.shape[0]
         with no_grad(target.nx):
             n_eff = dual.measure(x, psi, reg).n_eff
@@ -133,40 +133,53 @@ class SampleFit:
                     "reg, or for fewer atoms."
                 )
             # until a thousandth of what chance gains in one direction is left, not of all of them
-            found = newton_cg(dual, x, psi, reg, rtol=1e-3 / n_eff)
-            self.potential = target.normalized(found.potential)
+            rtol, eps = 1e-3 / n_eff, resolving_eps(dual, x, psi, reg)
+            if eps > reg:  # from above: Newton's method alone would not arrive
+                psi = maximize(dual, x, psi, reg, rtol, eps, math.inf).potential
+            if reg > 0.0:
+                psi = newton_cg(dual, x, psi, reg, rtol=rtol).potential
+            self.potential = target.normalized(psi)
+            self._at, self._eps = visible(dual, x, self.potential, reg)
         self.name, self.target, self.x, self.reg = name, target, x, reg
         self.n_probes, self.seed = n_probes, seed
-        self._unit = reg * target.exponent(reg)  # minus the Hessian of H is self._hessian / unit
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the Hessian, which is made again."""
         return {name: value for name, value in vars(self).items() if name != "_hessian"}
 
+    def _model(self, psi: Array, eps: float) -> Any:
+        """Minus the Hessian at the points, in units of 1 / eps, and the covariance of their weights."""
+        with no_grad(self.target.nx):
+            return newton_model(SemiDual(self.target), self.x, psi, eps, self.n)
+
     @functools.cached_property
     def _hessian(self) -> Any:
-        """That of the points, at the potential."""
+        """That of the points, where they see it."""
         with no_grad(self.target.nx):
-            return newton_model(SemiDual(self.target), self.x, self.potential, self.reg, self.n)
-
-    def _solve(self, g: Array) -> Array:
-        """Inverse of the Hessian times g, or each row: in slow modes as well, which Newton may leave."""
-        if not isinstance(self._hessian, DenseHessian):
-            return self._hessian.solve(g, 0.0, PRECISE, g.shape[-1])
-        try:
-            return self._hessian.solve(g, 0.0)
-        except np.linalg.LinAlgError:
+            is_apart = self._eps > self.reg and has_gap(self.target, self.x, self.potential, self.reg)
+        found = self._model(self._at, self._eps)
+        if is_apart or found.is_singular:
             raise ValueError(
                 f"{self.name}: expected points between the cells of all neighbours, received {self.n} "
                 "that see no Hessian between some; give applications.ErrorBars more, or solve with a "
                 "larger reg."
-            ) from None
+            )
+        return found
+
+    def _solve(self, g: Array) -> Array:
+        """Inverse of the Hessian times g, or each row: in slow modes as well, which Newton may leave."""
+        if isinstance(self._hessian, DenseHessian):
+            return self._hessian.solve(g, 0.0)
+        return self._hessian.solve(g, 0.0, PRECISE, g.shape[-1])
 
     @functools.cached_property
     def law(self) -> NormalLaw:
         """Normal law of the potential."""
-        found, target, random = self._hessian, self.target, np.random.default_rng(self.seed)
-        nx, scale = target.nx, self._unit / math.sqrt(self.n)
+        target, random = self.target, np.random.default_rng(self.seed)
+        found = self._hessian if self._eps == self.reg else self._model(self.potential, self.reg)
+        # minus the Hessian of H is self._hessian / unit
+        nx, unit = target.nx, self._eps * target.exponent(self._eps)
+        scale = unit / math.sqrt(self.n)
         if isinstance(found, DenseHessian):
             values, vectors = np.linalg.eigh(found.covariance)
             root = vectors * np.sqrt(np.maximum(values, 0.0))
@@ -190,26 +203,36 @@ class SampleFit:
         moved = copy.copy(self)  # without the Hessian
         moved.target = self.target.map(function)
         moved.potential, moved.x = function(self.potential), function(self.x)
+        moved._at = function(self._at)
         if "law" in vars(self):
             vars(moved)["law"] = self.law.map(function)
         return moved
 
     def functional(self, f: Callable[[Array, Array], Array]) -> tuple[float, float]:
         """Estimate of the mean of f under the plan, and its standard error."""
-        target, psi, reg, n = self.target, self.potential, self.reg, self.n
-        nx = target.nx
+        nx, psi, reg = self.target.nx, self.potential, self.reg
+        rows, slope = self._means(f, psi, reg)
+        if self._eps > reg:  # the slope is a density on the boundaries, as the Hessian is
+            slope = self._means(f, self._at, self._eps)[1]
+        # a point moves psi by A^+ (b - chi) / n, and the mean by the product of that with the slope
+        v = self._solve(self.target.exponent(self._eps) * slope / float(self.n))
+        moved = reduce(self.target, self.x, psi, reg, ("average",), values=v).average
+        values, moved = map(in_double, (nx.concatenate(rows, axis=0), moved))
+        return float(values.mean()), float((values - moved).std(ddof=1) / math.sqrt(self.n))
+
+    def _means(
+        self, f: Callable[[Array, Array], Array], psi: Array, eps: float
+    ) -> tuple[list[Array], Array]:
+        """Mean of f over the weights of each point, and the slope of the sum, in units of 1 / eps."""
+        target, nx = self.target, self.target.nx
         origin = 0.0 * target.like[0] if target.origin is None else target.origin
         slope, rows = 0.0 * target.weights, []
-        for x, chi in weight_blocks(target, self.x, psi, reg):
+        for x, chi in weight_blocks(target, self.x, psi, eps):
             evaluate = lambda atoms, x=x: _checked(f(x + origin, atoms + origin), x, atoms)
             weighted = chi * target.in_parts(evaluate, axis=1)
             rows.append(nx.sum(weighted, axis=1))
             slope = slope + nx.sum(weighted, axis=0) - nx.dot(rows[-1], chi)
-        # a point moves psi by A^+ (b - chi) / n, and the mean by the product of that with the slope
-        v = self._solve(self._unit / reg * slope / float(n))
-        moved = reduce(target, self.x, psi, reg, ("average",), values=v).average
-        values, moved = map(in_double, (nx.concatenate(rows, axis=0), moved))
-        return float(values.mean()), float((values - moved).std(ddof=1) / math.sqrt(n))
+        return rows, slope
 
 
 def _checked(values: Any, x: Array, atoms: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backend import Array, brief, in_double
 from ..kernels import reduce
-from ..optim.ascent import FEW_POINTS, resolving_eps
+from ..optim.ascent import FEW_POINTS
 from ..optim.newton import QUICK, NewtonResult, maximize
 from ..optim.semi_dual import Measurement, SemiDual
 from ..optim.stopping import NORMAL_95, NORMAL_975, Look, StoppingRule
@@ -339,9 +339,7 @@ def _suboptimality(
     The maximiser over n fresh points gains ``trace / (2 n)`` by chance.
     """
     gain, n = found.measured.value - value, x.shape[0]
-    # at 0 points do not see the Hessian: take that of an eps that resolves the atoms
-    eps = resolving_eps(dual, x, found.potential, found.eps)
-    chance = trace_estimate(dual, x, found.potential, eps) / (2.0 * n)
+    chance = trace_estimate(dual, x, found.potential, found.eps) / (2.0 * n)
     excess = gain - chance
     limit = chance * n / n_samples if n_samples > 0 else 0.0
     return max(limit, excess) if excess > SIGNIFICANT * max(noise, chance) or n_samples == 0 else limit

@@ -1,59 +1,67 @@
 """How far n samples let the value fall short: ``tr(A^+ Sigma) / (2 n)`` in the mean."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ..backend import Array, in_double, no_grad
-from ..optim.hessian import DENSE, DenseHessian, hessian
-from ..optim.newton import ROWS, NewtonResult
+from ..optim.ascent import resolving_eps
+from ..optim.hessian import DenseHessian, newton_model
+from ..optim.newton import NewtonResult
 from ..optim.semi_dual import SemiDual
 
 PROBES = 4  # random vectors (Hutchinson, 1990)
 PRECISE = 1e-3  # forcing of their linear systems: slow modes, solved last, are most of the trace
 
 
-def trace_estimate(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
+def visible(dual: SemiDual, x: Array, psi: Array, reg: float) -> tuple[Array, float]:
+    """Potential and regularisation at which points see the Hessian, for a `reg` at which they do not.
+
+    As `reg` falls, minus the Hessian of the semi-dual tends to a density on the boundaries of the cells
+    (Kitagawa, Merigot, Thibert, 2019), and an average over points knows it by those within about `reg`
+    of a boundary. So it is a kernel estimate, and takes a bandwidth that has points: the regularisation
+    that resolves the atoms, at which the boundaries are left where they are. So the covariance of
+    regression quantiles is estimated, whose objective is not smooth either (Powell, 1991).
+    """
+    eps = resolving_eps(dual, x, psi, reg)
+    # where masses are free, those to reach are the potential's
+    return psi if dual.target.is_relaxed else psi + (reg - eps) * dual.target.log_weights, eps
+
+
+def trace_estimate(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
     """Estimate ``tr(A^+ Sigma)``, A minus the Hessian and Sigma the covariance of the weights.
 
     Exact for the points where the Hessian is a matrix; else by random signs of the points, whose
-    weights then have the covariance Sigma, with the Hessian of a part of them.
+    weights then have the covariance Sigma. Groups of atoms that no point links count one by one.
     """
     with no_grad(dual.target.nx):
-        return _trace(dual, x, psi, eps)
+        return _trace(dual, x, psi, reg)
 
 
-def _trace(dual: SemiDual, x: Array, psi: Array, eps: float) -> float:
-    measured = dual.measure(x, psi, eps)
-    rows = max(ROWS * measured.n_eff, x.shape[0] / ROWS) if dual.n_atoms > DENSE else x.shape[0]
-    found, scale = hessian(dual, x, psi, eps, rows), eps * dual.target.exponent(eps)
-    if isinstance(found, DenseHessian):
-        return scale * _exact(found)
-    probes = found.probes(PROBES, np.random.default_rng(0))
-    products = in_double(found.nx.sum(probes * found.solve(probes, 0.0, PRECISE), axis=1))
-    return scale * float(products.mean()) / found.n
-
-
-def _exact(found: DenseHessian) -> float:
-    """``tr(M^+ Sigma)``, M scaled to ``D^{-1/2} M D^{-1/2}``: small weights are no null space."""
-    root = np.sqrt(np.maximum(found.scale, 1e-300))
-    values, vectors = np.linalg.eigh(found.matrix / np.outer(root, root))
-    kept = values > 1e-9 * values[-1]  # the null space is that of the constants
-    kept[0] = False
-    parts = vectors[:, kept] / root[:, None]
-    return float(np.sum(parts * (found.covariance @ parts / values[kept])))
+def _trace(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
+    (at, eps), n = visible(dual, x, psi, reg), x.shape[0]
+    own: Any = newton_model(dual, x, psi, reg, n)
+    seen: Any = own if eps == reg else newton_model(dual, x, at, eps, n)
+    scale = eps * dual.target.exponent(eps)
+    if isinstance(own, DenseHessian):
+        values, parts = seen.modes()
+        return scale * float(np.sum(parts * (own.covariance @ parts / values)))
+    probes = own.probes(PROBES, np.random.default_rng(0))
+    products = in_double(own.nx.sum(probes * seen.solve(probes, 0.0, PRECISE), axis=1))
+    return scale * float(products.mean()) / own.n
 
 
 def shrink(
-    dual: SemiDual, x: Array, path: Sequence[tuple[Array, float]], found: NewtonResult, eps: float
+    dual: SemiDual, x: Array, path: Sequence[tuple[Array, float]], found: NewtonResult, reg: float
 ) -> Array:
     """The potential a share of the way along some to that of Newton's method (James, Stein, 1961).
 
     Each has samples of its own. One that is fitted to n of them gains ``trace / (2 n)`` on these by
-    chance, the trace at `eps`; the share of a part of the way is what of its gain on the points `x`,
-    those of Newton's method, is above twice as much.
+    chance; the share of a part of the way is what of its gain on the points `x`, those of Newton's
+    method, is above twice as much.
     """
-    trace, last = trace_estimate(dual, x, found.potential, eps), found.measured
+    trace, last = trace_estimate(dual, x, found.potential, reg), found.measured
     value = lambda psi: dual.measure(x, psi, found.eps).value
     ends = [(psi, n, value(psi)) for psi, n in path[1:]] + [(found.potential, last.n, last.value)]
     psi = path[0][0]

@@ -198,7 +198,7 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> frechet_distance(np.array([[-1.0], [1.0]]), np.array([[0.0], [4.0]]))  # sd sqrt(2), sqrt(8)
+    >>> round(frechet_distance(np.array([[-1.0], [1.0]]), np.array([[0.0], [4.0]])), 9)
     6.0
     """
     x, y = samples(x, y, least=2)
@@ -209,7 +209,7 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cy @ root), 0.0)).sum()
     total = ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum() + np.trace(cx) + np.trace(cy)
     distance = float(total - 2 * cross)
-    return float(f"{distance:.12g}") if distance > 1e-12 * total else 0.0  # what rounding left
+    return distance if distance > 1e-12 * total else 0.0  # less is what rounding left
 
 
 def flat(images: np.ndarray) -> np.ndarray:

@@ -6,12 +6,13 @@ masses are free at a price, it is the mean of that and of ``diag(g) - g g^T``, g
 unit: see :class:`~pot_semidiscrete.problem.marginal.Marginal`.
 """
 
+import functools
 import math
 from collections.abc import Iterable
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.csgraph import reverse_cuthill_mckee
+from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from scipy.sparse.linalg import splu
 
 from ..backend import Array, in_double, stride
@@ -59,6 +60,22 @@ class DenseHessian:
         mean = share * mean + (1.0 - share) * goal
         self.scale = np.maximum(mean, weights / (self.n * weights + 1.0))
 
+    def modes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues of ``D^{-1/2} M D^{-1/2}`` that are not 0 to rounding; D^{-1/2} times the vectors.
+
+        So scaled, small weights are no null space.
+        """
+        root = np.sqrt(np.maximum(self.scale, 1e-300))
+        values, vectors = np.linalg.eigh(self.matrix / np.outer(root, root))
+        kept = values > 1e-9 * values[-1]
+        kept[0] = False  # the constants
+        return values[kept], vectors[:, kept] / root[:, None]
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether it is so to rounding, the constants left aside."""
+        return len(self.modes()[0]) < len(self.scale) - 1
+
     def apply(self, v: Array) -> Array:
         """Product with a vector."""
         return self.nx.from_numpy(self.matrix @ self.nx.to_numpy(v), type_as=v)
@@ -80,7 +97,11 @@ class HessianOperator:
         Mean of the weights.
     scale : array, shape (n_support,)
         As of :class:`DenseHessian`.
+    is_singular : bool
+        False, for it is not known.
     """
+
+    is_singular = False
 
     def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float) -> None:
         self.dual, self.x, self.nx, self.n = dual, x, dual.target.nx, x.shape[0]
@@ -167,6 +188,16 @@ class SparseHessian:
         rows, columns = self.matrix.nonzero()
         self.bandwidth = int(np.max(np.abs(places[rows] - places[columns]), initial=0))
 
+    @functools.cached_property
+    def _part(self) -> np.ndarray:
+        """The part of each atom: no point links those of different ones."""
+        return connected_components(self.matrix, directed=False)[1]
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether it falls into parts."""
+        return bool(self._part.any())
+
     def apply(self, v: Array) -> Array:
         """Product with a vector, or with each row of a matrix."""
         return self.nx.from_numpy((self.matrix @ self.nx.to_numpy(v).T).T, type_as=v)
@@ -180,16 +211,20 @@ class SparseHessian:
     def solve(
         self, g: Array, mu: float, forcing: float = FORCING, max_iter: int = MAX_ITERATIONS
     ) -> Array:
-        """Solution of ``(Hessian + mu D) s = g``, for g of sum 0, or for each row of a matrix."""
-        n_rows = 1 if len(g.shape) == 1 else g.shape[0]
-        if self.bandwidth**2 > 20.0 * self.n * n_rows:
-            return conjugate_gradients(self, g, mu, forcing, max_iter)
-        mu = max(mu, 1e-9)  # that of the constants is 0
-        matrix = (self.matrix + mu * _diagonal(self.nx.to_numpy(self.scale))).tocsc()
-        factor = splu(matrix, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        """Solution of ``(Hessian + mu D) s = g``, for g of sum 0, or for each row of a matrix.
+
+        At ``mu = 0`` of sum 0 in each part: the rest of g, by rounding or by parts, is left out.
+        """
+        n_rows, part = 1 if len(g.shape) == 1 else g.shape[0], self._part
         D, rhs = (in_double(v) for v in (self.scale, g))
-        # a sum that is not 0, by rounding, is divided by mu
-        rhs = rhs - rhs.sum(axis=-1, keepdims=True) * D / D.sum()
+        part = part if mu == 0.0 else 0 * part
+        member = sparse.csr_array((np.ones(len(D)), (part, np.arange(len(D)))))
+        rhs = rhs - D * (((member @ rhs.T).T / (member @ D)) @ member)
+        if self.bandwidth**2 > 20.0 * self.n * n_rows:
+            rhs = self.nx.from_numpy(rhs, type_as=g)
+            return conjugate_gradients(self, rhs, mu, forcing, max_iter)
+        matrix = (self.matrix + max(mu, 1e-9) * _diagonal(D)).tocsc()  # that of the constants is 0
+        factor = splu(matrix, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
         return self.nx.from_numpy(factor.solve(rhs.T).T, type_as=g)
 
 

@@ -56,7 +56,13 @@ def can_correct(dual: SemiDual, n: int, n_eff: float) -> bool:
 
 
 def maximize(
-    dual: SemiDual, x: Array, psi: Array, reg: float, rtol: float = NEGLIGIBLE, eps: float = 0.0
+    dual: SemiDual,
+    x: Array,
+    psi: Array,
+    reg: float,
+    rtol: float = NEGLIGIBLE,
+    eps: float = 0.0,
+    max_work: float | None = None,
 ) -> NewtonResult:
     """Maximise the average over the points `x`, to within its statistical error.
 
@@ -77,13 +83,16 @@ def maximize(
         Share of the statistical error that need not be gained.
     eps : float
         Where to begin, if known: see :func:`resolving_eps`.
+    max_work : float, optional
+        What it may take; some passes by default.
     """
     n = x.shape[0]
     with no_grad(dual.target.nx):
         eps = eps or resolving_eps(dual, x, psi, reg)
         if eps > reg:
-            return continuation(dual, x, psi, reg, eps, rtol)
-        last = dual.work + max(QUICK, CORRECTION * n * dual.n_atoms)
+            return continuation(dual, x, psi, reg, eps, rtol, max_work)
+        usual = max(QUICK, CORRECTION * n * dual.n_atoms)
+        last = dual.work + (usual if max_work is None else max_work)
         if n < MANY * dual.n_atoms:
             return newton_cg(dual, x, psi, reg, last, rtol)
         start = NewtonResult(dual.target.zero_mean(psi), dual.measure(x, psi, reg), reg)
@@ -94,12 +103,18 @@ def maximize(
 
 
 def continuation(
-    dual: SemiDual, x: Array, psi: Array, reg: float, eps: float, rtol: float
+    dual: SemiDual,
+    x: Array,
+    psi: Array,
+    reg: float,
+    eps: float,
+    rtol: float,
+    max_work: float | None = None,
 ) -> NewtonResult:
     """Maximise at falling regularisations, from `eps` to `reg`; the best of them all at `reg`."""
     target, nx, n = dual.target, dual.target.nx, x.shape[0]
-    # two levels that are quick, or four
-    last = dual.work + max(2.0 * QUICK, 4.0 * CORRECTION * n * dual.n_atoms)
+    usual = max(2.0 * QUICK, 4.0 * CORRECTION * n * dual.n_atoms)  # two levels that are quick, or four
+    last = dual.work + (usual if max_work is None else max_work)
     best = NewtonResult(target.zero_mean(psi), dual.measure(x, psi, reg), reg)
     psi = from_above(dual, x, psi, eps, last)
     chance, error = dual.n_atoms / n, math.inf

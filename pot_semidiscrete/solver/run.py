@@ -204,7 +204,7 @@ class Solver:
         if self.prior is not None or not self.stream.kept.complete:
             path = [(self.prior, self.n_prior), (ascent.average, self.n_used)]
             path = path[1:] if self.prior is None else path
-            psi = shrink(self.dual, points, path, found, eps or ascent.eps)
+            psi = shrink(self.dual, points, path, found, self.reg)
         if not ascent.annealed:
             eps = resolving_eps(self.dual, points, psi, self.reg)
             ascent = replace(ascent, eps=eps, annealed=eps)

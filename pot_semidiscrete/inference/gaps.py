@@ -1,0 +1,110 @@
+"""Groups of cells between which a source has a gap: their potentials may move against each other."""
+
+import math
+
+import numpy as np
+from scipy.sparse import csgraph, csr_array
+
+from ..backend import Array
+from ..kernels import HardBlock, row_blocks
+from ..problem import Target
+
+LEAST_COUNT = 16  # points of a window, or to estimate masses by, at least
+SIGMAS = 3.0
+DOUBT = 1e-3  # probability of a gap, or of an empty cell, by chance, that is accepted
+N_CUTS = 64
+CLEAR = SIGMAS * math.log(N_CUTS / DOUBT)  # points by which mass near a boundary would have been seen
+
+
+def cell_bias(target: Target, potential: Array, reg: float) -> Array:
+    """What scores have beside the term of points and atoms, so that the best atom has the cell."""
+    return potential - target.target_term + (reg * target.log_weights if reg > 0 else 0.0)
+
+
+def best_two(target: Target, x: Array, bias: Array) -> tuple[Array, Array, Array, Array]:
+    """Best and second atom of each point of a block, the scores' difference, and the best score."""
+    nx = target.nx
+    scores = bias + target.bilinear(x)
+    first, best = nx.argmax(scores, axis=1), nx.max(scores, axis=1)
+    hit = HardBlock(first, scores.shape[1], best, nx).dense() > 0
+    rest = nx.where(hit, nx.full((1, 1), -math.inf, type_as=scores), scores)
+    return first, nx.argmax(rest, axis=1), best - nx.max(rest, axis=1), best
+
+
+def has_gap(target: Target, x: Array, potential: Array, reg: float) -> bool:
+    """Whether no mass is near the boundary between two groups of the cells of a potential."""
+    if target.atoms.shape[0] == 1:
+        return False
+    bias, nx = cell_bias(target, potential, reg), target.nx
+    blocks = [best_two(target, rows, bias)[:3] for (rows,) in row_blocks(target, x)]
+    first, second, margin = (
+        np.concatenate([nx.to_numpy(v) for v in field]) for field in zip(*blocks, strict=True)
+    )
+    return count_groups(first.astype(int), second.astype(int), margin.astype(float), len(bias)) > 1
+
+
+def count_groups(first: np.ndarray, second: np.ndarray, margin: np.ndarray, n_atoms: int) -> int:
+    """Groups of cells that are apart: 1, and one for each cut of a spanning tree with a gap.
+
+    The tree has the smallest gaps (single linkage). Across a cut, the margins of n points with a
+    density there come within about ``mean / n`` of 0.
+    """
+    order, size, gap = linkage(first, second, margin, n_atoms)
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
+    first, second = position[first], position[second]
+    inside = np.concatenate([[0], np.cumsum(np.bincount(first, minlength=len(order)))])
+    held = inside[np.arange(len(order)) + size] - inside[:-1]
+    lesser = np.minimum(held, len(first) - held)
+    cuts = np.flatnonzero(lesser >= LEAST_COUNT)
+    cuts = cuts[np.argsort(-gap[cuts])][:N_CUTS]
+    ends = (cuts + size[cuts]).tolist()
+    cells = first, second, margin, n_atoms
+    return 1 + sum(_is_gap(*cells, *cut) for cut in zip(cuts.tolist(), ends, strict=True))
+
+
+def _is_gap(
+    first: np.ndarray, second: np.ndarray, margin: np.ndarray, n_atoms: int, start: int, end: int
+) -> bool:
+    """Whether no mass is near what separates cells `start` to `end`, in preorder, from others."""
+    here, there = (first >= start) & (first < end), (second >= start) & (second < end)
+    sides = [margin[here & ~there], margin[~here & there]]
+    sides = [side for side in sides if len(side)]
+    if not sides:  # points of each cell, by which one would have been seen
+        size = end - start
+        sides_seen = here.sum() / size, (~here).sum() / max(n_atoms - size, 1)
+        return bool(min(sides_seen) > CLEAR)
+    return bool(max(len(s) * s.min() / max(s.mean(), 1e-300) for s in sides) > CLEAR)
+
+
+def linkage(
+    first: np.ndarray, second: np.ndarray, margin: np.ndarray, n_atoms: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Spanning tree of the cells by their gaps: preorder, size of subtrees, rank of the edge above.
+
+    The gap of two cells is the larger of the two smallest margins from one to the other: where there
+    is mass on one side only, a potential can move. Edges of the highest rank join what no point joins.
+    """
+    pair, inverse = np.unique(first * n_atoms + second, return_inverse=True)
+    least = np.full(len(pair), math.inf)
+    np.minimum.at(least, inverse, margin)
+    j, k = np.divmod(pair, n_atoms)
+    edge, inverse = np.unique(np.minimum(j, k) * n_atoms + np.maximum(j, k), return_inverse=True)
+    gaps = np.zeros(len(edge))
+    np.maximum.at(gaps, inverse, least)
+    rank = np.empty(len(edge))
+    rank[np.argsort(gaps)] = 1.0 + np.arange(len(edge))
+    j, k = np.divmod(edge, n_atoms)
+    graph = csr_array((rank, (j, k)), shape=(n_atoms, n_atoms))
+    part = csgraph.connected_components(graph, directed=False)[1]
+    root, *others = np.unique(part, return_index=True)[1]
+    j, k = np.append(j, np.full(len(others), root)), np.append(k, others).astype(int)
+    rank = np.append(rank, np.full(len(others), len(edge) + 1.0))
+    tree = csgraph.minimum_spanning_tree(csr_array((rank, (j, k)), shape=(n_atoms, n_atoms)))
+    tree = tree + tree.T
+    order, above = csgraph.depth_first_order(tree, root, directed=False)
+    size = np.ones(n_atoms, dtype=int)
+    for node in order[:0:-1]:
+        size[above[node]] += size[node]
+    joined = [float(tree[above[node], node]) for node in order[1:]]
+    return order, size[order], np.array([0.0, *joined])
