@@ -15,6 +15,7 @@ With ``--colors ink`` each digit has a random colour, on black, with ``both`` it
   4,000 of them, the distance of pixels, and a critic. The rate of its optimiser falls by the clock
   instead of by the steps, whose number is not known.
 - ``pairs``: the same, without a critic.
+- ``energy``: as that, but once the rate falls steps go down an energy score, ``pair_cost="energy"``.
 - ``pixels``: the same with none of these: the paper's gradient, of the squared distance of pixels.
 - ``features``: as that, with images compared by `ImageFeatures`: pixels and the responses of random
   filters, which have `--share` of the variance. No labels, and no other network, take part.
@@ -197,6 +198,11 @@ def pairs(run, **options):
     ours(run, **{"critic": False} | options)
 
 
+def energy(run, **options):
+    """As `pairs`, and down an energy score once the rate falls."""
+    pairs(run, **{"pair_cost": "energy"} | options)
+
+
 def pixels(run, **options):
     """The paper's gradient: no features, pairs or critic."""
     ours(run, **PLAIN | {"make": adam, "rate": fall} | options)
@@ -273,7 +279,7 @@ def pot(run):
         run.follow_potential(potential)
 
 
-OURS = (ours, pairs, pixels, features, few_features)
+OURS = (ours, pairs, energy, pixels, features, few_features)
 RECIPES = {recipe.__name__: recipe for recipe in (*OURS, wgan_gp, authors, sinkhorn, pot)}
 
 
