@@ -26,7 +26,6 @@ MARKS = (10, 20, 30, 45, 60, 75, 90, 105, 120, 140, 160, 180)
 STYLES = {
     "ours": ("the default", "C0"),
     "pairs": ("critic=False", "C1"),
-    "energy": ('critic=False, pair_cost="energy"', "C2"),
     "wgan_gp": ("WGAN-GP", "C3"),
 }
 
