@@ -15,8 +15,8 @@ With ``--colors ink`` each digit has a random colour, on black, with ``both`` it
   4,000 of them, the distance of pixels, and a critic. The rate of its optimiser falls by the clock
   instead of by the steps, whose number is not known.
 - ``pairs``: the same, without a critic.
-- ``energy``: as that, but once the rate falls steps go down an energy score, ``pair_cost="energy"``; with
-  ``dual_steps=20``, for the score asks for better masses.
+- ``energy``: as that, with ``pair_cost="energy"``, an energy score once the rate falls, and with
+  ``dual_steps=20``: with the score, errors of the masses show.
 - ``pixels``: the same with none of these: the paper's gradient, of the squared distance of pixels.
 - ``features``: as that, with images compared by `ImageFeatures`: pixels and the responses of random
   filters, which have `--share` of the variance. No labels, and no other network, take part.
