@@ -359,7 +359,14 @@ def kept(path, recipes, seeds, settings):
         raise SystemExit(f"{path}: expected runs of {settings}; give another file")
     rows = facts.pop("rows", [])
     others = lambda row: row["recipe"] not in recipes or row["seed"] not in seeds
-    return facts, [row for row in rows if row["recipe"] in RECIPES and others(row)]
+    like = {name: facts["machine"][name] for name in ("processor",) if rows}
+    return facts, [like | row for row in rows if row["recipe"] in RECIPES and others(row)]
+
+
+def unlike(rows, processor):
+    """The rows as they are written: a processor that is the machine's is not said again in each."""
+    own = ("processor", processor)
+    return [dict(fact for fact in row.items() if fact != own) for row in rows]
 
 
 def arguments():
@@ -409,7 +416,8 @@ def main():
     }
     facts, rows = kept(args.json, args.recipe, args.seeds, settings)
     grid, options = facts.pop("grid", []), options_of(args)
-    write = lambda: machine.write(args.json, **facts, grid=grid, rows=rows)
+    here = machine.processor()
+    write = lambda: machine.write(args.json, **facts, grid=grid, rows=unlike(rows, here))
     with machine.limit_threads(args.threads):
         facts |= {"machine": machine.facts(), **settings}
         images, judge = load(args.mnist, args.atoms, args.colors)
@@ -433,7 +441,7 @@ def main():
             for recipe in args.recipe:
                 run = train(recipe, images, args.seconds, seed, *law, **options[recipe])
                 row = {"recipe": recipe, "seed": seed, "seconds": run.total, "steps": run.steps}
-                row["processor"] = machine.processor()
+                row["processor"] = here
                 row |= {"value": interval(run)} if args.value else {}
                 rows.append({**row, **options[recipe], **measure(run, judge)})
                 show(f"{recipe} {seed}", rows[-1])
