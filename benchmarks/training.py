@@ -15,6 +15,8 @@ With ``--colors ink`` each digit has a random colour, on black, with ``both`` it
   4,000 of them, the distance of pixels, and a critic. The rate of its optimiser falls by the clock
   instead of by the steps, whose number is not known.
 - ``pairs``: the same, without a critic.
+- ``energy``: as that, with ``pair_cost="energy"``, an energy score once the rate falls, and with
+  ``dual_steps=20``: with the score, errors of the masses show.
 - ``pixels``: the same with none of these: the paper's gradient, of the squared distance of pixels.
 - ``features``: as that, with images compared by `ImageFeatures`: pixels and the responses of random
   filters, which have `--share` of the variance. No labels, and no other network, take part.
@@ -197,6 +199,11 @@ def pairs(run, **options):
     ours(run, **{"critic": False} | options)
 
 
+def energy(run, **options):
+    """As `pairs`, and down an energy score once the rate falls."""
+    pairs(run, **{"pair_cost": "energy", "dual_steps": 20} | options)
+
+
 def pixels(run, **options):
     """The paper's gradient: no features, pairs or critic."""
     ours(run, **PLAIN | {"make": adam, "rate": fall} | options)
@@ -273,7 +280,7 @@ def pot(run):
         run.follow_potential(potential)
 
 
-OURS = (ours, pairs, pixels, features, few_features)
+OURS = (ours, pairs, energy, pixels, features, few_features)
 RECIPES = {recipe.__name__: recipe for recipe in (*OURS, wgan_gp, authors, sinkhorn, pot)}
 
 
@@ -352,7 +359,14 @@ def kept(path, recipes, seeds, settings):
         raise SystemExit(f"{path}: expected runs of {settings}; give another file")
     rows = facts.pop("rows", [])
     others = lambda row: row["recipe"] not in recipes or row["seed"] not in seeds
-    return facts, [row for row in rows if row["recipe"] in RECIPES and others(row)]
+    like = {name: facts["machine"][name] for name in ("processor",) if rows}
+    return facts, [like | row for row in rows if row["recipe"] in RECIPES and others(row)]
+
+
+def unlike(rows, processor):
+    """The rows as they are written: a processor that is the machine's is not said again in each."""
+    own = ("processor", processor)
+    return [dict(fact for fact in row.items() if fact != own) for row in rows]
 
 
 def arguments():
@@ -402,7 +416,8 @@ def main():
     }
     facts, rows = kept(args.json, args.recipe, args.seeds, settings)
     grid, options = facts.pop("grid", []), options_of(args)
-    write = lambda: machine.write(args.json, **facts, grid=grid, rows=rows)
+    here = machine.processor()
+    write = lambda: machine.write(args.json, **facts, grid=grid, rows=unlike(rows, here))
     with machine.limit_threads(args.threads):
         facts |= {"machine": machine.facts(), **settings}
         images, judge = load(args.mnist, args.atoms, args.colors)
@@ -426,7 +441,7 @@ def main():
             for recipe in args.recipe:
                 run = train(recipe, images, args.seconds, seed, *law, **options[recipe])
                 row = {"recipe": recipe, "seed": seed, "seconds": run.total, "steps": run.steps}
-                row["processor"] = machine.processor()
+                row["processor"] = here
                 row |= {"value": interval(run)} if args.value else {}
                 rows.append({**row, **options[recipe], **measure(run, judge)})
                 show(f"{recipe} {seed}", rows[-1])

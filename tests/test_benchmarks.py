@@ -198,6 +198,17 @@ def test_benchmark_of_training_compares_its_recipes(rng, monkeypatch, tmp_path):
     assert (tmp_path / "ours_0.png").stat().st_size > 10_000
 
 
+def test_rows_of_training_name_another_processor_than_the_machine(tmp_path):
+    from benchmarks import machine, training
+
+    rows = [{"recipe": "ours", "seed": k, "processor": name} for k, name in enumerate("aab")]
+    path, facts = tmp_path / "results.json", {"machine": {"processor": "a"}, "seconds": 1.0}
+    machine.write(path, **facts, rows=training.unlike(rows, "a"))
+    written = json.loads(path.read_text())["rows"]
+    assert [row.get("processor") for row in written] == [None, None, "b"]
+    assert training.kept(path, ["pairs"], [0], {"seconds": 1.0}) == (facts, rows)
+
+
 def test_curves_of_training_are_those_of_runs_that_nobody_watched(monkeypatch):
     """By a clock that counts its readings, a look changes neither steps nor weights nor the end."""
     from benchmarks import training, training_curves

@@ -19,6 +19,7 @@ from pot_semidiscrete.generative import (  # noqa: E402
 from pot_semidiscrete.generative.choices import are_images, parts_of_data, sample  # noqa: E402
 from pot_semidiscrete.generative.critic import guided  # noqa: E402
 from pot_semidiscrete.generative.descents import PairDescent  # noqa: E402
+from pot_semidiscrete.generative.energy import EnergyDescent  # noqa: E402
 from pot_semidiscrete.samplers.resolve import resolve_random  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("torch_seed")
@@ -127,6 +128,77 @@ def test_pairs_lead_to_the_median_of_a_median_cost():
         random_state=0,
     )
     assert abs(float(place.detach()) - 1.0) < 0.2
+
+
+def energy_descent(data, **options):
+    loss = SemiDiscreteLoss(data, reg=0.5)
+    return EnergyDescent(loss, data, resolve_random(0, loss.target.nx, loss.potential), **options)
+
+
+def test_an_energy_score_is_a_distance_to_an_interval():
+    """In each coordinate that of y to the interval of the two points; without a second point, to x."""
+    data, x = cloud(40, 6), cloud(80, 6, seed=3)
+    value = energy_descent(data).value([data])
+    one, other = x[:40], x[40:]
+    low, high = torch.minimum(one, other), torch.maximum(one, other)
+    expected = ((low - data).clamp(min=0.0) + (data - high).clamp(min=0.0)).sum(dim=1)
+    assert float(expected.min()) > 0.0
+    torch.testing.assert_close(value(x), expected.mean())
+    torch.testing.assert_close(value(one), (one - data).abs().sum(dim=1).mean())
+
+
+def test_an_energy_score_draws_the_nearer_point_only():
+    data = torch.zeros(1, 3)
+    x = torch.tensor([[1.0, -2.0, 5.0], [3.0, 1.0, 4.0]], requires_grad=True)
+    energy_descent(torch.zeros(2, 3)).value([data])(x).backward()
+    assert torch.equal(x.grad, torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
+
+
+def test_a_second_latent_point_has_a_share_of_new_coordinates():
+    z, fresh = torch.zeros(4000, 5), torch.ones(4000, 5)
+    labels = torch.arange(4000)
+    descent = energy_descent(cloud(9, 2), share=0.3)
+    both, doubled = descent.with_neighbors((z, labels), (fresh, labels + 1))
+    assert torch.equal(doubled, torch.cat([labels, labels]))
+    assert torch.equal(both[:4000], z)
+    assert set(both[4000:].unique().tolist()) == {0.0, 1.0}
+    share = both[4000:].mean(dim=0)
+    np.testing.assert_allclose(share, 0.3, atol=4.0 * math.sqrt(0.3 * 0.7 / 4000))
+
+
+def test_an_energy_score_begins_where_the_rate_falls():
+    """The batches of the generator in a step have twice the points in the last third, and not before."""
+    sizes = []
+
+    class Noting(nn.Linear):
+        def forward(self, z):
+            if torch.is_grad_enabled():
+                sizes.append(len(z))
+            return super().forward(z)
+
+    options = {"n_steps": 60, "batch_size": 20, "random_state": 0}
+    train_generator(Noting(2, 2), 2, cloud(40, 2), pair_cost="energy", **options)
+    assert sizes == [20] * 41 + [40] * 19
+
+
+def test_latent_points_of_an_energy_score_are_tensors():
+    with pytest.raises(TypeError, match="latent_sampler: expected tensors of latent points"):
+        energy_descent(cloud(9, 2)).with_neighbors([1.0], [2.0])
+    with pytest.raises(TypeError, match=r"pair_cost: expected a callable .* one of cityblock.* energy"):
+        trained(cloud(9, 2), 1, pair_cost="energies")
+
+
+def test_a_run_down_an_energy_score_is_continued_bit_for_bit(tmp_path):
+    data, path = cloud(40, 2), tmp_path / "run.pt"
+    options = {"pair_cost": "energy", "batch_size": 20, "checkpoint_every": 5}
+    whole, _ = trained(data, 30, **options)
+    # interrupted in the last third, and within a round
+    trained(data, 30, checkpoint=path, callback=lambda result: result.n_steps == 25, **options)
+    again, result = trained(data, 30, checkpoint=path, **options)
+    assert result.n_steps == 30
+    assert_same(whole, again)
+    other, _ = trained(data, 30, **options | {"pair_cost": "cityblock"})
+    assert not torch.equal(whole[0], other[0])
 
 
 # Critics.

@@ -3,8 +3,8 @@
 A loss (``loss.py``) has a potential that follows a generator (``potential.py``), perhaps as a
 ``network.py``, and data that points are compared with (``compared.py``), perhaps by ``features.py``.
 A run (``training.py``, ``trainer.py``), of what was chosen (``choices.py``), goes in ``rounds.py`` down
-``descents.py``, beside a ``critic.py``, and is kept by ``checkpoint.py``. What several processes do
-together is in ``shared.py``.
+``descents.py`` or ``energy.py``, beside a ``critic.py``, and is kept by ``checkpoint.py``. What several
+processes do together is in ``shared.py``.
 """
 
 try:

@@ -11,6 +11,7 @@ from ..samplers.resolve import rank_seed, resolve_random
 from .critic import GradientPenaltyCritic, resolve_critic
 from .data import stacked
 from .descents import COSTS, PairDescent
+from .energy import pair_descent
 from .features import ImageFeatures
 from .loss import SemiDiscreteLoss
 from .rounds import resolve_reuse
@@ -82,7 +83,7 @@ def parts_of_data(data: Any, random_state: object, **options: Any) -> Parts:
     random = resolve_random(rank_seed(loss._shared_target, random_state), nx, like)
     of_pairs, of_critic = random.integers(2**31, 2).tolist()
     if pair_cost is not None:
-        parts.descent = PairDescent(loss, atoms, pair_cost, resolve_random(of_pairs, nx, like))
+        parts.descent = pair_descent(loss, atoms, pair_cost, resolve_random(of_pairs, nx, like))
     parts.critic = resolve_critic(suited.get("critic"), data, of_critic)
     return parts
 
@@ -124,8 +125,9 @@ def check_pairs(data: Any, n_atoms: Any, pair_cost: Any) -> None:
     """
     if n_atoms is not None:
         check_count("n_atoms", n_atoms)
-    if pair_cost is not None and not (isinstance(pair_cost, str) and pair_cost in COSTS):
-        check_callable("pair_cost", pair_cost, f"(x, y) -> costs, or one of {', '.join(COSTS)}")
+    names = [*COSTS, "energy"]
+    if pair_cost is not None and not (isinstance(pair_cost, str) and pair_cost in names):
+        check_callable("pair_cost", pair_cost, f"(x, y) -> costs, or one of {', '.join(names)}")
     has_rows = n_atoms is None and isinstance(data, ShardedAtoms)
     is_asked = n_atoms is not None or pair_cost is not None
     if is_asked and not (has_rows or isinstance(data, torch.Tensor)):

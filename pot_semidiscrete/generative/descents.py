@@ -24,6 +24,13 @@ class Descent(ABC):
     def begin(self, batches: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
         """Follow points with the potential, and note for each batch what its value needs."""
 
+    def latents(self, z: Any, draw: Callable[[], Any], rate: float) -> Any:
+        """Latent points of a step, for a batch `z` of the round: these, perhaps with more like `draw()`.
+
+        `rate` is the learning rate, relative to the first.
+        """
+        return z
+
     @abstractmethod
     def value(self, noted: list[torch.Tensor]) -> PointCost:
         """Value of a batch, of what was noted of it."""

@@ -60,8 +60,11 @@ class Rounds:
         return self.reuse == 1 or not self.latents or self.position == self.reuse
 
     @torch.no_grad()
-    def next(self) -> tuple[Any, PointCost]:
-        """Move the potential, if that is due; latent points of the next step, and their value."""
+    def next(self, rate: float = 1.0) -> tuple[Any, PointCost]:
+        """Move the potential, if that is due; latent points of the next step, and their value.
+
+        `rate` is the learning rate of the step, relative to the first.
+        """
         if self.fresh:  # the loss at points that nothing has seen: formula (G)
             self.loss.follow(torch.cat(self.draw()))
             self.latents, self.moves = self.latents[:1], self.loss.moves
@@ -71,7 +74,8 @@ class Rounds:
             self.moves = self.loss.moves
         k = self.position % len(self.latents)
         self.position += 1
-        return self.latents[k], self.descent.value(self.bounds[k])
+        z = self.descent.latents(self.latents[k], self.latent, rate)
+        return z, self.descent.value(self.bounds[k])
 
     def draw(self) -> list[torch.Tensor]:
         """Fresh batches of points; before, the potential moves as the mean of the last round's did."""

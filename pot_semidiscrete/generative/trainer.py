@@ -123,9 +123,9 @@ class Trainer:
         """
         values: list[torch.Tensor] = []
         with self.rollback():
-            z, value_at = self.rounds.next()
             if self.schedule is not None:
                 set_relative_rate(self.optimizer, self.schedule(self.n_steps))
+            z, value_at = self.rounds.next(relative_rate(self.optimizer))
             self.optimizer.step(lambda: self.differentiate(z, value_at, values))
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
             check_finite("parameters", parameters_of(self.optimizer))

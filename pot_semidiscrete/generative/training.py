@@ -108,11 +108,13 @@ def train_generator(
         Map to features by which points are compared. By default 64 components of :class:`ImageFeatures`
         for images, none otherwise. Only with data.
     pair_cost : str, callable or False, optional
-        Cost c' of pairs, ``(x, y) -> (n,)``, ``"cityblock"`` or ``"sqeuclidean"``. The potential then
-        only decides which atom y each point x of a round is paired with, drawn from the plan. Steps
-        minimise the mean of :math:`c'(x, y)`, an upper bound of the transport cost of c' to the masses
-        of the plan. No gradient goes through `features`. By default ``"cityblock"`` for images, because
-        its minimum is a median and not a grey average, and none otherwise. Only with data.
+        Cost c' of pairs, ``(x, y) -> (n,)``, ``"cityblock"``, ``"sqeuclidean"`` or ``"energy"``. The
+        potential then only decides which atom y each point x of a round is paired with, drawn from the
+        plan. Steps minimise the mean of :math:`c'(x, y)`, an upper bound of the transport cost of c' to
+        the masses of the plan. No gradient goes through `features`. By default ``"cityblock"`` for
+        images, because its minimum is a median and not a grey average, and none otherwise. ``"energy"``
+        is that until the learning rate falls, and then an energy score with a second latent point, for
+        latent laws of independent coordinates: better images without a critic. Only with data.
     critic : str, torch.nn.Module, GradientPenaltyCritic or False, optional
         Critic whose gradient is added: ``"wgan-gp"``, a network of your own, or a
         :class:`GradientPenaltyCritic`. By default ``"wgan-gp"`` for images, none otherwise.
