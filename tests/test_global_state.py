@@ -296,7 +296,7 @@ def told(result):
 @row("solve_semidiscrete")
 def _(nx):
     states = []
-    options = {"tol": 0.3, "max_iter": 60, "callback": lambda state: states.append(state.potential)}
+    options = {"tol": 0.3, "max_iter": 120, "callback": lambda state: states.append(state.potential)}
 
     def call():
         found = [told(solve(nx, reg, source, **options)) for reg in REGS for source in ("ball", law(nx))]
