@@ -20,6 +20,8 @@ PairCost: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class Descent(ABC):
     """What the steps of a round go down."""
 
+    follows_rate = False  # whether its latent points depend on the learning rate
+
     @abstractmethod
     def begin(self, batches: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
         """Follow points with the potential, and note for each batch what its value needs."""

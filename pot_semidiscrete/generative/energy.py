@@ -27,6 +27,8 @@ class EnergyDescent(PairDescent):
     pixel, but that y was drawn for one of the two.
     """
 
+    follows_rate = True
+
     def __init__(self, loss: Any, data: Any, random: Any, share: float = 0.13) -> None:
         super().__init__(loss, data, "cityblock", random)
         self.share, self.peak = share, 0.0  # the highest rate so far
