@@ -37,6 +37,7 @@ class EnergyDescent(PairDescent):
         return "costs of pairs, energy score"
 
     def latents(self, z: Any, draw: Callable[[], Any], rate: float) -> Any:
+        check_latents(z)  # from the first step on, not after two thirds of a run
         self.peak = max(self.peak, rate)
         return z if rate == self.peak else self.with_neighbors(z, draw())
 
@@ -47,12 +48,7 @@ class EnergyDescent(PairDescent):
             [self._joined(*pair) for pair in zip(leaves, others, strict=True)], structure
         )
 
-    def _joined(self, z: Any, fresh: Any) -> torch.Tensor:
-        if not isinstance(z, torch.Tensor) or z.ndim == 0:
-            raise TypeError(
-                "latent_sampler: expected tensors of latent points with pair_cost='energy', received "
-                f"{describe(z)}; return tensors, or give another pair_cost."
-            )
+    def _joined(self, z: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
         if not z.is_floating_point():  # labels, say, which belong to the pair
             return torch.cat([z, z])
         anew = self.random.uniform(*z.shape).to(z.device) < self.share
@@ -73,8 +69,19 @@ class EnergyDescent(PairDescent):
         return {"random": super().state_dict(), "peak": self.peak}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state["random"])
+        if "random" in state:  # not that of another number of ranks
+            super().load_state_dict(state["random"])
         self.peak = state["peak"]
+
+
+def check_latents(z: Any) -> None:
+    """Refuse latent points that cannot be joined: parts that are no tensors, or have no rows."""
+    for part in _pytree.tree_leaves(z):
+        if not isinstance(part, torch.Tensor) or part.ndim == 0:
+            raise TypeError(
+                "latent_sampler: expected tensors of latent points with pair_cost='energy', received "
+                f"{describe(part)}; return tensors, or give another pair_cost."
+            )
 
 
 def pair_descent(loss: Any, data: Any, pair_cost: Any, random: Any) -> PairDescent:
