@@ -166,6 +166,16 @@ def test_a_second_latent_point_has_a_share_of_new_coordinates():
     np.testing.assert_allclose(share, 0.3, atol=4.0 * math.sqrt(0.3 * 0.7 / 4000))
 
 
+def test_a_second_latent_point_comes_from_few_fresh_ones():
+    """As those of the last batch of a loader; each row of them serves, and no other value."""
+    z, fresh = torch.zeros(4000, 5), torch.arange(1.0, 4.0)[:, None].expand(3, 5)
+    found = energy_descent(cloud(9, 2), share=0.3).with_neighbors(z, fresh)[4000:]
+    assert found.unique().tolist() == [0.0, 1.0, 2.0, 3.0]
+    loader = torch.utils.data.DataLoader(cloud(70, 2), batch_size=32)
+    options = {"pair_cost": "energy", "n_steps": 30, "random_state": 0}
+    assert train_generator(nn.Linear(2, 2), loader, cloud(40, 2), **options).status == "finished"
+
+
 def test_an_energy_score_begins_where_the_rate_falls():
     """The batches of the generator in a step have twice the points in the last third, and not before."""
     sizes = []

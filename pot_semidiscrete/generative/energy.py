@@ -36,10 +36,11 @@ class EnergyDescent(PairDescent):
     def __repr__(self) -> str:
         return "costs of pairs, energy score"
 
-    def latents(self, z: Any, draw: Callable[[], Any], rate: float) -> Any:
+    def latents(self, z: Any, draw: Callable[[], Any], rate: Callable[[], float]) -> Any:
         check_latents(z)  # from the first step on, not after two thirds of a run
-        self.peak = max(self.peak, rate)
-        return z if rate == self.peak else self.with_neighbors(z, draw())
+        present = rate()
+        self.peak = max(self.peak, present)
+        return z if present == self.peak else self.with_neighbors(z, draw())
 
     def with_neighbors(self, z: Any, fresh: Any) -> Any:
         """Latent points, then for each of them one that has a share of the coordinates of `fresh`."""
@@ -52,7 +53,8 @@ class EnergyDescent(PairDescent):
         if not z.is_floating_point():  # labels, say, which belong to the pair
             return torch.cat([z, z])
         anew = self.random.uniform(*z.shape).to(z.device) < self.share
-        return torch.cat([z, torch.where(anew, fresh, z)])
+        rows = torch.arange(len(z), device=fresh.device) % len(fresh)  # a loader's last may be few
+        return torch.cat([z, torch.where(anew, fresh[rows], z)])
 
     def value(self, noted: list[torch.Tensor]) -> PointCost:
         cost, (goal,) = super().value(noted), noted

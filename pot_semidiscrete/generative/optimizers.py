@@ -38,10 +38,10 @@ def resolve_optimizer(
 
     In errors, `name` is the argument, and `owner` what the module is.
     """
-    module = resharded(module)  # whose parameters are those that an optimiser has
+    resharded(module)  # or its parameters are not those that an optimiser has
     if isinstance(optimizer, torch.optim.Optimizer):
-        is_module = isinstance(module, torch.nn.Module)
-        own = {id(p) for p in module.parameters() if p.requires_grad} if is_module else set()
+        found = module.parameters() if isinstance(module, torch.nn.Module) else ()
+        own = {id(p) for p in found if p.requires_grad}
         if own and own.isdisjoint(map(id, parameters_of(optimizer))):
             raise ValueError(
                 f"{name}: expected one of the parameters of the {owner}, received "

@@ -126,8 +126,7 @@ class Trainer:
         with self.rollback():
             if self.schedule is not None:
                 set_relative_rate(self.optimizer, self.schedule(self.n_steps))
-            follows = self.rounds.descent.follows_rate  # an optimiser may have no rate
-            z, value_at = self.rounds.next(relative_rate(self.optimizer) if follows else 1.0)
+            z, value_at = self.rounds.next(lambda: relative_rate(self.optimizer))
             self.optimizer.step(lambda: self.differentiate(z, value_at, values))
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
             check_finite("parameters", parameters_of(self.optimizer))
