@@ -21,7 +21,7 @@ import pot_semidiscrete as sd
 from pot_semidiscrete import generative
 from pot_semidiscrete.backend import ranks_of
 from pot_semidiscrete.generative import choices
-from pot_semidiscrete.generative.fsdp import full_tensors
+from pot_semidiscrete.generative.fsdp import full_tensors, resharded
 from pot_semidiscrete.optim.hessian import HessianOperator
 from pot_semidiscrete.optim.semi_dual import SemiDual
 from pot_semidiscrete.problem import SharedTarget, build_target
@@ -379,6 +379,16 @@ def check_checkpoints(folder):
     train(linear(0), **more, callback=lambda run: run.n_steps == 3)
     train(again, **more)
     torch.testing.assert_close([*again.parameters()], [*whole.parameters()], rtol=0.0, atol=0.0)
+
+    # a generator in parts that has drawn points without a gradient, as a run does at its end
+    generator, whole = sharded(linear(0)), linear(0)
+    for optimize in (torch.optim.Adam, None):
+        optimizers = [optimize and optimize(one.parameters()) for one in (generator, whole)]
+        for _ in range(2):
+            for one, optimizer in zip((generator, whole), optimizers, strict=True):
+                train(one, random_state=0, n_steps=2, optimizer=optimizer)
+    found = full_tensors([*resharded(generator).parameters()])
+    torch.testing.assert_close(found, [*whole.parameters()], rtol=0.0, atol=0.0)
 
 
 def check_continued(folder):

@@ -166,6 +166,16 @@ def test_a_second_latent_point_has_a_share_of_new_coordinates():
     np.testing.assert_allclose(share, 0.3, atol=4.0 * math.sqrt(0.3 * 0.7 / 4000))
 
 
+def test_a_second_latent_point_comes_from_few_fresh_ones():
+    """As those of the last batch of a loader; each row of them serves, and no other value."""
+    z, fresh = torch.zeros(4000, 5), torch.arange(1.0, 4.0)[:, None].expand(3, 5)
+    found = energy_descent(cloud(9, 2), share=0.3).with_neighbors(z, fresh)[4000:]
+    assert found.unique().tolist() == [0.0, 1.0, 2.0, 3.0]
+    loader = torch.utils.data.DataLoader(cloud(70, 2), batch_size=32)
+    options = {"pair_cost": "energy", "n_steps": 30, "random_state": 0}
+    assert train_generator(nn.Linear(2, 2), loader, cloud(40, 2), **options).status == "finished"
+
+
 def test_an_energy_score_begins_where_the_rate_falls():
     """The batches of the generator in a step have twice the points in the last third, and not before."""
     sizes = []
@@ -182,8 +192,13 @@ def test_an_energy_score_begins_where_the_rate_falls():
 
 
 def test_latent_points_of_an_energy_score_are_tensors():
-    with pytest.raises(TypeError, match="latent_sampler: expected tensors of latent points"):
-        energy_descent(cloud(9, 2)).with_neighbors([1.0], [2.0])
+    """Others are refused in the first step, and not where the rate falls."""
+    made, scale = nn.Linear(2, 2), torch.ones(())
+    generator = lambda z: made(z["z"] if isinstance(z, dict) else z[0])
+    options = {"optimizer": torch.optim.SGD(made.parameters(), lr=0.1), "pair_cost": "energy"}
+    for draw in (lambda n: (torch.randn(n, 2), n), lambda n: {"z": torch.randn(n, 2), "s": scale}):
+        with pytest.raises(TypeError, match="latent_sampler: expected tensors of latent points"):
+            train_generator(generator, draw, cloud(9, 2), n_steps=1, **options)
     with pytest.raises(TypeError, match=r"pair_cost: expected a callable .* one of cityblock.* energy"):
         trained(cloud(9, 2), 1, pair_cost="energies")
 
@@ -199,6 +214,37 @@ def test_a_run_down_an_energy_score_is_continued_bit_for_bit(tmp_path):
     assert_same(whole, again)
     other, _ = trained(data, 30, **options | {"pair_cost": "cityblock"})
     assert not torch.equal(whole[0], other[0])
+
+
+def test_a_run_with_more_ranks_knows_that_the_rate_has_fallen(tmp_path):
+    """With a rate that has fallen for good, its next steps are down the energy score, too."""
+    sizes, path = [], tmp_path / "run.pt"
+
+    class Noting(nn.Linear):
+        def forward(self, z):
+            if torch.is_grad_enabled():
+                sizes.append(len(z))
+            return super().forward(z)
+
+    def train(n_steps):
+        torch.manual_seed(0)
+        generator = Noting(2, 2)
+        optimizer = torch.optim.SGD(generator.parameters(), lr=0.1)
+
+        def fall(result):
+            if result.n_steps == 2:
+                optimizer.param_groups[0]["lr"] = 0.01
+
+        options = {"n_steps": n_steps, "batch_size": 20, "random_state": 0, "callback": fall}
+        options |= {"optimizer": optimizer, "pair_cost": "energy", "checkpoint": path}
+        train_generator(generator, 2, cloud(40, 2), **options)
+
+    train(4)
+    # as two ranks would have left it, of which this process continues the first
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"other_ranks": [{}]}, path)
+    train(6)
+    assert sizes == [20, 20, 40, 40, 40, 40]
 
 
 # Critics.

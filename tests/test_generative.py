@@ -946,6 +946,40 @@ def test_plain_function_with_an_optimizer_is_a_generator():
     assert theta.detach().abs().min() > 0
 
 
+def test_a_parameter_beside_a_frozen_module_is_trained():
+    """One that the module uses, and does not register."""
+
+    class Moved(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.shift = linear().requires_grad_(False), [torch.zeros(2, requires_grad=True)]
+
+        def forward(self, z):
+            return self.inner(z) + self.shift[0]
+
+    generator = Moved()
+    train(generator, optimizer=sgd(generator.shift))
+    assert generator.shift[0].detach().abs().min() > 0
+
+
+def test_an_optimizer_may_have_no_learning_rate():
+    class Signs(torch.optim.Optimizer):
+        def __init__(self, parameters):
+            super().__init__(parameters, {"step": 0.01})
+
+        def step(self, closure):
+            value = closure()
+            with torch.no_grad():
+                for group in self.param_groups:
+                    for p in group["params"]:
+                        p -= group["step"] * p.grad.sign()
+            return value
+
+    generator = linear()
+    assert train(generator, optimizer=Signs).status == "finished"
+    assert not torch.equal(generator.weight, linear().weight)
+
+
 def test_gradients_left_by_others_are_not_followed():
     one, other = linear(), linear()
     other.weight.grad = torch.full_like(other.weight, 1e3)

@@ -60,7 +60,8 @@ def _state_of_rank(state: dict[str, Any], ranks: Any) -> dict[str, Any]:
     if rank > 0:
         own = others[rank - 1] if rank <= len(others) else OF_RANKS
     if size != 1 + len(others):
-        own = own | {"run.round": NEW_ROUND}
+        peak = _entry(state, "run.round.descent.peak")  # whether the rate has fallen, of all ranks
+        own = own | {"run.round": NEW_ROUND | ({} if peak is None else {"descent": {"peak": peak}})}
     for path, value in own.items():
         state = _with_entry(state, path, value)
     return state

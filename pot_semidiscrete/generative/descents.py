@@ -20,14 +20,16 @@ PairCost: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class Descent(ABC):
     """What the steps of a round go down."""
 
+    follows_rate = False  # whether it asks for the learning rate
+
     @abstractmethod
     def begin(self, batches: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
         """Follow points with the potential, and note for each batch what its value needs."""
 
-    def latents(self, z: Any, draw: Callable[[], Any], rate: float) -> Any:
+    def latents(self, z: Any, draw: Callable[[], Any], rate: Callable[[], float]) -> Any:
         """Latent points of a step, for a batch `z` of the round: these, perhaps with more like `draw()`.
 
-        `rate` is the learning rate, relative to the first.
+        `rate()` is the learning rate, relative to the first; some optimisers have none.
         """
         return z
 

@@ -27,6 +27,8 @@ class EnergyDescent(PairDescent):
     pixel, but that y was drawn for one of the two.
     """
 
+    follows_rate = True
+
     def __init__(self, loss: Any, data: Any, random: Any, share: float = 0.13) -> None:
         super().__init__(loss, data, "cityblock", random)
         self.share, self.peak = share, 0.0  # the highest rate so far
@@ -34,9 +36,11 @@ class EnergyDescent(PairDescent):
     def __repr__(self) -> str:
         return "costs of pairs, energy score"
 
-    def latents(self, z: Any, draw: Callable[[], Any], rate: float) -> Any:
-        self.peak = max(self.peak, rate)
-        return z if rate == self.peak else self.with_neighbors(z, draw())
+    def latents(self, z: Any, draw: Callable[[], Any], rate: Callable[[], float]) -> Any:
+        check_latents(z)  # from the first step on, not after two thirds of a run
+        present = rate()
+        self.peak = max(self.peak, present)
+        return z if present == self.peak else self.with_neighbors(z, draw())
 
     def with_neighbors(self, z: Any, fresh: Any) -> Any:
         """Latent points, then for each of them one that has a share of the coordinates of `fresh`."""
@@ -45,16 +49,12 @@ class EnergyDescent(PairDescent):
             [self._joined(*pair) for pair in zip(leaves, others, strict=True)], structure
         )
 
-    def _joined(self, z: Any, fresh: Any) -> torch.Tensor:
-        if not isinstance(z, torch.Tensor) or z.ndim == 0:
-            raise TypeError(
-                "latent_sampler: expected tensors of latent points with pair_cost='energy', received "
-                f"{describe(z)}; return tensors, or give another pair_cost."
-            )
+    def _joined(self, z: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
         if not z.is_floating_point():  # labels, say, which belong to the pair
             return torch.cat([z, z])
         anew = self.random.uniform(*z.shape).to(z.device) < self.share
-        return torch.cat([z, torch.where(anew, fresh, z)])
+        rows = torch.arange(len(z), device=fresh.device) % len(fresh)  # a loader's last may be few
+        return torch.cat([z, torch.where(anew, fresh[rows], z)])
 
     def value(self, noted: list[torch.Tensor]) -> PointCost:
         cost, (goal,) = super().value(noted), noted
@@ -71,8 +71,19 @@ class EnergyDescent(PairDescent):
         return {"random": super().state_dict(), "peak": self.peak}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state["random"])
+        if "random" in state:  # not that of another number of ranks
+            super().load_state_dict(state["random"])
         self.peak = state["peak"]
+
+
+def check_latents(z: Any) -> None:
+    """Refuse latent points that cannot be joined: parts that are no tensors, or have no rows."""
+    for part in _pytree.tree_leaves(z):
+        if not isinstance(part, torch.Tensor) or part.ndim == 0:
+            raise TypeError(
+                "latent_sampler: expected tensors of latent points with pair_cost='energy', received "
+                f"{describe(part)}; return tensors, or give another pair_cost."
+            )
 
 
 def pair_descent(loss: Any, data: Any, pair_cost: Any, random: Any) -> PairDescent:

@@ -8,7 +8,7 @@ import torch
 
 from ..backend import describe
 from ..problem import check_callable
-from .fsdp import sharded_like
+from .fsdp import resharded, sharded_like
 
 MakeOptimizer: TypeAlias = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
@@ -38,8 +38,10 @@ def resolve_optimizer(
 
     In errors, `name` is the argument, and `owner` what the module is.
     """
+    resharded(module)  # or its parameters are not those that an optimiser has
     if isinstance(optimizer, torch.optim.Optimizer):
-        own = {id(p) for p in module.parameters()} if isinstance(module, torch.nn.Module) else set()
+        found = module.parameters() if isinstance(module, torch.nn.Module) else ()
+        own = {id(p) for p in found if p.requires_grad}
         if own and own.isdisjoint(map(id, parameters_of(optimizer))):
             raise ValueError(
                 f"{name}: expected one of the parameters of the {owner}, received "

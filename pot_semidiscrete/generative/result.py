@@ -21,9 +21,9 @@ class TrainingResult:
     loss : SemiDiscreteLoss
         The loss, with its potential.
     history : dict of ndarray
-        ``loss`` (what a step minimises: the semi-dual value, a bound of it, or the cost of pairs) and
-        ``seconds`` (since the start) for each step; ``chi2`` (squared relative marginal error, on fresh
-        points) at the steps ``chi2_step``.
+        ``loss`` (what a step minimises: the semi-dual value, a bound of it, or the cost or the energy
+        score of pairs) and ``seconds`` (since the start) for each step; ``chi2`` (squared relative
+        marginal error, on fresh points) at the steps ``chi2_step``.
     status : str
         ``"finished"``, ``"stopped"`` (by the callback), ``"interrupted"``, ``"diverged"`` (the loss
         was not finite; generator and potential are those of step `n_steps`) or ``"failed"``. What a

@@ -60,10 +60,10 @@ class Rounds:
         return self.reuse == 1 or not self.latents or self.position == self.reuse
 
     @torch.no_grad()
-    def next(self, rate: float = 1.0) -> tuple[Any, PointCost]:
+    def next(self, rate: Callable[[], float] = lambda: 1.0) -> tuple[Any, PointCost]:
         """Move the potential, if that is due; latent points of the next step, and their value.
 
-        `rate` is the learning rate of the step, relative to the first.
+        `rate()` is the learning rate of the step, relative to the first; some optimisers have none.
         """
         if self.fresh:  # the loss at points that nothing has seen: formula (G)
             self.loss.follow(torch.cat(self.draw()))

@@ -71,9 +71,10 @@ class Trainer:
         self.averages = self.ranks is None or averages_gradients(generator, parameters_of(optimizer))
         if not self.averages:
             start_alike(self.ranks, self.tensors())
+        if self.critic is not None or self.rounds.descent.follows_rate:
+            note_rates(optimizer)
         if self.critic is not None:
             self.critic.ranks = self.ranks
-            note_rates(optimizer)  # which those of the critic follow
             start_alike(self.ranks, tensors_of(self.critic))
 
     @property
@@ -125,7 +126,7 @@ class Trainer:
         with self.rollback():
             if self.schedule is not None:
                 set_relative_rate(self.optimizer, self.schedule(self.n_steps))
-            z, value_at = self.rounds.next(relative_rate(self.optimizer))
+            z, value_at = self.rounds.next(lambda: relative_rate(self.optimizer))
             self.optimizer.step(lambda: self.differentiate(z, value_at, values))
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
             check_finite("parameters", parameters_of(self.optimizer))
