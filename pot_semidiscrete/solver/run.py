@@ -124,9 +124,8 @@ class Solver:
 
     @property
     def budget(self) -> float:
-        """Samples that the rule will take, for a problem of so many atoms."""
-        most = max(self.most, 1)  # none may be left for the rest of several problems
-        return self.rule.samples(most, self.dual.n_atoms // self.target.n_problems)
+        """Samples that the rule will take, for a problem of so many atoms: 1 where none is left."""
+        return self.rule.samples(max(self.most, 1), self.dual.n_atoms // self.target.n_problems)
 
     @property
     def is_last(self) -> bool:
