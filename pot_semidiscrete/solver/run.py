@@ -124,7 +124,7 @@ class Solver:
 
     @property
     def budget(self) -> float:
-        """Samples that the rule will take, for a problem of so many atoms."""
+        """Samples that the rule will take, for a problem of so many atoms: 1 where none is left."""
         return self.rule.samples(max(self.most, 1), self.dual.n_atoms // self.target.n_problems)
 
     @property
