@@ -96,7 +96,7 @@ def cold_start(dual: SemiDual, x: Array, reg: float, budget: float = 0.0) -> Asc
 
     The noise of the annealing stays in slow modes. Its batches are as large as `ANNEALING` allows: all
     of them are 1 / COOLING of the last one at most, for n_eff grows as eps falls. The budget is to the
-    samples that are needed as n_atoms to n_eff.
+    samples that are needed as n_atoms to n_eff. They are no larger than those at the end of the run.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ def cold_start(dual: SemiDual, x: Array, reg: float, budget: float = 0.0) -> Asc
     eps = max(scale, reg, 0.0)
     potential = target.exponent(eps) * potential
     each = budget * target.n_problems / dual.n_atoms
-    ratio = max(BATCH, ANNEALING * COOLING * each)
-    return AscentState(potential, potential, eps, ratio=ratio)
+    ratio = min(ANNEALING * COOLING * each, BATCH * math.sqrt(1.0 + BATCH * each))
+    return AscentState(potential, potential, eps, ratio=max(BATCH, ratio))
 
 
 def resolving_eps(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
