@@ -212,8 +212,7 @@ def step(
     if not state.annealed and eps > max(reg, dual.least_eps) and not is_resolved(dual, found):
         rate = COOLING if reg == 0.0 else max(COOLING, math.log(eps / reg) * n / max(left, n))
         cooled = max(reg, eps * math.exp(-rate))
-        least = dual.target.nx.minimum(mass / dual.target.nx.sum(mass), found.goal)
-        slope = dual.target.exponent(eps) * slope_in_eps(dual.target, least, peak)
+        slope = dual.target.exponent(eps) * slope_in_eps(dual.target, found.goal, peak)
         psi = psi + (cooled - eps) * slope
         return replace(state, potential=psi, average=psi, eps=cooled, n_eff=n_eff), found
     samples = state.samples + n
@@ -241,7 +240,7 @@ def step(
     ), found
 
 
-def slope_in_eps(target: Target, mass: Array, peak: Array) -> Array:
+def slope_in_eps(target: Target, goal: Array, peak: Array) -> Array:
     """How the optimal potential changes with eps, about: a prediction for modes too slow to follow it.
 
     Where points see many atoms of a density, the cost falls by ``eps / 2 E log density`` (Conforti,
@@ -249,17 +248,13 @@ def slope_in_eps(target: Target, mass: Array, peak: Array) -> Array:
     atom at the points that see it, over its mass, is as 1 / density, but for the stretch of the map. An
     atom that has points of its own moves no longer.
 
-    Steps hardly lift an atom that is far lighter than others: its goal would be too large a mass there,
-    so that it would seem to be dense, and rise. One that no point sees follows the mean.
-
     Parameters
     ----------
-    mass : array, shape (n_support,)
-        Mass to reach, or what there is of it.
+    goal : array, shape (n_support,)
+        Masses to reach.
     peak : array, shape (n_support,)
         That weight, ``E chi^2 / E chi``.
     """
     nx, alone = target.nx, float(target.n_problems) * peak
-    mass, seen = nx.maximum(mass, 1e-30 + 0.0 * mass), peak > 1e-15  # its square is no underflow
-    slope = 0.5 * (1.0 - alone) * nx.log(nx.maximum(peak, mass) / mass)
-    return nx.where(seen, target.zero_mean(slope), 0.0 * slope)
+    goal = nx.maximum(goal, 1e-30 + 0.0 * goal)
+    return target.zero_mean(0.5 * (1.0 - alone) * nx.log(nx.maximum(peak, goal) / goal))
