@@ -72,19 +72,22 @@ class AscentState:
 
     @property
     def batch(self) -> int:
-        """Points of the next step.
-
-        Once iterates are averaged they grow where else steps would have to fall (Smith, Kindermans,
-        Ying, Le, 2018).
-        """
-        growth = math.sqrt(1.0 + BATCH * self.samples / self.n_eff)
-        ratio = BATCH * growth if self.annealed else self.ratio
+        """Points of the next step."""
+        ratio = averaging_ratio(self.samples / self.n_eff) if self.annealed else self.ratio
         return math.ceil(max(LEAST_ROWS, ratio * self.n_eff))
 
     @property
     def steps(self) -> float:
         """Steps that the samples since the annealing make, about: the integral of 1 / batch."""
-        return 2.0 / BATCH**2 * (math.sqrt(1.0 + BATCH * self.samples / self.n_eff) - 1.0)
+        return 2.0 / BATCH**2 * (averaging_ratio(self.samples / self.n_eff) / BATCH - 1.0)
+
+
+def averaging_ratio(passes: float) -> float:
+    """Points of a batch in units of n_eff, once iterates are averaged, after as many samples.
+
+    They grow where else steps would have to fall (Smith, Kindermans, Ying, Le, 2018).
+    """
+    return BATCH * math.sqrt(1.0 + BATCH * passes)
 
 
 def cold_start(dual: SemiDual, x: Array, reg: float, budget: float = 0.0) -> AscentState:
@@ -114,7 +117,7 @@ def cold_start(dual: SemiDual, x: Array, reg: float, budget: float = 0.0) -> Asc
     eps = max(scale, reg, 0.0)
     potential = target.exponent(eps) * potential
     each = budget * target.n_problems / dual.n_atoms
-    ratio = min(ANNEALING * COOLING * each, BATCH * math.sqrt(1.0 + BATCH * each))
+    ratio = min(ANNEALING * COOLING * each, averaging_ratio(each))
     return AscentState(potential, potential, eps, ratio=max(BATCH, ratio))
 
 
