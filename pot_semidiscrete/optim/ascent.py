@@ -73,21 +73,24 @@ class AscentState:
     @property
     def batch(self) -> int:
         """Points of the next step."""
-        ratio = averaging_ratio(self.samples / self.n_eff) if self.annealed else self.ratio
+        ratio = self.ratio
+        if self.annealed:
+            ratio = averaging_ratio(self.samples / self.n_eff, self.eps / self.annealed)
         return math.ceil(max(LEAST_ROWS, ratio * self.n_eff))
 
     @property
     def steps(self) -> float:
         """Steps that the samples since the annealing make, about: the integral of 1 / batch."""
-        return 2.0 / BATCH**2 * (averaging_ratio(self.samples / self.n_eff) / BATCH - 1.0)
+        return 2.0 * self.samples / (BATCH * self.n_eff + self.batch)
 
 
-def averaging_ratio(passes: float) -> float:
+def averaging_ratio(passes: float, cooled: float = 1.0) -> float:
     """Points of a batch in units of n_eff, once iterates are averaged, after as many samples.
 
-    They grow where else steps would have to fall (Smith, Kindermans, Ying, Le, 2018).
+    They grow where else steps would have to fall (Smith, Kindermans, Ying, Le, 2018). While eps falls,
+    by the factor `cooled` so far, steps fall with it.
     """
-    return BATCH * math.sqrt(1.0 + BATCH * passes)
+    return BATCH * max(1.0, cooled * math.sqrt(1.0 + BATCH * passes))
 
 
 def cold_start(dual: SemiDual, x: Array, reg: float, budget: float = 0.0) -> AscentState:
