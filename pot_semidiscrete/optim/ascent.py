@@ -20,7 +20,7 @@ STEP = 0.7  # in units of eps / b; stable below 2 (Nesterov, 2004, 2.1.5); bench
 LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: what a step takes lighter ones for
 CLIP = 6.0  # largest move of an atom in a step, in units of eps; benchmarks.scaling: 6 to 10
 BATCH = 0.5  # points of a batch, in units of n_eff, where averaging begins; benchmarks.solver: .25 to 1
-COOLING = 0.1  # eps falls by exp(-COOLING) in a step, or faster ...
+COOLING = 0.1  # eps falls by exp(-COOLING) in a step of n_eff points, or faster ...
 ANNEALING = 0.3  # ... to arrive within that share of the samples; benchmarks.solver: .3 to .5
 LEAST_ROWS = 32  # points of a batch: with fewer, a step reads the atoms mostly; benchmarks.kernels
 RESOLVED = 0.5  # share of E sum_j chi_j^2 with which eps resolves the atoms: from there it falls slowly
@@ -100,9 +100,11 @@ def cold_start(dual: SemiDual, x: Array, reg: float, budget: float = 0.0) -> Asc
     free at a price, a share of it is. How much its value is below that at ``eps = 0`` is the scale of
     the costs that atoms compete for: the first eps.
 
-    The noise of the annealing stays in slow modes. Its batches are as large as `ANNEALING` allows: all
-    of them are 1 / COOLING of the last one at most, for n_eff grows as eps falls. The budget is to the
-    samples that are needed as n_atoms to n_eff. They are no larger than those at the end of the run.
+    What the annealing leaves in slow modes stays there: noise, of variance 1 / ratio, and a lag, as eps
+    falls by a factor exp(-rate) in a step. Its square is as the noise if ``rate ~ ratio^(-1/2)``. Then
+    the samples, ratio / rate in units of the last n_eff, are ``ratio^(3/2)``: as many as `ANNEALING`
+    allows. The budget is to the samples that are needed as n_atoms to n_eff. Batches are no larger than
+    those at the end of the run.
 
     Parameters
     ----------
@@ -120,7 +122,7 @@ def cold_start(dual: SemiDual, x: Array, reg: float, budget: float = 0.0) -> Asc
     eps = max(scale, reg, 0.0)
     potential = target.exponent(eps) * potential
     each = budget * target.n_problems / dual.n_atoms
-    ratio = min(ANNEALING * COOLING * each, averaging_ratio(each))
+    ratio = min((ANNEALING * COOLING * each) ** (2.0 / 3.0), averaging_ratio(each))
     return AscentState(potential, potential, eps, ratio=max(BATCH, ratio))
 
 
@@ -216,7 +218,9 @@ def step(
     purity = float(dual.target.nx.sum(found.second_moment / found.goal))
     n_eff = min(max(purity - 1.0, 1.0), dual.n_atoms)
     if not state.annealed and eps > max(reg, dual.least_eps) and not is_resolved(dual, found):
-        rate = COOLING if reg == 0.0 else max(COOLING, math.log(eps / reg) * n / max(left, n))
+        rate = COOLING / math.sqrt(state.ratio)
+        if reg > 0.0:  # it is known how far it is
+            rate = max(min(rate, COOLING), math.log(eps / reg) * n / max(left, n))
         cooled = max(reg, eps * math.exp(-rate))
         slope = dual.target.exponent(eps) * slope_in_eps(dual.target, found.goal, peak)
         psi = psi + (cooled - eps) * slope
