@@ -16,6 +16,7 @@ Gonzalez-Sanz, Loubes, 2024). There and at a small `reg`, a larger one estimates
 import copy
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +24,14 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, brief, describe, in_double, no_grad
-from ..kernels import reduce, weight_blocks
+from ..kernels import BLOCK_BYTES, reduce, row_blocks, weight_blocks
 from ..optim.ascent import resolving_eps
-from ..optim.hessian import DenseHessian, newton_model
-from ..optim.newton import can_correct, maximize, newton_cg
+from ..optim.hessian import MAX_ITERATIONS, DenseHessian, newton_model
+from ..optim.newton import CORRECTION, QUICK, can_correct, maximize
 from ..optim.semi_dual import SemiDual
+from ..optim.stopping import NORMAL_975
 from ..problem import Target, check_array
+from ..runs import SemiDiscreteWarning
 from .gaps import has_gap
 from .trace import PRECISE, visible
 
@@ -55,22 +58,24 @@ class NormalLaw:
         return (target.nx.mean(self.deviations**2, axis=0) + (psi - self.mean) ** 2) ** 0.5
 
     def map_stderr(self, target: Target, x: Array, psi: Array, reg: float) -> Array:
-        """Root of the mean squared error of the map of a potential, shape (n, d).
+        """Error of the map of a potential, shape (n, d), of which 1.96 times are a 95% interval.
 
-        By the cubature rule of degree 3 for the normal law, the maps of ``mean +- deviation``
-        (Arasaratnam, Haykin, 2009): where weights are saturated, a derivative is too small. The law of
-        the map is skewed there, and the mean is of squares above it or of those below it, the larger
-        (Barlow, 2004): they are the same of a law that is symmetric.
+        By the percentile method (Davison, Hinkley, 1997, section 5.3): of the maps of ``mean +-
+        deviation``, as draws of the normal law, 2.5% are farther from that of the mean on each side. It
+        is right for any monotone function of a normal variable, as the map is between two atoms: where
+        weights are saturated, and where the map jumps. The farther side counts.
         """
-        evaluate = lambda potential: reduce(target, x, potential, reg, ("map",)).map
-        nx, middle = target.nx, evaluate(self.mean)
-        above = below = none = 0.0 * middle
-        for row in self.deviations:
-            for move in (evaluate(self.mean + s * row) - middle for s in (1.0, -1.0)):
-                above = above + nx.maximum(move, none) ** 2
-                below = below + nx.maximum(-move, none) ** 2
-        mean = nx.maximum(above, below) / float(self.deviations.shape[0])
-        return (mean + (evaluate(psi) - middle) ** 2) ** 0.5
+        nx, found = target.nx, []
+        row = 16 * self.deviations.shape[0] * x.shape[1]  # bytes of a row of moves
+        for (part,) in row_blocks(target, x, step=max(BLOCK_BYTES // row, 1)):
+            evaluate = lambda psi, part=part: reduce(target, part, psi, reg, ("map",)).map
+            middle = evaluate(self.mean)
+            potentials = (self.mean + s * row for row in self.deviations for s in (1.0, -1.0))
+            moves = np.stack([nx.to_numpy(evaluate(potential) - middle) for potential in potentials])
+            ends = np.quantile(moves, [0.025, 0.975], axis=0, method="weibull")
+            spread = nx.from_numpy(np.abs(ends).max(axis=0) / NORMAL_975, type_as=middle)
+            found.append((spread**2 + (evaluate(psi) - middle) ** 2) ** 0.5)
+        return nx.concatenate(found, axis=0)
 
     def map(self, function: Callable[[Array], Array]) -> "NormalLaw":
         """Apply `function` to every array."""
@@ -134,10 +139,19 @@ class SampleFit:
                 )
             # until a thousandth of what chance gains in one direction is left, not of all of them
             rtol, eps = 1e-3 / n_eff, resolving_eps(dual, x, psi, reg)
-            if eps > reg:  # from above: Newton's method alone would not arrive
-                psi = maximize(dual, x, psi, reg, rtol, eps, math.inf).potential
-            if reg > 0.0:
-                psi = newton_cg(dual, x, psi, reg, rtol=rtol).potential
+            # at a small reg from above, for Newton's method alone would not arrive
+            most = max(QUICK, CORRECTION * MAX_ITERATIONS * self.n * dual.n_atoms)
+            for start in [eps] if reg in (0.0, eps) else [eps, reg]:
+                found = maximize(dual, x, psi, reg, rtol, start, most)
+                psi = found.potential
+            if not found.converged:
+                warnings.warn(
+                    f"{name}: Newton's method on {self.n:,} points took its bound of work before it "
+                    "converged, and standard errors may be wrong; give applications.ErrorBars fewer "
+                    "points, solve with a larger reg, or leave atoms out whose weights are tiny.",
+                    SemiDiscreteWarning,
+                    stacklevel=2,
+                )
             self.potential = target.normalized(psi)
             self._at, self._eps = visible(dual, x, self.potential, reg)
         self.name, self.target, self.x, self.reg = name, target, x, reg
@@ -150,7 +164,8 @@ class SampleFit:
     def _model(self, psi: Array, eps: float) -> Any:
         """Minus the Hessian at the points, in units of 1 / eps, and the covariance of their weights."""
         with no_grad(self.target.nx):
-            return newton_model(SemiDual(self.target), self.x, psi, eps, self.n)
+            goal = self.target.goal(self.potential)
+            return newton_model(SemiDual(self.target), self.x, psi, eps, self.n, goal)
 
     @functools.cached_property
     def _hessian(self) -> Any:
@@ -183,10 +198,10 @@ class SampleFit:
         if isinstance(found, DenseHessian):
             values, vectors = np.linalg.eigh(found.covariance)
             root = vectors * np.sqrt(np.maximum(values, 0.0))
-            # a random basis, in which no deviation is larger than another by much
-            root = root @ np.linalg.qr(random.normal(size=root.shape))[0]
-            scale *= math.sqrt(len(values))
-            probes = nx.from_numpy(root.T.copy(), type_as=target.weights)
+            # so many draws have 20 beyond 5%, as section 2.4 of Davison and Hinkley (1997) advises
+            draws = np.linalg.qr(random.normal(size=(399, len(values))))[0]
+            scale *= math.sqrt(len(draws))
+            probes = nx.from_numpy(draws @ root.T, type_as=target.weights)
         else:
             scale /= math.sqrt(found.n)
             probes = found.probes(self.n_probes, random)

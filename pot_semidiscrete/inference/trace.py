@@ -18,15 +18,15 @@ PRECISE = 1e-3  # forcing of their linear systems: slow modes, solved last, are 
 def visible(dual: SemiDual, x: Array, psi: Array, reg: float) -> tuple[Array, float]:
     """Potential and regularisation at which points see the Hessian, for a `reg` at which they do not.
 
-    As `reg` falls, minus the Hessian of the semi-dual tends to a density on the boundaries of the cells
+    As `reg` falls, minus the Hessian of the transform tends to a density on the boundaries of the cells
     (Kitagawa, Merigot, Thibert, 2019), and an average over points knows it by those within about `reg`
     of a boundary. So it is a kernel estimate, and takes a bandwidth that has points: the regularisation
     that resolves the atoms, at which the boundaries are left where they are. So the covariance of
-    regression quantiles is estimated, whose objective is not smooth either (Powell, 1991).
+    regression quantiles is estimated, whose objective is not smooth either (Powell, 1991). The masses to
+    reach remain those of `psi`.
     """
     eps = resolving_eps(dual, x, psi, reg)
-    # where masses are free, those to reach are the potential's
-    return psi if dual.target.is_relaxed else psi + (reg - eps) * dual.target.log_weights, eps
+    return psi + (reg - eps) * dual.target.log_weights, eps
 
 
 def trace_estimate(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
@@ -42,7 +42,7 @@ def trace_estimate(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
 def _trace(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
     (at, eps), n = visible(dual, x, psi, reg), x.shape[0]
     own: Any = newton_model(dual, x, psi, reg, n)
-    seen: Any = own if eps == reg else newton_model(dual, x, at, eps, n)
+    seen: Any = own if eps == reg else newton_model(dual, x, at, eps, n, dual.target.goal(psi))
     scale = eps * dual.target.exponent(eps)
     if isinstance(own, DenseHessian):
         values, parts = seen.modes()
