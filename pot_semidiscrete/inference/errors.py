@@ -10,7 +10,7 @@ root contain the optimum in 95.6% at least, whatever the error e of the potentia
 ``|e| > 1.96 ((e + z)^2 + s^2)^(1/2)``, z normal of variance s^2, the probability is 4.4% at most.
 
 The theorem holds at ``reg = 0``, too, where A is a density on the boundaries of the cells (del Barrio,
-Gonzalez-Sanz, Loubes, 2024). There and at a small `reg`, a larger one estimates it: ``trace.visible``.
+Gonzalez-Sanz, Loubes, 2024). There and at a small `reg`, a larger one estimates it: ``trace.models``.
 """
 
 import copy
@@ -26,14 +26,14 @@ import numpy as np
 from ..backend import Array, brief, describe, in_double, no_grad
 from ..kernels import BLOCK_BYTES, reduce, row_blocks, weight_blocks
 from ..optim.ascent import resolving_eps
-from ..optim.hessian import MAX_ITERATIONS, DenseHessian, newton_model
+from ..optim.hessian import MAX_ITERATIONS, DenseHessian
 from ..optim.newton import CORRECTION, QUICK, can_correct, maximize
 from ..optim.semi_dual import SemiDual
 from ..optim.stopping import NORMAL_975
 from ..problem import Target, check_array
 from ..runs import SemiDiscreteWarning
 from .gaps import has_gap
-from .trace import PRECISE, visible
+from .trace import PRECISE, Models, models
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ class SampleFit:
                 )
             # until a thousandth of what chance gains in one direction is left, not of all of them
             rtol, eps = 1e-3 / n_eff, resolving_eps(dual, x, psi, reg)
-            # at a small reg from above, for Newton's method alone would not arrive
             most = max(QUICK, CORRECTION * MAX_ITERATIONS * self.n * dual.n_atoms)
+            # at a small reg from above, for Newton's method alone would not arrive
             for start in [eps] if reg in (0.0, eps) else [eps, reg]:
                 found = maximize(dual, x, psi, reg, rtol, start, most)
                 psi = found.potential
@@ -150,30 +150,23 @@ class SampleFit:
                     "converged, and standard errors may be wrong; give applications.ErrorBars fewer "
                     "points, solve with a larger reg, or leave atoms out whose weights are tiny.",
                     SemiDiscreteWarning,
-                    stacklevel=2,
+                    stacklevel=4,
                 )
             self.potential = target.normalized(psi)
-            self._at, self._eps = visible(dual, x, self.potential, reg)
         self.name, self.target, self.x, self.reg = name, target, x, reg
         self.n_probes, self.seed = n_probes, seed
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the Hessian, which is made again."""
-        return {name: value for name, value in vars(self).items() if name != "_hessian"}
-
-    def _model(self, psi: Array, eps: float) -> Any:
-        """Minus the Hessian at the points, in units of 1 / eps, and the covariance of their weights."""
-        with no_grad(self.target.nx):
-            goal = self.target.goal(self.potential)
-            return newton_model(SemiDual(self.target), self.x, psi, eps, self.n, goal)
+        return {name: value for name, value in vars(self).items() if name != "_models"}
 
     @functools.cached_property
-    def _hessian(self) -> Any:
-        """That of the points, where they see it."""
+    def _models(self) -> Models:
+        """The Hessian of the points, where they see it."""
+        found = models(SemiDual(self.target), self.x, self.potential, self.reg)
         with no_grad(self.target.nx):
-            is_apart = self._eps > self.reg and has_gap(self.target, self.x, self.potential, self.reg)
-        found = self._model(self._at, self._eps)
-        if is_apart or found.is_singular:
+            is_apart = found.eps > self.reg and has_gap(self.target, self.x, self.potential, self.reg)
+        if is_apart or found.seen.is_singular:
             raise ValueError(
                 f"{self.name}: expected points between the cells of all neighbours, received {self.n} "
                 "that see no Hessian between some; give applications.ErrorBars more, or solve with a "
@@ -183,18 +176,16 @@ class SampleFit:
 
     def _solve(self, g: Array) -> Array:
         """Inverse of the Hessian times g, or each row: in slow modes as well, which Newton may leave."""
-        if isinstance(self._hessian, DenseHessian):
-            return self._hessian.solve(g, 0.0)
-        return self._hessian.solve(g, 0.0, PRECISE, g.shape[-1])
+        seen = self._models.seen
+        if isinstance(seen, DenseHessian):
+            return seen.solve(g, 0.0)
+        return seen.solve(g, 0.0, PRECISE, g.shape[-1])
 
     @functools.cached_property
     def law(self) -> NormalLaw:
         """Normal law of the potential."""
         target, random = self.target, np.random.default_rng(self.seed)
-        found = self._hessian if self._eps == self.reg else self._model(self.potential, self.reg)
-        # minus the Hessian of H is self._hessian / unit
-        nx, unit = target.nx, self._eps * target.exponent(self._eps)
-        scale = unit / math.sqrt(self.n)
+        nx, found, scale = target.nx, self._models.own, self._models.unit / math.sqrt(self.n)
         if isinstance(found, DenseHessian):
             values, vectors = np.linalg.eigh(found.covariance)
             root = vectors * np.sqrt(np.maximum(values, 0.0))
@@ -218,7 +209,6 @@ class SampleFit:
         moved = copy.copy(self)  # without the Hessian
         moved.target = self.target.map(function)
         moved.potential, moved.x = function(self.potential), function(self.x)
-        moved._at = function(self._at)
         if "law" in vars(self):
             vars(moved)["law"] = self.law.map(function)
         return moved
@@ -227,10 +217,11 @@ class SampleFit:
         """Estimate of the mean of f under the plan, and its standard error."""
         nx, psi, reg = self.target.nx, self.potential, self.reg
         rows, slope = self._means(f, psi, reg)
-        if self._eps > reg:  # the slope is a density on the boundaries, as the Hessian is
-            slope = self._means(f, self._at, self._eps)[1]
+        at, eps = self._models.at, self._models.eps
+        if eps > reg:  # the slope is a density on the boundaries, as the Hessian is
+            slope = self._means(f, at, eps)[1]
         # a point moves psi by A^+ (b - chi) / n, and the mean by the product of that with the slope
-        v = self._solve(self.target.exponent(self._eps) * slope / float(self.n))
+        v = self._solve(self.target.exponent(eps) * slope / float(self.n))
         moved = reduce(self.target, self.x, psi, reg, ("average",), values=v).average
         values, moved = map(in_double, (nx.concatenate(rows, axis=0), moved))
         return float(values.mean()), float((values - moved).std(ddof=1) / math.sqrt(self.n))
