@@ -302,11 +302,11 @@ class EstimatedPlan(SemiDiscretePlan):
     def map_stderr(self, x: Array) -> Array:
         r"""Standard error of ``ot_map(x)``, in the same sense as :attr:`potential_stderr`.
 
-        The spread of the map is that at potentials of the normal law of :math:`\psi_n`, by a cubature
-        rule, and not by a derivative, which is too small where the map is saturated. There the law of
-        the map is skewed, and the standard error is of its longer side: at most :math:`\sqrt{2}` times
-        the root of the mean square, which it is where the law is symmetric. At ``reg = 0`` the map jumps
-        at the boundaries of cells: the standard error is 0 farther from them than they may move.
+        The spread of the map is that at potentials drawn from the normal law of :math:`\psi_n`: 1.96
+        standard errors are the farther end of a 95% percentile interval. Such an interval is right for
+        any monotone function of a normal variable, where the map is saturated as well, and at ``reg =
+        0``, where the map jumps at the boundaries of cells: within 1.96 standard errors of a boundary it
+        holds the jump, and farther away the standard error is 0.
 
         Parameters
         ----------
@@ -318,8 +318,7 @@ class EstimatedPlan(SemiDiscretePlan):
 
         References
         ----------
-        Arasaratnam, Haykin, "Cubature Kalman Filters", IEEE Transactions on Automatic Control 54, 2009
-        (the rule); Barlow, "Asymmetric Statistical Errors", arXiv:physics/0406120 (skewed laws); del
+        Davison, Hinkley, "Bootstrap Methods and their Application", 1997, section 5.3 (percentiles); del
         Barrio, Gonzalez-Sanz, Loubes, Rodriguez-Vitores, arXiv:2505.19104 (the law).
 
         Examples

@@ -38,7 +38,7 @@ LEAST = {
     "classes": "--case 3 20 --rounds 1",
     "correction": "--seeds 2 --samples 512 --problems normal_line",
     "distributed": "--ranks 1 --rounds 1 --atoms 300 --batch 64",
-    "error_bars": "--seeds 1 --points 256 --shares 0.2",
+    "error_bars": "--seeds 1 --points 256 --shares 0 --dimensions 1 2",
     "gpu": "--device cpu --case 8 40 3 --rounds 1",
     "guard": "--rounds 1",
     "kernels": "--rounds 1 --case 32 500 64 0.01",

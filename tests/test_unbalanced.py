@@ -9,6 +9,7 @@ import numpy as np
 import ot
 import pytest
 from scipy.special import logsumexp
+from scipy.stats import norm
 
 import pot_semidiscrete as ps
 from benchmarks import references
@@ -268,6 +269,32 @@ def test_error_bars_are_right(rng):
     assert 0.8 < np.mean(spread / told) < 1.25
     costs = np.array([e.functional(lambda x, y: (x - y.T) ** 2) for e in bars])
     assert 0.6 < costs[:, 0].std(ddof=1) / costs[:, 1].mean() < 1.5
+
+
+@pytest.mark.parametrize("reg", [0.0, 1e-4])
+def test_error_bars_at_reg_0_have_a_closed_form(reg):
+    """On the line, of unequal weights: by the densities at the ends of cells, and the masses to reach.
+
+    Minus the Hessian is that of a chain, ``f(t_j) / (2 (y_{j+1} - y_j))``, and of F. The kernel has a
+    bias at light atoms.
+    """
+    n, y, b = 20_000, np.linspace(-1.5, 1.5, 16), np.tile([1.0, 8.0, 1.0, 20.0], 4) / 120.0
+    options = {"reg": reg, "reg_m": 0.5, "tol": 0.2, "random_state": 0}
+    result = ps.solve_semidiscrete(y[:, None], "normal", b, **options)
+    bars = ErrorBars(result, np.random.default_rng(0).normal(size=(n, 1)), random_state=0)
+    psi = bars.potential
+    ends = (y[1:] + y[:-1]) / 2.0 - np.diff(psi + reg * np.log(b)) / (2.0 * np.diff(y))
+    m = np.diff(norm.cdf(ends), prepend=0.0, append=1.0)
+    g = b * np.exp(-psi / 0.5) / np.sum(b * np.exp(-psi / 0.5))
+    assert np.all(np.abs(m - g) < 4.0 * np.sqrt(g / n))
+    steps = np.diff(np.eye(16), axis=0)
+    hessian = steps.T @ np.diag(norm.pdf(ends) / (2.0 * np.diff(y))) @ steps
+    hessian += (np.diag(g) - np.outer(g, g)) / 0.5
+    moves = (np.eye(16) - g) @ np.linalg.pinv(hessian)  # of mean 0 by g, as psi is normalized
+    variance = np.diag(moves @ (np.diag(m) - np.outer(m, m)) @ moves.T) / n
+    ratio = bars.potential_stderr / np.sqrt(variance)
+    assert ratio.min() > 0.8
+    assert ratio.max() < 1.25
 
 
 @needs_torch

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, brief, describe, ours
-from ..problem import Problem, check_count, named_options
+from ..problem import Problem, check_count, check_shares, named_options
 from ..result import SemiDiscreteResult
 from .lloyd import Lloyd, Objective
-from .starts import resolve_n_points, resolve_shares, resolve_sources
+from .starts import resolve_n_points, resolve_sources
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,9 @@ def barycenter(
     n_points = resolve_n_points(n_points, n_atoms)
     if not isinstance(sources, (list, tuple)) or len(sources) == 0:
         raise TypeError(f"sources: expected a list of sources, received {describe(sources)}.")
-    shares = resolve_shares(source_weights, len(sources))
+    n = len(sources)
+    shares = np.full(n, 1.0 / n) if source_weights is None else source_weights
+    shares = check_shares("source_weights", shares, n)
     given = {f"sources[{k}]": source for k, source in enumerate(sources)}
     samplers, (atoms,) = resolve_sources(given, n_atoms, n_points, X_init, random_state, spread=False)
     uniform, reg = 0.0 * atoms[:, 0] + 1.0 / n_atoms, Problem.of(atoms, reg=reg).reg

@@ -48,6 +48,11 @@ class ErrorBars(EstimatedPlan):
         If an argument has the wrong kind, shape or range, if points are fewer than the effective number
         of atoms, or, once it is asked for, if no point is between two groups of cells.
 
+    Warns
+    -----
+    SemiDiscreteWarning
+        If the fit ended at its bound of work, as for atoms whose weights are tiny.
+
     References
     ----------
     Bercu, Bigot, "Asymptotic Distribution and Convergence Rates of Stochastic Algorithms for Entropic

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, describe, guest
-from ..problem import build_target, check_count, check_numbers, check_points
+from ..problem import build_target, check_count, check_points
 from ..problem.places import places
 from ..samplers.base import Sampler
 from ..samplers.draws import Draws
@@ -17,23 +17,6 @@ from ..solver import Options
 def resolve_n_points(n_points: object, n_atoms: int) -> int:
     """Points of a source for a step: the user's number, or 64 for each atom, 8,192 at least."""
     return max(64 * n_atoms, 8192) if n_points is None else check_count("n_points", n_points, n_atoms)
-
-
-def resolve_shares(weights: Any, n: int) -> np.ndarray:
-    """The user's weights of n sources, of sum 1; `None` is uniform."""
-    if weights is None:
-        return np.full(n, 1.0 / n)
-    shares = check_numbers("source_weights", weights).astype(float)
-    if shares.shape != (n,):
-        raise ValueError(
-            f"source_weights: expected shape ({n},), one for each source, received {describe(shares)}."
-        )
-    if shares.min() < 0.0 or abs(shares.sum() - 1.0) > 1e-6:
-        raise ValueError(
-            f"source_weights: expected non-negative numbers of sum 1, received {shares.tolist()}; "
-            "divide them by their sum."
-        )
-    return shares / shares.sum()
 
 
 def resolve_sources(

@@ -10,12 +10,13 @@ root contain the optimum in 95.6% at least, whatever the error e of the potentia
 ``|e| > 1.96 ((e + z)^2 + s^2)^(1/2)``, z normal of variance s^2, the probability is 4.4% at most.
 
 The theorem holds at ``reg = 0``, too, where A is a density on the boundaries of the cells (del Barrio,
-Gonzalez-Sanz, Loubes, 2024). There and at a small `reg`, a larger one estimates it: ``trace.visible``.
+Gonzalez-Sanz, Loubes, 2024). There and at a small `reg`, a larger one estimates it: ``trace.models``.
 """
 
 import copy
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,14 +24,16 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, brief, describe, in_double, no_grad
-from ..kernels import reduce, weight_blocks
+from ..kernels import BLOCK_BYTES, reduce, row_blocks, weight_blocks
 from ..optim.ascent import resolving_eps
-from ..optim.hessian import DenseHessian, newton_model
-from ..optim.newton import can_correct, maximize, newton_cg
+from ..optim.hessian import MAX_ITERATIONS, DenseHessian
+from ..optim.newton import CORRECTION, QUICK, can_correct, maximize
 from ..optim.semi_dual import SemiDual
+from ..optim.stopping import NORMAL_975
 from ..problem import Target, check_array
+from ..runs import SemiDiscreteWarning
 from .gaps import has_gap
-from .trace import PRECISE, visible
+from .trace import PRECISE, Models, models
 
 
 @dataclass(frozen=True)
@@ -55,22 +58,24 @@ class NormalLaw:
         return (target.nx.mean(self.deviations**2, axis=0) + (psi - self.mean) ** 2) ** 0.5
 
     def map_stderr(self, target: Target, x: Array, psi: Array, reg: float) -> Array:
-        """Root of the mean squared error of the map of a potential, shape (n, d).
+        """Error of the map of a potential, shape (n, d), of which 1.96 times are a 95% interval.
 
-        By the cubature rule of degree 3 for the normal law, the maps of ``mean +- deviation``
-        (Arasaratnam, Haykin, 2009): where weights are saturated, a derivative is too small. The law of
-        the map is skewed there, and the mean is of squares above it or of those below it, the larger
-        (Barlow, 2004): they are the same of a law that is symmetric.
+        By the percentile method (Davison, Hinkley, 1997, section 5.3): of the maps of ``mean +-
+        deviation``, as draws of the normal law, 2.5% are farther from that of the mean on each side. It
+        is right for any monotone function of a normal variable, as the map is between two atoms: where
+        weights are saturated, and where the map jumps. The farther side counts.
         """
-        evaluate = lambda potential: reduce(target, x, potential, reg, ("map",)).map
-        nx, middle = target.nx, evaluate(self.mean)
-        above = below = none = 0.0 * middle
-        for row in self.deviations:
-            for move in (evaluate(self.mean + s * row) - middle for s in (1.0, -1.0)):
-                above = above + nx.maximum(move, none) ** 2
-                below = below + nx.maximum(-move, none) ** 2
-        mean = nx.maximum(above, below) / float(self.deviations.shape[0])
-        return (mean + (evaluate(psi) - middle) ** 2) ** 0.5
+        nx, found = target.nx, []
+        row = 16 * self.deviations.shape[0] * x.shape[1]  # bytes of a row of moves
+        for (part,) in row_blocks(target, x, step=max(BLOCK_BYTES // row, 1)):
+            evaluate = lambda psi, part=part: reduce(target, part, psi, reg, ("map",)).map
+            middle = evaluate(self.mean)
+            potentials = (self.mean + s * row for row in self.deviations for s in (1.0, -1.0))
+            moves = np.stack([nx.to_numpy(evaluate(potential) - middle) for potential in potentials])
+            ends = np.quantile(moves, [0.025, 0.975], axis=0, method="weibull")
+            spread = nx.from_numpy(np.abs(ends).max(axis=0) / NORMAL_975, type_as=middle)
+            found.append((spread**2 + (evaluate(psi) - middle) ** 2) ** 0.5)
+        return nx.concatenate(found, axis=0)
 
     def map(self, function: Callable[[Array], Array]) -> "NormalLaw":
         """Apply `function` to every array."""
@@ -134,31 +139,34 @@ class SampleFit:
                 )
             # until a thousandth of what chance gains in one direction is left, not of all of them
             rtol, eps = 1e-3 / n_eff, resolving_eps(dual, x, psi, reg)
-            if eps > reg:  # from above: Newton's method alone would not arrive
-                psi = maximize(dual, x, psi, reg, rtol, eps, math.inf).potential
-            if reg > 0.0:
-                psi = newton_cg(dual, x, psi, reg, rtol=rtol).potential
+            most = max(QUICK, CORRECTION * MAX_ITERATIONS * self.n * dual.n_atoms)
+            # at a small reg from above, for Newton's method alone would not arrive
+            for start in [eps] if reg in (0.0, eps) else [eps, reg]:
+                found = maximize(dual, x, psi, reg, rtol, start, most)
+                psi = found.potential
+            if not found.converged:
+                warnings.warn(
+                    f"{name}: Newton's method on {self.n:,} points took its bound of work before it "
+                    "converged, and standard errors may be wrong; give applications.ErrorBars fewer "
+                    "points, solve with a larger reg, or leave atoms out whose weights are tiny.",
+                    SemiDiscreteWarning,
+                    stacklevel=4,
+                )
             self.potential = target.normalized(psi)
-            self._at, self._eps = visible(dual, x, self.potential, reg)
         self.name, self.target, self.x, self.reg = name, target, x, reg
         self.n_probes, self.seed = n_probes, seed
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the Hessian, which is made again."""
-        return {name: value for name, value in vars(self).items() if name != "_hessian"}
-
-    def _model(self, psi: Array, eps: float) -> Any:
-        """Minus the Hessian at the points, in units of 1 / eps, and the covariance of their weights."""
-        with no_grad(self.target.nx):
-            return newton_model(SemiDual(self.target), self.x, psi, eps, self.n)
+        return {name: value for name, value in vars(self).items() if name != "_models"}
 
     @functools.cached_property
-    def _hessian(self) -> Any:
-        """That of the points, where they see it."""
+    def _models(self) -> Models:
+        """The Hessian of the points, where they see it."""
+        found = models(SemiDual(self.target), self.x, self.potential, self.reg)
         with no_grad(self.target.nx):
-            is_apart = self._eps > self.reg and has_gap(self.target, self.x, self.potential, self.reg)
-        found = self._model(self._at, self._eps)
-        if is_apart or found.is_singular:
+            is_apart = found.eps > self.reg and has_gap(self.target, self.x, self.potential, self.reg)
+        if is_apart or found.seen.is_singular:
             raise ValueError(
                 f"{self.name}: expected points between the cells of all neighbours, received {self.n} "
                 "that see no Hessian between some; give applications.ErrorBars more, or solve with a "
@@ -168,25 +176,23 @@ class SampleFit:
 
     def _solve(self, g: Array) -> Array:
         """Inverse of the Hessian times g, or each row: in slow modes as well, which Newton may leave."""
-        if isinstance(self._hessian, DenseHessian):
-            return self._hessian.solve(g, 0.0)
-        return self._hessian.solve(g, 0.0, PRECISE, g.shape[-1])
+        seen = self._models.seen
+        if isinstance(seen, DenseHessian):
+            return seen.solve(g, 0.0)
+        return seen.solve(g, 0.0, PRECISE, g.shape[-1])
 
     @functools.cached_property
     def law(self) -> NormalLaw:
         """Normal law of the potential."""
         target, random = self.target, np.random.default_rng(self.seed)
-        found = self._hessian if self._eps == self.reg else self._model(self.potential, self.reg)
-        # minus the Hessian of H is self._hessian / unit
-        nx, unit = target.nx, self._eps * target.exponent(self._eps)
-        scale = unit / math.sqrt(self.n)
+        nx, found, scale = target.nx, self._models.own, self._models.unit / math.sqrt(self.n)
         if isinstance(found, DenseHessian):
             values, vectors = np.linalg.eigh(found.covariance)
             root = vectors * np.sqrt(np.maximum(values, 0.0))
-            # a random basis, in which no deviation is larger than another by much
-            root = root @ np.linalg.qr(random.normal(size=root.shape))[0]
-            scale *= math.sqrt(len(values))
-            probes = nx.from_numpy(root.T.copy(), type_as=target.weights)
+            # so many draws have 20 beyond 5%, as section 2.4 of Davison and Hinkley (1997) advises
+            draws = np.linalg.qr(random.normal(size=(399, len(values))))[0]
+            scale *= math.sqrt(len(draws))
+            probes = nx.from_numpy(draws @ root.T, type_as=target.weights)
         else:
             scale /= math.sqrt(found.n)
             probes = found.probes(self.n_probes, random)
@@ -203,7 +209,6 @@ class SampleFit:
         moved = copy.copy(self)  # without the Hessian
         moved.target = self.target.map(function)
         moved.potential, moved.x = function(self.potential), function(self.x)
-        moved._at = function(self._at)
         if "law" in vars(self):
             vars(moved)["law"] = self.law.map(function)
         return moved
@@ -212,10 +217,11 @@ class SampleFit:
         """Estimate of the mean of f under the plan, and its standard error."""
         nx, psi, reg = self.target.nx, self.potential, self.reg
         rows, slope = self._means(f, psi, reg)
-        if self._eps > reg:  # the slope is a density on the boundaries, as the Hessian is
-            slope = self._means(f, self._at, self._eps)[1]
+        at, eps = self._models.at, self._models.eps
+        if eps > reg:  # the slope is a density on the boundaries, as the Hessian is
+            slope = self._means(f, at, eps)[1]
         # a point moves psi by A^+ (b - chi) / n, and the mean by the product of that with the slope
-        v = self._solve(self.target.exponent(self._eps) * slope / float(self.n))
+        v = self._solve(self.target.exponent(eps) * slope / float(self.n))
         moved = reduce(self.target, self.x, psi, reg, ("average",), values=v).average
         values, moved = map(in_double, (nx.concatenate(rows, axis=0), moved))
         return float(values.mean()), float((values - moved).std(ddof=1) / math.sqrt(self.n))

@@ -1,7 +1,7 @@
 """How far n samples let the value fall short: ``tr(A^+ Sigma) / (2 n)`` in the mean."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,18 +15,35 @@ PROBES = 4  # random vectors (Hutchinson, 1990)
 PRECISE = 1e-3  # forcing of their linear systems: slow modes, solved last, are most of the trace
 
 
-def visible(dual: SemiDual, x: Array, psi: Array, reg: float) -> tuple[Array, float]:
-    """Potential and regularisation at which points see the Hessian, for a `reg` at which they do not.
+class Models(NamedTuple):
+    """Minus the Hessian at `reg`, and where points see it: ``seen / unit``, at `at` and `eps`."""
 
-    As `reg` falls, minus the Hessian of the semi-dual tends to a density on the boundaries of the cells
+    own: Any
+    seen: Any
+    at: Array
+    eps: float
+    unit: float
+
+
+def models(dual: SemiDual, x: Array, psi: Array, reg: float) -> Models:
+    """Minus the Hessian at all points, and its kernel estimate where they do not see it.
+
+    As `reg` falls, minus the Hessian of the transform tends to a density on the boundaries of the cells
     (Kitagawa, Merigot, Thibert, 2019), and an average over points knows it by those within about `reg`
     of a boundary. So it is a kernel estimate, and takes a bandwidth that has points: the regularisation
     that resolves the atoms, at which the boundaries are left where they are. So the covariance of
-    regression quantiles is estimated, whose objective is not smooth either (Powell, 1991).
+    regression quantiles is estimated, whose objective is not smooth either (Powell, 1991). The masses to
+    reach remain those of `psi`.
     """
-    eps = resolving_eps(dual, x, psi, reg)
-    # where masses are free, those to reach are the potential's
-    return psi if dual.target.is_relaxed else psi + (reg - eps) * dual.target.log_weights, eps
+    target, n = dual.target, x.shape[0]
+    with no_grad(target.nx):
+        eps = resolving_eps(dual, x, psi, reg)
+        own: Any = newton_model(dual, x, psi, reg, n)
+        at, seen = psi, own
+        if eps != reg:
+            at = psi + (reg - eps) * target.log_weights
+            seen = newton_model(dual, x, at, eps, n, target.goal(psi))
+        return Models(own, seen, at, eps, eps * target.exponent(eps))
 
 
 def trace_estimate(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
@@ -35,21 +52,14 @@ def trace_estimate(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
     Exact for the points where the Hessian is a matrix; else by random signs of the points, whose
     weights then have the covariance Sigma. Groups of atoms that no point links count one by one.
     """
-    with no_grad(dual.target.nx):
-        return _trace(dual, x, psi, reg)
-
-
-def _trace(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
-    (at, eps), n = visible(dual, x, psi, reg), x.shape[0]
-    own: Any = newton_model(dual, x, psi, reg, n)
-    seen: Any = own if eps == reg else newton_model(dual, x, at, eps, n)
-    scale = eps * dual.target.exponent(eps)
+    own, seen, _, _, unit = models(dual, x, psi, reg)
     if isinstance(own, DenseHessian):
         values, parts = seen.modes()
-        return scale * float(np.sum(parts * (own.covariance @ parts / values)))
-    probes = own.probes(PROBES, np.random.default_rng(0))
-    products = in_double(own.nx.sum(probes * seen.solve(probes, 0.0, PRECISE), axis=1))
-    return scale * float(products.mean()) / own.n
+        return unit * float(np.sum(parts * (own.covariance @ parts / values)))
+    with no_grad(dual.target.nx):
+        probes = own.probes(PROBES, np.random.default_rng(0))
+        products = in_double(own.nx.sum(probes * seen.solve(probes, 0.0, PRECISE), axis=1))
+        return unit * float(products.mean()) / own.n
 
 
 def shrink(

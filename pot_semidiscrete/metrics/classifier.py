@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import ours
-from ..problem import check_count, check_images, check_labels, check_numbers
+from ..problem import check_count, check_images, check_labels, check_shares
 from ..samplers.sobol import resolve_seed
 from .transport import BLOCK
 
@@ -56,14 +56,7 @@ def entropy(shares: np.ndarray) -> float:
     >>> round(entropy(np.array([0.5, 0.5, 0.0])), 6)
     0.693147
     """
-    shares = check_numbers("shares", shares)
-    if shares.ndim != 1 or len(shares) == 0:
-        raise ValueError(f"shares: expected shape (n,), n at least 1, received shape {shares.shape}.")
-    if shares.min() < 0 or abs(float(shares.sum()) - 1.0) > 1e-4:
-        raise ValueError(
-            f"shares: expected non-negative numbers of sum 1, received sum {float(shares.sum()):.6g}, "
-            f"the least of them {float(shares.min()):.3g}; divide counts by their sum."
-        )
+    shares = check_shares("shares", shares)
     positive = shares[shares > 0]
     return float(0.0 - (positive * np.log(positive)).sum())
 

@@ -42,7 +42,10 @@ class DenseHessian:
         The same, but above 0: D, in units of which damping is.
     """
 
-    def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float) -> None:
+    def __init__(
+        self, dual: SemiDual, x: Array, psi: Array, eps: float, goal: Array | None = None
+    ) -> None:
+        goal = dual.target.goal(psi) if goal is None else goal
         self.nx, self.n, n_atoms = dual.target.nx, x.shape[0], dual.n_atoms
         self.most_rows = math.inf
         dual.count(x)
@@ -54,7 +57,7 @@ class DenseHessian:
         mean = mean / self.n
         matrix = np.diag(mean) - products / self.n
         self.covariance = np.diag(mean) - np.outer(mean, mean) - matrix
-        weights, goal = (self.nx.to_numpy(v) for v in (dual.target.weights, dual.target.goal(psi)))
+        weights, goal = (self.nx.to_numpy(v) for v in (dual.target.weights, goal))
         share = dual.target.exponent(eps)
         self.matrix = share * matrix + (1.0 - share) * (np.diag(goal) - np.outer(goal, goal))
         mean = share * mean + (1.0 - share) * goal
@@ -103,7 +106,9 @@ class HessianOperator:
 
     is_singular = False
 
-    def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float) -> None:
+    def __init__(
+        self, dual: SemiDual, x: Array, psi: Array, eps: float, goal: Array | None = None
+    ) -> None:
         self.dual, self.x, self.nx, self.n = dual, x, dual.target.nx, x.shape[0]
         self.most_rows = most_rows(dual)
         dual.count(x)
@@ -111,7 +116,7 @@ class HessianOperator:
         for _, chi in weight_blocks(unshared(dual.target), local_rows(dual.target, x), psi, eps):
             chi += LEAST_WEIGHT  # products with denormal numbers are slow
             self.blocks.append(chi)
-        weights, self.goal = dual.target.weights, dual.target.goal(psi)
+        weights, self.goal = dual.target.weights, dual.target.goal(psi) if goal is None else goal
         self.share = dual.target.exponent(eps)
         sums = self.total((self.nx.sum(chi, axis=0) for chi in self.blocks), 0.0 * weights)
         self.mean = sums / float(self.n)
@@ -286,21 +291,24 @@ def _sparse_weights(dual: SemiDual, x: Array, psi: Array, eps: float) -> sparse.
 
 
 def hessian(
-    dual: SemiDual, x: Array, psi: Array, eps: float, rows: float
+    dual: SemiDual, x: Array, psi: Array, eps: float, rows: float, goal: Array | None = None
 ) -> DenseHessian | HessianOperator:
-    """The Hessian at a potential, of about `rows` of the points: of twice as many at most."""
+    """The Hessian at a potential, of about `rows` of the points: of twice as many at most.
+
+    `goal` are the masses to reach, those of the potential by default.
+    """
     ratio = x.shape[0] / max(min(rows, most_rows(dual)), 1.0)
     kind = DenseHessian if dual.n_atoms <= DENSE else HessianOperator
-    return kind(dual, x[:: int(ratio) // 2 * 2 + 1], psi, eps)  # odd, as `stride` is
+    return kind(dual, x[:: int(ratio) // 2 * 2 + 1], psi, eps, goal)  # odd, as `stride` is
 
 
 def newton_model(
-    dual: SemiDual, x: Array, psi: Array, eps: float, rows: float
+    dual: SemiDual, x: Array, psi: Array, eps: float, rows: float, goal: Array | None = None
 ) -> DenseHessian | HessianOperator | SparseHessian:
     """The same, or a sparse one where points see few atoms."""
     target, n = dual.target, x.shape[0]
     if dual.n_atoms <= DENSE or target.is_relaxed:
-        return hessian(dual, x, psi, eps, rows)
+        return hessian(dual, x, psi, eps, rows, goal)
     few = x[:: stride(n, LEAST_ROWS)]
     chi = _sparse_weights(dual, few, psi, eps)
     if chi is not None:

@@ -9,7 +9,7 @@ price, b and eps are the goal and the unit of ``Marginal``.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..backend import Array, Backend, brief, no_grad, stride
 from .ascent import FEW_POINTS, cold_start, resolving_eps
@@ -38,11 +38,14 @@ class NewtonResult:
         That of the points there.
     eps : float
         Regularisation.
+    converged : bool
+        Whether it ended before its bound of work.
     """
 
     potential: Array
     measured: Measurement
     eps: float
+    converged: bool = True
 
     __repr__ = brief
 
@@ -127,7 +130,7 @@ def continuation(
         if error < chance / DECAY or not error < before or eps <= reg or dual.work >= last:
             break
         eps = max(eps / DECAY, reg)
-    return best
+    return replace(best, converged=dual.work < last)
 
 
 def from_above(dual: SemiDual, x: Array, psi: Array, eps: float, last: float) -> Array:
@@ -184,7 +187,7 @@ def newton_cg(
         far = rho < 0.25 or _log_ratio(found, nx)[1]
         if not far and predicted < (8.0 if rho > 0.75 else 2.0) * rtol * unit:
             break  # convergence is quadratic: the next increase would be far smaller
-    return NewtonResult(target.zero_mean(psi), found, eps)
+    return NewtonResult(target.zero_mean(psi), found, eps, dual.work < last)
 
 
 def _log_ratio(found: Measurement, nx: Backend) -> tuple[Array, bool]:

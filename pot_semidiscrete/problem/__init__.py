@@ -7,6 +7,7 @@ from .host import (
     check_labels,
     check_numbers,
     check_parameters,
+    check_shares,
     number_as_array,
 )
 from .names import named_options
@@ -61,6 +62,7 @@ __all__ = [
     "check_reg",
     "check_reg_m_type",
     "check_same_kind",
+    "check_shares",
     "check_vector",
     "check_weights",
     "digest",

@@ -31,6 +31,21 @@ def check_numbers(
     return array
 
 
+def check_shares(name: str, values: Any, n: int | None = None) -> np.ndarray:
+    """Check non-negative numbers of sum 1, n of them if that is known; in double precision."""
+    shares = check_numbers(name, values).astype(float)
+    if shares.ndim != 1 or len(shares) == 0 or n not in (None, len(shares)):
+        raise ValueError(
+            f"{name}: expected shape ({n or 'n'},), one for each, received shape {shares.shape}."
+        )
+    if shares.min() < 0.0 or abs(shares.sum() - 1.0) > 1e-4:
+        raise ValueError(
+            f"{name}: expected non-negative numbers of sum 1, received sum {shares.sum():.6g}, the "
+            f"least of them {shares.min():.3g}; divide them by their sum."
+        )
+    return shares / shares.sum()
+
+
 def check_images(
     name: str, images: Any, shape: tuple[int, ...] | None = None, *, least: int = 1
 ) -> np.ndarray:
