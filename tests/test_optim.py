@@ -1,5 +1,7 @@
 """The optimisers, by properties: identities of the objective, increase, right masses, bounded work."""
 
+from dataclasses import replace
+
 import numpy as np
 import ot
 import pytest
@@ -280,7 +282,12 @@ def test_batches_follow_the_noise_of_the_gradient():
     state = AscentState(None, None, 1.0, n_eff=1000.0)
     assert state.batch == 500
     assert AscentState(None, None, 1.0, n_eff=2.0).batch == 32
-    assert AscentState(None, None, 1.0, 1.0, samples=6000.0, n_eff=1000.0).batch == 1000
+    averaged = AscentState(None, None, 1.0, 1.0, samples=6000.0, n_eff=1000.0)
+    assert averaged.batch == 1000
+    assert averaged.steps == pytest.approx(8.0)  # the integral of 1 / (500 (1 + n / 2000)^(1/2))
+    falling = replace(averaged, annealed=1.5)
+    assert falling.batch == 667
+    assert replace(averaged, annealed=4.0).batch == 500  # steps have fallen by as much
 
 
 def test_annealing_takes_its_share_of_the_samples(nx):
@@ -291,7 +298,7 @@ def test_annealing_takes_its_share_of_the_samples(nx):
         dual, draw = SemiDual(target), lambda n, d=d, rng=rng: nx.array(rng.normal(size=(n, d)))
         budget = 100.0 * 400
         state, n = cold_start(dual, draw(64), 0.0, budget), 0
-        assert state.ratio == pytest.approx(0.3 * 0.1 * 100.0)
+        assert state.ratio == pytest.approx((0.3 * 0.1 * 100.0) ** (2.0 / 3.0))
         while not state.annealed:
             x = target.center(draw(state.batch))
             state, _ = step(dual, state, x, 0.0, budget)
