@@ -16,21 +16,23 @@ With ``--colors ink`` each digit has a random colour, on black, with ``both`` it
   instead of by the steps, whose number is not known.
 - ``pairs``: the same, without a critic.
 - ``energy``: as that, with ``pair_cost="energy"``, an energy score once the rate falls, and with
-  ``dual_steps=20``: with the score, errors of the masses show.
+  ``dual_steps=20``: with the score, errors of the masses show. The share of the coordinates that a
+  second latent point has anew is the package's, or with ``--grid`` each of `RENEWED`.
 - ``pixels``: the same with none of these: the paper's gradient, of the squared distance of pixels.
 - ``features``: as that, with images compared by `ImageFeatures`: pixels and the responses of random
   filters, which have `--share` of the variance. No labels, and no other network, take part.
 - ``few_features``: the same, with 4 filters instead of 16, and 5% of the variance in their responses.
 - ``wgan_gp``: Gulrajani et al.'s, batches of 64 points, the critic of `GradientPenaltyCritic`, rates of
   both that rise and fall by the clock as ours; the rate and the critic's steps for one of the generator
-  are `--rate` and `--critic-steps`, or with ``--grid`` each of `RATES` and `CRITIC_STEPS` is run with
-  the first seed.
+  are `--rate` and `--critic-steps`, or with ``--grid`` each of `RATES` and `CRITIC_STEPS`.
 - ``authors``: the alternation of Houdard et al.: before each step of the generator, 10 steps of an
   averaged SGD made anew, of which the last iterate is kept. The step is the best of `STEPS`, in runs
   of a sixth of the seconds.
 - ``sinkhorn``: `ot.sinkhorn` between a batch of points and one of atoms.
 - ``pot``: before each step of the generator, POT's solver for 10 batches of 32 points, from the
   potential before.
+
+With ``--grid`` the settings of a recipe run with the first seed, and the best of them with each seed.
 
 Seconds are those of the processor for each thread, which are those of a clock if nothing else runs: on
 a shared machine a run loses nothing to its neighbours but their use of the caches. On a GPU they are
@@ -45,6 +47,7 @@ import math
 import time
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import ot
@@ -59,6 +62,7 @@ from pot_semidiscrete.generative import (
     random_filters,
     train_generator,
 )
+from pot_semidiscrete.generative.energy import PAIR_COSTS
 from pot_semidiscrete.generative.optimizers import (
     adam,
     calm_adam,
@@ -77,6 +81,11 @@ STEPS = (0.05, 0.5, 5.0, 50.0, 500.0)  # of the authors' averaged SGD
 SHORT = 5.0 / 6.0  # of the seconds, for all of them together
 DUAL_STEPS, POT_BATCH, SINKHORN_STEPS = 10, 32, 200
 RATES, CRITIC_STEPS = (1e-4, 5e-4, 1e-3, 2e-3, 4e-3), (1, 5)  # of WGAN-GP
+RENEWED = (0.05, 0.13, 0.3)  # shares of the coordinates, of the energy score
+GRIDS = {
+    "wgan_gp": [{"rate": r, "critic_steps": k} for r, k in itertools.product(RATES, CRITIC_STEPS)],
+    "energy": [{"renewed": share} for share in RENEWED],
+}
 MEASURES = (
     *("steps", "cost", "covariance", "nearest", "frechet"),
     *("precision", "recall", "coverage", "entropy", "rarest"),
@@ -199,9 +208,12 @@ def pairs(run, **options):
     ours(run, **{"critic": False} | options)
 
 
-def energy(run, **options):
-    """As `pairs`, and down an energy score once the rate falls."""
-    pairs(run, **{"pair_cost": "energy", "dual_steps": 20} | options)
+def energy(run, renewed=None, **options):
+    """As `pairs`, and down an energy score once the rate falls, of a share `renewed`."""
+    make, cost = PAIR_COSTS["energy"]
+    make = make if renewed is None else partial(make, share=renewed)
+    with mock.patch.dict(PAIR_COSTS, energy=(make, cost)):
+        pairs(run, **{"pair_cost": "energy", "dual_steps": 20} | options)
 
 
 def pixels(run, **options):
@@ -390,7 +402,7 @@ def arguments():
     parser.add_argument("--rate", type=float, default=2e-3, help="of WGAN-GP")
     parser.add_argument("--critic-steps", type=int, default=5, help="of WGAN-GP")
     parser.add_argument("--value", action="store_true", help="an interval of the transport cost, too")
-    parser.add_argument("--grid", action="store_true", help="settings of WGAN-GP, with the first seed")
+    parser.add_argument("--grid", action="store_true", help="settings of recipes, with the first seed")
     parser.add_argument("--images", metavar="FOLDER", help="save 96 images of each generator")
     return parser.parse_args()
 
@@ -428,15 +440,17 @@ def main():
         if "authors" in args.recipe and args.step is None:
             best, facts["authors_steps"] = best_step(images, SHORT * args.seconds, judge, *law)
             options["authors"]["step"] = best
-        if args.grid:
-            for rate, critic_steps in itertools.product(RATES, CRITIC_STEPS):
-                setting = {"rate": rate, "critic_steps": critic_steps}
-                run = train("wgan_gp", images, args.seconds, args.seeds[0], *law, **setting)
-                grid.append(setting | {"steps": run.steps} | measure(run, judge))
-                show(f"wgan {rate:g} {critic_steps}", grid[-1])
+        for recipe in args.recipe if args.grid else ():
+            settings, found = GRIDS.get(recipe, []), []
+            for setting in settings:
+                run = train(recipe, images, args.seconds, args.seeds[0], *law, **setting)
+                found.append(setting | {"steps": run.steps} | measure(run, judge))
+                show(f"{recipe} {setting}", found[-1])
+                grid.append({"recipe": recipe} | found[-1])
                 write()
-            best = min(grid, key=lambda row: row["frechet"])
-            options["wgan_gp"] = {name: best[name] for name in ("rate", "critic_steps")}
+            if settings:
+                best = min(found, key=lambda row: row["frechet"])
+                options[recipe] = {name: best[name] for name in settings[0]}
         for seed in args.seeds:
             for recipe in args.recipe:
                 run = train(recipe, images, args.seconds, seed, *law, **options[recipe])

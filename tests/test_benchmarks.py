@@ -198,6 +198,22 @@ def test_benchmark_of_training_compares_its_recipes(rng, monkeypatch, tmp_path):
     assert (tmp_path / "ours_0.png").stat().st_size > 10_000
 
 
+def test_a_grid_of_training_leads_to_its_best_setting(rng, monkeypatch, tmp_path):
+    mnist = write_spots(tmp_path, rng, n_test=200)
+    module, path = importlib.import_module("benchmarks.training"), tmp_path / "results.json"
+    quick_to_judge(module, monkeypatch)
+    table, made = dict(module.PAIR_COSTS), []
+    make = lambda *pairs, **options: made.append(options) or table["energy"][0](*pairs, **options)
+    monkeypatch.setitem(module.PAIR_COSTS, "energy", (make, table["energy"][1]))
+    options = "--seconds 0.05 --seeds 3 --atoms 300 --recipe energy pairs --grid"
+    run(module, monkeypatch, [*options.split(), "--mnist", mnist, "--json", path])
+    found = json.loads(path.read_text())
+    assert [row["renewed"] for row in found["grid"]] == list(module.RENEWED)
+    best = min(found["grid"], key=lambda row: row["frechet"])["renewed"]
+    assert [row.get("renewed") for row in found["rows"]] == [best, None]
+    assert made == [{"share": share} for share in (*module.RENEWED, best)]
+
+
 def test_rows_of_training_name_another_processor_than_the_machine(tmp_path):
     from benchmarks import machine, training
 

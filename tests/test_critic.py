@@ -18,8 +18,8 @@ from pot_semidiscrete.generative import (  # noqa: E402
 )
 from pot_semidiscrete.generative.choices import are_images, parts_of_data, sample  # noqa: E402
 from pot_semidiscrete.generative.critic import guided  # noqa: E402
-from pot_semidiscrete.generative.descents import PairDescent  # noqa: E402
-from pot_semidiscrete.generative.energy import EnergyDescent  # noqa: E402
+from pot_semidiscrete.generative.descents import PairDescent, cityblock  # noqa: E402
+from pot_semidiscrete.generative.energy import EnergyDescent, pair_descent  # noqa: E402
 from pot_semidiscrete.samplers.resolve import resolve_random  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("torch_seed")
@@ -90,7 +90,7 @@ def test_goals_are_drawn_by_the_plan(featured):
     data = cloud(5, 8, 8)
     features = ImageFeatures(data) if featured else None
     loss = SemiDiscreteLoss(data, reg=0.5, features=features)
-    descent = PairDescent(loss, data, "cityblock", resolve_random(0, loss.target.nx, loss.potential))
+    descent = pair_descent(loss, data, "cityblock", resolve_random(0, loss.target.nx, loss.potential))
     x = cloud(1, 8, 8, seed=2).expand(2000, 8, 8)
     noted = descent.begin([x[:1500], x[1500:]])
     assert [len(part) for (part,) in noted] == [1500, 500]
@@ -132,7 +132,8 @@ def test_pairs_lead_to_the_median_of_a_median_cost():
 
 def energy_descent(data, **options):
     loss = SemiDiscreteLoss(data, reg=0.5)
-    return EnergyDescent(loss, data, resolve_random(0, loss.target.nx, loss.potential), **options)
+    random = resolve_random(0, loss.target.nx, loss.potential)
+    return EnergyDescent(loss, data, random, cityblock, **options)
 
 
 def test_an_energy_score_is_a_distance_to_an_interval():

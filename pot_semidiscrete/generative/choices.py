@@ -10,8 +10,8 @@ from ..problem import ShardedAtoms, check_callable, check_count
 from ..samplers.resolve import rank_seed, resolve_random
 from .critic import GradientPenaltyCritic, resolve_critic
 from .data import stacked
-from .descents import COSTS, PairDescent
-from .energy import pair_descent
+from .descents import PairDescent
+from .energy import PAIR_COSTS, pair_descent
 from .features import ImageFeatures
 from .loss import SemiDiscreteLoss
 from .rounds import resolve_reuse
@@ -125,9 +125,8 @@ def check_pairs(data: Any, n_atoms: Any, pair_cost: Any) -> None:
     """
     if n_atoms is not None:
         check_count("n_atoms", n_atoms)
-    names = [*COSTS, "energy"]
-    if pair_cost is not None and not (isinstance(pair_cost, str) and pair_cost in names):
-        check_callable("pair_cost", pair_cost, f"(x, y) -> costs, or one of {', '.join(names)}")
+    if pair_cost is not None and not (isinstance(pair_cost, str) and pair_cost in PAIR_COSTS):
+        check_callable("pair_cost", pair_cost, f"(x, y) -> costs, or one of {', '.join(PAIR_COSTS)}")
     has_rows = n_atoms is None and isinstance(data, ShardedAtoms)
     is_asked = n_atoms is not None or pair_cost is not None
     if is_asked and not (has_rows or isinstance(data, torch.Tensor)):

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from ..backend import describe, guest
+from ..backend import describe
 from .data import DataRows
 from .loss import SemiDiscreteLoss
 from .majorant import Majorant
@@ -71,13 +71,14 @@ class PairDescent(Descent):
     :math:`c'` of points and data themselves. This bounds their transport cost of :math:`c'` from above,
     to the masses that the plan gives the atoms: their weights, up to what ``chi2`` measures.
 
-    `data` are the atoms of the loss, as points; `cost` is :math:`c'`, or its name in `COSTS`.
+    `data` are the atoms of the loss, as points; `cost` is :math:`c'`, and `name` what users call it.
     """
 
-    def __init__(self, loss: SemiDiscreteLoss, data: Any, cost: Any, random: Any) -> None:
+    def __init__(
+        self, loss: SemiDiscreteLoss, data: Any, random: Any, cost: PairCost, name: str = "a callable"
+    ) -> None:
         self.loss, self.rows, self.random = loss, DataRows(data, None, "target"), random
-        self.name = cost if isinstance(cost, str) else "a callable"
-        self.cost = COSTS[cost] if isinstance(cost, str) else guest(cost)
+        self.cost, self.name = cost, name
 
     def __repr__(self) -> str:
         return f"costs of pairs, {self.name}"
@@ -108,8 +109,11 @@ class PairDescent(Descent):
         self.random.load_state_dict(state)
 
 
-COSTS: dict[str, PairCost] = {
-    "cityblock": lambda x, y: (x - y).abs().flatten(1).sum(dim=1),
-    "sqeuclidean": lambda x, y: (x - y).square().flatten(1).sum(dim=1),
-}
-"""Costs of pairs by the names of metrics: shape (n,)."""
+def cityblock(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Sums of absolute differences: shape (n,)."""
+    return (x - y).abs().flatten(1).sum(dim=1)
+
+
+def sqeuclidean(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Sums of squared differences: shape (n,)."""
+    return (x - y).square().flatten(1).sum(dim=1)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch.utils import _pytree
 
-from ..backend import describe
-from .descents import PairDescent, PointCost
+from ..backend import describe, guest
+from .descents import PairCost, PairDescent, PointCost, cityblock, sqeuclidean
 
 
 class EnergyDescent(PairDescent):
@@ -29,12 +29,9 @@ class EnergyDescent(PairDescent):
 
     follows_rate = True
 
-    def __init__(self, loss: Any, data: Any, random: Any, share: float = 0.13) -> None:
-        super().__init__(loss, data, "cityblock", random)
+    def __init__(self, *pairs: Any, share: float = 0.13) -> None:
+        super().__init__(*pairs)
         self.share, self.peak = share, 0.0  # the highest rate so far
-
-    def __repr__(self) -> str:
-        return "costs of pairs, energy score"
 
     def latents(self, z: Any, draw: Callable[[], Any], rate: Callable[[], float]) -> Any:
         check_latents(z)  # from the first step on, not after two thirds of a run
@@ -86,8 +83,17 @@ def check_latents(z: Any) -> None:
             )
 
 
-def pair_descent(loss: Any, data: Any, pair_cost: Any, random: Any) -> PairDescent:
+PAIR_COSTS: dict[str, tuple[Callable[..., PairDescent], PairCost]] = {
+    "cityblock": (PairDescent, cityblock),
+    "sqeuclidean": (PairDescent, sqeuclidean),
+    "energy": (EnergyDescent, cityblock),
+}
+"""By the names of the option `pair_cost`: what rounds go down, and the cost in it."""
+
+
+def pair_descent(loss: Any, data: Any, pair_cost: str | PairCost, random: Any) -> PairDescent:
     """What rounds go down by the option `pair_cost`."""
-    if isinstance(pair_cost, str) and pair_cost == "energy":
-        return EnergyDescent(loss, data, random)
-    return PairDescent(loss, data, pair_cost, random)
+    if not isinstance(pair_cost, str):
+        return PairDescent(loss, data, random, guest(pair_cost))
+    make, cost = PAIR_COSTS[pair_cost]
+    return make(loss, data, random, cost, pair_cost)
