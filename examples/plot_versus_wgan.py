@@ -214,7 +214,7 @@ for name, train in runs.items():
 # %%
 # The images. This is one seed of short runs on small images, and shows no more. The paper's gradient
 # and Sinkhorn have the lowest costs, with images that are grey where they are uncertain. Pairs have
-# black strokes, at about the same Frechet distance. A critic lowers it, at a higher cost. The images of
+# black strokes, and no larger a Frechet distance. A critic lowers it, at a higher cost. The images of
 # WGAN-GP vary as much as the data, but come near to fewer of them, and are rougher; at the rate of its
 # paper it does not finish in the time. Sinkhorn is blurred, as is known of mini-batches (Fatras et al.,
 # arXiv:1910.04091). Debiasing adds little, because at so small a regularisation the transport of a batch
