@@ -201,7 +201,7 @@ figure.savefig("conditional_digits.png", dpi=120)
 # Noise gets a condition :math:`c`, drawn from those of the data, and goes to a data point :math:`y` of
 # condition :math:`c'` at the cost :math:`|x - y|^2 + \beta |c - c'|^2`. A weight of 0 ignores
 # conditions. With a large weight only conditions count, and pairs are nearly as far apart as independent
-# ones. By default the weight is three times about the smallest at which exact pairs of 512 points leave
+# ones. By default the weight is three times the smallest at which exact pairs of 512 points leave
 # 2% of the squared distance of conditions.
 
 random = torch.Generator().manual_seed(0)

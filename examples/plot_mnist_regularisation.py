@@ -58,6 +58,7 @@ else:
     images, classes = digits.images[order].astype(np.float32) / 16.0, digits.target[order]
     held_out, images, classes = images[:450], images[450:], classes[450:]
     latent_dim, widths, channels = 32, (128, 256), (32, 16)
+    torch.set_num_threads(1)  # products are small: threads would wait for each other
 judge = Judge(images, held_out, Classifier(images, classes, n_steps=1000))
 device = "cuda" if torch.cuda.is_available() else "cpu"
 atoms = torch.as_tensor(images, device=device)

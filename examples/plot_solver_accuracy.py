@@ -125,7 +125,7 @@ labels = {"default": "pot_semidiscrete", "Sobol points": "the same, Sobol points
 for name, lack in lacks.items():
     left.loglog(samples, lack, "o-", color=colors[name], label=labels[name])
 left.loglog(samples, trace / (2.0 * samples), "k--", label="limit of independent points")
-left.set_ylim(bottom=1e-12)
+left.set_ylim(bottom=1e-10)
 left.set(title="accuracy for the points drawn", ylabel="sub-optimality of the potential")
 right.loglog(samples, widths, "s-", color="C3", label="interval of the cost, width")
 right.loglog(samples, estimates, "o--", color="C4", label="sub-optimality, estimated")

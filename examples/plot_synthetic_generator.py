@@ -25,6 +25,7 @@ from pot_semidiscrete import cost_scale, gradient_diagnostics, semidiscrete_atom
 from pot_semidiscrete.generative import SemiDiscreteLoss, train_generator
 from pot_semidiscrete.metrics import covariance_ratio, transport_cost
 
+torch.set_num_threads(1)
 n_atoms, n_steps = 250, 1000
 
 

@@ -20,8 +20,6 @@ points, but averages the potential: it settles at the minimum.
 # :math:`[-1, 1]`, and where it starts. The cost is the squared distance over the mean squared norm of
 # the atoms, as in the scripts, whose generator has two linear layers and starts at random.
 
-import argparse
-
 import matplotlib.pyplot as plt
 import numpy as np
 import ot
@@ -29,17 +27,24 @@ import ot
 from pot_semidiscrete import generator_gradient, semidiscrete_atom_weights, train_parameters
 from pot_semidiscrete.metrics import transport_cost
 
+n_steps, seed, output = 1500, 0, "three_atoms.png"  # 5,000 steps in the paper
+# sphinx_gallery_start_ignore
+# on the command line the same are options; the page leaves them out
+import argparse
+
 parser = argparse.ArgumentParser()
-parser.add_argument("--steps", type=int, default=1500, help="steps of each generator; 5000 in the paper")
-parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--output", default="three_atoms.png", help="where to save the figure")
+parser.add_argument("--steps", type=int, default=n_steps, help="steps of each generator")
+parser.add_argument("--seed", type=int, default=seed)
+parser.add_argument("--output", default=output, help="where to save the figure")
 args = parser.parse_args()
+n_steps, seed, output = args.steps, args.seed, args.output
+# sphinx_gallery_end_ignore
 
 atoms = np.array([[0.0, 0.3], [0.0, 0.7], [0.5**0.5, 0.5]])
 atoms /= np.sqrt(np.mean(np.sum(atoms**2, axis=1)))  # costs are then in units of the mean squared norm
 b = np.full(3, 1.0 / 3.0)
 start = np.array([[0.8, 0.9], [0.1, -0.2]])
-batch_size, dual_steps, rate = 200, 10, 5.0 / args.steps  # 1e-3 with the steps of the paper
+batch_size, dual_steps, rate = 200, 10, 5.0 / n_steps  # 1e-3 with the steps of the paper
 
 
 def segment(theta, z):
@@ -71,7 +76,7 @@ def authors(latent, reg):
     """Path of theta, and the last potential."""
     theta, psi, path = start.copy(), np.zeros(3), []
     mean = square = np.zeros_like(theta)
-    for step in range(1, args.steps + 1):
+    for step in range(1, n_steps + 1):
         for k in range(dual_steps):
             length = 0.1 / np.sqrt(1.0 + 1e-5 * k)
             ascent = b - masses(segment(theta, latent(batch_size)), psi, reg)
@@ -95,7 +100,7 @@ def ours(latent, reg):
         atoms,
         vjp=vjp,
         reg=reg,
-        n_steps=args.steps,
+        n_steps=n_steps,
         dual_steps=dual_steps,
         batch_size=batch_size,
         learning_rate=rate,
@@ -125,7 +130,7 @@ runs, rows = {}, []
 print(f"{'':18}{'reg':>6}{'W_reg':>9}{'W_0':>9}{'mean W_0':>10}{'sway':>9}")
 for reg in regs:
     for name, rule in rules.items():
-        rng = np.random.default_rng(args.seed)
+        rng = np.random.default_rng(seed)
         path, psi = rule(lambda n, rng=rng: rng.uniform(-1.0, 1.0, size=(n, 1)), reg)
         last = path[-len(path) // 10 :]
         moves = np.array([segment(theta, ends) for theta in last]).std(axis=0)
@@ -164,5 +169,5 @@ for column, reg in enumerate(regs):
     axes[2, column].set(xlabel="step of the generator", ylim=(0.5, 1.0))
 axes[2, 0].set_ylabel("height of an end")
 axes[2, -1].legend()
-figure.savefig(args.output, dpi=120)
+figure.savefig(output, dpi=120)
 plt.show()

@@ -65,6 +65,7 @@ else:
     images = rng.permutation(load_digits().images.astype(np.float32) / 16.0)
     train, held_out = images[450:], images[:450]
     latent_dim, widths = 32, (128, 256)
+    torch.set_num_threads(1)  # products are small: threads would wait for each other
 atoms = torch.as_tensor(train).flatten(1)
 reg = 0.01 * cost_scale(atoms)
 print(f"{len(atoms)} atoms in dimension {atoms.shape[1]}, reg = {reg:.3g} (1% of the mean cost)")

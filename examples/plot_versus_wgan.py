@@ -214,11 +214,11 @@ for name, train in runs.items():
 # %%
 # The images. This is one seed of short runs on small images, and shows no more. The paper's gradient
 # and Sinkhorn have the lowest costs, with images that are grey where they are uncertain. Pairs have
-# black strokes, at about the same Frechet distance. A critic lowers it, and makes the images as diverse
-# as the data, at a higher cost. WGAN-GP has nearly all of the diversity, and rougher images; at the rate
-# of its paper it does not finish in the time. Sinkhorn is blurred, as is known of mini-batches (Fatras
-# et al., arXiv:1910.04091). Debiasing adds little, because at so small a regularisation the transport
-# of a batch to itself costs almost nothing.
+# black strokes, and no larger a Frechet distance. A critic lowers it, at a higher cost. The images of
+# WGAN-GP vary as much as the data, but come near to fewer of them, and are rougher; at the rate of its
+# paper it does not finish in the time. Sinkhorn is blurred, as is known of mini-batches (Fatras et al.,
+# arXiv:1910.04091). Debiasing adds little, because at so small a regularisation the transport of a batch
+# to itself costs almost nothing.
 
 figure, axes = plt.subplots(2, 4, figsize=(12, 5.2), layout="constrained")
 for axis, (name, images) in zip(axes.flat, samples.items(), strict=False):
