@@ -24,7 +24,6 @@ TABLES = {
     "reg, in the plane": [{"plane": True, "share": share} for share in (0.0, 0.001, 0.01, 0.1)],
     "dtype": [{"dtype": "float64"}, {}, {"dtype": "torch float32"}],
     "batch_size": [{"batch_size": n} for n in (32, 256, 2048)],
-    "max_memory": [{"plane": True, "share": 0.0, "max_memory": n} for n in (0, 2**20, 2**28)],
 }
 
 
