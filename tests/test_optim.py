@@ -101,9 +101,10 @@ def test_sparse_hessian_is_the_dense_one(d, nx):
     )
     assert isinstance(found, hessians.SparseHessian)
     assert found.bandwidth < 150
-    np.testing.assert_allclose(found.matrix.toarray(), exact.matrix, atol=1e-6)
+    matrix = np.diag(found.mean) - found.products.toarray()
+    np.testing.assert_allclose(matrix, exact.matrix, atol=1e-6)
     np.testing.assert_allclose(found.scale, exact.scale, atol=1e-6)
-    np.testing.assert_allclose(found.matrix.sum(axis=1), 0.0, atol=1e-14)
+    np.testing.assert_allclose(matrix.sum(axis=1), 0.0, atol=1e-14)
     g = target.weights - dual.measure(x, psi, eps).marginal
     steps = [nx.host(model.solve(g, 0.1)) for model in (found, exact)]
     np.testing.assert_allclose(steps[0] - steps[0].mean(), steps[1] - steps[1].mean(), atol=1e-3)

@@ -172,31 +172,44 @@ class SparseHessian:
     n : int
     most_rows : float
         Points that there is room for the weights of.
-    bandwidth : int
-        Of the matrix, reordered (Cuthill, McKee, 1969). A factor takes n_support times its square
-        multiplications, of which there are 20 in the time of an entry; it is to take a pass at most, for
-        each of the right-hand sides.
+    mean : array, shape (n_support,)
+        Mean of the weights.
+    products : sparse array, shape (n_support, n_support), or None
+        Mean of the products of the weights, if they may be few.
+    bandwidth : float
+        Of those, reordered (Cuthill, McKee, 1969).
     scale : array, shape (n_support,)
         As of :class:`DenseHessian`.
     """
 
     def __init__(self, dual: SemiDual, chi: sparse.csr_array) -> None:
         self.nx, self.n = dual.target.nx, chi.shape[0]
-        self.chi = chi = _diagonal(1.0 / chi.sum(axis=1)) @ chi
-        mean = chi.sum(axis=0) / float(self.n)
+        chi.data /= np.repeat(chi.sum(axis=1), np.diff(chi.indptr))
+        self.chi, self.mean = chi, chi.sum(axis=0) / float(self.n)
         self.most_rows = STORE * self.n / chi.nnz
-        self.matrix = _diagonal(mean) - chi.T @ chi / float(self.n)
         weights = self.nx.to_numpy(dual.target.weights)
-        scale = np.maximum(mean, weights / (self.n * weights + 1.0))
+        scale = np.maximum(self.mean, weights / (self.n * weights + 1.0))
         self.scale = self.nx.from_numpy(scale, type_as=dual.target.weights)
-        places = np.argsort(reverse_cuthill_mckee(self.matrix, symmetric_mode=True))
-        rows, columns = self.matrix.nonzero()
-        self.bandwidth = int(np.max(np.abs(places[rows] - places[columns]), initial=0))
+        pairs = min(np.sum(np.diff(chi.indptr).astype(float) ** 2), float(dual.n_atoms) ** 2)
+        self.products, self.bandwidth = None, math.inf
+        if pairs <= 2.0 * dual.n_atoms * self.widest():  # else no such band has as many
+            self.products = sparse.csr_array(chi.T @ chi)
+            self.products.data /= float(self.n)
+            self.bandwidth = _bandwidth(self.products)
+
+    def widest(self, n_rows: int = 1) -> float:
+        """Bandwidth up to which the matrix is factorised, to solve for as many right-hand sides.
+
+        A factor takes n_support times the square of the bandwidth in multiplications, of which there are
+        20 in the time of an entry. It is to take a pass at most, for each of the right-hand sides.
+        """
+        return math.sqrt(20.0 * self.n * n_rows)
 
     @functools.cached_property
     def _part(self) -> np.ndarray:
         """The part of each atom: no point links those of different ones."""
-        return connected_components(self.matrix, directed=False)[1]
+        links = sparse.bmat([[None, self.chi], [self.chi.T, None]])  # of points and atoms
+        return connected_components(links, directed=False)[1][self.n :]
 
     @property
     def is_singular(self) -> bool:
@@ -205,7 +218,12 @@ class SparseHessian:
 
     def apply(self, v: Array) -> Array:
         """Product with a vector, or with each row of a matrix."""
-        return self.nx.from_numpy((self.matrix @ self.nx.to_numpy(v).T).T, type_as=v)
+        v = self.nx.to_numpy(v)
+        if self.products is None:
+            product = self.chi.T @ (self.chi @ v.T) / float(self.n)
+        else:
+            product = self.products @ v.T
+        return self.nx.from_numpy(self.mean * v - product.T, type_as=self.scale)
 
     def probes(self, n: int, random: np.random.Generator) -> Array:
         """As of :class:`HessianOperator`."""
@@ -220,15 +238,15 @@ class SparseHessian:
 
         At ``mu = 0`` of sum 0 in each part: the rest of g, by rounding or by parts, is left out.
         """
-        n_rows, part = 1 if len(g.shape) == 1 else g.shape[0], self._part
+        n_rows = 1 if len(g.shape) == 1 else g.shape[0]
         D, rhs = (in_double(v) for v in (self.scale, g))
-        part = part if mu == 0.0 else 0 * part
+        part = self._part if mu == 0.0 else np.zeros(len(D), dtype=int)
         member = sparse.csr_array((np.ones(len(D)), (part, np.arange(len(D)))))
         rhs = rhs - D * (((member @ rhs.T).T / (member @ D)) @ member)
-        if self.bandwidth**2 > 20.0 * self.n * n_rows:
+        if self.bandwidth > self.widest(n_rows):
             rhs = self.nx.from_numpy(rhs, type_as=g)
             return conjugate_gradients(self, rhs, mu, forcing, max_iter)
-        matrix = (self.matrix + max(mu, 1e-9) * _diagonal(D)).tocsc()  # that of the constants is 0
+        matrix = (_diagonal(self.mean + max(mu, 1e-9) * D) - self.products).tocsc()  # constants: 0
         factor = splu(matrix, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
         return self.nx.from_numpy(factor.solve(rhs.T).T, type_as=g)
 
@@ -261,6 +279,15 @@ def conjugate_gradients(
         is_open = is_open & (rz > 0.0)
         p = z + by_row(rz / before) * p
     return s
+
+
+def _bandwidth(matrix: sparse.csr_array) -> int:
+    """Bandwidth of a symmetric matrix, reordered."""
+    places = np.argsort(reverse_cuthill_mckee(matrix, symmetric_mode=True)).astype(np.int32)
+    rows = np.flatnonzero(np.diff(matrix.indptr))
+    columns, starts = places[matrix.indices], matrix.indptr[rows]
+    last, first = np.maximum.reduceat(columns, starts), np.minimum.reduceat(columns, starts)
+    return int(np.max(np.maximum(last - places[rows], places[rows] - first), initial=0))
 
 
 def _diagonal(v: np.ndarray) -> sparse.csr_array:
