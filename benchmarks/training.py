@@ -443,14 +443,15 @@ def main():
         for recipe in args.recipe if args.grid else ():
             settings, found = GRIDS.get(recipe, []), []
             for setting in settings:
-                run = train(recipe, images, args.seconds, args.seeds[0], *law, **setting)
+                given = options[recipe] | setting
+                run = train(recipe, images, args.seconds, args.seeds[0], *law, **given)
                 found.append(setting | {"steps": run.steps} | measure(run, judge))
                 show(f"{recipe} {setting}", found[-1])
                 grid.append({"recipe": recipe} | found[-1])
                 write()
             if settings:
                 best = min(found, key=lambda row: row["frechet"])
-                options[recipe] = {name: best[name] for name in settings[0]}
+                options[recipe] |= {name: best[name] for name in settings[0]}
         for seed in args.seeds:
             for recipe in args.recipe:
                 run = train(recipe, images, args.seconds, seed, *law, **options[recipe])

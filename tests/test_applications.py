@@ -246,6 +246,15 @@ def test_barycenter_on_a_line_is_the_mean_of_quantile_functions(nx):
     assert 0.0 < found.cost_stderr < np.ptp(found.cost_interval) / (2.0 * 1.95)
 
 
+def test_weights_of_sources_are_divided_by_their_sum():
+    """They may be rounded: a third is the default of three."""
+    options = {"sources": [np.random.default_rng(k).normal(size=(50, 2)) for k in range(3)]}
+    options |= {"n_atoms": 4, "n_steps": 1, "random_state": 0}
+    third = barycenter(**options, source_weights=np.full(3, 0.33333))
+    np.testing.assert_allclose(third.source_weights, 1.0 / 3.0, rtol=1e-15)
+    np.testing.assert_allclose(third.atoms, barycenter(**options).atoms, rtol=1e-6)
+
+
 def test_barycenter_of_normal_laws_is_nearly_normal():
     """Agueh and Carlier, 2011, theorem 6.1: S = mean of (S^1/2 S_k S^1/2)^1/2."""
     roots = np.array([[[2.0, 0.0], [0.0, 0.5]], [[0.6, 0.5], [0.5, 1.5]]])

@@ -205,13 +205,17 @@ def test_a_grid_of_training_leads_to_its_best_setting(rng, monkeypatch, tmp_path
     table, made = dict(module.PAIR_COSTS), []
     make = lambda *pairs, **options: made.append(options) or table["energy"][0](*pairs, **options)
     monkeypatch.setitem(module.PAIR_COSTS, "energy", (make, table["energy"][1]))
-    options = "--seconds 0.05 --seeds 3 --atoms 300 --recipe energy pairs --grid"
+    train, sizes = module.train, []
+    noting = lambda *run, **given: sizes.append(given["batch_size"]) or train(*run, **given)
+    monkeypatch.setattr(module, "train", noting)
+    options = "--seconds 0.05 --seeds 3 --atoms 300 --recipe energy pairs --grid --batch 24"
     run(module, monkeypatch, [*options.split(), "--mnist", mnist, "--json", path])
     found = json.loads(path.read_text())
     assert [row["renewed"] for row in found["grid"]] == list(module.RENEWED)
     best = min(found["grid"], key=lambda row: row["frechet"])["renewed"]
     assert [row.get("renewed") for row in found["rows"]] == [best, None]
     assert made == [{"share": share} for share in (*module.RENEWED, best)]
+    assert sizes == [24] * 5  # other options hold in a grid, too
 
 
 def test_rows_of_training_name_another_processor_than_the_machine(tmp_path):

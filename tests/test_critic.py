@@ -19,7 +19,7 @@ from pot_semidiscrete.generative import (  # noqa: E402
 from pot_semidiscrete.generative.choices import are_images, parts_of_data, sample  # noqa: E402
 from pot_semidiscrete.generative.critic import guided  # noqa: E402
 from pot_semidiscrete.generative.descents import PairDescent, cityblock  # noqa: E402
-from pot_semidiscrete.generative.energy import EnergyDescent, pair_descent  # noqa: E402
+from pot_semidiscrete.generative.energy import PAIR_COSTS, EnergyDescent, pair_descent  # noqa: E402
 from pot_semidiscrete.samplers.resolve import resolve_random  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("torch_seed")
@@ -215,6 +215,17 @@ def test_a_run_down_an_energy_score_is_continued_bit_for_bit(tmp_path):
     assert_same(whole, again)
     other, _ = trained(data, 30, **options | {"pair_cost": "cityblock"})
     assert not torch.equal(whole[0], other[0])
+
+
+def test_checkpoints_of_before_name_the_same_descents():
+    """A file is refused whose name of the descent differs."""
+    names = {"cityblock": "cityblock", "sqeuclidean": "sqeuclidean", "energy": "energy score"}
+    assert names.keys() == PAIR_COSTS.keys()
+    data = cloud(9, 2)
+    loss = SemiDiscreteLoss(data, reg=0.5)
+    for cost, name in {**names, (lambda x, y: (x - y).abs().sum(dim=1)): "a callable"}.items():
+        descent = pair_descent(loss, data, cost, resolve_random(0, loss.target.nx, loss.potential))
+        assert repr(descent) == f"costs of pairs, {name}"
 
 
 def test_a_run_with_more_ranks_knows_that_the_rate_has_fallen(tmp_path):

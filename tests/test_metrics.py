@@ -157,6 +157,7 @@ def test_shares_and_entropy():
     assert entropy(shares) == pytest.approx(1.5 * np.log(2), rel=1e-12)
     assert entropy(np.full(10, 0.1)) == pytest.approx(np.log(10), rel=1e-12)
     assert entropy(np.array([0.0, 1.0])) == 0
+    assert entropy(np.full(3, 0.33333)) == pytest.approx(np.log(3), rel=1e-12)  # of rounded shares
 
 
 @pytest.fixture(scope="module")

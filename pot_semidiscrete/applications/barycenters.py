@@ -91,7 +91,8 @@ def barycenter(
     n_atoms : int
         Number of atoms, up to some thousands.
     source_weights : array-like, shape (n_sources,), optional
-        Weights :math:`s_k`, non-negative, of sum 1. Uniform by default.
+        Weights :math:`s_k`, non-negative, of sum 1 to within 1e-4; they are divided by their sum.
+        Uniform by default.
     reg : float, default=0.0
         Regularisation :math:`\lambda \ge 0`. Atoms come closer to each other the larger it is.
     X_init : array, shape (n_atoms, d), optional

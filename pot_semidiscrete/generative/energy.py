@@ -33,6 +33,9 @@ class EnergyDescent(PairDescent):
         super().__init__(*pairs)
         self.share, self.peak = share, 0.0  # the highest rate so far
 
+    def __repr__(self) -> str:
+        return "costs of pairs, energy score"  # in checkpoints, which tell it from others
+
     def latents(self, z: Any, draw: Callable[[], Any], rate: Callable[[], float]) -> Any:
         check_latents(z)  # from the first step on, not after two thirds of a run
         present = rate()

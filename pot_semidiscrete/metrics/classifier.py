@@ -45,6 +45,7 @@ def entropy(shares: np.ndarray) -> float:
     Parameters
     ----------
     shares : ndarray, shape (n,)
+        Non-negative, of sum 1 to within 1e-4; they are divided by their sum.
 
     Returns
     -------
