@@ -25,6 +25,7 @@ from pot_semidiscrete.optim.ascent import (
 from pot_semidiscrete.optim.semi_dual import SemiDual
 from pot_semidiscrete.optim.stopping import ChiSquareRule, Look
 from pot_semidiscrete.problem import Problem, build_target
+from pot_semidiscrete.solver import run
 from tests.clouds import REG, build, cloud, dense, law, near
 
 LAWS = ["uniform", "dirichlet", "light"]
@@ -289,6 +290,21 @@ def test_batches_follow_the_noise_of_the_gradient():
     falling = replace(averaged, annealed=1.5)
     assert falling.batch == 667
     assert replace(averaged, annealed=4.0).batch == 500  # steps have fallen by as much
+    few = AscentState(None, None, 0.1, 1.0, samples=4.0 * 32 * 1024, n_eff=4.0)
+    assert few.batch == 2 * 32  # a step of so few takes as long with more
+    assert replace(few, samples=32.0 * 1024).batch == 32
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.01])
+def test_steps_of_few_atoms_are_no_more_than_the_root_of_the_samples(reg, monkeypatch):
+    """Else 1,280,000 samples for two atoms are 40,000 steps, and take as long as their overhead."""
+    counts, n = [], 1000 * 256
+    monkeypatch.setattr(run, "step", lambda *args: counts.append(1) or step(*args))
+    options = {"tol": 0, "max_iter": 1000, "batch_size": 256, "random_state": 0}
+    ps.solve_semidiscrete(np.array([[-1.0], [1.0]]), "normal", reg=reg, **options)
+    bound = 1024 * (2.0 * np.sqrt(n / (32 * 1024)) - 1.0)  # the integral of 1 / batch
+    assert 0.9 * bound < len(counts) < 1.1 * bound
+    assert bound < 0.6 * n / 32
 
 
 def test_annealing_takes_its_share_of_the_samples(nx):

@@ -72,7 +72,7 @@ class NormalLaw:
             middle = evaluate(self.mean)
             potentials = (self.mean + s * row for row in self.deviations for s in (1.0, -1.0))
             moves = np.stack([nx.to_numpy(evaluate(potential) - middle) for potential in potentials])
-            ends = np.quantile(moves, [0.025, 0.975], axis=0, method="weibull")
+            ends = np.quantile(moves, [0.025, 0.975], axis=0, overwrite_input=True, method="weibull")
             spread = nx.from_numpy(np.abs(ends).max(axis=0) / NORMAL_975, type_as=middle)
             found.append((spread**2 + (evaluate(psi) - middle) ** 2) ** 0.5)
         return nx.concatenate(found, axis=0)

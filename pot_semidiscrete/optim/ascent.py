@@ -72,11 +72,16 @@ class AscentState:
 
     @property
     def batch(self) -> int:
-        """Points of the next step."""
+        """Points of the next step.
+
+        The shortest steps take as long with more points: after `FEW_POINTS` of them these grow as the
+        root of the samples, and the number of steps does.
+        """
         ratio = self.ratio
         if self.annealed:
             ratio = averaging_ratio(self.samples / self.n_eff, self.eps / self.annealed)
-        return math.ceil(max(LEAST_ROWS, ratio * self.n_eff))
+        least = LEAST_ROWS * math.sqrt(max(self.samples / (LEAST_ROWS * FEW_POINTS), 1.0))
+        return math.ceil(max(least, ratio * self.n_eff))
 
     @property
     def steps(self) -> float:
@@ -104,7 +109,7 @@ def cold_start(dual: SemiDual, x: Array, reg: float, budget: float = 0.0) -> Asc
     falls by a factor exp(-rate) in a step. Its square is as the noise if ``rate ~ ratio^(-1/2)``. Then
     the samples, ratio / rate in units of the last n_eff, are ``ratio^(3/2)``: as many as `ANNEALING`
     allows. The budget is to the samples that are needed as n_atoms to n_eff. Batches are no larger than
-    those at the end of the run.
+    those at the end of a run whose eps is `reg`.
 
     Parameters
     ----------
