@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, in_double, no_grad
-from ..optim.ascent import resolving_eps
+from ..optim.ascent import RESOLVED, resolving_eps
 from ..optim.hessian import DenseHessian, newton_model
 from ..optim.newton import NewtonResult
 from ..optim.semi_dual import SemiDual
@@ -50,11 +50,15 @@ def trace_estimate(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
     """Estimate ``tr(A^+ Sigma)``, A minus the Hessian and Sigma the covariance of the weights.
 
     Exact for the points where the Hessian is a matrix; else by random signs of the points, whose
-    weights then have the covariance Sigma. Groups of atoms that no point links count one by one.
+    weights then have the covariance Sigma. Groups of atoms that no point links count one by one; where
+    the Hessian is a matrix, those that less than a point links count as if one did.
     """
     own, seen, _, _, unit = models(dual, x, psi, reg)
     if isinstance(own, DenseHessian):
         values, parts = seen.modes()
+        # a group that hangs by less than a point that sees half of it counts as if there were one
+        links = np.maximum(seen.links(parts), 1e-30)
+        values = np.where(values > RESOLVED, values, values * np.maximum(1.0, 0.25 / links))
         return unit * float(np.sum(parts * (own.covariance @ parts / values)))
     with no_grad(dual.target.nx):
         probes = own.probes(PROBES, np.random.default_rng(0))

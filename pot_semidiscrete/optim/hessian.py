@@ -74,6 +74,12 @@ class DenseHessian:
         kept[0] = False  # the constants
         return values[kept], vectors[:, kept] / root[:, None]
 
+    def links(self, parts: np.ndarray) -> np.ndarray:
+        """Sum over points of ``p (1 - p)``, p the weight of the atoms at the higher end of a mode."""
+        middle = (parts.max(axis=0, initial=-np.inf) + parts.min(axis=0, initial=np.inf)) / 2.0
+        ends = (parts > middle).astype(float)
+        return self.n * np.sum(ends * (self.matrix @ ends), axis=0)
+
     @property
     def is_singular(self) -> bool:
         """Whether it is so to rounding, the constants left aside."""
@@ -246,7 +252,8 @@ class SparseHessian:
         if self.bandwidth > self.widest(n_rows):
             rhs = self.nx.from_numpy(rhs, type_as=g)
             return conjugate_gradients(self, rhs, mu, forcing, max_iter)
-        matrix = (_diagonal(self.mean + max(mu, 1e-9) * D) - self.products).tocsc()  # constants: 0
+        diagonal = sparse.csr_array(sparse.diags(self.mean + max(mu, 1e-9) * D))  # constants: 0
+        matrix = (diagonal - self.products).tocsc()
         factor = splu(matrix, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
         return self.nx.from_numpy(factor.solve(rhs.T).T, type_as=g)
 
@@ -288,12 +295,6 @@ def _bandwidth(matrix: sparse.csr_array) -> int:
     columns, starts = places[matrix.indices], matrix.indptr[rows]
     last, first = np.maximum.reduceat(columns, starts), np.minimum.reduceat(columns, starts)
     return int(np.max(np.maximum(last - places[rows], places[rows] - first), initial=0))
-
-
-def _diagonal(v: np.ndarray) -> sparse.csr_array:
-    """Diagonal matrix."""
-    places = np.arange(len(v))
-    return sparse.csr_array((v, (places, places)))
 
 
 def _truncated(chi: np.ndarray) -> sparse.csr_array:
