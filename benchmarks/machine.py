@@ -133,6 +133,11 @@ def earlier(path):
     return json.loads(Path(path).read_text()) if path is not None and Path(path).exists() else {}
 
 
+def arguments(args):
+    """What a command was given, but for files and folders of this machine."""
+    return {name: value for name, value in vars(args).items() if name not in ("json", "mnist")}
+
+
 def write(path, **results):
     """Results as JSON, short enough to be kept, if there is a path."""
     if path is not None:

@@ -309,7 +309,7 @@ def exponents(table):
 
 def run(args):
     """All rows; what is known is written after each."""
-    table, facts = [], {"machine": machine.facts(), "arguments": vars(args)}
+    table, facts = [], {"machine": machine.facts(), "arguments": machine.arguments(args)}
     small = synthetic("normal", 100, 2)
     names = [name for name in args.solvers if adapters.applies(name, small)]
     for name in names:
@@ -342,7 +342,7 @@ def headline(args):
     """Rows of shares of the headline, the largest first, and what the whole should take."""
     shares = args.headline or SHARES.get(args.device, LARGE_SHARES)
     sizes = sorted({round(share * predictions.ATOMS) for share in shares}, reverse=True)
-    table, facts = [], {"machine": machine.facts(), "arguments": vars(args)}
+    table, facts = [], {"machine": machine.facts(), "arguments": machine.arguments(args)}
     chi2, dimension, atoms = args.chi2[0], predictions.DIMENSION, fields(sizes[0])
     here = predictions.measured_rates(args.device, sizes[0], dimension)
     ours(build("fields", atoms[:50], law(dimension)), 1.0, 60.0, args.device)(0)  # let the library start
