@@ -231,7 +231,7 @@ def test_guessed_maxima_of_rows_do_not_show(metric, scale, level, in_place, rng,
     monkeypatch.setattr(in_place_kernel, "GUESS_COLUMNS", 1)
     monkeypatch.setattr(in_place_kernel, "LIKELY", np.inf)
     monkeypatch.setattr(reduction, "block_rows", lambda target, x: 7)
-    guessed, redone = (counted(monkeypatch, kernel, name) for name in ("guessed", "normalize"))
+    guessed, redone = (counted(monkeypatch, kernel, name) for name in ("prepared_block", "normalize"))
     rounded = nx.eps * max(20.0 / level, 1.0 / reg)  # cosines are products of about 1, in units of reg
     for name in OUTPUTS:
         np.testing.assert_allclose(found(name), expected[name], rtol=1e3 * nx.eps, atol=rounded)
@@ -323,7 +323,9 @@ def test_maxima_of_rows_are_guessed_where_that_pays(in_place, rng):
     def guesses(d=2, n_atoms=N, n=128, reg=0.05, metric=None):
         target = build_target(atoms[d][:n_atoms], metric=metric)
         psi = nx.array(np.zeros(n_atoms))
-        return kernels.kernel_for(target.nx)(target, psi, reg).prepare(atoms[d][:n], 64) is not None
+        kernel = kernels.kernel_for(target.nx)(target, psi, reg)
+        kernel.prepare(atoms[d][:n], 64)
+        return kernel.is_guessed
 
     assert guesses()
     for other in (
@@ -335,6 +337,22 @@ def test_maxima_of_rows_are_guessed_where_that_pays(in_place, rng):
         {"metric": "euclidean"},
     ):
         assert not guesses(**other)
+
+
+def test_the_bias_is_a_coordinate_where_points_outnumber_coordinates(in_place, rng):
+    """The larger product gives the same block as a pass that adds the bias."""
+    nx, (n, d) = in_place, (40, 5)
+    target = build_target(nx.array(rng.random((30, d))), nx.array(rng.dirichlet(np.ones(30))))
+    x, psi = target.center(nx.array(rng.random((n, d)))), nx.array(rng.normal(size=30))
+    kernel = kernels.kernel_for(target.nx)(target, psi, 0.1)
+    rows = kernel.prepare(x, n)
+    assert tuple(rows.shape) == (n, d + 2)
+    expected = kernel(x)
+    weights, transform = nx.host(expected.dense()), nx.host(expected.c_transform)
+    block = kernel(x, None, rows)
+    np.testing.assert_allclose(nx.host(block.dense()), weights, rtol=1e3 * nx.eps, atol=nx.eps)
+    np.testing.assert_allclose(nx.host(block.c_transform), transform, rtol=1e2 * nx.eps, atol=nx.eps)
+    assert kernel.prepare(x[: 4 * d - 1], n) is None
 
 
 def test_landmarks_are_spread_in_a_sobol_sequence(nx64):

@@ -130,7 +130,7 @@ class Kernel(ABC):
         """What can be made of all points at once, before they are taken in blocks of so many rows."""
         return None
 
-    def guessed(self, prepared: Array) -> Block | None:
+    def prepared_block(self, rows: Array) -> Block | None:
         """Block of points made of that, or None."""
         return None
 
@@ -139,7 +139,7 @@ class Kernel(ABC):
 
         If known, the bilinear part of their costs is given, or what :meth:`prepare` returned for them.
         """
-        block = None if prepared is None else self.guessed(prepared)
+        block = None if prepared is None else self.prepared_block(prepared)
         if block is not None:
             return block
         target, nx = self.target, self.nx

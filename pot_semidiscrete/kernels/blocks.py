@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from ..backend import Array, Backend, brief, capabilities
 
-LEAST_WEIGHT = 1e-17  # added to all: products of smaller ones would be denormal numbers, and slow
 LEAST_SHARE = 1e-12  # of a mass: above all traces that rounding leaves at atoms out of reach
 
 
@@ -43,7 +42,6 @@ class SoftBlock:
     def colsquare(self) -> Array:
         """``sum_i chi_ij^2``; the exponentials are spent, in place where arrays can be changed."""
         scores = self.exp_scores
-        scores += LEAST_WEIGHT
         scores *= scores
         return self.sum_rows((1e10 * self.inv_row_sums) ** 2) / 1e20
 

@@ -4,20 +4,17 @@ import math
 from abc import abstractmethod
 
 from ..backend import Array, equal_rows, joined, slices
-from .base import Kernel
+from .base import SHARING, Kernel, sharing_rows
 from .blocks import SoftBlock
 
-# Exponents are cut off here, by bytes of the dtype: far below one rounding of the sum, and above
-# the denormal numbers, on which a processor is some twenty times slower.
-EXP_FLOOR = {4: -70.0, 8: -600.0}
+# Exponents are cut off here, by bytes of the dtype: far below one rounding of the sum, and so that squares
+# of powers are above the denormal numbers, on which a processor is some twenty times slower.
+EXP_FLOOR = {4: -43.0, 8: -350.0}
 MOST_COORDINATES = 3  # up to which maxima of rows are guessed ...
 GUESS_ROWS, GUESS_COLUMNS = 128, 4096  # ... for so many points and atoms
 HEADROOM = 28.0  # logarithm of the largest sum of a row of which the guess is good enough
 LIKELY = 0.75  # of that, in units of reg, may be the cost from an atom to the landmarks
 MOST_LOW = 0.25  # of the rows of a block may have too low a guess: with more, no more is guessed
-# Exponents less guesses are cut off here, as at EXP_FLOOR: no power times the inverse of the sum of its
-# row, exp(-HEADROOM) at least, must be denormal, below exp(-87) in float32.
-GUESSED_FLOOR = {4: -58.0, 8: -600.0}
 
 
 class InPlaceKernel(Kernel):
@@ -26,9 +23,9 @@ class InPlaceKernel(Kernel):
     Powers and logarithms are those of the unit of the scores.
 
     After the product, passes over the block add the bias, find the maximum of each row, subtract it, cut
-    off what is far below, take exponentials and sum them up. In low dimension the product does the work
-    of the first three: bias and maximum are two more coordinates, the maximum guessed by a few of the
-    atoms, the landmarks:
+    off what is far below, take exponentials and sum them up. Where there are few coordinates the product
+    does the work of the first: the bias is one more. In low dimension it does that of the first three:
+    the maximum is another one, guessed by a few of the atoms, the landmarks:
 
     ``scores = [u, 1, row_max] @ [v^T; bias; -1]``.
 
@@ -37,7 +34,8 @@ class InPlaceKernel(Kernel):
 
     soft_block = SoftBlock
     width: int | None = None  # columns that share a sum, if not all do: a row then has several softmaxes
-    right: Array | None = None  # factor of that product, while maxima are guessed
+    right: Array | None = None  # factor of that product
+    is_guessed = False  # whether the maxima of rows are
 
     @abstractmethod
     def product(self, u: Array, v: Array, out: Array | None = None) -> Array:
@@ -84,52 +82,73 @@ class InPlaceKernel(Kernel):
         return self.product(u, v.T, self.room(u))
 
     def prepare(self, x: Array, rows: int) -> Array | None:
-        """Rows ``[u, 1, row_max, source_term]``, and the right factor.
+        """Rows ``[u, 1, source_term]``, or with guesses ``[u, 1, row_max, source_term]``.
 
-        None where guesses do not pay, or do not go well as a rule.
+        None where a larger product is not cheaper than a pass over the block.
         """
-        target, nx, (n_rows, d) = self.target, self.nx, x.shape
-        enough = n_rows >= GUESS_ROWS and self.bias.shape[0] >= GUESS_COLUMNS
-        if self.reg == 0 or d > MOST_COORDINATES or not enough:
+        target, nx, few = self.target, self.nx, sharing_rows(x)
+        if self.reg == 0 or few == SHARING or x.shape[0] < 2 * few:
             return None
         factors = target.cost.factors(x, target.atoms, self.scale, nx)
-        if factors is None or not target.landmark_radius <= LIKELY * HEADROOM * self.reg:
+        if factors is None:
             return None
-        (u, v), every = factors, target.landmark_stride
+        (u, v), bias = factors, self.bias[None, :]
         of = lambda value, like: nx.full(like.shape, value, type_as=like)
-        term, bias = target.cost.source_term(x, nx)[:, None], self.bias[None, :]
-        self.right = nx.concatenate([v.T, bias, of(-1.0, bias)], axis=0)
-        left, landmarks = nx.concatenate([u, of(1.0, term)], axis=1), nx.copy(self.right[:-1, ::every])
+        term = target.cost.source_term(x, nx)[:, None]
+        left, self.right = nx.concatenate([u, of(1.0, term)], axis=1), nx.concatenate([v.T, bias], axis=0)
+        self.is_guessed = self.may_guess(x)
+        if not self.is_guessed:
+            return nx.concatenate([left, term], axis=1)
+        every = target.landmark_stride
+        landmarks = nx.copy(self.right[:, ::every])
+        self.right = nx.concatenate([self.right, of(-1.0, bias)], axis=0)
         maxima, many = [], every * rows  # as many scores with the landmarks as a block has
-        for rows_of_part in slices(n_rows, many):
+        for rows_of_part in slices(x.shape[0], many):
             part = left[rows_of_part]
             room = self.memory(part, landmarks.shape[1])
             maxima.append(self.row_max(self.product(part, landmarks, room)))
         return nx.concatenate([left, joined(maxima, nx)[:, None], term], axis=1)
 
-    def guessed(self, left: Array) -> SoftBlock | None:
+    def may_guess(self, x: Array) -> bool:
+        """Whether guesses of the maxima pay, and go well as a rule."""
+        (n_rows, d), target = x.shape, self.target
+        enough = n_rows >= GUESS_ROWS and self.bias.shape[0] >= GUESS_COLUMNS
+        return (
+            enough
+            and d <= MOST_COORDINATES
+            and target.landmark_radius <= LIKELY * HEADROOM * self.reg
+        )
+
+    def prepared_block(self, left: Array) -> SoftBlock | None:
         """Block of points whose rows :meth:`prepare` returned; None once many guesses were too low."""
         if self.right is None:
             return None
-        left, maxima, term = left[:, :-1], left[:, -2], left[:, -1]
-        scores = self.product(left, self.right, self.room(left))
-        total = self.exponentiate(scores, GUESSED_FLOOR)
+        factor, term = left[:, :-1], left[:, -1]
+        scores = self.product(factor, self.right, self.room(left))
+        if not self.is_guessed:
+            return self.normalized(scores, term)
+        maxima, total = left[:, -2], self.exponentiate(scores)
         most = math.exp(HEADROOM)
         if not (float(total.max()) <= most and float(total.min()) >= 0.5):
             low = self.nx.where(~((total <= most) & (total >= 0.5)))[0]
             if low.shape[0] > MOST_LOW * left.shape[0]:
                 self.right = None
                 return None
-            again = self.product(left[low], self.right)
+            again = self.product(factor[low], self.right)
             more, total[low] = self.normalize(again)
             scores[low] = again
             maxima[low] += more
         return self.block(scores, term, maxima, total)
 
     def soft(self, scores: Array, source_term: Array) -> SoftBlock:
+        return self.normalized(scores, source_term, self.bias)
+
+    def normalized(self, scores: Array, source_term: Array, bias: Array | None = None) -> SoftBlock:
+        """Block of scores, to which a bias may have to be added."""
         maxima, totals = [], []
         for part in self.pieces(scores):
-            part += self.bias
+            if bias is not None:
+                part += bias
             row_max, total = self.normalize(self.rows(part))
             maxima.append(row_max)
             totals.append(total)
@@ -141,11 +160,11 @@ class InPlaceKernel(Kernel):
         """Maxima and totals of the rows of scores, which become powers of at most 1."""
         row_max = self.row_max(part)
         part -= row_max[:, None]
-        return row_max, self.exponentiate(part, EXP_FLOOR)
+        return row_max, self.exponentiate(part)
 
-    def exponentiate(self, part: Array, floors: dict[int, float]) -> Array:
+    def exponentiate(self, part: Array) -> Array:
         """Totals of the rows of scores, which become powers, wherever :meth:`power` left these."""
-        powers = self.power(part, floors[part.itemsize] / self.unit)
+        powers = self.power(part, EXP_FLOOR[part.itemsize] / self.unit)
         if powers is not part:
             part[...] = powers
         return self.row_sum(part)

