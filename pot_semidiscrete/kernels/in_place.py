@@ -2,13 +2,14 @@
 
 import math
 from abc import abstractmethod
+from typing import cast
 
 from ..backend import Array, equal_rows, joined, slices
 from .base import SHARING, Kernel, sharing_rows
 from .blocks import SoftBlock
 
-# Exponents are cut off here, by bytes of the dtype: far below one rounding of the sum, and so that squares
-# of powers are above the denormal numbers, on which a processor is some twenty times slower.
+# Exponents are cut off here, by bytes of the dtype: far below one rounding of the sum, and where squares
+# of powers are still above the denormal numbers, on which a processor is some twenty times slower.
 EXP_FLOOR = {4: -43.0, 8: -350.0}
 MOST_COORDINATES = 3  # up to which maxima of rows are guessed ...
 GUESS_ROWS, GUESS_COLUMNS = 128, 4096  # ... for so many points and atoms
@@ -82,26 +83,24 @@ class InPlaceKernel(Kernel):
         return self.product(u, v.T, self.room(u))
 
     def prepare(self, x: Array, rows: int) -> Array | None:
-        """Rows ``[u, 1, source_term]``, or with guesses ``[u, 1, row_max, source_term]``.
+        """The points, or rows ``[u, 1, row_max, source_term]`` where maxima are guessed.
 
         None where a larger product is not cheaper than a pass over the block.
         """
         target, nx, few = self.target, self.nx, sharing_rows(x)
         if self.reg == 0 or few == SHARING or x.shape[0] < 2 * few:
             return None
-        factors = target.cost.factors(x, target.atoms, self.scale, nx)
+        factors = target.cost.factors(x[:1], target.atoms, self.scale, nx)
         if factors is None:
             return None
-        (u, v), bias = factors, self.bias[None, :]
-        of = lambda value, like: nx.full(like.shape, value, type_as=like)
-        term = target.cost.source_term(x, nx)[:, None]
-        left, self.right = nx.concatenate([u, of(1.0, term)], axis=1), nx.concatenate([v.T, bias], axis=0)
+        self.right = nx.concatenate([factors[1].T, self.bias[None, :]], axis=0)
         self.is_guessed = self.may_guess(x)
         if not self.is_guessed:
-            return nx.concatenate([left, term], axis=1)
-        every = target.landmark_stride
+            return x
+        left, term = self.left_factor(x), target.cost.source_term(x, nx)[:, None]
+        every, ones = target.landmark_stride, nx.full((1, self.bias.shape[0]), 1.0, type_as=x)
         landmarks = nx.copy(self.right[:, ::every])
-        self.right = nx.concatenate([self.right, of(-1.0, bias)], axis=0)
+        self.right = nx.concatenate([self.right, -ones], axis=0)
         maxima, many = [], every * rows  # as many scores with the landmarks as a block has
         for rows_of_part in slices(x.shape[0], many):
             part = left[rows_of_part]
@@ -113,28 +112,31 @@ class InPlaceKernel(Kernel):
         """Whether guesses of the maxima pay, and go well as a rule."""
         (n_rows, d), target = x.shape, self.target
         enough = n_rows >= GUESS_ROWS and self.bias.shape[0] >= GUESS_COLUMNS
-        return (
-            enough
-            and d <= MOST_COORDINATES
-            and target.landmark_radius <= LIKELY * HEADROOM * self.reg
-        )
+        low = d <= MOST_COORDINATES
+        return low and enough and target.landmark_radius <= LIKELY * HEADROOM * self.reg
 
-    def prepared_block(self, left: Array) -> SoftBlock | None:
-        """Block of points whose rows :meth:`prepare` returned; None once many guesses were too low."""
+    def left_factor(self, x: Array) -> Array:
+        """Rows ``[u, 1]``."""
+        u, _ = cast(tuple, self.target.cost.factors(x, self.target.atoms[:1], self.scale, self.nx))
+        return self.nx.concatenate([u, self.nx.full((x.shape[0], 1), 1.0, type_as=x)], axis=1)
+
+    def prepared_block(self, rows: Array) -> SoftBlock | None:
+        """Block of what :meth:`prepare` returned; None once many guesses were too low."""
         if self.right is None:
             return None
-        factor, term = left[:, :-1], left[:, -1]
-        scores = self.product(factor, self.right, self.room(left))
         if not self.is_guessed:
-            return self.normalized(scores, term)
-        maxima, total = left[:, -2], self.exponentiate(scores)
+            scores = self.product(self.left_factor(rows), self.right, self.room(rows))
+            return self.normalized(scores, self.target.cost.source_term(rows, self.nx))
+        left, maxima, term = rows[:, :-1], rows[:, -2], rows[:, -1]
+        scores = self.product(left, self.right, self.room(rows))
+        total = self.exponentiate(scores)
         most = math.exp(HEADROOM)
         if not (float(total.max()) <= most and float(total.min()) >= 0.5):
             low = self.nx.where(~((total <= most) & (total >= 0.5)))[0]
             if low.shape[0] > MOST_LOW * left.shape[0]:
                 self.right = None
                 return None
-            again = self.product(factor[low], self.right)
+            again = self.product(left[low], self.right)
             more, total[low] = self.normalize(again)
             scores[low] = again
             maxima[low] += more
