@@ -8,7 +8,6 @@ price, b and eps are the goal and the unit of ``Marginal``.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..backend import Array, Backend, brief, no_grad, stride
@@ -133,13 +132,18 @@ def continuation(
     return replace(best, converged=dual.work < last)
 
 
-def from_above(dual: SemiDual, x: Array, psi: Array, eps: float, last: float) -> Array:
-    """A potential near the best at `eps`, by larger regularisations, which take few of the points."""
+def from_above(dual: SemiDual, x: Array, psi: Array | None, eps: float, last: float) -> Array:
+    """A potential near the best at `eps`, by larger regularisations, which take few of the points.
+
+    It starts from `psi`, or from nothing.
+    """
     n, n_eff = x.shape[0], 1.0
-    for level in levels(cold_start(dual, x[:: stride(n, FEW_POINTS)], eps).eps, eps):
+    start = cold_start(dual, x[:: stride(n, FEW_POINTS)], eps)
+    psi, level = start.potential if psi is None else psi, start.eps
+    while level > eps:
         part = x[:: stride(n, max(FEW_POINTS, int(ROWS**2 * n_eff)))]
         found = newton_cg(dual, part, psi, level, last)
-        psi, n_eff = found.potential, found.measured.n_eff
+        psi, n_eff, level = found.potential, found.measured.n_eff, level / DECAY
     return psi
 
 
@@ -199,15 +203,4 @@ def _log_ratio(found: Measurement, nx: Backend) -> tuple[Array, bool]:
 
 def eps_scaling(dual: SemiDual, x: Array, reg: float) -> NewtonResult:
     """Maximise at ``reg > 0`` from nothing, through falling regularisations, to rounding."""
-    state = cold_start(dual, x, reg)
-    psi = state.potential
-    for eps in levels(state.eps, reg):
-        psi = newton_cg(dual, x, psi, eps).potential
-    return newton_cg(dual, x, psi, reg, rtol=0.0)
-
-
-def levels(first: float, last: float) -> Iterator[float]:
-    """Regularisations that fall by `DECAY`, those above `last`."""
-    while first > last:
-        yield first
-        first /= DECAY
+    return newton_cg(dual, x, from_above(dual, x, None, reg, math.inf), reg, rtol=0.0)
