@@ -91,10 +91,12 @@ def maximize(
     n = x.shape[0]
     with no_grad(dual.target.nx):
         eps = eps or resolving_eps(dual, x, psi, reg)
-        if eps > reg:
-            return continuation(dual, x, psi, reg, eps, rtol, max_work)
-        usual = max(QUICK, CORRECTION * n * dual.n_atoms)
+        # two levels that are quick, or four
+        quick, passes = (2.0 * QUICK, 4.0 * CORRECTION) if eps > reg else (QUICK, CORRECTION)
+        usual = max(quick, passes * n * dual.n_atoms)
         last = dual.work + (usual if max_work is None else max_work)
+        if eps > reg:
+            return continuation(dual, x, psi, reg, eps, rtol, last)
         if n < MANY * dual.n_atoms:
             return newton_cg(dual, x, psi, reg, last, rtol)
         start = NewtonResult(dual.target.zero_mean(psi), dual.measure(x, psi, reg), reg)
@@ -105,21 +107,13 @@ def maximize(
 
 
 def continuation(
-    dual: SemiDual,
-    x: Array,
-    psi: Array,
-    reg: float,
-    eps: float,
-    rtol: float,
-    max_work: float | None = None,
+    dual: SemiDual, x: Array, psi: Array, reg: float, eps: float, rtol: float, last: float
 ) -> NewtonResult:
     """Maximise at falling regularisations, from `eps` to `reg`; the best of them all at `reg`."""
-    target, nx, n = dual.target, dual.target.nx, x.shape[0]
-    usual = max(2.0 * QUICK, 4.0 * CORRECTION * n * dual.n_atoms)  # two levels that are quick, or four
-    last = dual.work + (usual if max_work is None else max_work)
+    target, nx = dual.target, dual.target.nx
     best = NewtonResult(target.zero_mean(psi), dual.measure(x, psi, reg), reg)
     psi = from_above(dual, x, psi, eps, last)
-    chance, error = dual.n_atoms / n, math.inf
+    chance, error = dual.n_atoms / x.shape[0], math.inf
     for _ in range(MAX_ITERATIONS):
         psi = newton_cg(dual, x, psi, eps, last, rtol).potential
         found = dual.measure(x, psi, reg)
