@@ -113,8 +113,8 @@ class Solver:
         self.stream.advance()
         self.n_iter += 1
         value, budget = math.nan, ANNEALING * self.budget
-        while self.stream.n_unused >= (1 if self.is_last else self.ascent.batch):
-            x, before = self.stream.take(self.ascent.batch), self.ascent
+        while self.stream.unused.size >= (1 if self.is_last else self.ascent.batch):
+            x, before = self.stream.unused.take(self.ascent.batch), self.ascent
             self.ascent, found = step(self.dual, before, x, self.reg, budget - self.n_used)
             self.n_used += x.shape[0]
             self.rule.n_eff, self.evaluation, value = self.ascent.n_eff, UNKNOWN, found.value
@@ -187,7 +187,7 @@ class Solver:
 
     def correct(self) -> bool:
         """Move the estimate to the maximiser over the points kept; tell whether that was possible."""
-        ascent, n = self.ascent, self.stream.kept.n
+        ascent, n = self.ascent, self.stream.kept.size
         if self.corrected_at == self.n_used or n == 0:
             return False
         points, before = self.stream.kept.points(), self.dual.work
@@ -215,7 +215,7 @@ class Solver:
         """Prepare estimates by fresh points: they are made when asked for, as a rule."""
         points = self.test_points
         if not self.evaluation.is_known or points is None:
-            points = self.stream.independent(max(FEW_POINTS, self.n_used // 16), again=False)
+            points = self.stream.independent(max(FEW_POINTS, self.n_used // 16))
         self.estimates = self.estimates_at(points)
         # at once where a user's metric may have changed until then, or other ranks be needed for it
         if isinstance(self.target.cost, CallableMetric) or self.target.shard is not None:
