@@ -92,20 +92,16 @@ class Solver:
         """Draw, step, evaluate, decide, until the rule, the callback or `max_iter` says stop."""
         if self.begin(psi):
             self.status = "converged"
-            return
-        while self.n_iter < self.options.max_iter:
+        while self.status == "max_iter" and not self.is_last:
             self.iterate()
             self.bar.update(self.progress)
             if callback is not None and says_stop(callback(self.state())):
                 self.status = "stopped"
-                break
-            if self.is_look_due() and self.decide():
+            elif self.is_look_due() and self.decide():
                 self.status = "converged"
-                return
-            if self.is_stalled:
+            elif self.is_stalled:
                 self.status = "stalled"
-                return
-        if not self.evaluation.is_known or self.status == "stopped":
+        if self.status == "stopped" or not self.evaluation.is_known:
             self.correct()
 
     def iterate(self) -> None:
