@@ -34,7 +34,7 @@ from ..optim.buffer import SampleStream
 from ..optim.newton import can_correct, maximize
 from ..optim.semi_dual import Measurement, SemiDual
 from ..optim.stopping import rule_of
-from ..problem import Problem, Target, check_bool
+from ..problem import Problem, check_bool
 from ..result import SemiDiscreteResult, SolverState
 from ..runs import Progress, guarded
 from ..samplers.base import Sampler
@@ -73,12 +73,11 @@ class Solver:
             return False
         self.prior, self.test_points = psi, x
         self.resume(psi, found)
-        if not self.rule.may_be_met(found):
-            return False
-        self.evaluation = UNKNOWN  # to be made by more points
-        if self.look(self.budget):
-            return True
-        self.resume(self.ascent.average, self.evaluation)
+        if self.rule.may_be_met(found):
+            self.evaluation = UNKNOWN  # to be made by more points
+            if self.look(self.budget):
+                return True
+            self.resume(self.ascent.average, self.evaluation)
         return False
 
     def resume(self, psi: Array, found: Evaluation) -> None:
@@ -163,8 +162,7 @@ class Solver:
         before, rule = (self.ascent, self.evaluation), self.rule
         rule.wait(self.evaluation, self.n_samples)
         is_left = self.is_last or self.is_stalled
-        if (rule.prefers_correction(self.n_used) or is_left) and self.correct():
-            self.evaluation = self.evaluation_at(self.test_points, self.ascent.average)
+        if (rule.prefers_correction(self.n_used) or is_left) and self.correct(self.test_points):
             if self.look() and self.is_value_right():
                 return True
             if self.evaluation.chi2 > before[1].chi2:  # it was right in slow modes alone
@@ -176,13 +174,15 @@ class Solver:
         """Whether the value lacks little, too: slow modes, unseen by chi2, are corrected first."""
         if self.options.tol_value == 0.0:
             return True
-        if self.correct():
-            self.evaluation = self.evaluation_at(self.test_points, self.ascent.average)
+        self.correct(self.test_points)
         lacks = self.estimates_at(self.test_points).certificate.suboptimality
         return self.rule.is_met(self.evaluation) and lacks <= self.options.tol_value
 
-    def correct(self) -> bool:
-        """Move the estimate to the maximiser over the points kept; tell whether that was possible."""
+    def correct(self, fresh: Array | None = None) -> bool:
+        """Move the estimate to the maximiser over the points kept; tell whether that was possible.
+
+        It is evaluated at points that it has not seen, if there are such.
+        """
         ascent, n = self.ascent, self.stream.kept.size
         if self.corrected_at == self.n_used or n == 0:
             return False
@@ -204,7 +204,8 @@ class Solver:
             eps = resolving_eps(self.dual, points, psi, self.reg)
             ascent = replace(ascent, eps=eps, annealed=eps)
         self.ascent = replace(ascent, potential=psi, average=psi)
-        self.corrected_at, self.evaluation = self.n_used, UNKNOWN
+        self.corrected_at = self.n_used
+        self.evaluation = UNKNOWN if fresh is None else self.evaluation_at(fresh, psi)
         return True
 
     def estimate(self) -> None:
@@ -235,40 +236,18 @@ class Solver:
 
     def result(self) -> Any:
         """What was reached."""
-        psi, logs = self.ascent.average, (self.rule.history, self.values)
-        estimates = self.estimates or Estimates(self.target, psi, self.reg, None, self.evaluation)
-        return result_of(self, self.target, psi, estimates, *logs, self.dual.work, self.status)
+        target, psi = self.target, self.target.normalized(self.ascent.average)
+        facts = self.facts(self.rule.history, self.values, self.dual.n_atoms)
+        estimates = self.estimates or Estimates(target, psi, self.reg, None, self.evaluation)
+        return SemiDiscreteResult(target, psi, self.reg, estimates, status=self.status, **facts)
 
-
-def result_of(
-    run: Solver,
-    target: Target,
-    psi: Array,
-    estimates: Estimates | StoredEstimates,
-    history: list[tuple[int, float, float]],
-    values: list[float],
-    work: float,
-    status: str,
-) -> SemiDiscreteResult:
-    """The result of a run for a target, by its potential, its looks and its values."""
-    looks = np.array(history, dtype=float).reshape(-1, 3)
-    return SemiDiscreteResult(
-        target,
-        target.normalized(psi),
-        run.reg,
-        estimates,
-        status=status,
-        n_iter=run.n_iter,
-        n_samples=run.stream.draw.n_samples,
-        work=work,
-        log={
-            "value": np.array(values),
-            "reg": np.array(run.levels),
-            "check_n_iter": looks[:, 0].astype(int),
-            "check_chi2": looks[:, 1],
-            "check_chi2_stderr": looks[:, 2],
-        },
-    )
+    def facts(self, looks: list[Any], values: list[float], n_atoms: int) -> dict[str, Any]:
+        """Log and counts of a result, of a problem that has so many of the atoms."""
+        n_iter, chi2, stderr = np.array(looks, dtype=float).reshape(-1, 3).T
+        log = {"value": np.array(values), "reg": np.array(self.levels)}
+        log |= {"check_n_iter": n_iter.astype(int), "check_chi2": chi2, "check_chi2_stderr": stderr}
+        n_samples, work = self.stream.draw.n_samples, self.dual.work * (n_atoms / self.dual.n_atoms)
+        return {"log": log, "n_iter": self.n_iter, "n_samples": n_samples, "work": work}
 
 
 def solve_problem(

@@ -16,7 +16,7 @@ from ..runs import Progress, guarded
 from ..samplers.base import Sampler
 from ..samplers.draws import Draws
 from .options import Options
-from .run import Solver, result_of, solve_problem
+from .run import Solver, solve_problem
 
 
 class StackedSolver(Solver):
@@ -89,7 +89,7 @@ class StackedSolver(Solver):
         self.rule.wait(self.evaluation, self.n_samples)
         return self.rule.prefers_correction(self.n_used)
 
-    def correct(self) -> bool:
+    def correct(self, fresh: Array | None = None) -> bool:
         """Nothing: see :meth:`decide`."""
         return False
 
@@ -126,10 +126,10 @@ class StackedSolver(Solver):
         target, points, found = self.targets[k], None, UNKNOWN
         if status == "converged":
             points, found = self.test_points, self.evaluations[number]
-        facts = (target, psi, self.reg, points, found, None, self.n_samples, self.bar.verbose)
-        work = self.dual.work * psi.shape[0] / self.dual.n_atoms
-        logs = (self.looks[k], self.problem_values[k])
-        return result_of(self, target, psi, Estimates(*facts), *logs, work, status)
+        made = (target, psi, self.reg, points, found, None, self.n_samples, self.bar.verbose)
+        facts = self.facts(self.looks[k], self.problem_values[k], psi.shape[0])
+        psi = target.normalized(psi)
+        return SemiDiscreteResult(target, psi, self.reg, Estimates(*made), status=status, **facts)
 
     def result(self) -> list[SemiDiscreteResult]:
         """What was reached for each problem."""
