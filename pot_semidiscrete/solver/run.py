@@ -84,8 +84,8 @@ class Solver:
         """Go on from a potential, which counts for the samples that its chi2 tells of."""
         self.evaluation, self.rule.n_eff = found, found.n_eff
         self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
-        eps = resolving_eps(self.dual, self.test_points, psi, self.reg)
-        self.ascent = warm_start(self.dual, psi, eps, self.n_prior, found.n_eff)
+        x = self.test_points
+        self.ascent = warm_start(self.dual, x, psi, self.reg, self.n_prior, found.n_eff)
 
     def run(self, psi: Array | None, callback: Callable[[SolverState], Any] | None = None) -> None:
         """Draw, step, evaluate, decide, until the rule, the callback or `max_iter` says stop."""
