@@ -37,12 +37,12 @@ def models(dual: SemiDual, x: Array, psi: Array, reg: float) -> Models:
     """
     target, n = dual.target, x.shape[0]
     with no_grad(target.nx):
-        eps = resolving_eps(dual, x, psi, reg)
-        own: Any = newton_model(dual, x, psi, reg, n)
+        eps, goal = resolving_eps(dual, x, psi, reg), target.goal(psi)
+        own: Any = newton_model(dual, x, psi, reg, n, goal)
         at, seen = psi, own
         if eps != reg:
             at = psi + (reg - eps) * target.log_weights
-            seen = newton_model(dual, x, at, eps, n, target.goal(psi))
+            seen = newton_model(dual, x, at, eps, n, goal)
         return Models(own, seen, at, eps, eps * target.exponent(eps))
 
 

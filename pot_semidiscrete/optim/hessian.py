@@ -42,10 +42,7 @@ class DenseHessian:
         The same, but above 0: D, in units of which damping is.
     """
 
-    def __init__(
-        self, dual: SemiDual, x: Array, psi: Array, eps: float, goal: Array | None = None
-    ) -> None:
-        goal = dual.target.goal(psi) if goal is None else goal
+    def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float, goal: Array) -> None:
         self.nx, self.n, n_atoms = dual.target.nx, x.shape[0], dual.n_atoms
         self.most_rows = math.inf
         dual.count(x)
@@ -112,9 +109,7 @@ class HessianOperator:
 
     is_singular = False
 
-    def __init__(
-        self, dual: SemiDual, x: Array, psi: Array, eps: float, goal: Array | None = None
-    ) -> None:
+    def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float, goal: Array) -> None:
         self.dual, self.x, self.nx, self.n = dual, x, dual.target.nx, x.shape[0]
         self.most_rows = most_rows(dual)
         dual.count(x)
@@ -122,8 +117,7 @@ class HessianOperator:
         for _, chi in weight_blocks(unshared(dual.target), local_rows(dual.target, x), psi, eps):
             chi += LEAST_WEIGHT  # products with denormal numbers are slow
             self.blocks.append(chi)
-        weights, self.goal = dual.target.weights, dual.target.goal(psi) if goal is None else goal
-        self.share = dual.target.exponent(eps)
+        weights, self.goal, self.share = dual.target.weights, goal, dual.target.exponent(eps)
         sums = self.total((self.nx.sum(chi, axis=0) for chi in self.blocks), 0.0 * weights)
         self.mean = sums / float(self.n)
         mean = self.share * self.mean + (1.0 - self.share) * self.goal
@@ -319,11 +313,11 @@ def _sparse_weights(dual: SemiDual, x: Array, psi: Array, eps: float) -> sparse.
 
 
 def hessian(
-    dual: SemiDual, x: Array, psi: Array, eps: float, rows: float, goal: Array | None = None
+    dual: SemiDual, x: Array, psi: Array, eps: float, rows: float, goal: Array
 ) -> DenseHessian | HessianOperator:
     """The Hessian at a potential, of about `rows` of the points: of twice as many at most.
 
-    `goal` are the masses to reach, those of the potential by default.
+    `goal` are the masses to reach.
     """
     ratio = x.shape[0] / max(min(rows, most_rows(dual)), 1.0)
     kind = DenseHessian if dual.n_atoms <= DENSE else HessianOperator
@@ -331,19 +325,19 @@ def hessian(
 
 
 def newton_model(
-    dual: SemiDual, x: Array, psi: Array, eps: float, rows: float, goal: Array | None = None
+    dual: SemiDual, x: Array, psi: Array, eps: float, rows: float, goal: Array
 ) -> DenseHessian | HessianOperator | SparseHessian:
     """The same, or a sparse one where points see few atoms."""
-    target, n = dual.target, x.shape[0]
-    if dual.n_atoms <= DENSE or target.is_relaxed:
-        return hessian(dual, x, psi, eps, rows, goal)
-    few = x[:: stride(n, LEAST_ROWS)]
-    chi = _sparse_weights(dual, few, psi, eps)
-    if chi is not None:
-        part = x[:: stride(n, int(min(rows, STORE * few.shape[0] / chi.nnz)))]
-        dual.count(part)
-        chi = _sparse_weights(dual, part, psi, eps)  # a few points may see more than those few did
-    return hessian(dual, x, psi, eps, rows) if chi is None else SparseHessian(dual, chi)
+    if dual.n_atoms > DENSE and not dual.target.is_relaxed:
+        part = x[:: stride(x.shape[0], LEAST_ROWS)]
+        chi = _sparse_weights(dual, part, psi, eps)
+        if chi is not None:  # a few points may see more than those few did
+            part = x[:: stride(x.shape[0], int(min(rows, STORE * part.shape[0] / chi.nnz)))]
+            dual.count(part)
+            chi = _sparse_weights(dual, part, psi, eps)
+        if chi is not None:
+            return SparseHessian(dual, chi)
+    return hessian(dual, x, psi, eps, rows, goal)
 
 
 def most_rows(dual: SemiDual) -> float:

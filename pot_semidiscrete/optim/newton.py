@@ -159,7 +159,7 @@ def newton_cg(
             found, model = dual.measure(x, psi, eps), None
         if model is None:
             rows = max(ROWS * found.n_eff, n / ROWS, share * n) if rtol > 0.0 else n
-            model = newton_model(dual, x, psi, eps, rows)
+            model = newton_model(dual, x, psi, eps, rows, found.goal)
         g, unit = found.goal - found.marginal, scale * found.n_eff / (2.0 * n)
         s = target.zero_mean(nx.clip(model.solve(g, mu), -box, box))
         slope, curvature = float(nx.sum(g * s)), float(nx.sum(s * model.apply(s)))
