@@ -60,7 +60,7 @@ class Solver:
         self.estimates: Estimates | StoredEstimates | None = None
         self.status, self.most = "max_iter", options.max_iter * options.batch_size
         self.values, self.levels = list[float](), list[float]()
-        self.measured: tuple[Measurement, Array] | None = None  # by the last step, at a potential
+        self.measured: tuple[Measurement, Array] | None = None  # by the newest step, at a potential
 
     def begin(self, psi: Array | None) -> bool:
         """Start from nothing, or from the user's potential if it is better; tell if that is right."""
@@ -107,14 +107,13 @@ class Solver:
         """Draw one batch, and take the steps that there are enough points for."""
         self.stream.advance()
         self.n_iter += 1
-        value, budget = math.nan, ANNEALING * self.budget
+        budget = ANNEALING * self.budget
         while self.stream.unused.size >= (1 if self.is_last else self.ascent.batch):
-            x, before = self.stream.unused.take(self.ascent.batch), self.ascent
-            self.ascent, found = step(self.dual, before, x, self.reg, budget - self.n_used)
+            x, psi = self.stream.unused.take(self.ascent.batch), self.ascent.potential
+            self.ascent, found = step(self.dual, self.ascent, x, self.reg, budget - self.n_used)
             self.n_used += x.shape[0]
-            self.rule.n_eff, self.evaluation, value = self.ascent.n_eff, UNKNOWN, found.value
-            self.measured = found, before.potential
-        self.values.append(self.values[-1] if math.isnan(value) and self.values else value)
+            self.rule.n_eff, self.evaluation, self.measured = self.ascent.n_eff, UNKNOWN, (found, psi)
+        self.values.append(math.nan if self.measured is None else self.measured[0].value)
         self.levels.append(self.ascent.eps)
 
     @property
@@ -197,9 +196,8 @@ class Solver:
         self.rule.corrected((self.dual.work - before) / (n * self.dual.n_atoms))
         self.fit, psi = FittedPoints(self.target, points, found), found.potential
         if self.prior is not None or not self.stream.kept.complete:
-            path = [(self.prior, self.n_prior), (ascent.average, self.n_used)]
-            path = path[1:] if self.prior is None else path
-            psi = shrink(self.dual, points, path, found, self.reg)
+            start = [] if self.prior is None else [(self.prior, self.n_prior)]
+            psi = shrink(self.dual, points, [*start, (ascent.average, self.n_used)], found)
         if not ascent.annealed:
             eps = resolving_eps(self.dual, points, psi, self.reg)
             ascent = replace(ascent, eps=eps, annealed=eps)

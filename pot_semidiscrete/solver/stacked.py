@@ -52,7 +52,6 @@ class StackedSolver(Solver):
 
     def iterate(self) -> None:
         """Draw, and take steps; log the value of each problem that is left."""
-        self.measured = None
         super().iterate()
         last = [(self.problem_values[k] or [math.nan])[-1] for k in self.left]
         found = last if self.measured is None else self.dual.values(*self.measured)
@@ -113,7 +112,7 @@ class StackedSolver(Solver):
         dual.work = self.dual.work / self.dual.n_atoms * dual.n_atoms  # of those that are left
         # an interrupt comes before or after
         self.left, self.ascent, self.target, self.dual = left, ascent, dual.target, dual
-        self.evaluations, self.evaluation = evaluations, _mean(evaluations)
+        self.evaluations, self.evaluation, self.measured = evaluations, _mean(evaluations), None
 
     @property
     def columns(self) -> list[slice]:
