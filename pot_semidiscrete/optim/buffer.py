@@ -1,31 +1,38 @@
 """Source points on their way: those that no step was taken with, and those kept for Newton's method."""
 
+import math
 from collections.abc import Callable
 
 from ..backend import Array, Backend, joined
 from ..samplers.draws import Draws
 
 
-class SampleQueue:
-    """Points in the order in which they came, taken out in numbers of another size.
+class SampleBuffer:
+    """Points in the order in which they came: the newest, up to `limit` bytes.
 
     Attributes
     ----------
     size : int
         Points in it.
+    complete : bool
+        Whether none was dropped.
     """
 
-    def __init__(self, nx: Backend) -> None:
-        self.nx, self.size = nx, 0
+    def __init__(self, limit: float, nx: Backend) -> None:
+        self.limit, self.nx, self.size, self.complete = limit, nx, 0, True
         self._batches: list[Array] = []
 
     def add(self, x: Array) -> None:
-        """Put a batch at the end."""
+        """Put a batch at the end; drop the oldest points that there is no room for."""
         self._batches.append(x)
         self.size += x.shape[0]
+        row = x.shape[1] * self.nx.bitsize(x) // 8
+        if row * self.size > self.limit:
+            self.take(self.size - int(self.limit // row))
+            self.complete = False
 
     def take(self, n: int) -> Array:
-        """The first n points, or all if there are fewer."""
+        """Take the first n points out, or all if there are fewer."""
         n, parts = min(n, self.size), list[Array]()
         self.size -= n
         while n > 0:
@@ -40,22 +47,6 @@ class SampleQueue:
         """All of them, in one array; they stay."""
         self._batches = [joined(self._batches, self.nx)]
         return self._batches[0]
-
-
-class SampleBuffer(SampleQueue):
-    """The newest source points, up to `limit` bytes; `complete` while none was dropped."""
-
-    def __init__(self, limit: int, nx: Backend) -> None:
-        super().__init__(nx)
-        self.limit, self.complete = limit, True
-
-    def add(self, x: Array) -> None:
-        """Take in a batch; drop the oldest points that there is no room for."""
-        super().add(x)
-        excess = self.size - self.limit // (x.shape[1] * self.nx.bitsize(x) // 8)
-        if excess > 0:
-            self.take(excess)
-            self.complete = False
 
 
 class SampleStream:
@@ -73,13 +64,13 @@ class SampleStream:
     Attributes
     ----------
     kept : SampleBuffer
-    unused : SampleQueue
+    unused : SampleBuffer
         Points that no step was taken with.
     """
 
     def __init__(self, draw: Draws, batch_size: int, max_memory: int) -> None:
         self.draw, self.batch_size, nx = draw, batch_size, draw.target.nx
-        self.kept, self.unused = SampleBuffer(max_memory, nx), SampleQueue(nx)
+        self.kept, self.unused = SampleBuffer(max_memory, nx), SampleBuffer(math.inf, nx)
         self._next: list[Array] = []  # batches that were looked at
 
     def advance(self) -> None:
