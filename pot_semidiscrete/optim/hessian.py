@@ -50,10 +50,9 @@ class DenseHessian:
         for _, chi in weight_blocks(unshared(dual.target), local_rows(dual.target, x), psi, eps):
             products += self.nx.to_numpy(self.nx.dot(chi.T, chi))
             mean += self.nx.to_numpy(self.nx.sum(chi, axis=0))
-        mean, products = all_sums(dual.target, mean, products)
-        mean = mean / self.n
-        matrix = np.diag(mean) - products / self.n
-        self.covariance = np.diag(mean) - np.outer(mean, mean) - matrix
+        mean, products = (total / self.n for total in all_sums(dual.target, mean, products))
+        matrix = np.diag(mean) - products
+        self.covariance = products - np.outer(mean, mean)
         weights, goal = (self.nx.to_numpy(v) for v in (dual.target.weights, goal))
         share = dual.target.exponent(eps)
         self.matrix = share * matrix + (1.0 - share) * (np.diag(goal) - np.outer(goal, goal))
@@ -126,13 +125,10 @@ class HessianOperator:
     def apply(self, v: Array) -> Array:
         """Product with a vector, or with each row of a matrix."""
         self.dual.count(self.x, PRODUCT)
-        dot, goal = self.nx.dot, self.goal
+        dot, mean = self.nx.dot, self.nx.sum(self.goal * v, axis=-1, keepdims=True)
         products = self.total((dot(dot(v, chi.T), chi) for chi in self.blocks), 0.0 * v)
         product = self.mean * v - products / float(self.n)
-        if not self.dual.target.is_relaxed:
-            return product
-        mean = self.nx.sum(goal * v, axis=-1, keepdims=True)
-        return self.share * product + (1.0 - self.share) * goal * (v - mean)
+        return self.share * product + (1.0 - self.share) * self.goal * (v - mean)
 
     def total(self, sums: Iterable[Array], zero: Array) -> Array:
         """Sum over all blocks, those of other ranks included; `zero` is that of a rank without any."""

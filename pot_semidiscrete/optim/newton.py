@@ -146,8 +146,7 @@ def newton_cg(
 ) -> NewtonResult:
     """Maximise the average over the points `x` at ``eps > 0``, until the count of work is `last`."""
     target, nx, n = dual.target, dual.target.nx, x.shape[0]
-    found, model, mu, box, rho = dual.measure(x, psi, eps), None, DAMPING, BOX, 0.0
-    share = 0.0  # of the points that the Hessian takes, at least
+    found, model, mu, box, least_rows = dual.measure(x, psi, eps), None, DAMPING, BOX, 0.0
     scale = eps * target.exponent(eps)  # of potentials
     rounding = dual.rounding(found.value) / math.sqrt(n)  # of a mean
     for _ in range(MAX_ITERATIONS):
@@ -158,7 +157,7 @@ def newton_cg(
             psi = psi + scale * nx.clip(log_ratio, -BOX, BOX)
             found, model = dual.measure(x, psi, eps), None
         if model is None:
-            rows = max(ROWS * found.n_eff, n / ROWS, share * n) if rtol > 0.0 else n
+            rows = max(ROWS * found.n_eff, n / ROWS, least_rows) if rtol > 0.0 else n
             model = newton_model(dual, x, psi, eps, rows, found.goal)
         g, unit = found.goal - found.marginal, scale * found.n_eff / (2.0 * n)
         s = target.zero_mean(nx.clip(model.solve(g, mu), -box, box))
@@ -177,7 +176,7 @@ def newton_cg(
         if rho > 0.75:  # Nocedal and Wright, algorithm 4.1
             mu, box = max(mu / 10.0, 1e-8), 2.0 * box
         elif not rho >= 0.25 and 2 * model.n <= min(n, model.most_rows):  # a model of too few points
-            share, model = 4.0 * model.n / n, None
+            least_rows, model = 4.0 * model.n, None
         elif not rho >= 0.25:
             mu, box = 4.0 * mu, longest / 4.0
         if rho > 0.0:

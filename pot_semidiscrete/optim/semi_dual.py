@@ -64,17 +64,14 @@ class SemiDual:
 
     Attributes
     ----------
+    n_atoms : int
+        Atoms of positive weight.
     work : float
         Entries (points x atoms) evaluated so far.
     """
 
     def __init__(self, target: Target) -> None:
-        self.target, self.work = target, 0.0
-
-    @property
-    def n_atoms(self) -> int:
-        """Atoms of positive weight."""
-        return self.target.weights.shape[0]
+        self.target, self.n_atoms, self.work = target, target.weights.shape[0], 0.0
 
     def count(self, x: Array, passes: float = 1.0) -> None:
         """Count so many passes over the points and the atoms."""
