@@ -400,12 +400,12 @@ def test_rare_visits_weigh_as_much_as_their_absence(nx64):
     """At the right masses the mean step is 0, however few points visit an atom."""
     n_atoms, n = 1000, 10  # a visit gives 100 times the mass
     target = build(nx64, np.arange(float(n_atoms))[:, None])
-    zero, visit = 0.0 * target.weights, nx64.array(np.full(n_atoms, 1.0 / n))
-    marginal = np.where(np.arange(n_atoms) < n, 1.0 / n, 0.0)  # of points in a cell each
-    moves = nx64.host(compute_move(target, zero, nx64.array(marginal), visit=visit))
+    marginal = nx64.array(np.where(np.arange(n_atoms) < n, 1.0 / n, 0.0))  # of points in a cell each
+    facts, visit = (target.nx, target.weights, marginal), nx64.array(np.full(n_atoms, 1.0 / n))
+    moves = nx64.host(compute_move(*facts, visit=visit))
     assert abs(moves.mean()) < 1e-9
     assert abs(moves).max() <= CLIP
-    cut_off = nx64.host(compute_move(target, zero, nx64.array(marginal)))
+    cut_off = nx64.host(compute_move(*facts))
     assert cut_off.mean() > 0.5
 
 

@@ -11,7 +11,7 @@ the average settles.
 import math
 from dataclasses import dataclass, replace
 
-from ..backend import Array, brief, stride
+from ..backend import Array, Backend, brief, stride
 from ..kernels import mean_cost
 from ..problem import Target
 from .semi_dual import Measurement, SemiDual
@@ -159,14 +159,9 @@ def warm_start(
 
 
 def compute_move(
-    target: Target,
-    psi: Array,
-    marginal: Array,
-    step: float = STEP,
-    clip: float = CLIP,
-    visit: Array | None = None,
+    nx: Backend, goal: Array, marginal: Array, step: float = STEP, clip: float = CLIP, visit: Array = 0.0
 ) -> Array:
-    """Move of one step from a potential, where the points have these masses, in units of eps.
+    """Move of one step from a potential whose masses are `marginal`, to be `goal`, in units of eps.
 
     Parameters
     ----------
@@ -175,10 +170,8 @@ def compute_move(
         visit moves it by no more than `clip`. Otherwise the clip cuts visits off, but not the steps up
         between them, and rare atoms settle at several times their mass.
     """
-    nx, goal = target.nx, target.goal(psi)
     unit = step / nx.maximum(goal, LIGHTEST_ATOM / goal.shape[0] + 0.0 * goal)
-    if visit is not None:
-        unit = unit * clip / nx.maximum(unit * visit, clip + 0.0 * unit)
+    unit = unit / nx.maximum(unit * visit / clip, 1.0 + 0.0 * unit)
     return nx.clip(unit * (goal - marginal), -clip, clip)
 
 
@@ -212,7 +205,7 @@ def step(
     found = dual.measure(x, state.potential, eps)
     mass, square = state.mass + n * found.marginal, state.square + n * found.second_moment
     peak = square / dual.target.nx.maximum(mass, 1e-30 + 0.0 * mass)  # weight at the points that count
-    move = compute_move(dual.target, state.potential, found.marginal, eta, visit=peak / n)
+    move = compute_move(dual.target.nx, found.goal, found.marginal, eta, visit=peak / n)
     unit = eps * dual.target.exponent(eps)
     psi = state.potential + unit * move
     # by the goal alone: larger while masses are off, so that batches are
