@@ -62,23 +62,23 @@ class Solver:
         self.values, self.levels = list[float](), list[float]()
         self.measured: tuple[Measurement, Array] | None = None  # by the newest step, at a potential
 
-    def begin(self, psi: Array | None) -> bool:
-        """Start from nothing, or from the user's potential if it is better; tell if that is right."""
+    def begin(self, psi: Array | None) -> None:
+        """Start from nothing, or from the user's potential if it is better; it may be right already."""
         x = self.stream.ahead(FEW_POINTS if psi is not None else min(LEAST_ROWS, self.most))
         self.ascent = cold_start(self.dual, x, self.reg, self.budget)
         if psi is None:
-            return False
+            return
         found = self.evaluation_at(x, psi)
         if self.dual.measure(x, self.ascent.potential, self.reg).value > float(found.value):
-            return False
+            return
         self.prior, self.test_points = psi, x
         self.resume(psi, found)
         if self.rule.may_be_met(found):
             self.evaluation = UNKNOWN  # to be made by more points
             if self.look(self.budget):
-                return True
-            self.resume(self.ascent.average, self.evaluation)
-        return False
+                self.status = "converged"
+            else:
+                self.resume(self.ascent.average, self.evaluation)
 
     def resume(self, psi: Array, found: Evaluation) -> None:
         """Go on from a potential, which counts for the samples that its chi2 tells of."""
@@ -89,8 +89,7 @@ class Solver:
 
     def run(self, psi: Array | None, callback: Callable[[SolverState], Any] | None = None) -> None:
         """Draw, step, evaluate, decide, until the rule, the callback or `max_iter` says stop."""
-        if self.begin(psi):
-            self.status = "converged"
+        self.begin(psi)
         while self.status == "max_iter" and not self.is_last:
             self.iterate()
             self.bar.update(self.progress)
@@ -209,7 +208,7 @@ class Solver:
     def estimate(self) -> None:
         """Prepare estimates by fresh points: they are made when asked for, as a rule."""
         points = self.test_points
-        if not self.evaluation.is_known or points is None:
+        if not self.evaluation.is_known:
             points = self.stream.independent(max(FEW_POINTS, self.n_used // 16))
         self.estimates = self.estimates_at(points)
         # at once where a user's metric may have changed until then, or other ranks be needed for it
