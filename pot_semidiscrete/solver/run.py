@@ -234,17 +234,18 @@ class Solver:
     def result(self) -> Any:
         """What was reached."""
         target, psi = self.target, self.target.normalized(self.ascent.average)
-        facts = self.facts(self.rule.history, self.values, self.dual.n_atoms)
+        counts = counts_of(self, self.rule.history, self.values, self.dual.n_atoms)
         estimates = self.estimates or Estimates(target, psi, self.reg, None, self.evaluation)
-        return SemiDiscreteResult(target, psi, self.reg, estimates, status=self.status, **facts)
+        return SemiDiscreteResult(target, psi, self.reg, estimates, status=self.status, **counts)
 
-    def facts(self, looks: list[Any], values: list[float], n_atoms: int) -> dict[str, Any]:
-        """Log and counts of a result, of a problem that has so many of the atoms."""
-        n_iter, chi2, stderr = np.array(looks, dtype=float).reshape(-1, 3).T
-        log = {"value": np.array(values), "reg": np.array(self.levels)}
-        log |= {"check_n_iter": n_iter.astype(int), "check_chi2": chi2, "check_chi2_stderr": stderr}
-        n_samples, work = self.stream.draw.n_samples, self.dual.work * (n_atoms / self.dual.n_atoms)
-        return {"log": log, "n_iter": self.n_iter, "n_samples": n_samples, "work": work}
+
+def counts_of(run: Solver, looks: list[Any], values: list[float], n_atoms: int) -> dict[str, Any]:
+    """Log and counts of a result of a run, for a problem that has so many of its atoms."""
+    n_iter, chi2, stderr = np.array(looks, dtype=float).reshape(-1, 3).T
+    log = {"value": np.array(values), "reg": np.array(run.levels)}
+    log |= {"check_n_iter": n_iter.astype(int), "check_chi2": chi2, "check_chi2_stderr": stderr}
+    n_samples, work = run.stream.draw.n_samples, run.dual.work * (n_atoms / run.dual.n_atoms)
+    return {"log": log, "n_iter": run.n_iter, "n_samples": n_samples, "work": work}
 
 
 def solve_problem(

@@ -16,7 +16,7 @@ from ..runs import Progress, guarded
 from ..samplers.base import Sampler
 from ..samplers.draws import Draws
 from .options import Options
-from .run import Solver, solve_problem
+from .run import Solver, counts_of, solve_problem
 
 
 class StackedSolver(Solver):
@@ -125,10 +125,10 @@ class StackedSolver(Solver):
         target, points, found = self.targets[k], None, UNKNOWN
         if status == "converged":
             points, found = self.test_points, self.evaluations[number]
-        made = (target, psi, self.reg, points, found, None, self.n_samples, self.bar.verbose)
-        facts = self.facts(self.looks[k], self.problem_values[k], psi.shape[0])
+        facts = (target, psi, self.reg, points, found, None, self.n_samples, self.bar.verbose)
+        counts = counts_of(self, self.looks[k], self.problem_values[k], psi.shape[0])
         psi = target.normalized(psi)
-        return SemiDiscreteResult(target, psi, self.reg, Estimates(*made), status=status, **facts)
+        return SemiDiscreteResult(target, psi, self.reg, Estimates(*facts), status=status, **counts)
 
     def result(self) -> list[SemiDiscreteResult]:
         """What was reached for each problem."""
