@@ -349,8 +349,7 @@ class ParameterRun:
     status: str = "finished"
 
     def __post_init__(self) -> None:
-        self.level = tracking.tracking_reg(self.target, self.reg)
-        self.ratio = tracking.eps_ratio(self.target, self.level)
+        self.level, self.ratio = tracking.tracking_levels(self.target, self.reg)
         self.potential, self.rounds = 0.0 * self.target.weights, 0.0
         self.losses: list[Array] = []
 

@@ -123,7 +123,7 @@ def check_hessian():
     for n_points in (1, 4):
         x = target.center(atoms(n_points))
         with ranks.together():
-            found, one = (HessianOperator(d, x, psi, 0.1) for d in (shared, dual))
+            found, one = (HessianOperator(d, x, psi, 0.1, target.weights) for d in (shared, dual))
             assert (len(found.blocks) == 0) == (n_points == 1 and dist.get_rank() == 0)
             sums, expected = (h.probes(3, np.random.default_rng(0)) for h in (found, one))
             assert float((sums - expected).abs().max()) < 1e-12

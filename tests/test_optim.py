@@ -64,7 +64,7 @@ def test_hessian_is_that_of_the_value(dense_atoms, nx64, monkeypatch):
     target, x = cloud(nx64)
     dual, rng = SemiDual(target), np.random.default_rng(2)
     psi, v = (nx64.array(0.1 * rng.normal(size=30)) for _ in range(2))
-    found = hessians.hessian(dual, x, psi, REG, len(x))
+    found = hessians.hessian(dual, x, psi, REG, len(x), target.weights)
     assert isinstance(found, hessians.DenseHessian) == (dense_atoms > 0)
     ahead, behind = (nx64.host(dual.measure(x, psi + h * v, REG).marginal) for h in (1e-5, -1e-5))
     np.testing.assert_allclose(
@@ -84,7 +84,8 @@ def test_hessian_is_that_of_the_value(dense_atoms, nx64, monkeypatch):
 def test_hessians_keep_about_as_many_weights_as_there_is_room_for(room, nx, monkeypatch):
     target, x = cloud(nx, n_atoms=300, n=400)
     monkeypatch.setattr(hessians, "STORE", 300 * room)
-    found = hessians.hessian(SemiDual(target), x, 0.0 * target.weights, REG, len(x))
+    b = target.weights
+    found = hessians.hessian(SemiDual(target), x, 0.0 * b, REG, len(x), b)
     assert 0.66 * room <= sum(chi.shape[0] for chi in found.blocks) == found.n <= 2 * room
 
 
@@ -97,8 +98,8 @@ def test_sparse_hessian_is_the_dense_one(d, nx):
     dual, psi = SemiDual(target), 0.0 * target.weights
     eps = resolving_eps(dual, x, psi, 0.0)
     found, exact = (
-        hessians.newton_model(dual, x, psi, eps, 6000),
-        hessians.DenseHessian(dual, x, psi, eps),
+        hessians.newton_model(dual, x, psi, eps, 6000, target.weights),
+        hessians.DenseHessian(dual, x, psi, eps, target.weights),
     )
     assert isinstance(found, hessians.SparseHessian)
     assert found.bandwidth < 150
@@ -115,11 +116,12 @@ def test_wide_hessians_are_not_factorised(nx):
     """Where points see many atoms, and where all see few but neighbours are many."""
     target, x = cloud(nx, n_atoms=300, n=400, d=2)
     dual, psi = SemiDual(target), 0.0 * target.weights
-    assert type(hessians.newton_model(dual, x, psi, 10.0, 400)) is hessians.HessianOperator
+    found = hessians.newton_model(dual, x, psi, 10.0, 400, target.weights)
+    assert type(found) is hessians.HessianOperator
     target, x = cloud(nx, n_atoms=800, n=800, d=8)
     dual, psi = SemiDual(target), 0.0 * target.weights
     eps = resolving_eps(dual, x, psi, 0.0) / 4.0
-    found = hessians.newton_model(dual, x, psi, eps, 800)
+    found = hessians.newton_model(dual, x, psi, eps, 800, target.weights)
     assert found.bandwidth**2 > 20 * found.n
     g = target.weights - dual.measure(x, psi, eps).marginal
     s = found.solve(g, 0.1, 1e-12)
@@ -132,7 +134,8 @@ def test_hessians_of_points_in_a_cell_each(nx):
     atoms = np.random.default_rng(0).normal(size=(300, 2))
     target = build_target(ps.StoredAtoms(nx.array(atoms))).detached
     dual, psi = SemiDual(target), 0.0 * target.weights
-    found = hessians.newton_model(dual, target.center(nx.array(atoms[::2])), psi, 1e-8, 150)
+    x = target.center(nx.array(atoms[::2]))
+    found = hessians.newton_model(dual, x, psi, 1e-8, 150, target.weights)
     assert isinstance(found, hessians.SparseHessian)
     assert np.abs(nx.host(found.apply(target.weights * nx.array(atoms[:, 0])))).max() == 0.0
     g = np.where(np.arange(300) % 2 == 0, 1.0, -1.0) / 300
@@ -144,14 +147,14 @@ def test_hessians_of_points_that_see_all_atoms_are_not_sparse(rng):
     """Not of weights that are all small, nor where a few points see a crowd and most see few atoms."""
     even = SemiDual(build_target(rng.normal(size=(1_200_000, 1)).astype(np.float32)))
     psi, x = 0.0 * even.target.weights, np.zeros((2, 1), dtype=np.float32)
-    assert type(hessians.newton_model(even, x, psi, 1e8, 2)) is hessians.HessianOperator
+    found = hessians.newton_model(even, x, psi, 1e8, 2, even.target.weights)
+    assert type(found) is hessians.HessianOperator
     crowd, others = 1e-3 * rng.normal(size=(500, 2)), 100.0 * rng.normal(size=(500, 2))
     dual, x = SemiDual(build_target(np.concatenate([crowd, others]))), np.tile(others, (2, 1))
     x[1::100] = 0.0  # none of every 33rd
     x = dual.target.center(x)
-    assert type(hessians.newton_model(dual, x, 0.0 * dual.target.weights, 1.0, 1000)) is (
-        hessians.HessianOperator
-    )
+    b = dual.target.weights
+    assert type(hessians.newton_model(dual, x, 0.0 * b, 1.0, 1000, b)) is hessians.HessianOperator
 
 
 @pytest.mark.parametrize("name", LAWS)
@@ -397,12 +400,12 @@ def test_rare_visits_weigh_as_much_as_their_absence(nx64):
     """At the right masses the mean step is 0, however few points visit an atom."""
     n_atoms, n = 1000, 10  # a visit gives 100 times the mass
     target = build(nx64, np.arange(float(n_atoms))[:, None])
-    zero, visit = 0.0 * target.weights, nx64.array(np.full(n_atoms, 1.0 / n))
-    marginal = np.where(np.arange(n_atoms) < n, 1.0 / n, 0.0)  # of points in a cell each
-    moves = nx64.host(compute_move(target, zero, nx64.array(marginal), visit=visit))
+    marginal = nx64.array(np.where(np.arange(n_atoms) < n, 1.0 / n, 0.0))  # of points in a cell each
+    facts, visit = (target.nx, target.weights, marginal), nx64.array(np.full(n_atoms, 1.0 / n))
+    moves = nx64.host(compute_move(*facts, visit=visit))
     assert abs(moves.mean()) < 1e-9
     assert abs(moves).max() <= CLIP
-    cut_off = nx64.host(compute_move(target, zero, nx64.array(marginal)))
+    cut_off = nx64.host(compute_move(*facts))
     assert cut_off.mean() > 0.5
 
 

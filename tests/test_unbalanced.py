@@ -138,7 +138,7 @@ def test_hessian_is_that_of_the_value(dense_atoms, nx64, monkeypatch):
     target = Problem.of(nx64.array(atoms), nx64.array(b), None, REG, reg_m=REG_M).target
     dual, x, rng = SemiDual(target), target.center(nx64.array(x)), np.random.default_rng(2)
     psi, v = (nx64.array(rng.normal(size=dual.n_atoms)) for _ in range(2))
-    found = hessians.hessian(dual, x, psi, REG, len(x))
+    found = hessians.hessian(dual, x, psi, REG, len(x), target.goal(psi))
     ahead, behind = (dual.measure(x, psi + h * v, REG) for h in (1e-5, -1e-5))
     slopes = [nx64.host(end.goal) - nx64.host(end.marginal) for end in (ahead, behind)]
     unit, product = REG * REG_M / (REG + REG_M), nx64.host(found.apply(v))

@@ -80,8 +80,7 @@ class TrackedPotential(ComparedData):
     @ours()
     def reg(self, reg: float) -> None:
         self._reg = check_reg(reg, self.target)
-        self._tracking_reg = tracking.tracking_reg(self.target, self._reg)
-        self._eps_start = tracking.eps_ratio(self.target, self._tracking_reg)
+        self._tracking_reg, self._eps_start = tracking.tracking_levels(self.target, self._reg)
 
     @property
     def can_translate(self) -> bool:

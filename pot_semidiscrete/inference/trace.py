@@ -37,12 +37,12 @@ def models(dual: SemiDual, x: Array, psi: Array, reg: float) -> Models:
     """
     target, n = dual.target, x.shape[0]
     with no_grad(target.nx):
-        eps = resolving_eps(dual, x, psi, reg)
-        own: Any = newton_model(dual, x, psi, reg, n)
+        eps, goal = resolving_eps(dual, x, psi, reg), target.goal(psi)
+        own: Any = newton_model(dual, x, psi, reg, n, goal)
         at, seen = psi, own
         if eps != reg:
             at = psi + (reg - eps) * target.log_weights
-            seen = newton_model(dual, x, at, eps, n, target.goal(psi))
+            seen = newton_model(dual, x, at, eps, n, goal)
         return Models(own, seen, at, eps, eps * target.exponent(eps))
 
 
@@ -66,16 +66,14 @@ def trace_estimate(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
         return unit * float(products.mean()) / own.n
 
 
-def shrink(
-    dual: SemiDual, x: Array, path: Sequence[tuple[Array, float]], found: NewtonResult, reg: float
-) -> Array:
+def shrink(dual: SemiDual, x: Array, path: Sequence[tuple[Array, float]], found: NewtonResult) -> Array:
     """The potential a share of the way along some to that of Newton's method (James, Stein, 1961).
 
     Each has samples of its own. One that is fitted to n of them gains ``trace / (2 n)`` on these by
     chance; the share of a part of the way is what of its gain on the points `x`, those of Newton's
     method, is above twice as much.
     """
-    trace, last = trace_estimate(dual, x, found.potential, reg), found.measured
+    trace, last = trace_estimate(dual, x, found.potential, found.eps), found.measured
     value = lambda psi: dual.measure(x, psi, found.eps).value
     ends = [(psi, n, value(psi)) for psi, n in path[1:]] + [(found.potential, last.n, last.value)]
     psi = path[0][0]

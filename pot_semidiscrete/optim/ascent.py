@@ -11,8 +11,8 @@ the average settles.
 import math
 from dataclasses import dataclass, replace
 
-from ..backend import Array, brief, stride
-from ..kernels import mean_cost, reduce
+from ..backend import Array, Backend, brief, stride
+from ..kernels import mean_cost
 from ..problem import Target
 from .semi_dual import Measurement, SemiDual
 
@@ -119,11 +119,8 @@ def cold_start(dual: SemiDual, x: Array, reg: float, budget: float = 0.0) -> Asc
     target, nx = dual.target, dual.target.nx
     cost = mean_cost(target, x)
     potential = target.zero_mean(cost)
-    lowest = reduce(target, x, potential, 0.0).c_transform
-    dual.count(x)
+    lowest = dual.measure(x, potential, 0.0).transform
     scale = float(nx.sum(target.weights * (cost - potential)) - nx.mean(lowest))
-    if not math.isfinite(scale):
-        raise dual.not_finite(x)
     eps = max(scale, reg, 0.0)
     potential = target.exponent(eps) * potential
     each = budget * target.n_problems / dual.n_atoms
@@ -154,22 +151,17 @@ def is_resolved(dual: SemiDual, found: Measurement) -> bool:
 
 
 def warm_start(
-    dual: SemiDual, potential: Array, eps: float, samples: float, n_eff: float
+    dual: SemiDual, x: Array, psi: Array, reg: float, samples: float, n_eff: float
 ) -> AscentState:
     """State that continues from a potential, which counts for as much as so many samples."""
-    potential = dual.target.zero_mean(potential)
-    return AscentState(potential, potential, eps, eps, samples, samples**1.5, n_eff=n_eff)
+    psi, eps = dual.target.zero_mean(psi), resolving_eps(dual, x, psi, reg)
+    return AscentState(psi, psi, eps, eps, samples, samples**1.5, n_eff=n_eff)
 
 
 def compute_move(
-    target: Target,
-    psi: Array,
-    marginal: Array,
-    step: float = STEP,
-    clip: float = CLIP,
-    visit: Array | None = None,
+    nx: Backend, goal: Array, marginal: Array, step: float = STEP, clip: float = CLIP, visit: Array = 0.0
 ) -> Array:
-    """Move of one step from a potential, where the points have these masses, in units of eps.
+    """Move of one step from a potential whose masses are `marginal`, to be `goal`, in units of eps.
 
     Parameters
     ----------
@@ -178,10 +170,8 @@ def compute_move(
         visit moves it by no more than `clip`. Otherwise the clip cuts visits off, but not the steps up
         between them, and rare atoms settle at several times their mass.
     """
-    nx, goal = target.nx, target.goal(psi)
     unit = step / nx.maximum(goal, LIGHTEST_ATOM / goal.shape[0] + 0.0 * goal)
-    if visit is not None:
-        unit = unit * clip / nx.maximum(unit * visit, clip + 0.0 * unit)
+    unit = unit / nx.maximum(unit * visit / clip, 1.0 + 0.0 * unit)
     return nx.clip(unit * (goal - marginal), -clip, clip)
 
 
@@ -215,13 +205,13 @@ def step(
     found = dual.measure(x, state.potential, eps)
     mass, square = state.mass + n * found.marginal, state.square + n * found.second_moment
     peak = square / dual.target.nx.maximum(mass, 1e-30 + 0.0 * mass)  # weight at the points that count
-    move = compute_move(dual.target, state.potential, found.marginal, eta, visit=peak / n)
+    move = compute_move(dual.target.nx, found.goal, found.marginal, eta, visit=peak / n)
     unit = eps * dual.target.exponent(eps)
     psi = state.potential + unit * move
-    state = replace(state, mass=mass, square=square)
     # by the goal alone: larger while masses are off, so that batches are
     purity = float(dual.target.nx.sum(found.second_moment / found.goal))
     n_eff = min(max(purity - 1.0, 1.0), dual.n_atoms)
+    state = replace(state, potential=psi, mass=mass, square=square, n_eff=n_eff)
     if not state.annealed and eps > max(reg, dual.least_eps) and not is_resolved(dual, found):
         rate = COOLING / math.sqrt(state.ratio)
         if reg > 0.0:  # it is known how far it is
@@ -229,7 +219,7 @@ def step(
         cooled = max(reg, eps * math.exp(-rate))
         slope = dual.target.exponent(eps) * slope_in_eps(dual.target, found.goal, peak)
         psi = psi + (cooled - eps) * slope
-        return replace(state, potential=psi, average=psi, eps=cooled, n_eff=n_eff), found
+        return replace(state, potential=psi, average=psi, eps=cooled), found
     samples = state.samples + n
     weight = n * math.sqrt(samples)
     total = state.weight + weight
@@ -244,15 +234,7 @@ def step(
     # below what resolves the atoms, eps falls as the noise of the average (Genans et al., 2025)
     eps = max(reg, start / math.sqrt(1.0 + samples / n_eff))
     return replace(
-        state,
-        potential=psi,
-        average=average,
-        eps=eps,
-        annealed=start,
-        samples=samples,
-        weight=total,
-        drift=drift,
-        n_eff=n_eff,
+        state, average=average, drift=drift, eps=eps, annealed=start, samples=samples, weight=total
     ), found
 
 

@@ -1,5 +1,6 @@
 """Source points on their way: those that no step was taken with, and those kept for Newton's method."""
 
+import math
 from collections.abc import Callable
 
 from ..backend import Array, Backend, joined
@@ -7,66 +8,45 @@ from ..samplers.draws import Draws
 
 
 class SampleBuffer:
-    """The newest source points, up to `limit` bytes; `complete` while none was dropped.
-
-    Attributes
-    ----------
-    n : int
-        Points in it.
-    """
-
-    def __init__(self, limit: int, nx: Backend) -> None:
-        self.limit, self.nx, self.n, self.complete = limit, nx, 0, True
-        self._batches: list[Array] = []
-        self._dropped = 0  # rows before the first batch, whose memory it holds
-
-    def add(self, x: Array) -> None:
-        """Take in a batch; drop the oldest points that there is no room for."""
-        self._batches.append(x)
-        self.n += x.shape[0]
-        most = self.limit // (x.shape[1] * self.nx.bitsize(x) // 8)
-        while self.n > most:
-            self.complete = False
-            rows = min(self.n - most, self._batches[0].shape[0])
-            self.n, self._dropped = self.n - rows, self._dropped + rows
-            rest = self._batches.pop(0)[rows:]
-            if rest.shape[0] == 0:
-                self._dropped = 0
-                continue
-            if self._dropped > rest.shape[0]:  # so that no point is copied more than once
-                rest, self._dropped = self.nx.copy(rest), 0
-            self._batches.insert(0, rest)
-
-    def points(self) -> Array:
-        """All of them, in one array."""
-        self._batches, self._dropped = [joined(self._batches, self.nx)], 0
-        return self._batches[0]
-
-
-class SampleQueue:
-    """Points in the order in which they came, taken out in numbers of another size.
+    """Points in the order in which they came: the newest, up to `limit` bytes.
 
     Attributes
     ----------
     size : int
         Points in it.
+    complete : bool
+        Whether none was dropped.
     """
 
-    def __init__(self, nx: Backend) -> None:
-        self.nx, self.size = nx, 0
+    def __init__(self, limit: float, nx: Backend) -> None:
+        self.limit, self.nx, self.size, self.complete = limit, nx, 0, True
         self._batches: list[Array] = []
 
     def add(self, x: Array) -> None:
-        """Put a batch at the end."""
+        """Put a batch at the end; drop the oldest points that there is no room for."""
         self._batches.append(x)
         self.size += x.shape[0]
+        row = x.shape[1] * self.nx.bitsize(x) // 8
+        if row * self.size > self.limit:
+            self.take(self.size - int(self.limit // row))
+            self.complete = False
 
     def take(self, n: int) -> Array:
-        """The first n points, or all if there are fewer."""
-        points = joined(self._batches, self.nx)
-        self._batches = [points[n:]]
-        self.size = self._batches[0].shape[0]
-        return points[:n]
+        """Take the first n points out, or all if there are fewer."""
+        n, parts = min(n, self.size), list[Array]()
+        self.size -= n
+        while n > 0:
+            first = self._batches.pop(0)
+            if first.shape[0] > n:
+                self._batches.insert(0, first[n:])
+            parts.append(first[:n])
+            n -= parts[-1].shape[0]
+        return joined(parts, self.nx)
+
+    def points(self) -> Array:
+        """All of them, in one array; they stay."""
+        self._batches = [joined(self._batches, self.nx)]
+        return self._batches[0]
 
 
 class SampleStream:
@@ -84,45 +64,35 @@ class SampleStream:
     Attributes
     ----------
     kept : SampleBuffer
+    unused : SampleBuffer
+        Points that no step was taken with.
     """
 
     def __init__(self, draw: Draws, batch_size: int, max_memory: int) -> None:
         self.draw, self.batch_size, nx = draw, batch_size, draw.target.nx
-        self.kept, self._unused = SampleBuffer(max_memory, nx), SampleQueue(nx)
+        self.kept, self.unused = SampleBuffer(max_memory, nx), SampleBuffer(math.inf, nx)
         self._next: list[Array] = []  # batches that were looked at
-
-    @property
-    def n_unused(self) -> int:
-        """Points that no step was taken with."""
-        return self._unused.size
 
     def advance(self) -> None:
         """Take in the next batch."""
         x = self._next.pop(0) if self._next else self.draw(self.batch_size)
         self.kept.add(x)
-        self._unused.add(x)
-
-    def take(self, n: int) -> Array:
-        """The next n points for a step, or all if there are fewer."""
-        return self._unused.take(n)
+        self.unused.add(x)
 
     def ahead(self, n: int) -> Array:
         """About n points, n or more, that come next."""
-        batches = self._fresh(self.draw, n, 1)
-        self._next += batches
-        return joined(batches, self.draw.target.nx)
+        return self._fresh(self.draw, n, 1, True)
 
-    def independent(self, n: int, again: bool = True) -> Array:
-        """About n independent points, in two batches at least; they come next if `again`."""
-        batches = self._fresh(self.draw.independent, n, 2)
-        if again and not self.draw.are_quasi_random:
-            self._next += batches
-        return joined(batches, self.draw.target.nx)
+    def independent(self, n: int) -> Array:
+        """About n independent points, in two batches at least; they come next, if they can."""
+        return self._fresh(self.draw.independent, n, 2, not self.draw.are_quasi_random)
 
-    def _fresh(self, draw: Callable[[int], Array], n: int, least: int) -> list[Array]:
-        batches: list[Array] = []
-        drawn = 0
-        while drawn < n or len(batches) < least:  # a sampler may return fewer points than asked for
+    def _fresh(self, draw: Callable[[int], Array], n: int, least: int, come_next: bool) -> Array:
+        """Points in batches, so many at least; a sampler may return fewer points than asked for."""
+        batches, drawn = list[Array](), 0
+        while drawn < n or len(batches) < least:
             batches.append(draw(self.batch_size))
             drawn += batches[-1].shape[0]
-        return batches
+        if come_next:
+            self._next += batches
+        return joined(batches, self.draw.target.nx)

@@ -41,10 +41,7 @@ class DenseHessian:
         The same, but above 0: D, in units of which damping is.
     """
 
-    def __init__(
-        self, dual: SemiDual, x: Array, psi: Array, eps: float, goal: Array | None = None
-    ) -> None:
-        goal = dual.target.goal(psi) if goal is None else goal
+    def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float, goal: Array) -> None:
         self.nx, self.n, n_atoms = dual.target.nx, x.shape[0], dual.n_atoms
         self.most_rows = math.inf
         dual.count(x)
@@ -52,10 +49,9 @@ class DenseHessian:
         for _, chi in weight_blocks(unshared(dual.target), local_rows(dual.target, x), psi, eps):
             products += self.nx.to_numpy(self.nx.dot(chi.T, chi))
             mean += self.nx.to_numpy(self.nx.sum(chi, axis=0))
-        mean, products = all_sums(dual.target, mean, products)
-        mean = mean / self.n
-        matrix = np.diag(mean) - products / self.n
-        self.covariance = np.diag(mean) - np.outer(mean, mean) - matrix
+        mean, products = (total / self.n for total in all_sums(dual.target, mean, products))
+        matrix = np.diag(mean) - products
+        self.covariance = products - np.outer(mean, mean)
         weights, goal = (self.nx.to_numpy(v) for v in (dual.target.weights, goal))
         share = dual.target.exponent(eps)
         self.matrix = share * matrix + (1.0 - share) * (np.diag(goal) - np.outer(goal, goal))
@@ -111,17 +107,14 @@ class HessianOperator:
 
     is_singular = False
 
-    def __init__(
-        self, dual: SemiDual, x: Array, psi: Array, eps: float, goal: Array | None = None
-    ) -> None:
+    def __init__(self, dual: SemiDual, x: Array, psi: Array, eps: float, goal: Array) -> None:
         self.dual, self.x, self.nx, self.n = dual, x, dual.target.nx, x.shape[0]
         self.most_rows = most_rows(dual)
         dual.count(x)
         self.blocks = []
         for _, chi in weight_blocks(unshared(dual.target), local_rows(dual.target, x), psi, eps):
             self.blocks.append(chi)
-        weights, self.goal = dual.target.weights, dual.target.goal(psi) if goal is None else goal
-        self.share = dual.target.exponent(eps)
+        weights, self.goal, self.share = dual.target.weights, goal, dual.target.exponent(eps)
         sums = self.total((self.nx.sum(chi, axis=0) for chi in self.blocks), 0.0 * weights)
         self.mean = sums / float(self.n)
         mean = self.share * self.mean + (1.0 - self.share) * self.goal
@@ -130,13 +123,10 @@ class HessianOperator:
     def apply(self, v: Array) -> Array:
         """Product with a vector, or with each row of a matrix."""
         self.dual.count(self.x, PRODUCT)
-        dot, goal = self.nx.dot, self.goal
+        dot, mean = self.nx.dot, self.nx.sum(self.goal * v, axis=-1, keepdims=True)
         products = self.total((dot(dot(v, chi.T), chi) for chi in self.blocks), 0.0 * v)
         product = self.mean * v - products / float(self.n)
-        if not self.dual.target.is_relaxed:
-            return product
-        mean = self.nx.sum(goal * v, axis=-1, keepdims=True)
-        return self.share * product + (1.0 - self.share) * goal * (v - mean)
+        return self.share * product + (1.0 - self.share) * self.goal * (v - mean)
 
     def total(self, sums: Iterable[Array], zero: Array) -> Array:
         """Sum over all blocks, those of other ranks included; `zero` is that of a rank without any."""
@@ -317,11 +307,11 @@ def _sparse_weights(dual: SemiDual, x: Array, psi: Array, eps: float) -> sparse.
 
 
 def hessian(
-    dual: SemiDual, x: Array, psi: Array, eps: float, rows: float, goal: Array | None = None
+    dual: SemiDual, x: Array, psi: Array, eps: float, rows: float, goal: Array
 ) -> DenseHessian | HessianOperator:
     """The Hessian at a potential, of about `rows` of the points: of twice as many at most.
 
-    `goal` are the masses to reach, those of the potential by default.
+    `goal` are the masses to reach.
     """
     ratio = x.shape[0] / max(min(rows, most_rows(dual)), 1.0)
     kind = DenseHessian if dual.n_atoms <= DENSE else HessianOperator
@@ -329,19 +319,19 @@ def hessian(
 
 
 def newton_model(
-    dual: SemiDual, x: Array, psi: Array, eps: float, rows: float, goal: Array | None = None
+    dual: SemiDual, x: Array, psi: Array, eps: float, rows: float, goal: Array
 ) -> DenseHessian | HessianOperator | SparseHessian:
     """The same, or a sparse one where points see few atoms."""
-    target, n = dual.target, x.shape[0]
-    if dual.n_atoms <= DENSE or target.is_relaxed:
-        return hessian(dual, x, psi, eps, rows, goal)
-    few = x[:: stride(n, LEAST_ROWS)]
-    chi = _sparse_weights(dual, few, psi, eps)
-    if chi is not None:
-        part = x[:: stride(n, int(min(rows, STORE * few.shape[0] / chi.nnz)))]
-        dual.count(part)
-        chi = _sparse_weights(dual, part, psi, eps)  # a few points may see more than those few did
-    return hessian(dual, x, psi, eps, rows) if chi is None else SparseHessian(dual, chi)
+    if dual.n_atoms > DENSE and not dual.target.is_relaxed:
+        part = x[:: stride(x.shape[0], LEAST_ROWS)]
+        chi = _sparse_weights(dual, part, psi, eps)
+        if chi is not None:  # a few points may see more than those few did
+            part = x[:: stride(x.shape[0], int(min(rows, STORE * part.shape[0] / chi.nnz)))]
+            dual.count(part)
+            chi = _sparse_weights(dual, part, psi, eps)
+        if chi is not None:
+            return SparseHessian(dual, chi)
+    return hessian(dual, x, psi, eps, rows, goal)
 
 
 def most_rows(dual: SemiDual) -> float:

@@ -8,7 +8,6 @@ price, b and eps are the goal and the unit of ``Marginal``.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..backend import Array, Backend, brief, no_grad, stride
@@ -92,10 +91,12 @@ def maximize(
     n = x.shape[0]
     with no_grad(dual.target.nx):
         eps = eps or resolving_eps(dual, x, psi, reg)
-        if eps > reg:
-            return continuation(dual, x, psi, reg, eps, rtol, max_work)
-        usual = max(QUICK, CORRECTION * n * dual.n_atoms)
+        # two levels that are quick, or four
+        quick, passes = (2.0 * QUICK, 4.0 * CORRECTION) if eps > reg else (QUICK, CORRECTION)
+        usual = max(quick, passes * n * dual.n_atoms)
         last = dual.work + (usual if max_work is None else max_work)
+        if eps > reg:
+            return continuation(dual, x, psi, reg, eps, rtol, last)
         if n < MANY * dual.n_atoms:
             return newton_cg(dual, x, psi, reg, last, rtol)
         start = NewtonResult(dual.target.zero_mean(psi), dual.measure(x, psi, reg), reg)
@@ -106,21 +107,13 @@ def maximize(
 
 
 def continuation(
-    dual: SemiDual,
-    x: Array,
-    psi: Array,
-    reg: float,
-    eps: float,
-    rtol: float,
-    max_work: float | None = None,
+    dual: SemiDual, x: Array, psi: Array, reg: float, eps: float, rtol: float, last: float
 ) -> NewtonResult:
     """Maximise at falling regularisations, from `eps` to `reg`; the best of them all at `reg`."""
-    target, nx, n = dual.target, dual.target.nx, x.shape[0]
-    usual = max(2.0 * QUICK, 4.0 * CORRECTION * n * dual.n_atoms)  # two levels that are quick, or four
-    last = dual.work + (usual if max_work is None else max_work)
+    target, nx = dual.target, dual.target.nx
     best = NewtonResult(target.zero_mean(psi), dual.measure(x, psi, reg), reg)
     psi = from_above(dual, x, psi, eps, last)
-    chance, error = dual.n_atoms / n, math.inf
+    chance, error = dual.n_atoms / x.shape[0], math.inf
     for _ in range(MAX_ITERATIONS):
         psi = newton_cg(dual, x, psi, eps, last, rtol).potential
         found = dual.measure(x, psi, reg)
@@ -133,13 +126,18 @@ def continuation(
     return replace(best, converged=dual.work < last)
 
 
-def from_above(dual: SemiDual, x: Array, psi: Array, eps: float, last: float) -> Array:
-    """A potential near the best at `eps`, by larger regularisations, which take few of the points."""
+def from_above(dual: SemiDual, x: Array, psi: Array | None, eps: float, last: float) -> Array:
+    """A potential near the best at `eps`, by larger regularisations, which take few of the points.
+
+    It starts from `psi`, or from nothing.
+    """
     n, n_eff = x.shape[0], 1.0
-    for level in levels(cold_start(dual, x[:: stride(n, FEW_POINTS)], eps).eps, eps):
+    start = cold_start(dual, x[:: stride(n, FEW_POINTS)], eps)
+    psi, level = start.potential if psi is None else psi, start.eps
+    while level > eps:
         part = x[:: stride(n, max(FEW_POINTS, int(ROWS**2 * n_eff)))]
         found = newton_cg(dual, part, psi, level, last)
-        psi, n_eff = found.potential, found.measured.n_eff
+        psi, n_eff, level = found.potential, found.measured.n_eff, level / DECAY
     return psi
 
 
@@ -148,8 +146,7 @@ def newton_cg(
 ) -> NewtonResult:
     """Maximise the average over the points `x` at ``eps > 0``, until the count of work is `last`."""
     target, nx, n = dual.target, dual.target.nx, x.shape[0]
-    found, model, mu, box, rho = dual.measure(x, psi, eps), None, DAMPING, BOX, 0.0
-    share = 0.0  # of the points that the Hessian takes, at least
+    found, model, mu, box, least_rows = dual.measure(x, psi, eps), None, DAMPING, BOX, 0.0
     scale = eps * target.exponent(eps)  # of potentials
     rounding = dual.rounding(found.value) / math.sqrt(n)  # of a mean
     for _ in range(MAX_ITERATIONS):
@@ -160,8 +157,8 @@ def newton_cg(
             psi = psi + scale * nx.clip(log_ratio, -BOX, BOX)
             found, model = dual.measure(x, psi, eps), None
         if model is None:
-            rows = max(ROWS * found.n_eff, n / ROWS, share * n) if rtol > 0.0 else n
-            model = newton_model(dual, x, psi, eps, rows)
+            rows = max(ROWS * found.n_eff, n / ROWS, least_rows) if rtol > 0.0 else n
+            model = newton_model(dual, x, psi, eps, rows, found.goal)
         g, unit = found.goal - found.marginal, scale * found.n_eff / (2.0 * n)
         s = target.zero_mean(nx.clip(model.solve(g, mu), -box, box))
         slope, curvature = float(nx.sum(g * s)), float(nx.sum(s * model.apply(s)))
@@ -179,7 +176,7 @@ def newton_cg(
         if rho > 0.75:  # Nocedal and Wright, algorithm 4.1
             mu, box = max(mu / 10.0, 1e-8), 2.0 * box
         elif not rho >= 0.25 and 2 * model.n <= min(n, model.most_rows):  # a model of too few points
-            share, model = 4.0 * model.n / n, None
+            least_rows, model = 4.0 * model.n, None
         elif not rho >= 0.25:
             mu, box = 4.0 * mu, longest / 4.0
         if rho > 0.0:
@@ -199,15 +196,4 @@ def _log_ratio(found: Measurement, nx: Backend) -> tuple[Array, bool]:
 
 def eps_scaling(dual: SemiDual, x: Array, reg: float) -> NewtonResult:
     """Maximise at ``reg > 0`` from nothing, through falling regularisations, to rounding."""
-    state = cold_start(dual, x, reg)
-    psi = state.potential
-    for eps in levels(state.eps, reg):
-        psi = newton_cg(dual, x, psi, eps).potential
-    return newton_cg(dual, x, psi, reg, rtol=0.0)
-
-
-def levels(first: float, last: float) -> Iterator[float]:
-    """Regularisations that fall by `DECAY`, those above `last`."""
-    while first > last:
-        yield first
-        first /= DECAY
+    return newton_cg(dual, x, from_above(dual, x, None, reg, math.inf), reg, rtol=0.0)

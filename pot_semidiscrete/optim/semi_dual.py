@@ -7,9 +7,7 @@ gradients are divided by ``b``: with ``D = diag(b)``, the spectrum of ``-eps D^-
 
 import functools
 import math
-import operator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,8 +40,7 @@ class Measurement:
     transform : array, shape (n,)
         c-transform of the points; of several problems, (n, n_problems).
     groups : list of array, shape (n_support,)
-        Mean of the weights of each group of the points, which are consecutive and as large as can be;
-        none if there is one group.
+        Mean of the weights of each group of the points, which are consecutive and as large as can be.
     """
 
     n: int
@@ -67,17 +64,14 @@ class SemiDual:
 
     Attributes
     ----------
+    n_atoms : int
+        Atoms of positive weight.
     work : float
         Entries (points x atoms) evaluated so far.
     """
 
     def __init__(self, target: Target) -> None:
-        self.target, self.work = target, 0.0
-
-    @property
-    def n_atoms(self) -> int:
-        """Atoms of positive weight."""
-        return self.target.weights.shape[0]
+        self.target, self.n_atoms, self.work = target, target.weights.shape[0], 0.0
 
     def count(self, x: Array, passes: float = 1.0) -> None:
         """Count so many passes over the points and the atoms."""
@@ -88,21 +82,16 @@ class SemiDual:
         target, nx, n = self.target, self.target.nx, x.shape[0]
         goal = target.goal(psi)
         self.count(x)
-        ends = [n * k // groups for k in range(groups + 1)]
-        outputs = ("c_transform", "colsum", "colsquare")
-        outs = [reduce(target, x[a:b], psi, eps, outputs) for a, b in pairwise(ends)]
-        marginal, second = (
-            functools.reduce(operator.add, (getattr(out, name) for out in outs)) / float(n)
-            for name in outputs[1:]
-        )
+        parts = [x[n * k // groups : n * (k + 1) // groups] for k in range(groups)]
+        outs = [reduce(target, part, psi, eps, ("c_transform", "colsum", "colsquare")) for part in parts]
         transform = joined([out.c_transform for out in outs], nx)
-        mean = np.mean(nx.to_numpy(transform), dtype=float)
-        n_eff = self.effective_atoms(second, goal, marginal)
-        value = float(mean + target.precise_term(psi))
+        value = float(np.mean(nx.to_numpy(transform), dtype=float) + target.precise_term(psi))
         if not math.isfinite(value):
             raise self.not_finite(x)
-        sizes = [float(b - a) for a, b in pairwise(ends)]
-        means = [out.colsum / size for out, size in zip(outs, sizes, strict=True)] if groups > 1 else []
+        marginal = sum(out.colsum for out in outs) / float(n)
+        second = sum(out.colsquare for out in outs) / float(n)
+        n_eff = self.effective_atoms(second, goal, marginal)
+        means = [out.colsum / float(part.shape[0]) for out, part in zip(outs, parts, strict=True)]
         return Measurement(n, value, marginal, goal, second, n_eff, transform, means)
 
     def effective_atoms(self, second: Array, goal: Array, marginal: Array) -> float:
@@ -113,19 +102,13 @@ class SemiDual:
     def pooled(self, a: Measurement, b: Measurement) -> Measurement:
         """Averages over the points of both, at the same potential and in as many groups."""
         n = a.n + b.n
-        share = b.n / n
-        second = a.second_moment + share * (b.second_moment - a.second_moment)
-        marginal = a.marginal + share * (b.marginal - a.marginal)
-        return Measurement(
-            n,
-            a.value + share * (b.value - a.value),
-            marginal,
-            a.goal,
-            second,
-            self.effective_atoms(second, a.goal, marginal),
-            joined([a.transform, b.transform], self.target.nx),
-            [u + share * (v - u) for u, v in zip(a.groups, b.groups, strict=True)],
-        )
+        pool = lambda u, v: u + b.n / n * (v - u)
+        marginal, second = pool(a.marginal, b.marginal), pool(a.second_moment, b.second_moment)
+        n_eff = self.effective_atoms(second, a.goal, marginal)
+        transform = joined([a.transform, b.transform], self.target.nx)
+        groups = [pool(*means) for means in zip(a.groups, b.groups, strict=True)]
+        value = pool(a.value, b.value)
+        return Measurement(n, value, marginal, a.goal, second, n_eff, transform, groups)
 
     def values(self, found: Measurement, psi: Array) -> list[float]:
         """Semi-dual value of each of the problems of a :class:`StackedTarget`."""
@@ -140,14 +123,13 @@ class SemiDual:
         """What was measured of each of the problems of a :class:`StackedTarget`."""
         target: Any = self.target
         nx, k, parts = target.nx, float(target.n_problems), []
-        transforms = nx.reshape(found.transform, (found.n, -1))
-        means = k * nx.stack(found.groups) if found.groups else None
+        transforms, means = nx.reshape(found.transform, (found.n, -1)), k * nx.stack(found.groups)
         values = self.values(found, psi)
         for number, (value, columns) in enumerate(zip(values, target.columns, strict=True)):
             marginal, goal = k * found.marginal[columns], k * found.goal[columns]
             second, transform = k * k * found.second_moment[columns], nx.copy(transforms[:, number])
             n_eff = self.effective_atoms(second, goal, marginal)
-            groups = [] if means is None else list(nx.copy(means[:, columns]))
+            groups = list(nx.copy(means[:, columns]))
             measured = (found.n, value, marginal, goal, second, n_eff, transform, groups)
             parts.append(Measurement(*measured))
         return parts

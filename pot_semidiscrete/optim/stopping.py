@@ -48,20 +48,17 @@ class Look:
     @property
     def bound(self) -> float:
         """Upper bound of chi2, of 95%; an estimate below 0 counts as 0, lest noise make it small."""
-        return self._bound(NORMAL_95)
+        return max(self.chi2, 0.0) + NORMAL_95 * self.chi2_stderr
 
     @property
     def look_bound(self) -> float:
         """The same of 97.5%: a run has two looks as a rule, together at 95%."""
-        return self._bound(NORMAL_975)
+        return max(self.chi2, 0.0) + NORMAL_975 * self.chi2_stderr
 
     @property
     def least(self) -> float:
         """Lower bound of chi2, of 95%."""
         return self.chi2 - NORMAL_95 * self.chi2_stderr
-
-    def _bound(self, quantile: float) -> float:
-        return max(self.chi2, 0.0) + quantile * self.chi2_stderr
 
 
 class StoppingRule(ABC):

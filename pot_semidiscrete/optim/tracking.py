@@ -20,14 +20,11 @@ ROUND_CLIP = 3.0  # largest move of an atom, in units of eps; benchmarks.trainin
 SPAN = 5.0  # rounds that the average spans, at most, and what a potential solved for counts as
 
 
-def tracking_reg(target: Target, reg: float) -> float:
-    """Regularisation at which to follow a moving source."""
-    return reg if reg > 0 else LEAST_REG * scale_of(target)
-
-
-def eps_ratio(target: Target, reg: float) -> float:
-    """From where the regularisation falls in a round, in units of `reg`."""
-    return max(TOP * scale_of(target) / reg, 1.0) if reg > 0 else 1.0  # 0 for one atom only
+def tracking_levels(target: Target, reg: float) -> tuple[float, float]:
+    """Last regularisation of a round after a moving source, and the first in units of it."""
+    scale = scale_of(target)
+    level = reg if reg > 0 else LEAST_REG * scale
+    return level, max(TOP * scale / level, 1.0) if level > 0 else 1.0  # 0 for one atom only
 
 
 def warm_up(target: Target, draw: Callable[[], Array], reg: float, n_batches: int = 50) -> Array:
@@ -96,5 +93,6 @@ def follow(
 def _step(target: Target, x: Array, psi: Array, eps: float, bilinear: Array | None = None) -> Array:
     """One step of ascent with the points `x`."""
     colsum = reduce(target, x, psi, eps, ("colsum",), bilinear=bilinear).colsum
-    move = compute_move(target, psi, colsum / float(x.shape[0]), clip=ROUND_CLIP)
+    marginal = colsum / float(x.shape[0])
+    move = compute_move(target.nx, target.goal(psi), marginal, clip=ROUND_CLIP)
     return psi + eps * target.exponent(eps) * move

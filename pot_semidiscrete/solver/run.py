@@ -34,7 +34,7 @@ from ..optim.buffer import SampleStream
 from ..optim.newton import can_correct, maximize
 from ..optim.semi_dual import Measurement, SemiDual
 from ..optim.stopping import rule_of
-from ..problem import Problem, Target, check_bool
+from ..problem import Problem, check_bool
 from ..result import SemiDiscreteResult, SolverState
 from ..runs import Progress, guarded
 from ..samplers.base import Sampler
@@ -60,66 +60,59 @@ class Solver:
         self.estimates: Estimates | StoredEstimates | None = None
         self.status, self.most = "max_iter", options.max_iter * options.batch_size
         self.values, self.levels = list[float](), list[float]()
-        self.measured: tuple[Measurement, Array] | None = None  # by the last step, at a potential
+        self.measured: tuple[Measurement, Array] | None = None  # by the newest step, at a potential
 
-    def begin(self, psi: Array | None) -> bool:
-        """Start from nothing, or from the user's potential if it is better; tell if that is right."""
+    def begin(self, psi: Array | None) -> None:
+        """Start from nothing, or from the user's potential if it is better; it may be right already."""
         x = self.stream.ahead(FEW_POINTS if psi is not None else min(LEAST_ROWS, self.most))
         self.ascent = cold_start(self.dual, x, self.reg, self.budget)
         if psi is None:
-            return False
+            return
         found = self.evaluation_at(x, psi)
         if self.dual.measure(x, self.ascent.potential, self.reg).value > float(found.value):
-            return False
+            return
         self.prior, self.test_points = psi, x
         self.resume(psi, found)
-        if not self.rule.may_be_met(found):
-            return False
-        self.evaluation = UNKNOWN  # to be made by more points
-        if self.look(self.budget):
-            return True
-        self.resume(self.ascent.average, self.evaluation)
-        return False
+        if self.rule.may_be_met(found):
+            self.evaluation = UNKNOWN  # to be made by more points
+            if self.look(self.budget):
+                self.status = "converged"
+            else:
+                self.resume(self.ascent.average, self.evaluation)
 
     def resume(self, psi: Array, found: Evaluation) -> None:
         """Go on from a potential, which counts for the samples that its chi2 tells of."""
         self.evaluation, self.rule.n_eff = found, found.n_eff
         self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
-        eps = resolving_eps(self.dual, self.test_points, psi, self.reg)
-        self.ascent = warm_start(self.dual, psi, eps, self.n_prior, found.n_eff)
+        x = self.test_points
+        self.ascent = warm_start(self.dual, x, psi, self.reg, self.n_prior, found.n_eff)
 
     def run(self, psi: Array | None, callback: Callable[[SolverState], Any] | None = None) -> None:
         """Draw, step, evaluate, decide, until the rule, the callback or `max_iter` says stop."""
-        if self.begin(psi):
-            self.status = "converged"
-            return
-        while self.n_iter < self.options.max_iter:
+        self.begin(psi)
+        while self.status == "max_iter" and not self.is_last:
             self.iterate()
             self.bar.update(self.progress)
             if callback is not None and says_stop(callback(self.state())):
                 self.status = "stopped"
-                break
-            if self.is_look_due() and self.decide():
+            elif self.is_look_due() and self.decide():
                 self.status = "converged"
-                return
-            if self.is_stalled:
+            elif self.is_stalled:
                 self.status = "stalled"
-                return
-        if not self.evaluation.is_known or self.status == "stopped":
+        if self.status == "stopped" or not self.evaluation.is_known:
             self.correct()
 
     def iterate(self) -> None:
         """Draw one batch, and take the steps that there are enough points for."""
         self.stream.advance()
         self.n_iter += 1
-        value, budget = math.nan, ANNEALING * self.budget
-        while self.stream.n_unused >= (1 if self.is_last else self.ascent.batch):
-            x, before = self.stream.take(self.ascent.batch), self.ascent
-            self.ascent, found = step(self.dual, before, x, self.reg, budget - self.n_used)
+        budget = ANNEALING * self.budget
+        while self.stream.unused.size >= (1 if self.is_last else self.ascent.batch):
+            x, psi = self.stream.unused.take(self.ascent.batch), self.ascent.potential
+            self.ascent, found = step(self.dual, self.ascent, x, self.reg, budget - self.n_used)
             self.n_used += x.shape[0]
-            self.rule.n_eff, self.evaluation, value = self.ascent.n_eff, UNKNOWN, found.value
-            self.measured = found, before.potential
-        self.values.append(self.values[-1] if math.isnan(value) and self.values else value)
+            self.rule.n_eff, self.evaluation, self.measured = self.ascent.n_eff, UNKNOWN, (found, psi)
+        self.values.append(math.nan if self.measured is None else self.measured[0].value)
         self.levels.append(self.ascent.eps)
 
     @property
@@ -167,8 +160,7 @@ class Solver:
         before, rule = (self.ascent, self.evaluation), self.rule
         rule.wait(self.evaluation, self.n_samples)
         is_left = self.is_last or self.is_stalled
-        if (rule.prefers_correction(self.n_used) or is_left) and self.correct():
-            self.evaluation = self.evaluation_at(self.test_points, self.ascent.average)
+        if (rule.prefers_correction(self.n_used) or is_left) and self.correct(self.test_points):
             if self.look() and self.is_value_right():
                 return True
             if self.evaluation.chi2 > before[1].chi2:  # it was right in slow modes alone
@@ -180,14 +172,16 @@ class Solver:
         """Whether the value lacks little, too: slow modes, unseen by chi2, are corrected first."""
         if self.options.tol_value == 0.0:
             return True
-        if self.correct():
-            self.evaluation = self.evaluation_at(self.test_points, self.ascent.average)
+        self.correct(self.test_points)
         lacks = self.estimates_at(self.test_points).certificate.suboptimality
         return self.rule.is_met(self.evaluation) and lacks <= self.options.tol_value
 
-    def correct(self) -> bool:
-        """Move the estimate to the maximiser over the points kept; tell whether that was possible."""
-        ascent, n = self.ascent, self.stream.kept.n
+    def correct(self, fresh: Array | None = None) -> bool:
+        """Move the estimate to the maximiser over the points kept; tell whether that was possible.
+
+        It is evaluated at points that it has not seen, if there are such.
+        """
+        ascent, n = self.ascent, self.stream.kept.size
         if self.corrected_at == self.n_used or n == 0:
             return False
         points, before = self.stream.kept.points(), self.dual.work
@@ -201,21 +195,21 @@ class Solver:
         self.rule.corrected((self.dual.work - before) / (n * self.dual.n_atoms))
         self.fit, psi = FittedPoints(self.target, points, found), found.potential
         if self.prior is not None or not self.stream.kept.complete:
-            path = [(self.prior, self.n_prior), (ascent.average, self.n_used)]
-            path = path[1:] if self.prior is None else path
-            psi = shrink(self.dual, points, path, found, self.reg)
+            start = [] if self.prior is None else [(self.prior, self.n_prior)]
+            psi = shrink(self.dual, points, [*start, (ascent.average, self.n_used)], found)
         if not ascent.annealed:
             eps = resolving_eps(self.dual, points, psi, self.reg)
             ascent = replace(ascent, eps=eps, annealed=eps)
         self.ascent = replace(ascent, potential=psi, average=psi)
-        self.corrected_at, self.evaluation = self.n_used, UNKNOWN
+        self.corrected_at = self.n_used
+        self.evaluation = UNKNOWN if fresh is None else self.evaluation_at(fresh, psi)
         return True
 
     def estimate(self) -> None:
         """Prepare estimates by fresh points: they are made when asked for, as a rule."""
         points = self.test_points
-        if not self.evaluation.is_known or points is None:
-            points = self.stream.independent(max(FEW_POINTS, self.n_used // 16), again=False)
+        if not self.evaluation.is_known:
+            points = self.stream.independent(max(FEW_POINTS, self.n_used // 16))
         self.estimates = self.estimates_at(points)
         # at once where a user's metric may have changed until then, or other ranks be needed for it
         if isinstance(self.target.cost, CallableMetric) or self.target.shard is not None:
@@ -239,40 +233,19 @@ class Solver:
 
     def result(self) -> Any:
         """What was reached."""
-        psi, logs = self.ascent.average, (self.rule.history, self.values)
-        estimates = self.estimates or Estimates(self.target, psi, self.reg, None, self.evaluation)
-        return result_of(self, self.target, psi, estimates, *logs, self.dual.work, self.status)
+        target, psi = self.target, self.target.normalized(self.ascent.average)
+        counts = counts_of(self, self.rule.history, self.values, self.dual.n_atoms)
+        estimates = self.estimates or Estimates(target, psi, self.reg, None, self.evaluation)
+        return SemiDiscreteResult(target, psi, self.reg, estimates, status=self.status, **counts)
 
 
-def result_of(
-    run: Solver,
-    target: Target,
-    psi: Array,
-    estimates: Estimates | StoredEstimates,
-    history: list[tuple[int, float, float]],
-    values: list[float],
-    work: float,
-    status: str,
-) -> SemiDiscreteResult:
-    """The result of a run for a target, by its potential, its looks and its values."""
-    looks = np.array(history, dtype=float).reshape(-1, 3)
-    return SemiDiscreteResult(
-        target,
-        target.normalized(psi),
-        run.reg,
-        estimates,
-        status=status,
-        n_iter=run.n_iter,
-        n_samples=run.stream.draw.n_samples,
-        work=work,
-        log={
-            "value": np.array(values),
-            "reg": np.array(run.levels),
-            "check_n_iter": looks[:, 0].astype(int),
-            "check_chi2": looks[:, 1],
-            "check_chi2_stderr": looks[:, 2],
-        },
-    )
+def counts_of(run: Solver, looks: list[Any], values: list[float], n_atoms: int) -> dict[str, Any]:
+    """Log and counts of a result of a run, for a problem that has so many of its atoms."""
+    n_iter, chi2, stderr = np.array(looks, dtype=float).reshape(-1, 3).T
+    log = {"value": np.array(values), "reg": np.array(run.levels)}
+    log |= {"check_n_iter": n_iter.astype(int), "check_chi2": chi2, "check_chi2_stderr": stderr}
+    n_samples, work = run.stream.draw.n_samples, run.dual.work * (n_atoms / run.dual.n_atoms)
+    return {"log": log, "n_iter": run.n_iter, "n_samples": n_samples, "work": work}
 
 
 def solve_problem(

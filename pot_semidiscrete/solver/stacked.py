@@ -16,7 +16,7 @@ from ..runs import Progress, guarded
 from ..samplers.base import Sampler
 from ..samplers.draws import Draws
 from .options import Options
-from .run import Solver, result_of, solve_problem
+from .run import Solver, counts_of, solve_problem
 
 
 class StackedSolver(Solver):
@@ -52,7 +52,6 @@ class StackedSolver(Solver):
 
     def iterate(self) -> None:
         """Draw, and take steps; log the value of each problem that is left."""
-        self.measured = None
         super().iterate()
         last = [(self.problem_values[k] or [math.nan])[-1] for k in self.left]
         found = last if self.measured is None else self.dual.values(*self.measured)
@@ -89,7 +88,7 @@ class StackedSolver(Solver):
         self.rule.wait(self.evaluation, self.n_samples)
         return self.rule.prefers_correction(self.n_used)
 
-    def correct(self) -> bool:
+    def correct(self, fresh: Array | None = None) -> bool:
         """Nothing: see :meth:`decide`."""
         return False
 
@@ -113,7 +112,7 @@ class StackedSolver(Solver):
         dual.work = self.dual.work / self.dual.n_atoms * dual.n_atoms  # of those that are left
         # an interrupt comes before or after
         self.left, self.ascent, self.target, self.dual = left, ascent, dual.target, dual
-        self.evaluations, self.evaluation = evaluations, _mean(evaluations)
+        self.evaluations, self.evaluation, self.measured = evaluations, _mean(evaluations), None
 
     @property
     def columns(self) -> list[slice]:
@@ -127,9 +126,9 @@ class StackedSolver(Solver):
         if status == "converged":
             points, found = self.test_points, self.evaluations[number]
         facts = (target, psi, self.reg, points, found, None, self.n_samples, self.bar.verbose)
-        work = self.dual.work * psi.shape[0] / self.dual.n_atoms
-        logs = (self.looks[k], self.problem_values[k])
-        return result_of(self, target, psi, Estimates(*facts), *logs, work, status)
+        counts = counts_of(self, self.looks[k], self.problem_values[k], psi.shape[0])
+        psi = target.normalized(psi)
+        return SemiDiscreteResult(target, psi, self.reg, Estimates(*facts), status=status, **counts)
 
     def result(self) -> list[SemiDiscreteResult]:
         """What was reached for each problem."""
