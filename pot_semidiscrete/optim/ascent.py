@@ -229,8 +229,7 @@ def step(
     average = state.average + share * (psi + lag - state.average)
     drift = state.drift
     if 0.0 < eps <= reg:  # else the optimum itself moves, as the regularisation falls
-        goal = dual.target.nx.maximum(found.goal, 1e-30 + 0.0 * found.goal)
-        drift = drift + share * ((goal - found.marginal) / goal - drift)
+        drift = drift + share * (1.0 - found.marginal / found.goal - drift)
     # below what resolves the atoms, eps falls as the noise of the average (Genans et al., 2025)
     eps = max(reg, start / math.sqrt(1.0 + samples / n_eff))
     return replace(
