@@ -46,8 +46,8 @@ class AscentState:
     weight : float
         Of the average.
     drift : array, shape (n_support,)
-        Average of ``(g - m) / g`` once eps is `reg`: what a linear model has of it at the average, but for
-        the noise of the points.
+        Average of ``(g - m) / g`` once eps is `reg`: what a linear model has of it at the average, but
+        for the noise of the points.
     n_eff : float
         Effective number of atoms, that of the last step.
     mass, square : array, shape (n_support,)
