@@ -54,6 +54,7 @@ class Solver:
         self.prior: Array | None = None  # the user's potential, and the samples it counts for
         self.n_prior = 0.0
         self.n_iter, self.n_used, self.corrected_at = 0, 0, 0
+        self.value_due = 0.0  # samples with which the value should be right
         self.evaluation = UNKNOWN  # of the present estimate, at the points ...
         self.test_points: Array | None = None
         self.fit: FittedPoints | None = None
@@ -138,7 +139,8 @@ class Solver:
     def is_look_due(self) -> bool:
         """Whether to evaluate: when the samples can be enough, and at the end."""
         due = self.rule.is_due(self.dual, self.ascent, self.n_samples, self.is_last)
-        return check_bool(f"tol: is_due of {type(self.rule).__name__}", due)
+        is_late = self.is_last or self.n_samples >= self.value_due
+        return check_bool(f"tol: is_due of {type(self.rule).__name__}", due) and is_late
 
     def look(self, most: float | None = None) -> bool:
         """Evaluate the estimate on fresh points, at most `most` or n_samples; tell if it is right."""
@@ -174,6 +176,7 @@ class Solver:
             return True
         self.correct(self.test_points)
         lacks = self.estimates_at(self.test_points).certificate.suboptimality
+        self.value_due = self.n_samples * lacks / self.options.tol_value  # it falls as 1 / n
         return self.rule.is_met(self.evaluation) and lacks <= self.options.tol_value
 
     def correct(self, fresh: Array | None = None) -> bool:
