@@ -85,8 +85,7 @@ class Solver:
         """Go on from a potential, which counts for the samples that its chi2 tells of."""
         self.evaluation, self.rule.n_eff = found, found.n_eff
         self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
-        x = self.test_points
-        self.ascent = warm_start(self.dual, x, psi, self.reg, self.n_prior, found.n_eff)
+        self.ascent = warm_start(self.dual, self.test_points, psi, self.reg, self.n_prior, found.n_eff)
 
     def run(self, psi: Array | None, callback: Callable[[SolverState], Any] | None = None) -> None:
         """Draw, step, evaluate, decide, until the rule, the callback or `max_iter` says stop."""
@@ -100,7 +99,7 @@ class Solver:
                 self.status = "converged"
             elif self.is_stalled:
                 self.status = "stalled"
-        if self.status == "stopped" or not self.evaluation.is_known:
+        if self.status == "stopped" or self.evaluation.n == 0:
             self.correct()
 
     def iterate(self) -> None:
@@ -144,7 +143,7 @@ class Solver:
 
     def look(self, most: float | None = None) -> bool:
         """Evaluate the estimate on fresh points, at most `most` or n_samples; tell if it is right."""
-        if not self.evaluation.is_known:
+        if self.evaluation.n == 0:
             measure = lambda x, before: self.evaluation_at(x, self.ascent.average, before)
             most = self.n_samples if most is None else most
             found, points = evaluate_sequentially(measure, self.stream.independent, self.rule, most)
@@ -211,7 +210,7 @@ class Solver:
     def estimate(self) -> None:
         """Prepare estimates by fresh points: they are made when asked for, as a rule."""
         points = self.test_points
-        if not self.evaluation.is_known:
+        if self.evaluation.n == 0:
             points = self.stream.independent(max(FEW_POINTS, self.n_used // 16))
         self.estimates = self.estimates_at(points)
         # at once where a user's metric may have changed until then, or other ranks be needed for it
