@@ -1,6 +1,7 @@
 """What a run says of itself: intervals, sub-optimality, tolerance, on a problem solved by quadrature."""
 
 import functools
+import itertools
 import math
 import pickle
 import warnings
@@ -17,6 +18,7 @@ from pot_semidiscrete.kernels import reduce
 from pot_semidiscrete.optim.newton import NewtonResult, maximize
 from pot_semidiscrete.optim.semi_dual import SemiDual
 from pot_semidiscrete.problem import build_target
+from pot_semidiscrete.solver.run import Solver
 from tests.backends import uncrossed
 
 SEEDS = 200
@@ -407,6 +409,27 @@ def test_value_is_as_right_as_is_asked_for():
     wanted = 0.05 * reg
     assert np.mean([lacks(seed) for seed in (0, 2, 3)]) > 3.0 * wanted
     assert np.mean([lacks(seed, tol_value=wanted) for seed in (0, 2, 3)]) < 2.0 * wanted
+
+
+@pytest.mark.parametrize(("n_atoms", "reg", "wanted"), [(100, 0.02, 1e-4), (60, 0.05, 2e-4)])
+def test_the_value_is_tried_again_when_the_samples_allow_it(n_atoms, reg, wanted, monkeypatch):
+    """What it lacks falls as 1 / n; each try takes Newton's method twice, and six were made."""
+    atoms, tries = np.random.default_rng(0).normal(size=(n_atoms, 2)), []
+    is_right = Solver.is_value_right
+
+    def watched(solver):
+        tries.append([is_right(solver), solver.n_samples, solver.value_due])
+        return tries[-1][0]
+
+    monkeypatch.setattr(Solver, "is_value_right", watched)
+    result = ps.solve_semidiscrete(atoms, "normal", reg=reg, tol_value=wanted, random_state=0)
+    assert result.converged
+    assert result.suboptimality <= wanted
+    assert [answer for answer, *_ in tries] == [False] * (len(tries) - 1) + [True]
+    assert 2 <= len(tries) <= 3
+    assert tries[0][2] > 2.0 * tries[0][1]  # it is far off
+    for (_, n, due), (_, then, _) in itertools.pairwise(tries):
+        assert then >= max(n, due)
 
 
 # Warm starts.

@@ -197,7 +197,7 @@ class Estimates:
     @functools.cached_property
     def evaluation(self) -> Evaluation:
         """Estimates of means."""
-        if self._evaluation.is_known or self._points is None:
+        if self._evaluation.n > 0 or self._points is None:
             return self._evaluation
         return evaluate(SemiDual(self.target), self._points, self.potential, self.reg)
 

@@ -56,8 +56,11 @@ def trace_estimate(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
     own, seen, _, _, unit = models(dual, x, psi, reg)
     if isinstance(own, DenseHessian):
         values, parts = seen.modes()
-        # a group that hangs by less than a point that sees half of it counts as if there were one
-        links = np.maximum(seen.links(parts), 1e-30)
+        # p (1 - p) of points, p the weight of the atoms at the higher end of a mode: a group that hangs
+        # by less than a point that sees half of it counts as if there were one
+        middle = (parts.max(axis=0, initial=-np.inf) + parts.min(axis=0, initial=np.inf)) / 2.0
+        ends = (parts > middle).astype(float)
+        links = np.maximum(seen.n * np.sum(ends * (seen.matrix @ ends), axis=0), 1e-30)
         values = np.where(values > RESOLVED, values, values * np.maximum(1.0, 0.25 / links))
         return unit * float(np.sum(parts * (own.covariance @ parts / values)))
     with no_grad(dual.target.nx):

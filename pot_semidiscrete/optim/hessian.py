@@ -69,12 +69,6 @@ class DenseHessian:
         kept[0] = False  # the constants
         return values[kept], vectors[:, kept] / root[:, None]
 
-    def links(self, parts: np.ndarray) -> np.ndarray:
-        """Sum over points of ``p (1 - p)``, p the weight of the atoms at the higher end of a mode."""
-        middle = (parts.max(axis=0, initial=-np.inf) + parts.min(axis=0, initial=np.inf)) / 2.0
-        ends = (parts > middle).astype(float)
-        return self.n * np.sum(ends * (self.matrix @ ends), axis=0)
-
     @property
     def is_singular(self) -> bool:
         """Whether it is so to rounding, the constants left aside."""
@@ -111,9 +105,8 @@ class HessianOperator:
         self.dual, self.x, self.nx, self.n = dual, x, dual.target.nx, x.shape[0]
         self.most_rows = most_rows(dual)
         dual.count(x)
-        self.blocks = []
-        for _, chi in weight_blocks(unshared(dual.target), local_rows(dual.target, x), psi, eps):
-            self.blocks.append(chi)
+        blocks = weight_blocks(unshared(dual.target), local_rows(dual.target, x), psi, eps)
+        self.blocks = [chi for _, chi in blocks]
         weights, self.goal, self.share = dual.target.weights, goal, dual.target.exponent(eps)
         sums = self.total((self.nx.sum(chi, axis=0) for chi in self.blocks), 0.0 * weights)
         self.mean = sums / float(self.n)
@@ -285,21 +278,17 @@ def _bandwidth(matrix: sparse.csr_array) -> int:
     return int(np.max(np.maximum(last - places[rows], places[rows] - first), initial=0))
 
 
-def _truncated(chi: np.ndarray) -> sparse.csr_array:
-    """Weights of a block of points, but for the least, of which a point has a thousandth at most.
-
-    As in Schmitzer (2019), section 3.3.
-    """
-    kept = np.flatnonzero(chi > 1e-3 / chi.shape[1])
-    places = np.divmod(kept, chi.shape[1])
-    return sparse.csr_array((chi.reshape(-1)[kept].astype(float), places), shape=chi.shape)
-
-
 def _sparse_weights(dual: SemiDual, x: Array, psi: Array, eps: float) -> sparse.csr_array | None:
-    """Weights of points, or None if those of a point have more products than there are atoms."""
+    """Weights of points, or None if those of a point have more products than there are atoms.
+
+    Without the least, of which a point has a thousandth at most, as in Schmitzer (2019), section 3.3.
+    """
     parts, products = [], 0.0
-    for _, chi in weight_blocks(unshared(dual.target), x, psi, eps):
-        parts.append(_truncated(dual.target.nx.to_numpy(chi)))
+    for _, block in weight_blocks(unshared(dual.target), x, psi, eps):
+        chi = dual.target.nx.to_numpy(block)
+        kept = np.flatnonzero(chi > 1e-3 / dual.n_atoms)
+        data, places = chi.reshape(-1)[kept].astype(float), np.divmod(kept, dual.n_atoms)
+        parts.append(sparse.csr_array((data, places), shape=chi.shape))
         products += float(np.sum(np.diff(parts[-1].indptr).astype(float) ** 2))
         if products > float(x.shape[0]) * dual.n_atoms:
             return None

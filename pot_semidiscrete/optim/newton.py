@@ -10,7 +10,7 @@ price, b and eps are the goal and the unit of ``Marginal``.
 import math
 from dataclasses import dataclass, replace
 
-from ..backend import Array, Backend, brief, no_grad, stride
+from ..backend import Array, brief, no_grad, stride
 from .ascent import FEW_POINTS, cold_start, resolving_eps
 from .hessian import MAX_ITERATIONS, most_rows, newton_model
 from .semi_dual import Measurement, SemiDual
@@ -147,12 +147,17 @@ def newton_cg(
     """Maximise the average over the points `x` at ``eps > 0``, until the count of work is `last`."""
     target, nx, n = dual.target, dual.target.nx, x.shape[0]
     found, model, mu, box, least_rows = dual.measure(x, psi, eps), None, DAMPING, BOX, 0.0
+    is_small = False  # the last increase, and as predicted
     scale = eps * target.exponent(eps)  # of potentials
     rounding = dual.rounding(found.value) / math.sqrt(n)  # of a mean
     for _ in range(MAX_ITERATIONS):
         if dual.work >= last:
             break
-        log_ratio, is_rough = _log_ratio(found, nx)
+        # the masses are so far from the goal that a Sinkhorn iteration is due
+        log_ratio = nx.log(found.goal / nx.maximum(found.marginal, 1e-30 + 0.0 * found.goal))
+        is_rough = float(nx.max(nx.abs(log_ratio))) > 1.0
+        if is_small and not is_rough:
+            break  # convergence is quadratic: the next increase would be far smaller
         if is_rough:
             psi = psi + scale * nx.clip(log_ratio, -BOX, BOX)
             found, model = dual.measure(x, psi, eps), None
@@ -181,17 +186,8 @@ def newton_cg(
             mu, box = 4.0 * mu, longest / 4.0
         if rho > 0.0:
             psi, found, model = trial, measured, None
-        far = rho < 0.25 or _log_ratio(found, nx)[1]
-        if not far and predicted < (8.0 if rho > 0.75 else 2.0) * rtol * unit:
-            break  # convergence is quadratic: the next increase would be far smaller
+        is_small = rho >= 0.25 and predicted < (8.0 if rho > 0.75 else 2.0) * rtol * unit
     return NewtonResult(target.zero_mean(psi), found, eps, dual.work < last)
-
-
-def _log_ratio(found: Measurement, nx: Backend) -> tuple[Array, bool]:
-    """``log(g / m)``, g the goal, and whether it is so far from 0 that a Sinkhorn iteration is due."""
-    floor = 1e-30 + 0.0 * found.goal
-    log_ratio = nx.log(found.goal / nx.maximum(found.marginal, floor))
-    return log_ratio, float(nx.max(nx.abs(log_ratio))) > 1.0
 
 
 def eps_scaling(dual: SemiDual, x: Array, reg: float) -> NewtonResult:

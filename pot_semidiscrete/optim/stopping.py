@@ -30,7 +30,7 @@ class Look:
     n_eff : float
         Effective number of atoms.
     n : int
-        Points.
+        Points; without any, nothing is known.
     """
 
     chi2: float = math.nan
@@ -39,11 +39,6 @@ class Look:
     marginal_error_stderr: float = math.nan
     n_eff: float = math.nan
     n: int = 0
-
-    @property
-    def is_known(self) -> bool:
-        """Whether there were points."""
-        return not math.isnan(self.n_eff)
 
     @property
     def bound(self) -> float:

@@ -93,6 +93,5 @@ def follow(
 def _step(target: Target, x: Array, psi: Array, eps: float, bilinear: Array | None = None) -> Array:
     """One step of ascent with the points `x`."""
     colsum = reduce(target, x, psi, eps, ("colsum",), bilinear=bilinear).colsum
-    marginal = colsum / float(x.shape[0])
-    move = compute_move(target.nx, target.goal(psi), marginal, clip=ROUND_CLIP)
+    move = compute_move(target.nx, target.goal(psi), colsum / float(x.shape[0]), clip=ROUND_CLIP)
     return psi + eps * target.exponent(eps) * move

@@ -54,6 +54,7 @@ class Solver:
         self.prior: Array | None = None  # the user's potential, and the samples it counts for
         self.n_prior = 0.0
         self.n_iter, self.n_used, self.corrected_at = 0, 0, 0
+        self.value_due = 0.0  # samples with which the value should be right
         self.evaluation = UNKNOWN  # of the present estimate, at the points ...
         self.test_points: Array | None = None
         self.fit: FittedPoints | None = None
@@ -84,8 +85,7 @@ class Solver:
         """Go on from a potential, which counts for the samples that its chi2 tells of."""
         self.evaluation, self.rule.n_eff = found, found.n_eff
         self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
-        x = self.test_points
-        self.ascent = warm_start(self.dual, x, psi, self.reg, self.n_prior, found.n_eff)
+        self.ascent = warm_start(self.dual, self.test_points, psi, self.reg, self.n_prior, found.n_eff)
 
     def run(self, psi: Array | None, callback: Callable[[SolverState], Any] | None = None) -> None:
         """Draw, step, evaluate, decide, until the rule, the callback or `max_iter` says stop."""
@@ -99,7 +99,7 @@ class Solver:
                 self.status = "converged"
             elif self.is_stalled:
                 self.status = "stalled"
-        if self.status == "stopped" or not self.evaluation.is_known:
+        if self.status == "stopped" or self.evaluation.n == 0:
             self.correct()
 
     def iterate(self) -> None:
@@ -138,11 +138,12 @@ class Solver:
     def is_look_due(self) -> bool:
         """Whether to evaluate: when the samples can be enough, and at the end."""
         due = self.rule.is_due(self.dual, self.ascent, self.n_samples, self.is_last)
-        return check_bool(f"tol: is_due of {type(self.rule).__name__}", due)
+        is_late = self.is_last or self.n_samples >= self.value_due
+        return check_bool(f"tol: is_due of {type(self.rule).__name__}", due) and is_late
 
     def look(self, most: float | None = None) -> bool:
         """Evaluate the estimate on fresh points, at most `most` or n_samples; tell if it is right."""
-        if not self.evaluation.is_known:
+        if self.evaluation.n == 0:
             measure = lambda x, before: self.evaluation_at(x, self.ascent.average, before)
             most = self.n_samples if most is None else most
             found, points = evaluate_sequentially(measure, self.stream.independent, self.rule, most)
@@ -174,6 +175,7 @@ class Solver:
             return True
         self.correct(self.test_points)
         lacks = self.estimates_at(self.test_points).certificate.suboptimality
+        self.value_due = self.n_samples * lacks / self.options.tol_value  # it falls as 1 / n
         return self.rule.is_met(self.evaluation) and lacks <= self.options.tol_value
 
     def correct(self, fresh: Array | None = None) -> bool:
@@ -208,7 +210,7 @@ class Solver:
     def estimate(self) -> None:
         """Prepare estimates by fresh points: they are made when asked for, as a rule."""
         points = self.test_points
-        if not self.evaluation.is_known:
+        if self.evaluation.n == 0:
             points = self.stream.independent(max(FEW_POINTS, self.n_used // 16))
         self.estimates = self.estimates_at(points)
         # at once where a user's metric may have changed until then, or other ranks be needed for it
