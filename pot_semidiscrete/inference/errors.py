@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, brief, describe, in_double, no_grad
-from ..kernels import BLOCK_BYTES, reduce, row_blocks, weight_blocks
+from ..kernels import BLOCK_BYTES, known_bilinear, reduce, row_blocks, weight_blocks
+from ..kernels.in_place import GUESSED_FLOOR
 from ..optim.ascent import resolving_eps
 from ..optim.hessian import MAX_ITERATIONS, DenseHessian
 from ..optim.newton import CORRECTION, QUICK, can_correct, maximize
@@ -65,17 +66,42 @@ class NormalLaw:
         is right for any monotone function of a normal variable, as the map is between two atoms: where
         weights are saturated, and where the map jumps. The farther side counts.
         """
-        nx, found = target.nx, []
-        row = 16 * self.deviations.shape[0] * x.shape[1]  # bytes of a row of moves
+        nx, found, (n_draws, n_atoms) = target.nx, [], self.deviations.shape
+        span = float(np.ptp(nx.to_numpy(self.deviations), axis=1).max())
+        # weights are right to rounding, times powers of the span as well
+        reach = math.log(target.unit) - GUESSED_FLOOR[nx.bitsize(x) // 8]
+        moves_of = self._tilted_moves if span < reach * reg else self._moves
+        row = 32 * (n_draws + n_atoms) * x.shape[1]  # bytes of a row of moves, made from one of atoms
         for (part,) in row_blocks(target, x, step=max(BLOCK_BYTES // row, 1)):
-            evaluate = lambda psi, part=part: reduce(target, part, psi, reg, ("map",)).map
-            middle = evaluate(self.mean)
-            potentials = (self.mean + s * row for row in self.deviations for s in (1.0, -1.0))
-            moves = np.stack([nx.to_numpy(evaluate(potential) - middle) for potential in potentials])
-            ends = np.quantile(moves, [0.025, 0.975], axis=0, overwrite_input=True, method="weibull")
-            spread = nx.from_numpy(np.abs(ends).max(axis=0) / NORMAL_975, type_as=middle)
-            found.append((spread**2 + (evaluate(psi) - middle) ** 2) ** 0.5)
+            middle, moves = moves_of(target, part, reg)
+            ends = nx.from_numpy(farther_end(moves) / NORMAL_975, type_as=middle)
+            error = reduce(target, part, psi, reg, ("map",)).map - middle
+            found.append((ends**2 + error**2) ** 0.5)
         return nx.concatenate(found, axis=0)
+
+    def _moves(self, target: Target, x: Array, reg: float) -> tuple[Array, np.ndarray]:
+        """Map of the mean, and how far those of ``mean +- deviation`` are from it, (n, d, 2 k)."""
+        nx, known = target.nx, known_bilinear(target, x)
+        evaluate = lambda psi: reduce(target, x, psi, reg, ("map",), bilinear=known).map
+        middle, moves = evaluate(self.mean), []
+        for row in self.deviations:
+            moves += [nx.to_numpy(evaluate(self.mean + s * row) - middle) for s in (1.0, -1.0)]
+        return middle, np.stack(moves, axis=-1)
+
+    def _tilted_moves(self, target: Target, x: Array, reg: float) -> tuple[Array, np.ndarray]:
+        """The same from the weights at the mean: ``chi_ij exp(deviation_j / reg)``, up to a factor."""
+        nx, (n, d) = target.nx, x.shape
+        at_mean = reduce(target, x, self.mean, reg, ("weights", "map"))
+        chi, middle = at_mean.weights, at_mean.map
+        tilt = nx.exp(nx.concatenate([self.deviations, -self.deviations], axis=0) / reg).T
+
+        def moved(columns: slice, part: Target) -> Array:
+            """Sum over atoms of their weights times their way from the map of the mean."""
+            ways = chi[:, None, columns] * (part.atoms.T[None] - middle[:, :, None])
+            return nx.dot(nx.reshape(ways, (n * d, -1)), tilt[columns])
+
+        moves = nx.reshape(target.total(moved), (n, d, -1)) / nx.dot(chi, tilt)[:, None]
+        return middle, nx.to_numpy(moves)
 
     def map(self, function: Callable[[Array], Array]) -> "NormalLaw":
         """Apply `function` to every array."""
@@ -239,6 +265,18 @@ class SampleFit:
             rows.append(nx.sum(weighted, axis=1))
             slope = slope + nx.sum(weighted, axis=0) - nx.dot(rows[-1], chi)
         return rows, slope
+
+
+def farther_end(draws: np.ndarray) -> np.ndarray:
+    """Farther of the ends between which 95% of the draws along the last axis are.
+
+    The ends are quantiles of the draws, the i-th of n of them at ``i / (n + 1)`` (Weibull).
+    """
+    draws = np.sort(draws, axis=-1)  # faster than to select
+    share, i = math.modf(max(0.025 * (draws.shape[-1] + 1) - 1.0, 0.0))
+    low, high = draws[..., int(i) : int(i) + 2], draws[..., ::-1][..., int(i) : int(i) + 2]
+    ends = (abs(side[..., 0] + share * (side[..., 1] - side[..., 0])) for side in (low, high))
+    return np.maximum(*ends)
 
 
 def _checked(values: Any, x: Array, atoms: Array) -> Array:
