@@ -10,7 +10,7 @@ root contain the optimum in 95.6% at least, whatever the error e of the potentia
 ``|e| > 1.96 ((e + z)^2 + s^2)^(1/2)``, z normal of variance s^2, the probability is 4.4% at most.
 
 The theorem holds at ``reg = 0``, too, where A is a density on the boundaries of the cells (del Barrio,
-Gonzalez-Sanz, Loubes, 2024). There and at a small `reg`, a larger one estimates it: ``trace.models``.
+Gonzalez-Sanz, Loubes, 2024). There and at a small `reg`, a larger one estimates it: ``trace.Models``.
 """
 
 import copy
@@ -34,7 +34,7 @@ from ..optim.stopping import NORMAL_975
 from ..problem import Target, check_array
 from ..runs import SemiDiscreteWarning
 from .gaps import has_gap
-from .trace import PRECISE, Models, models
+from .trace import PRECISE, Models
 
 
 @dataclass(frozen=True)
@@ -184,12 +184,17 @@ class SampleFit:
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the Hessian, which is made again."""
-        return {name: value for name, value in vars(self).items() if name != "_models"}
+        return {name: value for name, value in vars(self).items() if name not in ("_models", "_seen")}
 
     @functools.cached_property
     def _models(self) -> Models:
-        """The Hessian of the points, where they see it."""
-        found = models(SemiDual(self.target), self.x, self.potential, self.reg)
+        """The Hessian of the points."""
+        return Models(SemiDual(self.target), self.x, self.potential, self.reg)
+
+    @functools.cached_property
+    def _seen(self) -> Any:
+        """That where the points see it, if they do."""
+        found = self._models
         with no_grad(self.target.nx):
             is_apart = found.eps > self.reg and has_gap(self.target, self.x, self.potential, self.reg)
         if is_apart or found.seen.is_singular:
@@ -198,14 +203,13 @@ class SampleFit:
                 "that see no Hessian between some; give applications.ErrorBars more, or solve with a "
                 "larger reg."
             )
-        return found
+        return found.seen
 
     def _solve(self, g: Array) -> Array:
         """Inverse of the Hessian times g, or each row: in slow modes as well, which Newton may leave."""
-        seen = self._models.seen
-        if isinstance(seen, DenseHessian):
-            return seen.solve(g, 0.0)
-        return seen.solve(g, 0.0, PRECISE, g.shape[-1])
+        if isinstance(self._seen, DenseHessian):
+            return self._seen.solve(g, 0.0)
+        return self._seen.solve(g, 0.0, PRECISE, g.shape[-1])
 
     @functools.cached_property
     def law(self) -> NormalLaw:
@@ -222,6 +226,7 @@ class SampleFit:
         else:
             scale /= math.sqrt(found.n)
             probes = found.probes(self.n_probes, random)
+        del found  # its weights make room for those of the other
         moves = self._solve(probes)
         goal = target.goal(self.potential)  # <goal, move> is 0 as long as psi is normalized
         return NormalLaw(self.potential, scale * (moves - nx.sum(goal * moves, axis=1)[:, None]))
