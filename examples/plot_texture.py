@@ -55,8 +55,8 @@ def descend(parameters, make, cost, learning_rate, anneal=False):
 
 
 # %%
-# A picture: the potentials follow, and each pixel moves towards the patches that contain it. The cost
-# has many local minima, for patches overlap. So the regularisation falls over the first half of the time.
+# A picture: the potentials follow, and each pixel moves towards the patches that contain it. Patches
+# overlap, so the cost has many local minima; the regularisation falls over the first half of the time.
 
 
 def semidiscrete(x):
