@@ -1,7 +1,7 @@
 """Whether error bars hold what they are to hold, over many runs.
 
 ``python -m benchmarks.error_bars [--seeds 200] [--points 4096] [--shares 0.2 0] [--dimensions 1 2]
-[--problems NAME ...]``
+[--problems NAME ...] [--first-seed 0]``
 
 A normal source on the line or in the plane and 20 atoms, several regularisations, the truth by
 quadrature and Newton's method, or, at ``reg = 0``, by the quantiles of the source or the masses of
@@ -127,7 +127,7 @@ def stored(name):
 def coverage(case, seeds, n_points):
     """Rows of a case, one for each kind of standard errors."""
     truth, held, errors = case.truth(), {}, {}
-    for seed in range(seeds):
+    for seed in seeds:
         for kind, plan in case.plans(seed, n_points).items():
             estimate, stderr = plan.functional(squares)
             pairs = {
@@ -162,16 +162,19 @@ def coverage(case, seeds, n_points):
 def main():
     parser = machine.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--first-seed", type=int, default=0, help="of others, runs are independent")
     parser.add_argument("--points", type=int, default=4096)
     parser.add_argument("--shares", type=float, nargs="*", default=SHARES, help="for `reg`")
     parser.add_argument("--dimensions", type=int, nargs="*", default=[1], choices=sorted(LAWS))
     parser.add_argument("--problems", nargs="*", default=[], choices=problems.NAMES)
     args = parser.parse_args()
     with machine.limit_threads(1):
+        seeds = range(args.first_seed, args.first_seed + args.seeds)
         rows, facts = [], {"machine": machine.facts(), "seeds": args.seeds, "points": args.points}
+        facts["first_seed"] = args.first_seed
         cases = (normal(share, d) for d in args.dimensions for share in args.shares)
         for case in itertools.chain(cases, map(stored, args.problems)):
-            rows += coverage(case, args.seeds, args.points)
+            rows += coverage(case, seeds, args.points)
             machine.write(args.json, **facts, rows=rows)
 
 

@@ -41,11 +41,12 @@ start = middle + spread * torch.randn(3, 96, 96, generator=random)
 print(loss)
 
 
-def descend(parameters, make, cost, learning_rate):
+def descend(parameters, make, cost, learning_rate, anneal=False):
     """Descend on the cost of what `make` returns, for so many seconds."""
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     begin, n_steps = time.process_time(), 0
-    while time.process_time() - begin < seconds:
+    while (passed := time.process_time() - begin) < seconds:
+        loss.anneal(2.0 * passed / seconds if anneal else 1.0)
         optimizer.zero_grad()
         cost(make()).backward()
         optimizer.step()
@@ -54,7 +55,8 @@ def descend(parameters, make, cost, learning_rate):
 
 
 # %%
-# A picture: the potentials follow, and each pixel moves towards the patches that contain it.
+# A picture: the potentials follow, and each pixel moves towards the patches that contain it. Patches
+# overlap, so the cost has many local minima; the regularisation falls over the first half of the time.
 
 
 def semidiscrete(x):
@@ -65,7 +67,7 @@ def semidiscrete(x):
 
 pictures, steps = {"noise": start}, {"noise": 0}
 x = start.clone().requires_grad_()
-steps["semi-discrete"] = descend([x], lambda: x, semidiscrete, 0.03)
+steps["semi-discrete"] = descend([x], lambda: x, semidiscrete, 0.03, anneal=True)
 pictures["semi-discrete"] = x.detach()
 
 # %%

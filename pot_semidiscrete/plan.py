@@ -269,7 +269,8 @@ class EstimatedPlan(SemiDiscretePlan):
         At ``reg = 0``, and at a `reg` so small that few points are between some of the cells, A is a
         density on the boundaries of the cells. It is estimated by a kernel, the assignment weights of a
         larger regularisation that leaves the boundaries where they are, as for regression quantiles.
-        That takes a source with a density there.
+        That takes a source with a density there. Up to 256 atoms, a boundary with few points in reach of
+        the kernel has the density of its nearest 16.
 
         Raises
         ------
@@ -282,7 +283,9 @@ class EstimatedPlan(SemiDiscretePlan):
         ----------
         Bercu, Bigot, Annals of Statistics 49, 2021; del Barrio, Gonzalez-Sanz, Loubes, "Central Limit
         Theorems for Semi-Discrete Wasserstein Distances", Bernoulli 30, 2024 (``reg = 0``); Powell,
-        "Estimation of Monotonic Regression Models under Quantile Restrictions", 1991 (the kernel).
+        "Estimation of Monotonic Regression Models under Quantile Restrictions", 1991 (the kernel);
+        Loftsgaarden, Quesenberry, "A Nonparametric Estimate of a Multivariate Density Function", Annals
+        of Mathematical Statistics 36, 1965 (nearest points).
 
         Examples
         --------

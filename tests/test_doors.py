@@ -546,6 +546,7 @@ ROWS = {
     "critic": [(3, TypeError, "wgan-gp"), ("gan", TypeError, "wgan-gp")],
     "PatchLoss.image": [*NO_PICTURE, (IMAGES[None], ValueError, "one image")],
     **{f"PatchLoss.{name}.x": NO_PICTURE for name in ("forward", "follow", "patches")},
+    "PatchLoss.anneal.share": NO_REAL,
     **{
         f"SemiDiscreteLoss.{name}.x": NO_ROWS
         for name in ("forward", "dual_step", "follow", "pair", "local")
@@ -888,6 +889,7 @@ CALLS = {
         f"PatchLoss.{name}": lambda given: {"x": given.array(IMAGES[1])}
         for name in ("forward", "follow", "patches")
     },
+    "PatchLoss.anneal": lambda given: {"share": 0.5},
     "PatchLoss.extra_repr": lambda given: {},
     "SemiDiscreteLoss": lambda given: given(*TARGET),
     **{

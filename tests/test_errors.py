@@ -95,6 +95,15 @@ def test_two_atoms_have_a_closed_form(nx):
     np.testing.assert_allclose(nx.host(bars.map_stderr(nx.array(X))), expected, rtol=0.05)
 
 
+def stderr_on_the_line(y, b, n):
+    """Those of the potential of a normal source at ``reg = 0``, where ends of cells are quantiles."""
+    B, k = np.cumsum(b)[:-1], len(y) - 1
+    moves = np.cumsum(np.eye(k), axis=0) * (-2.0 * np.diff(y) / norm.pdf(norm.ppf(B)))
+    moves = np.vstack([np.zeros(k), moves])
+    moves = moves - b @ moves
+    return np.sqrt(np.diag(moves @ (np.minimum.outer(B, B) - np.outer(B, B)) @ moves.T) / n)
+
+
 @pytest.mark.parametrize("reg", [0.0, 1e-4])
 def test_errors_on_the_line_are_those_of_quantiles(reg, nx):
     """At ``reg = 0``: the ends of cells are quantiles of the points; and at a reg that is nearly 0.
@@ -112,11 +121,7 @@ def test_errors_on_the_line_are_those_of_quantiles(reg, nx):
     unit = 2.0 * np.diff(y) * np.sqrt(B * (1.0 - B) / n) / norm.pdf(norm.ppf(B))
     off = np.diff(nx.host(bars.potential) + reg * np.log(b) - fitted) / unit
     assert np.max(np.abs(off)) < 0.3  # the maximiser over the points
-    moves = np.cumsum(np.eye(27), axis=0) * (-2.0 * np.diff(y) / norm.pdf(norm.ppf(B)))
-    moves = np.vstack([np.zeros(27), moves])
-    moves = moves - b @ moves
-    covariance = moves @ (np.minimum.outer(B, B) - np.outer(B, B)) @ moves.T / n
-    ratio = nx.host(bars.potential_stderr) / np.sqrt(np.diag(covariance))
+    ratio = nx.host(bars.potential_stderr) / stderr_on_the_line(y, b, n)
     assert ratio.mean() == pytest.approx(1.0, abs=0.05)
     assert ratio.std() < 0.05
     cost, stderr = bars.functional(lambda x, y: (x - y.T) ** 2)
@@ -125,20 +130,35 @@ def test_errors_on_the_line_are_those_of_quantiles(reg, nx):
     assert stderr == pytest.approx(transform.std() / np.sqrt(n), rel=0.02)
 
 
-def test_spread_of_the_map_is_that_at_potentials_of_the_law(nx):
-    """By brute force: the farther of two quantiles, one of each side, of a law that is skewed."""
+@pytest.mark.parametrize("seed", [2, 3])
+def test_errors_at_atoms_that_lie_far_out(seed):
+    """Within the kernel of one bandwidth are too few points, and bars would be 40 times too wide."""
+    rng, n = np.random.default_rng(seed), 10_000
+    y, b = np.sort(rng.normal(size=100)), np.full(100, 0.01)
+    result = solve(y[:, None], 0.0, tol=0.2)
+    ratio = ErrorBars(result, rng.normal(size=(n, 1))).potential_stderr / stderr_on_the_line(y, b, n)
+    assert np.median(ratio) == pytest.approx(1.0, abs=0.1)
+    assert np.all((ratio > 0.75) & (ratio < 1.75))  # of 16 points the relative error is 1 / 4
+
+
+@pytest.mark.parametrize("reg", [REG, 0.05 * REG, 1e-3 * REG, 0.0])
+def test_spread_of_the_map_is_that_at_potentials_of_the_law(reg, nx):
+    """By brute force: the farther of two quantiles, one of each side, of a law that is skewed.
+
+    Where potentials of the law differ by few reg, and by so many that weights are below any power.
+    """
     atoms = nx.array(ATOMS)
-    target = Problem.of(atoms, None, None, REG).target
+    target = Problem.of(atoms, None, None, reg).target
     psi, rows = np.linspace(-0.1, 0.1, 8), 0.3 * np.random.default_rng(0).normal(size=(100, 8))
     law = NormalLaw(nx.array(psi), nx.array(rows))
-    images = [semidiscrete_ot_map(ATOMS, X, psi + s * r, reg=REG) for r in rows for s in (1.0, -1.0)]
+    images = [semidiscrete_ot_map(ATOMS, X, psi + s * r, reg=reg) for r in rows for s in (1.0, -1.0)]
     moved = psi + 0.2 * np.arange(8)
-    at, middle = (semidiscrete_ot_map(ATOMS, X, v, reg=REG) for v in (moved, psi))
+    at, middle = (semidiscrete_ot_map(ATOMS, X, v, reg=reg) for v in (moved, psi))
     moves = np.sort(np.array(images) - middle, axis=0)
     below, above = (m[4] + 0.025 * (m[5] - m[4]) for m in (moves, -moves[::-1]))  # place 5.025 of 200
-    assert np.max(above / below) > 2.0
+    assert np.any(above < 2.0 * below)  # both negative
     expected = np.sqrt((np.minimum(below, above) / 1.959964) ** 2 + (at - middle) ** 2)
-    found = law.map_stderr(target, target.center(nx.array(X)), nx.array(moved), REG)
+    found = law.map_stderr(target, target.center(nx.array(X)), nx.array(moved), reg)
     np.testing.assert_allclose(nx.host(found), expected, rtol=2e-3)
     stderr = nx.host(law.potential_stderr(target, nx.array(moved)))
     np.testing.assert_allclose(stderr, np.sqrt(np.mean(rows**2, axis=0) + (moved - psi) ** 2), rtol=1e-5)

@@ -628,12 +628,16 @@ def _(nx):
     return call
 
 
-@only_torch(*(f"PatchLoss{name}" for name in ("", ".forward", ".follow", ".patches", ".extra_repr")))
+PATCHES = ("", ".forward", ".anneal", ".follow", ".patches", ".extra_repr")
+
+
+@only_torch(*(f"PatchLoss{name}" for name in PATCHES))
 def _(nx):
     images = nx.array(IMAGES)
 
     def call():
         loss = generative.PatchLoss(images[0], patch_size=3, n_scales=1, n_atoms=9, random_state=0)
+        loss.anneal(0.5)
         loss.follow(images[1])
         return [loss(images[1]), loss.patches(images[2]), loss.state_dict(), repr(loss)]
 

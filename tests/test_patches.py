@@ -59,6 +59,24 @@ def test_value_and_gradient_are_those_of_all_patches(shape, reg):
     torch.testing.assert_close(found, torch.autograd.grad(expected, x)[0])
 
 
+@pytest.mark.parametrize("reg", [0.0, 0.2, 100.0, None])
+def test_annealing_falls_geometrically_to_reg(reg):
+    """From the mean squared distance between atoms; ``reg = 0`` holds at the end alone."""
+    loss, plain = (PatchLoss(image(12, 14), n_atoms=50, reg=reg, **OPTIONS) for _ in range(2))
+    regs = {}
+    for share in (0.0, 0.25, 0.5, 1.0, 3.0):
+        loss.anneal(share)
+        regs[share] = np.array([one.reg for one in loss.losses])
+    atoms = [one.target.atoms for one in loss.losses]
+    scales = [float(torch.cdist(y, y).square().mean()) for y in atoms]
+    np.testing.assert_allclose(regs[0.0], np.maximum(scales, reg or 0.0))
+    np.testing.assert_allclose(regs[0.25] ** 2, regs[0.0] * regs[0.5])
+    end = 1e-3 * np.array(scales) if reg in (0.0, None) else reg
+    np.testing.assert_allclose(regs[0.5] ** 2, regs[0.0] * end)
+    for share in (1.0, 3.0):
+        np.testing.assert_array_equal(regs[share], [one.reg for one in plain.losses])
+
+
 def test_atoms_are_patches_each_once():
     example = image(12, 14)
     few, all_of = (PatchLoss(example, n_atoms=n, **OPTIONS) for n in (40, 1000))

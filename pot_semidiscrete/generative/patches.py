@@ -8,7 +8,7 @@ from ot.backend import get_backend
 from torch import nn
 
 from ..backend import describe, ours
-from ..problem import check_count, check_points
+from ..problem import check_count, check_points, check_real, scale_of
 from ..samplers.resolve import resolve_random
 from .loss import SemiDiscreteLoss
 
@@ -34,7 +34,7 @@ class PatchLoss(nn.Module):
         Largest number of patches of the example at each scale, drawn without replacement.
     reg : float, optional
         Regularisation, in units of squared distances of patches, at all scales. 0.1% of the cost scale
-        of each by default.
+        of each by default. In a descent from noise, let it fall: :meth:`anneal`.
     random_state : None, int, numpy Generator or RandomState, or torch Generator
         Randomness of the atoms.
 
@@ -53,7 +53,9 @@ class PatchLoss(nn.Module):
     Galerne, Leclaire, Rabin, "A Texture Synthesis Model Based on Semi-Discrete Optimal Transport in
     Patch Space", SIAM Journal on Imaging Sciences 11, 2018; Houdard, Leclaire, Papadakis, Rabin, "A
     Generative Model for Texture Synthesis Based on Optimal Transport Between Feature Distributions",
-    Journal of Mathematical Imaging and Vision 65, 2023.
+    Journal of Mathematical Imaging and Vision 65, 2023; Rose, "Deterministic Annealing for Clustering,
+    Compression, Classification, Regression, and Related Optimization Problems", Proceedings of the IEEE
+    86, 1998 (:meth:`anneal`).
 
     Examples
     --------
@@ -89,13 +91,32 @@ class PatchLoss(nn.Module):
         self.channels = image.shape[0] if getattr(image, "ndim", 2) == 3 else 1
         scales = self._scales("image", image, n_scales)
         random = resolve_random(random_state, get_backend(scales[0]), scales[0])
-        self.losses = nn.ModuleList()
+        self.losses, self._regs = nn.ModuleList(), []
         for rows in scales:
             chosen = random.uniform(len(rows), 1)[:, 0].argsort()[:n_atoms]
-            loss = SemiDiscreteLoss(rows[chosen], reg=reg)
-            if reg is None:
-                loss.reg *= 0.1  # patches differ most in their means: a larger reg would see little else
+            loss = SemiDiscreteLoss(rows[chosen])
+            # patches differ most in their means: a larger reg would see little else
+            fine = 0.1 * loss.reg
+            loss.reg = fine if reg is None else reg
+            self._regs.append((max(scale_of(loss.target), loss.reg), loss.reg or fine, loss.reg))
             self.losses.append(loss)
+
+    @ours()
+    def anneal(self, share: float) -> None:
+        """Set the regularisations for a descent of which this share is done.
+
+        Patches overlap, so the cost of a picture has many local minima, the fewer the larger `reg` is.
+        Over a descent it falls geometrically, from the mean squared distance between patches of the
+        example, where all patches move towards their mean (deterministic annealing, Rose 1998).
+
+        Parameters
+        ----------
+        share : float
+            0 at the start. From 1 on, as without this call, `reg` holds.
+        """
+        share = min(check_real("share", share), 1.0)
+        for loss, (start, end, reg) in zip(self.losses, self._regs, strict=True):
+            loss.reg = start ** (1.0 - share) * end**share if share < 1.0 else reg
 
     @ours()
     @torch.no_grad()

@@ -10,7 +10,7 @@ root contain the optimum in 95.6% at least, whatever the error e of the potentia
 ``|e| > 1.96 ((e + z)^2 + s^2)^(1/2)``, z normal of variance s^2, the probability is 4.4% at most.
 
 The theorem holds at ``reg = 0``, too, where A is a density on the boundaries of the cells (del Barrio,
-Gonzalez-Sanz, Loubes, 2024). There and at a small `reg`, a larger one estimates it: ``trace.models``.
+Gonzalez-Sanz, Loubes, 2024). There and at a small `reg`, a larger one estimates it: ``trace.Models``.
 """
 
 import copy
@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, brief, describe, in_double, no_grad
-from ..kernels import BLOCK_BYTES, reduce, row_blocks, weight_blocks
+from ..kernels import BLOCK_BYTES, known_bilinear, reduce, row_blocks, weight_blocks
+from ..kernels.in_place import GUESSED_FLOOR
 from ..optim.ascent import resolving_eps
 from ..optim.hessian import MAX_ITERATIONS, DenseHessian
 from ..optim.newton import CORRECTION, QUICK, can_correct, maximize
@@ -33,7 +34,7 @@ from ..optim.stopping import NORMAL_975
 from ..problem import Target, check_array
 from ..runs import SemiDiscreteWarning
 from .gaps import has_gap
-from .trace import PRECISE, Models, models
+from .trace import PRECISE, Models
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,42 @@ class NormalLaw:
         is right for any monotone function of a normal variable, as the map is between two atoms: where
         weights are saturated, and where the map jumps. The farther side counts.
         """
-        nx, found = target.nx, []
-        row = 16 * self.deviations.shape[0] * x.shape[1]  # bytes of a row of moves
+        nx, found, (n_draws, n_atoms) = target.nx, [], self.deviations.shape
+        span = float(np.ptp(nx.to_numpy(self.deviations), axis=1).max())
+        # weights are right to rounding, times powers of the span as well
+        reach = math.log(target.unit) - GUESSED_FLOOR[nx.bitsize(x) // 8]
+        moves_of = self._tilted_moves if span < reach * reg else self._moves
+        row = 32 * (n_draws + n_atoms) * x.shape[1]  # bytes of a row of moves, made from one of atoms
         for (part,) in row_blocks(target, x, step=max(BLOCK_BYTES // row, 1)):
-            evaluate = lambda psi, part=part: reduce(target, part, psi, reg, ("map",)).map
-            middle = evaluate(self.mean)
-            potentials = (self.mean + s * row for row in self.deviations for s in (1.0, -1.0))
-            moves = np.stack([nx.to_numpy(evaluate(potential) - middle) for potential in potentials])
-            ends = np.quantile(moves, [0.025, 0.975], axis=0, overwrite_input=True, method="weibull")
-            spread = nx.from_numpy(np.abs(ends).max(axis=0) / NORMAL_975, type_as=middle)
-            found.append((spread**2 + (evaluate(psi) - middle) ** 2) ** 0.5)
+            middle, moves = moves_of(target, part, reg)
+            ends = nx.from_numpy(farther_end(moves) / NORMAL_975, type_as=middle)
+            error = reduce(target, part, psi, reg, ("map",)).map - middle
+            found.append((ends**2 + error**2) ** 0.5)
         return nx.concatenate(found, axis=0)
+
+    def _moves(self, target: Target, x: Array, reg: float) -> tuple[Array, np.ndarray]:
+        """Map of the mean, and how far those of ``mean +- deviation`` are from it, (n, d, 2 k)."""
+        nx, known = target.nx, known_bilinear(target, x)
+        evaluate = lambda psi: reduce(target, x, psi, reg, ("map",), bilinear=known).map
+        middle, moves = evaluate(self.mean), []
+        for row in self.deviations:
+            moves += [nx.to_numpy(evaluate(self.mean + s * row) - middle) for s in (1.0, -1.0)]
+        return middle, np.stack(moves, axis=-1)
+
+    def _tilted_moves(self, target: Target, x: Array, reg: float) -> tuple[Array, np.ndarray]:
+        """The same from the weights at the mean: ``chi_ij exp(deviation_j / reg)``, up to a factor."""
+        nx, (n, d) = target.nx, x.shape
+        at_mean = reduce(target, x, self.mean, reg, ("weights", "map"))
+        chi, middle = at_mean.weights, at_mean.map
+        tilt = nx.exp(nx.concatenate([self.deviations, -self.deviations], axis=0) / reg).T
+
+        def moved(columns: slice, part: Target) -> Array:
+            """Sum over atoms of their weights times their way from the map of the mean."""
+            ways = chi[:, None, columns] * (part.atoms.T[None] - middle[:, :, None])
+            return nx.dot(nx.reshape(ways, (n * d, -1)), tilt[columns])
+
+        moves = nx.reshape(target.total(moved), (n, d, -1)) / nx.dot(chi, tilt)[:, None]
+        return middle, nx.to_numpy(moves)
 
     def map(self, function: Callable[[Array], Array]) -> "NormalLaw":
         """Apply `function` to every array."""
@@ -158,12 +184,17 @@ class SampleFit:
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the Hessian, which is made again."""
-        return {name: value for name, value in vars(self).items() if name != "_models"}
+        return {name: value for name, value in vars(self).items() if name not in ("_models", "_seen")}
 
     @functools.cached_property
     def _models(self) -> Models:
-        """The Hessian of the points, where they see it."""
-        found = models(SemiDual(self.target), self.x, self.potential, self.reg)
+        """The Hessian of the points."""
+        return Models(SemiDual(self.target), self.x, self.potential, self.reg)
+
+    @functools.cached_property
+    def _seen(self) -> Any:
+        """That where the points see it, if they do."""
+        found = self._models
         with no_grad(self.target.nx):
             is_apart = found.eps > self.reg and has_gap(self.target, self.x, self.potential, self.reg)
         if is_apart or found.seen.is_singular:
@@ -172,14 +203,13 @@ class SampleFit:
                 "that see no Hessian between some; give applications.ErrorBars more, or solve with a "
                 "larger reg."
             )
-        return found
+        return found.seen
 
     def _solve(self, g: Array) -> Array:
         """Inverse of the Hessian times g, or each row: in slow modes as well, which Newton may leave."""
-        seen = self._models.seen
-        if isinstance(seen, DenseHessian):
-            return seen.solve(g, 0.0)
-        return seen.solve(g, 0.0, PRECISE, g.shape[-1])
+        if isinstance(self._seen, DenseHessian):
+            return self._seen.solve(g, 0.0)
+        return self._seen.solve(g, 0.0, PRECISE, g.shape[-1])
 
     @functools.cached_property
     def law(self) -> NormalLaw:
@@ -196,6 +226,7 @@ class SampleFit:
         else:
             scale /= math.sqrt(found.n)
             probes = found.probes(self.n_probes, random)
+        del found  # its weights make room for those of the other
         moves = self._solve(probes)
         goal = target.goal(self.potential)  # <goal, move> is 0 as long as psi is normalized
         return NormalLaw(self.potential, scale * (moves - nx.sum(goal * moves, axis=1)[:, None]))
@@ -239,6 +270,18 @@ class SampleFit:
             rows.append(nx.sum(weighted, axis=1))
             slope = slope + nx.sum(weighted, axis=0) - nx.dot(rows[-1], chi)
         return rows, slope
+
+
+def farther_end(draws: np.ndarray) -> np.ndarray:
+    """Farther of the ends between which 95% of the draws along the last axis are.
+
+    The ends are quantiles of the draws, the i-th of n of them at ``i / (n + 1)`` (Weibull).
+    """
+    draws = np.sort(draws, axis=-1)  # faster than to select
+    share, i = math.modf(max(0.025 * (draws.shape[-1] + 1) - 1.0, 0.0))
+    low, high = draws[..., int(i) : int(i) + 2], draws[..., ::-1][..., int(i) : int(i) + 2]
+    ends = (abs(side[..., 0] + share * (side[..., 1] - side[..., 0])) for side in (low, high))
+    return np.maximum(*ends)
 
 
 def _checked(values: Any, x: Array, atoms: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Groups of cells between which a source has a gap: their potentials may move against each other."""
+"""Boundaries of cells: gaps of a source, across which potentials may move, and where few points are."""
 
 import math
 
@@ -31,16 +31,46 @@ def best_two(target: Target, x: Array, bias: Array) -> tuple[Array, Array, Array
     return first, nx.argmax(rest, axis=1), best - nx.max(rest, axis=1), best
 
 
-def has_gap(target: Target, x: Array, potential: Array, reg: float) -> bool:
-    """Whether no mass is near the boundary between two groups of the cells of a potential."""
-    if target.atoms.shape[0] == 1:
-        return False
+def nearest_boundaries(
+    target: Target, x: Array, potential: Array, reg: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Best and second atom of each point, and the difference of their scores, on the host."""
     bias, nx = cell_bias(target, potential, reg), target.nx
     blocks = [best_two(target, rows, bias)[:3] for (rows,) in row_blocks(target, x)]
     first, second, margin = (
         np.concatenate([nx.to_numpy(v) for v in field]) for field in zip(*blocks, strict=True)
     )
-    return count_groups(first.astype(int), second.astype(int), margin.astype(float), len(bias)) > 1
+    return first.astype(int), second.astype(int), margin.astype(float)
+
+
+def has_gap(target: Target, x: Array, potential: Array, reg: float) -> bool:
+    """Whether no mass is near the boundary between two groups of the cells of a potential."""
+    n_atoms = target.atoms.shape[0]
+    if n_atoms == 1:
+        return False
+    return count_groups(*nearest_boundaries(target, x, potential, reg), n_atoms) > 1
+
+
+def thin_links(
+    target: Target, x: Array, potential: Array, reg: float, eps: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of atoms with few points within `eps` of the boundary of their cells, and their links.
+
+    A link, the mean product of the weights at `eps`, is `eps` times the density of the difference of the
+    two scores at 0. Where fewer than `LEAST_COUNT` points are within `eps`, their nearest so many have
+    that density, or all of the two if there are fewer (Loftsgaarden, Quesenberry, 1965).
+    """
+    n_atoms = target.atoms.shape[0]
+    first, second, margin = nearest_boundaries(target, x, potential, reg)
+    pair = np.minimum(first, second) * n_atoms + np.maximum(first, second)
+    order = np.lexsort((margin, pair))
+    pair, start, count = np.unique(pair[order], return_index=True, return_counts=True)
+    count = np.minimum(count, LEAST_COUNT)
+    width = margin[order][start + count - 1]
+    # of one point, the estimate is 0
+    thin = (count > 1) & ((width > eps) | (count < LEAST_COUNT))
+    j, k = np.divmod(pair[thin], n_atoms)
+    return j, k, eps * (count[thin] - 1.0) / (2.0 * np.maximum(width[thin], eps) * len(margin))
 
 
 def count_groups(first: np.ndarray, second: np.ndarray, margin: np.ndarray, n_atoms: int) -> int:

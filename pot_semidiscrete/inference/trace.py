@@ -1,7 +1,8 @@
 """How far n samples let the value fall short: ``tr(A^+ Sigma) / (2 n)`` in the mean."""
 
+import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -10,22 +11,13 @@ from ..optim.ascent import RESOLVED, resolving_eps
 from ..optim.hessian import DenseHessian, newton_model
 from ..optim.newton import NewtonResult
 from ..optim.semi_dual import SemiDual
+from .gaps import thin_links
 
 PROBES = 4  # random vectors (Hutchinson, 1990)
 PRECISE = 1e-3  # forcing of their linear systems: slow modes, solved last, are most of the trace
 
 
-class Models(NamedTuple):
-    """Minus the Hessian at `reg`, and where points see it: ``seen / unit``, at `at` and `eps`."""
-
-    own: Any
-    seen: Any
-    at: Array
-    eps: float
-    unit: float
-
-
-def models(dual: SemiDual, x: Array, psi: Array, reg: float) -> Models:
+class Models:
     """Minus the Hessian at all points, and its kernel estimate where they do not see it.
 
     As `reg` falls, minus the Hessian of the transform tends to a density on the boundaries of the cells
@@ -33,17 +25,42 @@ def models(dual: SemiDual, x: Array, psi: Array, reg: float) -> Models:
     of a boundary. So it is a kernel estimate, and takes a bandwidth that has points: the regularisation
     that resolves the atoms, at which the boundaries are left where they are. So the covariance of
     regression quantiles is estimated, whose objective is not smooth either (Powell, 1991). The masses to
-    reach remain those of `psi`.
+    reach remain those of the potential. Where the Hessian is a matrix, boundaries with few points within
+    that bandwidth have a wider one (``gaps.thin_links``).
+
+    Attributes
+    ----------
+    at, eps : array, float
+        Where the points see it.
+    unit : float
+        Minus the Hessian is ``seen / unit``.
     """
-    target, n = dual.target, x.shape[0]
-    with no_grad(target.nx):
-        eps, goal = resolving_eps(dual, x, psi, reg), target.goal(psi)
-        own: Any = newton_model(dual, x, psi, reg, n, goal)
-        at, seen = psi, own
-        if eps != reg:
-            at = psi + (reg - eps) * target.log_weights
-            seen = newton_model(dual, x, at, eps, n, goal)
-        return Models(own, seen, at, eps, eps * target.exponent(eps))
+
+    def __init__(self, dual: SemiDual, x: Array, psi: Array, reg: float) -> None:
+        target, self._given = dual.target, (dual, x, psi, reg)
+        with no_grad(target.nx):
+            self.eps = eps = resolving_eps(dual, x, psi, reg)
+            self.at = psi if eps == reg else psi + (reg - eps) * target.log_weights
+        self.unit = eps * target.exponent(eps)
+
+    @property
+    def own(self) -> Any:
+        """That at `reg`. It is not kept, for it holds the weights of the points."""
+        dual, x, psi, reg = self._given
+        if self.eps == reg:
+            return self.seen
+        with no_grad(dual.target.nx):
+            return newton_model(dual, x, psi, reg, x.shape[0], dual.target.goal(psi))
+
+    @functools.cached_property
+    def seen(self) -> Any:
+        """That where the points see it."""
+        dual, x, psi, reg = self._given
+        with no_grad(dual.target.nx):
+            found = newton_model(dual, x, self.at, self.eps, x.shape[0], dual.target.goal(psi))
+            if self.eps > reg and isinstance(found, DenseHessian):
+                found.set_links(*thin_links(dual.target, x, psi, reg, self.eps))
+            return found
 
 
 def trace_estimate(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
@@ -53,8 +70,10 @@ def trace_estimate(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
     weights then have the covariance Sigma. Groups of atoms that no point links count one by one; where
     the Hessian is a matrix, those that less than a point links count as if one did.
     """
-    own, seen, _, _, unit = models(dual, x, psi, reg)
+    nx, found = dual.target.nx, Models(dual, x, psi, reg)
+    own, unit = found.own, found.unit
     if isinstance(own, DenseHessian):
+        seen = found.seen
         values, parts = seen.modes()
         # p (1 - p) of points, p the weight of the atoms at the higher end of a mode: a group that hangs
         # by less than a point that sees half of it counts as if there were one
@@ -63,10 +82,11 @@ def trace_estimate(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
         links = np.maximum(seen.n * np.sum(ends * (seen.matrix @ ends), axis=0), 1e-30)
         values = np.where(values > RESOLVED, values, values * np.maximum(1.0, 0.25 / links))
         return unit * float(np.sum(parts * (own.covariance @ parts / values)))
-    with no_grad(dual.target.nx):
-        probes = own.probes(PROBES, np.random.default_rng(0))
-        products = in_double(own.nx.sum(probes * seen.solve(probes, 0.0, PRECISE), axis=1))
-        return unit * float(products.mean()) / own.n
+    with no_grad(nx):
+        probes, n = own.probes(PROBES, np.random.default_rng(0)), own.n
+        del own  # its weights make room for those of the other
+        products = in_double(nx.sum(probes * found.seen.solve(probes, 0.0, PRECISE), axis=1))
+        return unit * float(products.mean()) / n
 
 
 def shrink(dual: SemiDual, x: Array, path: Sequence[tuple[Array, float]], found: NewtonResult) -> Array:

@@ -49,14 +49,21 @@ class DenseHessian:
         for _, chi in weight_blocks(unshared(dual.target), local_rows(dual.target, x), psi, eps):
             products += self.nx.to_numpy(self.nx.dot(chi.T, chi))
             mean += self.nx.to_numpy(self.nx.sum(chi, axis=0))
-        mean, products = (total / self.n for total in all_sums(dual.target, mean, products))
-        matrix = np.diag(mean) - products
-        self.covariance = products - np.outer(mean, mean)
+        mean, self._products = (total / self.n for total in all_sums(dual.target, mean, products))
+        matrix = np.diag(mean) - self._products
+        self.covariance = self._products - np.outer(mean, mean)
         weights, goal = (self.nx.to_numpy(v) for v in (dual.target.weights, goal))
-        share = dual.target.exponent(eps)
+        self.share = share = dual.target.exponent(eps)
         self.matrix = share * matrix + (1.0 - share) * (np.diag(goal) - np.outer(goal, goal))
         mean = share * mean + (1.0 - share) * goal
         self.scale = np.maximum(mean, weights / (self.n * weights + 1.0))
+
+    def set_links(self, j: np.ndarray, k: np.ndarray, links: np.ndarray) -> None:
+        """Replace mean products of the weights of pairs of atoms, by other estimates of them."""
+        change = np.zeros_like(self.matrix)
+        change[j, k] = change[k, j] = self.share * (links - self._products[j, k])
+        self.matrix += np.diag(change.sum(axis=1)) - change
+        self._products[j, k] = self._products[k, j] = links
 
     def modes(self) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues of ``D^{-1/2} M D^{-1/2}`` that are not 0 to rounding; D^{-1/2} times the vectors.
