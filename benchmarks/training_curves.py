@@ -95,10 +95,11 @@ def draw(rows, ends, floor, path):
     for row in rows:
         label, color = STYLES.get(row["recipe"], (row["recipe"], "C7"))
         axis.loglog(row["seconds"], row["frechet"], f"{color}.-", lw=1, label=label)
+    drawn = {row["recipe"] for row in rows} & STYLES.keys()
     for file in ends:
         found = json.loads(Path(file).read_text())
         for recipe, row in medians(found["rows"]).items():
-            if recipe in STYLES:
+            if recipe in drawn:
                 axis.plot(found["seconds"], row["frechet"], f"{STYLES[recipe][1]}o", mfc="none")
     axis.axhline(floor, color="k", ls="--", lw=1, label="training images")
     ticks = [10, 20, 30, 45, 60, 90, 120, 180, 300]
