@@ -14,10 +14,10 @@ With ``--colors ink`` each digit has a random colour, on black, with ``both`` it
 - ``ours``: `train_generator` with its default settings, those of images: pairs drawn by features of
   4,000 of them, the distance of pixels, and a critic. The rate of its optimiser falls by the clock
   instead of by the steps, whose number is not known.
-- ``pairs``: the same, without a critic.
-- ``energy``: as that, with ``pair_cost="energy"``, an energy score once the rate falls, and with
-  ``dual_steps=20``: with the score, errors of the masses show. The share of the coordinates that a
-  second latent point has anew is the package's, or with ``--grid`` each of `RENEWED`.
+- ``energy``: the same with ``critic=False``, and so an energy score once the rate falls. The score is
+  named here, for the latent law is a function, of which the package knows nothing. The share of the
+  coordinates that a second latent point has anew is the package's, or with ``--grid`` each of `RENEWED`.
+- ``cityblock``: as that, with the cost of pairs of other latent laws, ``pair_cost="cityblock"``.
 - ``pixels``: the same with none of these: the paper's gradient, of the squared distance of pixels.
 - ``features``: as that, with images compared by `ImageFeatures`: pixels and the responses of random
   filters, which have `--share` of the variance. No labels, and no other network, take part.
@@ -203,17 +203,17 @@ def ours(run, make=calm_adam, rate=rise_and_fall, **options):
     )
 
 
-def pairs(run, **options):
-    """The same without a critic."""
-    ours(run, **{"critic": False} | options)
-
-
 def energy(run, renewed=None, **options):
-    """As `pairs`, and down an energy score once the rate falls, of a share `renewed`."""
+    """The same without a critic: an energy score once the rate falls, of a share `renewed`."""
     make, cost = PAIR_COSTS["energy"]
     make = make if renewed is None else partial(make, share=renewed)
     with mock.patch.dict(PAIR_COSTS, energy=(make, cost)):
-        pairs(run, **{"pair_cost": "energy", "dual_steps": 20} | options)
+        ours(run, **{"critic": False, "pair_cost": "energy"} | options)
+
+
+def cityblock(run, **options):
+    """As `energy`, down absolute differences until the end."""
+    ours(run, **{"critic": False, "pair_cost": "cityblock"} | options)
 
 
 def pixels(run, **options):
@@ -292,7 +292,7 @@ def pot(run):
         run.follow_potential(potential)
 
 
-OURS = (ours, pairs, energy, pixels, features, few_features)
+OURS = (ours, energy, cityblock, pixels, features, few_features)
 RECIPES = {recipe.__name__: recipe for recipe in (*OURS, wgan_gp, authors, sinkhorn, pot)}
 
 

@@ -208,7 +208,7 @@ def test_a_grid_of_training_leads_to_its_best_setting(rng, monkeypatch, tmp_path
     train, sizes = module.train, []
     noting = lambda *run, **given: sizes.append(given["batch_size"]) or train(*run, **given)
     monkeypatch.setattr(module, "train", noting)
-    options = "--seconds 0.05 --seeds 3 --atoms 300 --recipe energy pairs --grid --batch 24"
+    options = "--seconds 0.05 --seeds 3 --atoms 300 --recipe energy cityblock --grid --batch 24"
     run(module, monkeypatch, [*options.split(), "--mnist", mnist, "--json", path])
     found = json.loads(path.read_text())
     assert [row["renewed"] for row in found["grid"]] == list(module.RENEWED)
@@ -226,7 +226,7 @@ def test_rows_of_training_name_another_processor_than_the_machine(tmp_path):
     machine.write(path, **facts, rows=training.unlike(rows, "a"))
     written = json.loads(path.read_text())["rows"]
     assert [row.get("processor") for row in written] == [None, None, "b"]
-    assert training.kept(path, ["pairs"], [0], {"seconds": 1.0}) == (facts, rows)
+    assert training.kept(path, ["energy"], [0], {"seconds": 1.0}) == (facts, rows)
 
 
 def test_curves_of_training_are_those_of_runs_that_nobody_watched(monkeypatch):

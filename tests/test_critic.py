@@ -20,6 +20,7 @@ from pot_semidiscrete.generative.choices import are_images, parts_of_data, sampl
 from pot_semidiscrete.generative.critic import guided  # noqa: E402
 from pot_semidiscrete.generative.descents import PairDescent, cityblock  # noqa: E402
 from pot_semidiscrete.generative.energy import PAIR_COSTS, EnergyDescent, pair_descent  # noqa: E402
+from pot_semidiscrete.samplers import Sampler  # noqa: E402
 from pot_semidiscrete.samplers.resolve import resolve_random  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("torch_seed")
@@ -356,6 +357,41 @@ def test_images_have_what_suits_them_and_points_have_not():
     parts = parts_of_data(cloud(50, 8, 8), 0, n_atoms=20)
     assert parts.loss.target.n_atoms == 20
     assert len(parts.critic.rows.data) == 50
+
+
+def test_images_without_a_critic_have_an_energy_score_where_it_holds():
+    """Twice the dual steps tell: latent laws of independent coordinates, or who asks for it."""
+
+    class Own(Sampler):
+        has_independent_coordinates = True
+
+        def __call__(self, n):
+            return torch.randn(n, 3)
+
+    data, normal = cloud(50, 8, 8), torch.distributions.Normal(torch.zeros(3), 1.0)
+    function = lambda n: torch.randn(n, 3)
+
+    def dual_steps(latent, **options):
+        generator = mlp_generator(3, (8, 8), widths=(16,))
+        options = {"critic": False, "n_steps": 1, "random_state": 0} | options
+        return train_generator(generator, latent, data, **options).loss.dual_steps
+
+    known, others = (3, ("normal", 3), ("unif", 3), Own()), (function, ("ball", 3), normal)
+    assert [dual_steps(latent) for latent in (*known, *others)] == [20] * 4 + [10] * 3
+    assert dual_steps(3, critic=None, reg_m=1.0) == dual_steps(function, pair_cost="energy") == 20
+    assert dual_steps(3, pair_cost="cityblock") == dual_steps(3, critic="wgan-gp") == 10
+    assert dual_steps(3, critic=None, pair_cost="energy") == 10
+    assert dual_steps(3, pair_cost=False, reuse=2) == 10
+    assert dual_steps(3, dual_steps=7) == 7
+
+
+def test_the_default_without_a_critic_is_the_energy_score():
+    data, options = cloud(50, 8, 8), {"n_steps": 30, "critic": False}
+    one, _ = trained(data, **options)
+    other, _ = trained(data, **options, pair_cost="energy", dual_steps=20)
+    assert_same(one, other)
+    other, _ = trained(data, **options, pair_cost="cityblock", dual_steps=20)
+    assert (other[0] - one[0]).abs().max() > 1e-4
 
 
 def test_images_in_colour_are_trained():

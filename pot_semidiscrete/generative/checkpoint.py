@@ -137,7 +137,6 @@ def problem_of(loss: SemiDiscreteLoss) -> dict[str, Any]:
         "costs": torch.from_numpy(sample_costs(target)),
         "reg": loss.reg,
         "reg_m": loss.reg_m,
-        "dual_steps": loss.dual_steps,
         "debias": loss.debias,
         "device": target.weights.device.type,
         "potential": shapes(loss.state_dict()),

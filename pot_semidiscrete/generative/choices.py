@@ -56,8 +56,13 @@ def parts_of_loss(
     return Parts(loss, batch_size or POINTS, resolve_reuse(reuse, loss), None, critic or None)
 
 
-def parts_of_data(data: Any, random_state: object, **options: Any) -> Parts:
-    """Those on data, by the options of :func:`train_generator`: None is what suits, False is without."""
+def parts_of_data(
+    data: Any, random_state: object, *, has_independent_coordinates: bool = False, **options: Any
+) -> Parts:
+    """Those on data, by the options of :func:`train_generator`: None is what suits, False is without.
+
+    `has_independent_coordinates` tells of latent points.
+    """
     data = stacked(data)
     chosen = {name: value for name, value in options.items() if value is not None}
     suited: dict[str, Any] = dict(OF_IMAGES) if are_images(data) else {}
@@ -74,6 +79,11 @@ def parts_of_data(data: Any, random_state: object, **options: Any) -> Parts:
     loss = loss_on(atoms, batch_size, suited)
     if loss.target.is_relaxed:
         suited["critic"] = critic_beside_price(chosen.get("critic"))
+    if are_images(data) and suited.get("critic") is None:
+        if "pair_cost" not in chosen and has_independent_coordinates:
+            pair_cost = "energy"
+        if "dual_steps" not in chosen and pair_cost == "energy":
+            loss.dual_steps *= 2  # of errors of the masses the score shows more
     if "batch_size" not in chosen and loss.ranks is not None:
         batch_size += -batch_size % loss.ranks.size
     parts = Parts(loss, batch_size, resolve_reuse(suited.get("reuse"), loss, pair_cost is not None))

@@ -63,9 +63,8 @@ class Trainer:
         self.generator, self.latent_sampler, self.loss = generator, latent_sampler, parts.loss
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, parts.batch_size
         self.rounds = Rounds(generator, self.latent, self.loss, parts.reuse, parts.descent)
-        self.critic = parts.critic
+        self.critic, self.history = parts.critic, History()
         self.status, self.start, self.begun = "finished", time.perf_counter(), False
-        self.history = History()
         self.module, self.ranks, self.warned = unwrapped(generator), self.loss.ranks, False
         self.share = part_of_batch(self.batch_size, self.ranks)
         self.averages = self.ranks is None or averages_gradients(generator, parameters_of(optimizer))
@@ -200,8 +199,9 @@ class Trainer:
         return problem_of(self.loss) | {
             "batch_size": self.batch_size,
             "reuse": self.rounds.reuse,
-            "descent": repr(self.rounds.descent),
             "critic": facts_of(self.critic),
+            "descent": repr(self.rounds.descent),
+            "dual_steps": self.loss.dual_steps,  # after what their defaults depend on
             "generator": shapes((state_of(self.module) or {}) | parameters),
             "optimizer": describe_optimizer(self.optimizer) + (" that falls" if self.schedule else ""),
         }

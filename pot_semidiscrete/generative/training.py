@@ -11,7 +11,7 @@ import torch
 from ..backend import capabilities, joint, ours
 from ..problem import NotFiniteError, check_bool, check_callable, check_count, check_reg_m_type
 from ..runs import Progress, SemiDiscreteWarning, check_output, guarded
-from ..samplers.adapters import adapted
+from ..samplers.adapters import adapted, has_independent_coordinates
 from ..samplers.laws import NormalSampler
 from ..samplers.resolve import rank_seed, resolve_random
 from .checkpoint import Checkpoint
@@ -88,9 +88,9 @@ def train_generator(
     reg_m_type : "kl"
         The divergence of the masses.
     dual_steps : int, optional
-        Batches for the potential in each round: by default 5, for images 10. For other data on a GPU
-        there are more if an eighth of the atoms, at most 8,192, is more points than 5 batches. Only with
-        data.
+        Batches for the potential in each round: by default 5, for images 10, or 20 with an energy score
+        and no critic. For other data on a GPU there are more if an eighth of the atoms, at most 8,192,
+        is more points than 5 batches. Only with data.
     batch_size : int, optional
         Points in a batch: 200 by default, for images 100.
     reuse : int, optional
@@ -111,10 +111,12 @@ def train_generator(
         Cost c' of pairs, ``(x, y) -> (n,)``, ``"cityblock"``, ``"sqeuclidean"`` or ``"energy"``. The
         potential then only decides which atom y each point x of a round is paired with, drawn from the
         plan. Steps minimise the mean of :math:`c'(x, y)`, an upper bound of the transport cost of c' to
-        the masses of the plan. No gradient goes through `features`. By default ``"cityblock"`` for
-        images, because its minimum is a median and not a grey average, and none otherwise. ``"energy"``
-        is that until the learning rate falls, and then an energy score with a second latent point, for
-        latent laws of independent coordinates: better images without a critic. Only with data.
+        the masses of the plan. No gradient goes through `features`. ``"energy"`` is ``"cityblock"``
+        until the learning rate falls, and then an energy score with a second latent point, for latent
+        laws of independent coordinates. By default none, but for images: ``"energy"`` if there is no
+        critic and `latent_sampler` is known to be such a law, which is a dimension, or ``"normal"`` or
+        ``"unif"`` with one; else ``"cityblock"``, whose minimum is a median and not a grey average. Only
+        with data.
     critic : str, torch.nn.Module, GradientPenaltyCritic or False, optional
         Critic whose gradient is added: ``"wgan-gp"``, a network of your own, or a
         :class:`GradientPenaltyCritic`. By default ``"wgan-gp"`` for images, none otherwise.
@@ -212,6 +214,7 @@ def train_generator(
         if isinstance(target, SemiDiscreteLoss):
             parts = parts_of_loss(target, **options)
         else:
+            options["has_independent_coordinates"] = has_independent_coordinates(latent_sampler)
             parts = parts_of_data(target, random_state, **options)
         loss = parts.loss
         with joint(loss.ranks):

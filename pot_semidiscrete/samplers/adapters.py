@@ -9,7 +9,7 @@ from ot.backend import get_backend
 
 from ..backend import Array, Random, converted, describe, theirs
 from ..problem import check_count
-from .base import Sampler, registered_laws
+from .base import Law, Sampler, registered_laws
 
 
 class ForeignLaw(Sampler):
@@ -97,17 +97,22 @@ class LoaderOfTorch(Sampler):
         return converted(points[:n], self.like)
 
 
-def adapted(source: object, like: Array, random: Random) -> Sampler | None:
+def named_law(source: Any) -> type[Law] | None:
+    """The law of our own that a name and a dimension tell, ``("unif", 16)``; None of all else."""
+    name = source[0] if isinstance(source, tuple) and len(source) == 2 else None
+    return registered_laws().get(name) if isinstance(name, str) else None
+
+
+def adapted(source: Any, like: Array, random: Random) -> Sampler | None:
     """A sampler of points like `like` from what a user gave; None if it is neither of these.
 
     A law of SciPy or torch, seeded by a number of `random`; a loader of torch; or the name of a law of
     our own and a dimension, ``("unif", 16)``.
     """
-    laws = registered_laws()
-    name, dimension = source if isinstance(source, tuple) and len(source) == 2 else (None, None)
-    if isinstance(name, str) and name in laws:
-        return laws[name](check_count("dimension", dimension), random)
-    if isinstance(source, str) and source in laws:
+    law = named_law(source)
+    if law is not None:
+        return law(check_count("dimension", source[1]), random)
+    if isinstance(source, str) and source in registered_laws():
         raise ValueError(
             f"latent_sampler: expected a name and a dimension, received {source!r} only; give a pair."
         )
@@ -121,3 +126,13 @@ def adapted(source: object, like: Array, random: Random) -> Sampler | None:
     if isinstance(source, torch.distributions.Distribution):
         return LawOfTorch(source, like, seed())
     return LoaderOfTorch(source, like) if isinstance(source, torch.utils.data.DataLoader) else None
+
+
+def has_independent_coordinates(source: Any) -> bool:
+    """Whether the coordinates of what a user gave as latent law are known to be independent.
+
+    Of a dimension, which is that of a standard normal law, and of a law or sampler that says so.
+    """
+    if isinstance(source, (int, np.integer)):
+        return True
+    return getattr(named_law(source) or source, "has_independent_coordinates", False) is True

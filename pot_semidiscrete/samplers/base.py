@@ -17,9 +17,12 @@ class Sampler(ABC):
     Attributes
     ----------
     is_quasi_random : bool
+    has_independent_coordinates : bool
+        Whether a class says that the coordinates of a point are independent of each other.
     """
 
     is_quasi_random = False
+    has_independent_coordinates = False
 
     def __init_subclass__(cls, **options: object) -> None:
         """Tell whether a class is quasi-random by its method."""

@@ -10,6 +10,8 @@ from .base import Law, Sampler, register_law
 class UniformSampler(Law):
     """Uniform on the unit cube."""
 
+    has_independent_coordinates = True
+
     def __call__(self, n: int) -> Array:
         return self.random.uniform(n, self.dimension)
 
@@ -39,6 +41,8 @@ class BallSampler(SphericalSampler):
 @register_law("normal")
 class NormalSampler(Law):
     """Standard normal."""
+
+    has_independent_coordinates = True
 
     def __call__(self, n: int) -> Array:
         return self.random.normal(n, self.dimension)
