@@ -46,8 +46,8 @@ class AscentState:
     weight : float
         Of the average.
     drift : array, shape (n_support,)
-        Average of ``(g - m) / g`` once eps is `reg`: what a linear model has of it at the average, but
-        for the noise of the points.
+        Average of the steps, in units of STEP eps, once eps is `reg`: what a linear model has of
+        ``(g - m) / g`` at the average, but for the noise of the points.
     n_eff : float
         Effective number of atoms, that of the last step.
     mass, square : array, shape (n_support,)
@@ -229,7 +229,7 @@ def step(
     average = state.average + share * (psi + lag - state.average)
     drift = state.drift
     if 0.0 < eps <= reg:  # else the optimum itself moves, as the regularisation falls
-        drift = drift + share * (1.0 - found.marginal / found.goal - drift)
+        drift = drift + share * (move / eta - drift)
     # below what resolves the atoms, eps falls as the noise of the average (Genans et al., 2025)
     eps = max(reg, start / math.sqrt(1.0 + samples / n_eff))
     return replace(
