@@ -46,8 +46,8 @@ class AscentState:
     weight : float
         Of the average.
     drift : array, shape (n_support,)
-        Average of ``(g - m) / g`` once eps is `reg`: what a linear model has of it at the average, but
-        for the noise of the points.
+        Average of ``(g - m) / unit`` (:func:`unit_masses`) once eps is `reg`: what a linear model has of
+        it at the average, but for the noise of the points.
     n_eff : float
         Effective number of atoms, that of the last step.
     mass, square : array, shape (n_support,)
@@ -158,6 +158,11 @@ def warm_start(
     return AscentState(psi, psi, eps, eps, samples, samples**1.5, n_eff=n_eff)
 
 
+def unit_masses(nx: Backend, goal: Array) -> Array:
+    """Masses in units of which an atom's error moves it: those to reach, but of light atoms more."""
+    return nx.maximum(goal, LIGHTEST_ATOM / goal.shape[0] + 0.0 * goal)
+
+
 def compute_move(
     nx: Backend, goal: Array, marginal: Array, step: float = STEP, clip: float = CLIP, visit: Array = 0.0
 ) -> Array:
@@ -170,7 +175,7 @@ def compute_move(
         visit moves it by no more than `clip`. Otherwise the clip cuts visits off, but not the steps up
         between them, and rare atoms settle at several times their mass.
     """
-    unit = step / nx.maximum(goal, LIGHTEST_ATOM / goal.shape[0] + 0.0 * goal)
+    unit = step / unit_masses(nx, goal)
     unit = unit / nx.maximum(unit * visit / clip, 1.0 + 0.0 * unit)
     return nx.clip(unit * (goal - marginal), -clip, clip)
 
@@ -229,7 +234,8 @@ def step(
     average = state.average + share * (psi + lag - state.average)
     drift = state.drift
     if 0.0 < eps <= reg:  # else the optimum itself moves, as the regularisation falls
-        drift = drift + share * (1.0 - found.marginal / found.goal - drift)
+        lack = (found.goal - found.marginal) / unit_masses(dual.target.nx, found.goal)
+        drift = drift + share * (lack - drift)
     # below what resolves the atoms, eps falls as the noise of the average (Genans et al., 2025)
     eps = max(reg, start / math.sqrt(1.0 + samples / n_eff))
     return replace(
