@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from ..backend import Array, Backend, brief, capabilities
 
+LEAST_WEIGHT = 1e-17  # added to all: float32 squares of smaller ones are denormal numbers, and slow
 LEAST_SHARE = 1e-12  # of a mass: above all traces that rounding leaves at atoms out of reach
 
 
@@ -42,6 +43,8 @@ class SoftBlock:
     def colsquare(self) -> Array:
         """``sum_i chi_ij^2``; the exponentials are spent, in place where arrays can be changed."""
         scores = self.exp_scores
+        if self.nx.bitsize(scores) == 32:
+            scores += LEAST_WEIGHT
         scores *= scores
         return self.sum_rows((1e10 * self.inv_row_sums) ** 2) / 1e20
 
