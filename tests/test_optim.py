@@ -409,6 +409,49 @@ def test_rare_visits_weigh_as_much_as_their_absence(nx64):
     assert cut_off.mean() > 0.5
 
 
+def few_and(light, weight, dtype=np.float64):
+    """Atoms of a plane, so many of them light, and the weights of all."""
+    weights = np.concatenate([np.full(light, weight), np.ones(150)])
+    atoms = np.random.default_rng(0).normal(size=(light + 150, 2))
+    return atoms.astype(dtype), (weights / weights.sum()).astype(dtype)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_light_atoms_do_not_put_off_a_look(seed):
+    """Far too heavy in a few batches, in units of their weights, as they are moved in other units."""
+    atoms, weights = few_and(50, 1e-12)
+    light = ps.solve_semidiscrete(atoms, "normal", weights, reg=0.05, random_state=seed)
+    plain = ps.solve_semidiscrete(atoms[50:], "normal", reg=0.05, random_state=seed)
+    assert light.converged
+    assert light.log["check_n_iter"][0] <= 1.5 * plain.log["check_n_iter"][0]
+
+
+def test_masses_that_are_free_and_nearly_0_do_not_put_off_a_look(nx):
+    """Goals are 0 to rounding where a mass is cheap to give up, and the error is more than a float."""
+    atoms = 5.0 * np.random.default_rng(0).normal(size=(100, 2))
+    result = ps.solve_semidiscrete(
+        nx.array(atoms), "normal", reg=0.1, reg_m=0.01, max_iter=300, random_state=0
+    )
+    assert result.converged
+
+
+@pytest.mark.parametrize("weight", [1e-17, 1e-20, 1e-28])
+def test_newton_is_as_fast_with_atoms_that_are_light_in_float32(weight):
+    """Masses below what a kernel cuts off are not to be reached; those above are, as in float64."""
+    found, work = {}, {}
+    for dtype in (np.float32, np.float64):
+        target = build_target(*few_and(20, weight, dtype))
+        x = target.center(np.random.default_rng(1).normal(size=(5000, 2)).astype(dtype))
+        dual = SemiDual(target)
+        found[dtype] = newton.maximize(dual, x, 0.0 * target.weights, 0.5)
+        work[dtype] = dual.work
+    one, other = (found[dtype].potential for dtype in found)
+    assert found[np.float32].converged
+    assert work[np.float32] <= 1.2 * work[np.float64]
+    first = 0 if weight > 1e-25 else 20
+    np.testing.assert_allclose(one[first:], other[first:], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("looks", "is_stalled"),
     [

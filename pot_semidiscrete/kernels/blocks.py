@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from ..backend import Array, Backend, brief, capabilities
 
+LEAST_WEIGHT = 1e-17  # added to all: float32 squares of smaller ones are denormal numbers, and slow
 LEAST_SHARE = 1e-12  # of a mass: above all traces that rounding leaves at atoms out of reach
 
 
@@ -41,6 +42,8 @@ class SoftBlock:
 
     def colsquare(self) -> Array:
         """``sum_i chi_ij^2``; the exponentials are spent, in place where arrays can be changed."""
+        if self.nx.bitsize(self.exp_scores) == 32:
+            self.exp_scores += LEAST_WEIGHT
         self.exp_scores *= self.exp_scores
         return self.sum_rows((1e10 * self.inv_row_sums) ** 2) / 1e20
 

@@ -8,9 +8,11 @@ from ..backend import Array, equal_rows, joined, slices
 from .base import SHARING, Kernel, sharing_rows
 from .blocks import SoftBlock
 
-# Exponents are cut off here, by bytes of the dtype: far below one rounding of the sum, and where squares
-# of powers are still above the denormal numbers, on which a processor is some twenty times slower.
-EXP_FLOOR = {4: -43.0, 8: -350.0}
+# Exponents are cut off here, by bytes of the dtype: no atom has a smaller weight at a point, so that no
+# smaller mass is reached. No power times the inverse of the sum of its row, exp(-HEADROOM) at least, may
+# be a denormal number, below exp(-87) in float32, on which a processor is some twenty times slower; in
+# float64 squares of powers are none, either.
+EXP_FLOOR = {4: -58.0, 8: -350.0}
 MOST_COORDINATES = 3  # up to which maxima of rows are guessed ...
 GUESS_ROWS, GUESS_COLUMNS = 128, 4096  # ... for so many points and atoms
 HEADROOM = 28.0  # logarithm of the largest sum of a row of which the guess is good enough

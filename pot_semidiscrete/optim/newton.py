@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, replace
 
 from ..backend import Array, brief, no_grad, stride
+from ..kernels.in_place import EXP_FLOOR
 from .ascent import FEW_POINTS, cold_start, resolving_eps
 from .hessian import MAX_ITERATIONS, most_rows, newton_model
 from .semi_dual import Measurement, SemiDual
@@ -150,11 +151,13 @@ def newton_cg(
     is_small = False  # the last increase, and as predicted
     scale = eps * target.exponent(eps)  # of potentials
     rounding = dual.rounding(found.value) / math.sqrt(n)  # of a mean
+    # masses below it are not told apart: kernels cut them off
+    least = max(math.exp(EXP_FLOOR[nx.bitsize(psi) // 8]), 1e-30) + 0.0 * target.weights
     for _ in range(MAX_ITERATIONS):
         if dual.work >= last:
             break
         # the masses are so far from the goal that a Sinkhorn iteration is due
-        log_ratio = nx.log(found.goal / nx.maximum(found.marginal, 1e-30 + 0.0 * found.goal))
+        log_ratio = nx.log(nx.maximum(found.goal, least) / nx.maximum(found.marginal, least))
         is_rough = float(nx.max(nx.abs(log_ratio))) > 1.0
         if is_small and not is_rough:
             break  # convergence is quadratic: the next increase would be far smaller

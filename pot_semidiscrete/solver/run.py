@@ -76,7 +76,7 @@ class Solver:
         self.resume(psi, found)
         if self.rule.may_be_met(found):
             self.evaluation = UNKNOWN  # to be made by more points
-            if self.look(self.budget):
+            if self.look(self.budget) and self.is_value_right():
                 self.status = "converged"
             else:
                 self.resume(self.ascent.average, self.evaluation)
