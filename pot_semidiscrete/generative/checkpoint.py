@@ -164,6 +164,7 @@ def check_same(path: str, expected: dict[str, Any], received: dict[str, Any]) ->
         one, other = expected[name], received[name]
         if _agree(name, one, other):
             continue
+        name = "pair_cost" if name == "descent" else name  # the argument that it follows from
         remedy = "give the arguments of its run, or another path."
         if isinstance(one, torch.Tensor):
             raise ValueError(

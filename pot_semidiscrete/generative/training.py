@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..backend import capabilities, joint, ours
+from ..backend import capabilities, describe, joint, ours
 from ..problem import NotFiniteError, check_bool, check_callable, check_count, check_reg_m_type
 from ..runs import Progress, SemiDiscreteWarning, check_output, guarded
 from ..samplers.adapters import adapted, has_independent_coordinates
+from ..samplers.base import registered_laws
 from ..samplers.laws import NormalSampler
 from ..samplers.resolve import rank_seed, resolve_random
 from .checkpoint import Checkpoint
@@ -293,6 +294,13 @@ def _latent(
     found = adapted(latent_sampler, loss.potential, random)
     if found is not None:
         return found
-    if callable(latent_sampler):
+    if isinstance(latent_sampler, (int, np.integer)):
+        return NormalSampler(check_count("latent_sampler", latent_sampler), random)
+    if callable(latent_sampler) and not isinstance(latent_sampler, type):
         return latent_sampler
-    return NormalSampler(check_count("latent_sampler", latent_sampler), random)
+    raise TypeError(
+        "latent_sampler: expected a callable n -> z, a whole number, which is the dimension of a normal "
+        f"law, a pair of a name ({', '.join(registered_laws())}) and a dimension, a law of SciPy or "
+        f"torch, or a loader, received {describe(latent_sampler)}; of an array of points give "
+        "lambda n: points[torch.randint(len(points), (n,))]."
+    )
