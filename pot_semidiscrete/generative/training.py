@@ -229,8 +229,9 @@ def train_generator(
             if loss.ranks is not None:
                 loss.ranks.check_same(
                     **{"batch_size": parts.batch_size, "reuse": parts.reuse, "reg": loss.reg},
-                    **{"dual_steps": loss.dual_steps, "n_steps": n_steps},
-                    **{"checkpoint": checkpoint is not None, "checkpoint_every": every},
+                    **{"pair_cost": repr(trainer.rounds.descent), "dual_steps": loss.dual_steps},
+                    **{"n_steps": n_steps, "checkpoint": checkpoint is not None},
+                    checkpoint_every=every,
                 )
             file = None
             if checkpoint is not None:
