@@ -287,6 +287,9 @@ class Checkpoint:
             return
         state["problem"].setdefault("reg_m", math.inf)  # an older file has none
         known = self.problem
+        of_pair = "dimension tuple"  # what an older file has of a name and a dimension
+        if state["problem"].get("latent_sampler") == of_pair and " and " in known["latent_sampler"]:
+            known = known | {"latent_sampler": of_pair}
         if state["format"] == FORMATS[0]:  # which has less
             known = {
                 name: known[name] for name in known if name not in ("data", "costs", "descent", "critic")

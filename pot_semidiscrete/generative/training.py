@@ -11,7 +11,7 @@ import torch
 from ..backend import capabilities, describe, joint, ours
 from ..problem import NotFiniteError, check_bool, check_callable, check_count, check_reg_m_type
 from ..runs import Progress, SemiDiscreteWarning, check_output, guarded
-from ..samplers.adapters import adapted, has_independent_coordinates
+from ..samplers.adapters import adapted, has_independent_coordinates, named_law
 from ..samplers.base import registered_laws
 from ..samplers.laws import NormalSampler
 from ..samplers.resolve import rank_seed, resolve_random
@@ -277,14 +277,19 @@ def _warn_of_divergence(error: NotFiniteError, n_steps: int, file: Checkpoint | 
     )
 
 
-def _latent_problem(latent_sampler: object, random_state: object) -> dict[str, Any]:
+def _latent_problem(latent_sampler: Any, random_state: object) -> dict[str, Any]:
     """What a checkpoint must agree on about a latent law of ours."""
     if callable(latent_sampler):
         return {"latent_sampler": "callable", "random_state": None}
-    if not isinstance(latent_sampler, (int, np.integer)):
-        latent_sampler = type(latent_sampler).__name__
+    if named_law(latent_sampler) is not None:
+        name, dimension = latent_sampler
+        law = f"{name!r} and dimension {dimension}"
+    elif isinstance(latent_sampler, (int, np.integer)):
+        law = f"dimension {latent_sampler}"
+    else:
+        law = f"dimension {type(latent_sampler).__name__}"
     seed = int(random_state) if isinstance(random_state, (int, np.integer)) else None
-    return {"latent_sampler": f"dimension {latent_sampler}", "random_state": seed}
+    return {"latent_sampler": law, "random_state": seed}
 
 
 def _latent(
