@@ -524,7 +524,7 @@ def test_laws_of_other_names_are_told_apart(tmp_path):
     state = torch.load(path, weights_only=True)
     state["problem"]["latent_sampler"] = "dimension tuple"
     torch.save(state, path)
-    with pytest.raises(ValueError, match="latent_sampler: expected dimension tuple.*dimension 2"):
+    with pytest.raises(ValueError, match=r"latent_sampler: expected dimension tuple.*dimension 2"):
         run(4, checkpoint=path, latent=2)
     longer, _ = run(4, checkpoint=path, latent=("normal", 2))
     assert longer.n_steps == 4
