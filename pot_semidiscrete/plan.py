@@ -269,8 +269,8 @@ class EstimatedPlan(SemiDiscretePlan):
         At ``reg = 0``, and at a `reg` so small that few points are between some of the cells, A is a
         density on the boundaries of the cells. It is estimated by a kernel, the assignment weights of a
         larger regularisation that leaves the boundaries where they are, as for regression quantiles.
-        That takes a source with a density there. Up to 256 atoms, a boundary with few points in reach of
-        the kernel has the density of its nearest 16.
+        That takes a source with a density there. Up to 256 atoms, a boundary that less than a point sees
+        through the kernel has the density of its nearest 16.
 
         Raises
         ------

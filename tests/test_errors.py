@@ -132,7 +132,7 @@ def test_errors_on_the_line_are_those_of_quantiles(reg, nx):
 
 @pytest.mark.parametrize("seed", [2, 3])
 def test_errors_at_atoms_that_lie_far_out(seed):
-    """Within the kernel of one bandwidth are too few points, and bars would be 40 times too wide."""
+    """Less than a point is within the kernel of one bandwidth, and bars would be 40 times too wide."""
     rng, n = np.random.default_rng(seed), 10_000
     y, b = np.sort(rng.normal(size=100)), np.full(100, 0.01)
     result = solve(y[:, None], 0.0, tol=0.2)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import pot_semidiscrete as sd
+from pot_semidiscrete.kernels import reduce
+from pot_semidiscrete.problem import build_target
 from tests.backends import Backend
 
 jax = pytest.importorskip("jax")
@@ -45,6 +47,14 @@ def test_result_inside_a_traced_function(metric):
         found = jax.jit(getattr(loaded, name))(POINTS)
         np.testing.assert_allclose(found, getattr(result, name)(POINTS), atol=1e-12)
         np.testing.assert_allclose(found, getattr(loaded, name)(POINTS), atol=1e-12)
+
+
+def test_squares_of_weights_of_arrays_that_do_not_change():
+    target = build_target(ATOMS, WEIGHTS)
+    task = (target, target.center(POINTS), POTENTIAL[1:], 0.5)
+    found = reduce(*task, ("colsum", "colsquare", "weights"))
+    np.testing.assert_allclose(found.colsquare, (found.weights**2).sum(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.colsum, found.weights.sum(axis=0), rtol=1e-12)
 
 
 def test_what_is_known_is_checked_inside_a_traced_function():

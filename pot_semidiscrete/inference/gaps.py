@@ -51,14 +51,14 @@ def has_gap(target: Target, x: Array, potential: Array, reg: float) -> bool:
     return count_groups(*nearest_boundaries(target, x, potential, reg), n_atoms) > 1
 
 
-def thin_links(
+def nearest_links(
     target: Target, x: Array, potential: Array, reg: float, eps: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of atoms with few points within `eps` of the boundary of their cells, and their links.
+    """Pairs of atoms between the cells of which points are, and their links, by the nearest points.
 
     A link, the mean product of the weights at `eps`, is `eps` times the density of the difference of the
-    two scores at 0. Where fewer than `LEAST_COUNT` points are within `eps`, their nearest so many have
-    that density, or all of the two if there are fewer (Loftsgaarden, Quesenberry, 1965).
+    two scores at 0. Of a pair, the `LEAST_COUNT` points nearest to the boundary have that density, or
+    all if there are fewer (Loftsgaarden, Quesenberry, 1965); of one point, it is 0.
     """
     n_atoms = target.atoms.shape[0]
     first, second, margin = nearest_boundaries(target, x, potential, reg)
@@ -66,11 +66,8 @@ def thin_links(
     order = np.lexsort((margin, pair))
     pair, start, count = np.unique(pair[order], return_index=True, return_counts=True)
     count = np.minimum(count, LEAST_COUNT)
-    width = margin[order][start + count - 1]
-    # of one point, the estimate is 0
-    thin = (count > 1) & ((width > eps) | (count < LEAST_COUNT))
-    j, k = np.divmod(pair[thin], n_atoms)
-    return j, k, eps * (count[thin] - 1.0) / (2.0 * np.maximum(width[thin], eps) * len(margin))
+    width = np.maximum(margin[order][start + count - 1], eps)
+    return *np.divmod(pair, n_atoms), eps * (count - 1.0) / (2.0 * width * len(margin))
 
 
 def count_groups(first: np.ndarray, second: np.ndarray, margin: np.ndarray, n_atoms: int) -> int:

@@ -11,7 +11,7 @@ from ..optim.ascent import RESOLVED, resolving_eps
 from ..optim.hessian import DenseHessian, newton_model
 from ..optim.newton import NewtonResult
 from ..optim.semi_dual import SemiDual
-from .gaps import thin_links
+from .gaps import nearest_links
 
 PROBES = 4  # random vectors (Hutchinson, 1990)
 PRECISE = 1e-3  # forcing of their linear systems: slow modes, solved last, are most of the trace
@@ -25,8 +25,8 @@ class Models:
     of a boundary. So it is a kernel estimate, and takes a bandwidth that has points: the regularisation
     that resolves the atoms, at which the boundaries are left where they are. So the covariance of
     regression quantiles is estimated, whose objective is not smooth either (Powell, 1991). The masses to
-    reach remain those of the potential. Where the Hessian is a matrix, boundaries with few points within
-    that bandwidth have a wider one (``gaps.thin_links``).
+    reach remain those of the potential. Where the Hessian is a matrix, boundaries that less than a point
+    sees have a wider one (``gaps.nearest_links``).
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Models:
         with no_grad(dual.target.nx):
             found = newton_model(dual, x, self.at, self.eps, x.shape[0], dual.target.goal(psi))
             if self.eps > reg and isinstance(found, DenseHessian):
-                found.set_links(*thin_links(dual.target, x, psi, reg, self.eps))
+                found.raise_links(*nearest_links(dual.target, x, psi, reg, self.eps))
             return found
 
 

@@ -41,8 +41,7 @@ class SoftBlock:
 
     def colsquare(self) -> Array:
         """``sum_i chi_ij^2``; the exponentials are spent, in place where arrays can be changed."""
-        scores = self.exp_scores
-        scores *= scores
+        self.exp_scores *= self.exp_scores
         return self.sum_rows((1e10 * self.inv_row_sums) ** 2) / 1e20
 
     def average(self, values: Array) -> Array:

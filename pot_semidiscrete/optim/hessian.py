@@ -58,12 +58,12 @@ class DenseHessian:
         mean = share * mean + (1.0 - share) * goal
         self.scale = np.maximum(mean, weights / (self.n * weights + 1.0))
 
-    def set_links(self, j: np.ndarray, k: np.ndarray, links: np.ndarray) -> None:
-        """Replace mean products of the weights of pairs of atoms, by other estimates of them."""
-        change = np.zeros_like(self.matrix)
-        change[j, k] = change[k, j] = self.share * (links - self._products[j, k])
+    def raise_links(self, j: np.ndarray, k: np.ndarray, links: np.ndarray) -> None:
+        """Raise mean products of weights to others, of pairs of atoms that less than a point sees."""
+        old, change = self._products[j, k], np.zeros_like(self.matrix)
+        rise = np.where(self.n * old < 0.25, np.maximum(links - old, 0.0), 0.0)  # a half times a half
+        change[j, k] = change[k, j] = self.share * rise
         self.matrix += np.diag(change.sum(axis=1)) - change
-        self._products[j, k] = self._products[k, j] = links
 
     def modes(self) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues of ``D^{-1/2} M D^{-1/2}`` that are not 0 to rounding; D^{-1/2} times the vectors.

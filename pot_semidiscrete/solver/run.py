@@ -138,7 +138,7 @@ class Solver:
     def is_look_due(self) -> bool:
         """Whether to evaluate: when the samples can be enough, and at the end."""
         due = self.rule.is_due(self.dual, self.ascent, self.n_samples, self.is_last)
-        is_late = self.is_last or self.n_samples >= self.value_due
+        is_late = self.is_last or not self.n_samples < self.value_due
         return check_bool(f"tol: is_due of {type(self.rule).__name__}", due) and is_late
 
     def look(self, most: float | None = None) -> bool:
