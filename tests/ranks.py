@@ -339,6 +339,8 @@ def check_ends_of_training():
     with pytest.raises(ZeroDivisionError if rank == 1 else RuntimeError, match="of the user") as info:
         train(generator, latent)
     assert info.value.partial_result.status == "failed"
+    with pytest.raises(ValueError, match="pair_cost: expected the same on all ranks"):
+        train(generator, latent, pair_cost=("cityblock", "sqeuclidean")[rank])
     with pytest.raises(ValueError, match="multiple of the number of ranks"):
         train(generator, batch_size=25)
     steps.clear()

@@ -513,6 +513,24 @@ def test_checkpoint_of_another_problem_is_refused(case, tmp_path):
     assert path.read_bytes() == before
 
 
+def test_laws_of_other_names_are_told_apart(tmp_path):
+    """An older file has of a name and a dimension that they are a tuple."""
+    path = tmp_path / "run.pt"
+    first, _ = run(2, checkpoint=path, latent=("normal", 2))
+    with pytest.raises(
+        ValueError, match=r"^latent_sampler: expected 'normal' and dimension 2.*received 'unif' and"
+    ):
+        run(4, checkpoint=path, latent=("unif", 2))
+    state = torch.load(path, weights_only=True)
+    state["problem"]["latent_sampler"] = "dimension tuple"
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"latent_sampler: expected dimension tuple.*dimension 2"):
+        run(4, checkpoint=path, latent=2)
+    longer, _ = run(4, checkpoint=path, latent=("normal", 2))
+    assert longer.n_steps == 4
+    np.testing.assert_array_equal(longer.history["loss"][:2], first.history["loss"])
+
+
 @pytest.mark.parametrize(
     ("optimizer", "expected", "received"),
     [

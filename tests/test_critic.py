@@ -336,7 +336,7 @@ def test_a_run_with_critic_is_continued_bit_for_bit(kind, tmp_path):
         ValueError, match=r"critic: expected 'kind' of GradientPenaltyCritic.*'kind' of None"
     ):
         trained(data, **options, checkpoint=path, critic=False)
-    with pytest.raises(ValueError, match="descent: expected costs of pairs, cityblock"):
+    with pytest.raises(ValueError, match="pair_cost: expected costs of pairs, cityblock"):
         trained(data, **options, checkpoint=path, critic=critic, pair_cost=False)
 
 

@@ -596,7 +596,12 @@ ROWS = {
     "optimizer": [*NO_CALLABLE, (lambda p: 3, TypeError, "optimizer")],
     "checkpoint": NO_PATH[:1] + NO_PATH[2:],
     "target": [(None, TypeError, "tensor"), *NO_TENSOR],
-    "train_generator.latent_sampler": NO_COUNT,
+    "train_generator.latent_sampler": [
+        *NO_COUNT,
+        (("gauss", 2), TypeError, "a pair of a name (unif"),
+        (POINTS, TypeError, "of an array of points give lambda n"),
+        (dict, TypeError, "received the class dict"),
+    ],
 }
 NAMED_OTHERWISE = {  # in errors
     "train_generator.target": "X_target",  # those of the loss that it makes

@@ -164,6 +164,7 @@ def check_same(path: str, expected: dict[str, Any], received: dict[str, Any]) ->
         one, other = expected[name], received[name]
         if _agree(name, one, other):
             continue
+        name = "pair_cost" if name == "descent" else name  # the argument that it follows from
         remedy = "give the arguments of its run, or another path."
         if isinstance(one, torch.Tensor):
             raise ValueError(
@@ -286,6 +287,9 @@ class Checkpoint:
             return
         state["problem"].setdefault("reg_m", math.inf)  # an older file has none
         known = self.problem
+        of_pair = "dimension tuple"  # what an older file has of a name and a dimension
+        if state["problem"].get("latent_sampler") == of_pair and " and " in known["latent_sampler"]:
+            known = known | {"latent_sampler": of_pair}
         if state["format"] == FORMATS[0]:  # which has less
             known = {
                 name: known[name] for name in known if name not in ("data", "costs", "descent", "critic")

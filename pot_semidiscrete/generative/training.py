@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..backend import capabilities, joint, ours
+from ..backend import capabilities, describe, joint, ours
 from ..problem import NotFiniteError, check_bool, check_callable, check_count, check_reg_m_type
 from ..runs import Progress, SemiDiscreteWarning, check_output, guarded
-from ..samplers.adapters import adapted, has_independent_coordinates
+from ..samplers.adapters import adapted, has_independent_coordinates, named_law
+from ..samplers.base import registered_laws
 from ..samplers.laws import NormalSampler
 from ..samplers.resolve import rank_seed, resolve_random
 from .checkpoint import Checkpoint
@@ -228,8 +229,9 @@ def train_generator(
             if loss.ranks is not None:
                 loss.ranks.check_same(
                     **{"batch_size": parts.batch_size, "reuse": parts.reuse, "reg": loss.reg},
-                    **{"dual_steps": loss.dual_steps, "n_steps": n_steps},
-                    **{"checkpoint": checkpoint is not None, "checkpoint_every": every},
+                    **{"pair_cost": repr(trainer.rounds.descent), "dual_steps": loss.dual_steps},
+                    **{"n_steps": n_steps, "checkpoint": checkpoint is not None},
+                    checkpoint_every=every,
                 )
             file = None
             if checkpoint is not None:
@@ -275,14 +277,19 @@ def _warn_of_divergence(error: NotFiniteError, n_steps: int, file: Checkpoint | 
     )
 
 
-def _latent_problem(latent_sampler: object, random_state: object) -> dict[str, Any]:
+def _latent_problem(latent_sampler: Any, random_state: object) -> dict[str, Any]:
     """What a checkpoint must agree on about a latent law of ours."""
     if callable(latent_sampler):
         return {"latent_sampler": "callable", "random_state": None}
-    if not isinstance(latent_sampler, (int, np.integer)):
-        latent_sampler = type(latent_sampler).__name__
+    if named_law(latent_sampler) is not None:
+        name, dimension = latent_sampler
+        law = f"{name!r} and dimension {dimension}"
+    elif isinstance(latent_sampler, (int, np.integer)):
+        law = f"dimension {latent_sampler}"
+    else:
+        law = f"dimension {type(latent_sampler).__name__}"
     seed = int(random_state) if isinstance(random_state, (int, np.integer)) else None
-    return {"latent_sampler": f"dimension {latent_sampler}", "random_state": seed}
+    return {"latent_sampler": law, "random_state": seed}
 
 
 def _latent(
@@ -293,6 +300,13 @@ def _latent(
     found = adapted(latent_sampler, loss.potential, random)
     if found is not None:
         return found
-    if callable(latent_sampler):
+    if isinstance(latent_sampler, (int, np.integer)):
+        return NormalSampler(check_count("latent_sampler", latent_sampler), random)
+    if callable(latent_sampler) and not isinstance(latent_sampler, type):
         return latent_sampler
-    return NormalSampler(check_count("latent_sampler", latent_sampler), random)
+    raise TypeError(
+        "latent_sampler: expected a callable n -> z, a whole number, which is the dimension of a normal "
+        f"law, a pair of a name ({', '.join(registered_laws())}) and a dimension, a law of SciPy or "
+        f"torch, or a loader, received {describe(latent_sampler)}; of an array of points give "
+        "lambda n: points[torch.randint(len(points), (n,))]."
+    )
