@@ -270,7 +270,7 @@ class EstimatedPlan(SemiDiscretePlan):
         density on the boundaries of the cells. It is estimated by a kernel, the assignment weights of a
         larger regularisation that leaves the boundaries where they are, as for regression quantiles.
         That takes a source with a density there. Up to 256 atoms, a boundary with few points in reach of
-        the kernel has the density of its nearest 16.
+        the kernel has the density of its nearest 16, if its cells have so many.
 
         Raises
         ------

@@ -52,25 +52,32 @@ def has_gap(target: Target, x: Array, potential: Array, reg: float) -> bool:
 
 
 def thin_links(
-    target: Target, x: Array, potential: Array, reg: float, eps: float
+    target: Target, x: Array, potential: Array, reg: float, eps: float, products: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of atoms with few points within `eps` of the boundary of their cells, and their links.
 
     A link, the mean product of the weights at `eps`, is `eps` times the density of the difference of the
     two scores at 0. Where fewer than `LEAST_COUNT` points are within `eps`, their nearest so many have
-    that density, or all of the two if there are fewer (Loftsgaarden, Quesenberry, 1965).
+    that density (Loftsgaarden, Quesenberry, 1965). If the cells have fewer points in all, the density of
+    these is too low, as cells end. It counts only where it is above that of the kernel, and this is less
+    than one point gives that sees half of both.
+
+    Parameters
+    ----------
+    products : array, shape (n_support, n_support)
+        Mean products of the weights at `eps`: the links of the kernel.
     """
     n_atoms = target.atoms.shape[0]
     first, second, margin = nearest_boundaries(target, x, potential, reg)
-    pair = np.minimum(first, second) * n_atoms + np.maximum(first, second)
+    pair, n = np.minimum(first, second) * n_atoms + np.maximum(first, second), len(margin)
     order = np.lexsort((margin, pair))
     pair, start, count = np.unique(pair[order], return_index=True, return_counts=True)
     count = np.minimum(count, LEAST_COUNT)
-    width = margin[order][start + count - 1]
-    # of one point, the estimate is 0
-    thin = (count > 1) & ((width > eps) | (count < LEAST_COUNT))
-    j, k = np.divmod(pair[thin], n_atoms)
-    return j, k, eps * (count[thin] - 1.0) / (2.0 * np.maximum(width[thin], eps) * len(margin))
+    width = np.maximum(margin[order][start + count - 1], eps)
+    j, k = np.divmod(pair, n_atoms)
+    links, own = eps * (count - 1.0) / (2.0 * n * width), products[j, k]  # of one point, it is 0
+    thin = np.where(count < LEAST_COUNT, (own < 0.25 / n) & (links > own), width > eps)
+    return j[thin], k[thin], links[thin]
 
 
 def count_groups(first: np.ndarray, second: np.ndarray, margin: np.ndarray, n_atoms: int) -> int:

@@ -59,7 +59,7 @@ class Models:
         with no_grad(dual.target.nx):
             found = newton_model(dual, x, self.at, self.eps, x.shape[0], dual.target.goal(psi))
             if self.eps > reg and isinstance(found, DenseHessian):
-                found.set_links(*thin_links(dual.target, x, psi, reg, self.eps))
+                found.set_links(*thin_links(dual.target, x, psi, reg, self.eps, found.products))
             return found
 
 

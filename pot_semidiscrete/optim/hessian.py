@@ -35,8 +35,8 @@ class DenseHessian:
     ----------
     n : int
         Points.
-    covariance : array, shape (n_support, n_support)
-        Of the weights.
+    products, covariance : array, shape (n_support, n_support)
+        Mean products of the weights, and their covariance.
     scale : array, shape (n_support,)
         The same, but above 0: D, in units of which damping is.
     """
@@ -49,9 +49,9 @@ class DenseHessian:
         for _, chi in weight_blocks(unshared(dual.target), local_rows(dual.target, x), psi, eps):
             products += self.nx.to_numpy(self.nx.dot(chi.T, chi))
             mean += self.nx.to_numpy(self.nx.sum(chi, axis=0))
-        mean, self._products = (total / self.n for total in all_sums(dual.target, mean, products))
-        matrix = np.diag(mean) - self._products
-        self.covariance = self._products - np.outer(mean, mean)
+        mean, self.products = (total / self.n for total in all_sums(dual.target, mean, products))
+        matrix = np.diag(mean) - self.products
+        self.covariance = self.products - np.outer(mean, mean)
         weights, goal = (self.nx.to_numpy(v) for v in (dual.target.weights, goal))
         self.share = share = dual.target.exponent(eps)
         self.matrix = share * matrix + (1.0 - share) * (np.diag(goal) - np.outer(goal, goal))
@@ -61,9 +61,9 @@ class DenseHessian:
     def set_links(self, j: np.ndarray, k: np.ndarray, links: np.ndarray) -> None:
         """Replace mean products of the weights of pairs of atoms, by other estimates of them."""
         change = np.zeros_like(self.matrix)
-        change[j, k] = change[k, j] = self.share * (links - self._products[j, k])
+        change[j, k] = change[k, j] = self.share * (links - self.products[j, k])
         self.matrix += np.diag(change.sum(axis=1)) - change
-        self._products[j, k] = self._products[k, j] = links
+        self.products[j, k] = self.products[k, j] = links
 
     def modes(self) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues of ``D^{-1/2} M D^{-1/2}`` that are not 0 to rounding; D^{-1/2} times the vectors.
