@@ -22,6 +22,8 @@ from pot_semidiscrete.applications import ErrorBars
 from pot_semidiscrete.inference import errors
 from pot_semidiscrete.inference.errors import NormalLaw
 from pot_semidiscrete.inference.estimates import Estimates
+from pot_semidiscrete.optim.newton import maximize
+from pot_semidiscrete.optim.semi_dual import SemiDual
 from pot_semidiscrete.problem import Problem
 
 ATOMS = np.random.default_rng(0).normal(size=(8, 1))
@@ -139,6 +141,18 @@ def test_errors_at_atoms_that_lie_far_out(seed):
     ratio = ErrorBars(result, rng.normal(size=(n, 1))).potential_stderr / stderr_on_the_line(y, b, n)
     assert np.median(ratio) == pytest.approx(1.0, abs=0.1)
     assert np.all((ratio > 0.75) & (ratio < 1.75))  # of 16 points the relative error is 1 / 4
+
+
+def test_errors_in_ten_dimensions_are_those_of_other_points():
+    """Most neighbours have fewer points than a window: taken for one, they make bars twice as wide."""
+    atoms, n = np.random.default_rng(0).normal(size=(100, 10)), 10_000
+    result = solve(atoms, 0.0, tol=0.1)
+    target = Problem.of(atoms, None, None, 0.0).target
+    points = [np.random.default_rng(100 + seed).normal(size=(n, 10)) for seed in range(12)]
+    fits = [maximize(SemiDual(target), target.center(x), result.potential, 0.0) for x in points]
+    spread = np.var([fit.potential for fit in fits], axis=0, ddof=1)
+    ratio = np.sqrt(np.mean(ErrorBars(result, points[0]).potential_stderr ** 2) / np.mean(spread))
+    assert 0.8 < ratio < 1.35
 
 
 @pytest.mark.parametrize("reg", [REG, 0.05 * REG, 1e-3 * REG, 0.0])
