@@ -89,7 +89,7 @@ class PatchLoss(nn.Module):
         if getattr(image, "requires_grad", False) or getattr(image, "ndim", 2) == 4:
             raise ValueError(f"image: expected one image, without a graph, received {describe(image)}.")
         self.channels = image.shape[0] if getattr(image, "ndim", 2) == 3 else 1
-        scales = self._scales("image", image, n_scales)
+        scales = patches_of("image", image, self.channels, self.patch_size, n_scales)
         random = resolve_random(random_state, get_backend(scales[0]), scales[0])
         self.losses, self._regs = nn.ModuleList(), []
         for rows in scales:
@@ -144,28 +144,31 @@ class PatchLoss(nn.Module):
         """All patches of images, of shapes as in :meth:`follow`: one row each, for each scale."""
         if isinstance(x, torch.Tensor) and x.is_floating_point():
             x = x.to(self.losses[0].potential.dtype)
-        return self._scales("x", x, len(self.losses))
-
-    def _scales(self, name: str, x: torch.Tensor, n_scales: int) -> list[torch.Tensor]:
-        """Check images; all their patches, one row each, for each scale."""
-        c, least = self.channels, self.patch_size * 2 ** (n_scales - 1)
-        kind = f"of shape (height, width), ({c}, height, width) or (n, {c}, height, width)"
-        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-            raise TypeError(f"{name}: expected a floating tensor, {kind}, received {describe(x)}.")
-        is_grey = c == 1 and x.ndim in (2, 3)
-        if not (is_grey or (x.ndim in (3, 4) and x.shape[-3] == c)) or min(x.shape) < 1:
-            raise ValueError(f"{name}: expected one {kind}, received {describe(x)}; permute its axes.")
-        if min(x.shape[-2:]) < least:
-            raise ValueError(
-                f"{name}: expected sides of {least} pixels, received {describe(x)}; take fewer scales."
-            )
-        x, found = x.reshape(-1, c, *x.shape[-2:]), []
-        for scale in range(n_scales):
-            x = F.avg_pool2d(x, 2) if scale else x
-            rows = F.unfold(x, self.patch_size).transpose(1, 2).flatten(0, 1)
-            found.append(check_points(name, rows)[0])
-        return found
+        return patches_of("x", x, self.channels, self.patch_size, len(self.losses))
 
     def extra_repr(self) -> str:
         """What ``repr`` tells beside the losses."""
         return f"patch_size={self.patch_size}, channels={self.channels}"
+
+
+def patches_of(
+    name: str, x: torch.Tensor, channels: int, patch_size: int, n_scales: int
+) -> list[torch.Tensor]:
+    """Check images; all their patches, one row each, for each scale."""
+    c, least = channels, patch_size * 2 ** (n_scales - 1)
+    kind = f"of shape (height, width), ({c}, height, width) or (n, {c}, height, width)"
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        raise TypeError(f"{name}: expected a floating tensor, {kind}, received {describe(x)}.")
+    is_grey = c == 1 and x.ndim in (2, 3)
+    if not (is_grey or (x.ndim in (3, 4) and x.shape[-3] == c)) or min(x.shape) < 1:
+        raise ValueError(f"{name}: expected one {kind}, received {describe(x)}; permute its axes.")
+    if min(x.shape[-2:]) < least:
+        raise ValueError(
+            f"{name}: expected sides of {least} pixels, received {describe(x)}; take fewer scales."
+        )
+    x, found = x.reshape(-1, c, *x.shape[-2:]), []
+    for scale in range(n_scales):
+        x = F.avg_pool2d(x, 2) if scale else x
+        rows = F.unfold(x, patch_size).transpose(1, 2).flatten(0, 1)
+        found.append(check_points(name, rows)[0])
+    return found
