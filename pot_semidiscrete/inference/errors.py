@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, brief, describe, in_double, no_grad
-from ..kernels import BLOCK_BYTES, known_bilinear, reduce, row_blocks, weight_blocks
-from ..kernels.in_place import EXP_FLOOR
+from ..kernels import BLOCK_BYTES, exponent_floor, known_bilinear, reduce, row_blocks, weight_blocks
 from ..optim.ascent import resolving_eps
 from ..optim.hessian import MAX_ITERATIONS, DenseHessian
 from ..optim.newton import CORRECTION, QUICK, can_correct, maximize
@@ -69,7 +68,7 @@ class NormalLaw:
         nx, found, (n_draws, n_atoms) = target.nx, [], self.deviations.shape
         span = float(np.ptp(nx.to_numpy(self.deviations), axis=1).max())
         # weights are right to rounding, times powers of the span as well
-        reach = math.log(target.unit) - EXP_FLOOR[nx.bitsize(x) // 8]
+        reach = math.log(target.unit) - exponent_floor(x)
         moves_of = self._tilted_moves if span < reach * reg else self._moves
         row = 32 * (n_draws + n_atoms) * x.shape[1]  # bytes of a row of moves, made from one of atoms
         for (part,) in row_blocks(target, x, step=max(BLOCK_BYTES // row, 1)):

@@ -7,7 +7,7 @@ from .blocks import HardBlock, SoftBlock
 from .checks import check_at, check_kernel
 from .fused import fused_kernel
 from .generic import GenericKernel
-from .in_place import InPlaceKernel
+from .in_place import InPlaceKernel, exponent_floor
 from .reduction import (
     Reduction,
     draw_atoms,

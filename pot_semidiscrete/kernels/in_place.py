@@ -100,9 +100,9 @@ class InPlaceKernel(Kernel):
         if not self.is_guessed:
             return x
         left, term = self.left_factor(x), target.cost.source_term(x, nx)[:, None]
-        every, ones = target.landmark_stride, nx.full((1, self.bias.shape[0]), 1.0, type_as=x)
+        every, minus = target.landmark_stride, nx.full((1, self.bias.shape[0]), -1.0, type_as=x)
         landmarks = nx.copy(self.right[:, ::every])
-        self.right = nx.concatenate([self.right, -ones], axis=0)
+        self.right = nx.concatenate([self.right, minus], axis=0)
         maxima, many = [], every * rows  # as many scores with the landmarks as a block has
         for rows_of_part in slices(x.shape[0], many):
             part = left[rows_of_part]
@@ -168,7 +168,7 @@ class InPlaceKernel(Kernel):
 
     def exponentiate(self, part: Array) -> Array:
         """Totals of the rows of scores, which become powers, wherever :meth:`power` left these."""
-        powers = self.power(part, EXP_FLOOR[part.itemsize] / self.unit)
+        powers = self.power(part, exponent_floor(part) / self.unit)
         if powers is not part:
             part[...] = powers
         return self.row_sum(part)
@@ -177,3 +177,8 @@ class InPlaceKernel(Kernel):
         """The block of powers of which these are the maxima and the totals."""
         transform = source_term - (self.reg * self.unit) * (row_max + self.log(total))
         return self.soft_block(powers, self.inverse(total), transform, self.nx)
+
+
+def exponent_floor(like: Array) -> float:
+    """Logarithm of the least weight, up to the sum of its row, in the dtype of an array."""
+    return EXP_FLOOR[like.itemsize]

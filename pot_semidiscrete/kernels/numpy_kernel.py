@@ -26,11 +26,16 @@ def fastest_power(char: str) -> tuple[Callable, float]:
     return (np.exp, 1.0) if current.startswith("baseline") else (np.exp2, math.log(2.0))
 
 
+def _sums(values: Array) -> Array:
+    """Sums along the last axis by BLAS, in a quarter to a third of the time of NumPy's."""
+    return values @ np.ones(values.shape[-1], dtype=values.dtype)
+
+
 class NumpySoftBlock(SoftBlock):
-    """Sums by BLAS, which takes a quarter of the time of NumPy's along short rows."""
+    """Sums by BLAS."""
 
     def sums(self, groups: Array) -> Array:
-        return groups @ np.ones(groups.shape[2], dtype=groups.dtype)
+        return _sums(groups)
 
 
 class NumpyHardBlock(HardBlock):
@@ -68,7 +73,7 @@ class NumpyKernel(InPlaceKernel):
 
     def row_sum(self, part: Array) -> Array:
         with np.errstate(over="ignore"):  # rows of guessed maxima are looked at
-            return part @ np.ones(part.shape[1], dtype=part.dtype)  # a third of the time of part.sum
+            return _sums(part)
 
     def log(self, total: Array) -> Array:
         return np.log(total) / self.unit

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, replace
 
 from ..backend import Array, brief, no_grad, stride
-from ..kernels.in_place import EXP_FLOOR
+from ..kernels import exponent_floor
 from .ascent import FEW_POINTS, cold_start, resolving_eps
 from .hessian import MAX_ITERATIONS, most_rows, newton_model
 from .semi_dual import Measurement, SemiDual
@@ -152,7 +152,7 @@ def newton_cg(
     scale = eps * target.exponent(eps)  # of potentials
     rounding = dual.rounding(found.value) / math.sqrt(n)  # of a mean
     # masses below it are not told apart: kernels cut them off
-    least = max(math.exp(EXP_FLOOR[nx.bitsize(psi) // 8]), 1e-30) + 0.0 * target.weights
+    least = max(math.exp(exponent_floor(psi)), 1e-30) + 0.0 * target.weights
     for _ in range(MAX_ITERATIONS):
         if dual.work >= last:
             break
