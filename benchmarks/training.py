@@ -36,10 +36,10 @@ With ``--grid`` the settings of a recipe run with the first seed, and the best o
 
 Seconds are those of the processor for each thread, which are those of a clock if nothing else runs: on
 a shared machine a run loses nothing to its neighbours but their use of the caches. On a GPU they are
-those of a clock. With ``--json``, rows of the file for other recipes and seeds are kept. What is
-measured is in `pot_semidiscrete.metrics`, on 2,000 images of each generator, 2,000 held-out ones, and a
-classifier trained on all training images. With ``--value``, ``value`` is a 95% interval of the transport
-cost at the regularisation above. Measuring is outside the seconds.
+those of a clock. With ``--json``, rows of the file for other recipes and seeds are kept, so are grids
+of other recipes. What is measured is in `pot_semidiscrete.metrics`, on 2,000 images of each generator,
+2,000 held-out ones, and a classifier trained on all training images. With ``--value``, ``value`` is a
+95% interval of the transport cost at the regularisation above. Measuring is outside the seconds.
 """
 
 import itertools
@@ -62,7 +62,7 @@ from pot_semidiscrete.generative import (
     random_filters,
     train_generator,
 )
-from pot_semidiscrete.generative.energy import PAIR_COSTS
+from pot_semidiscrete.generative.energy import EnergyDescent
 from pot_semidiscrete.generative.optimizers import (
     adam,
     calm_adam,
@@ -205,9 +205,7 @@ def ours(run, make=calm_adam, rate=rise_and_fall, **options):
 
 def energy(run, renewed=None, **options):
     """The same without a critic: an energy score once the rate falls, of a share `renewed`."""
-    make, cost = PAIR_COSTS["energy"]
-    make = make if renewed is None else partial(make, share=renewed)
-    with mock.patch.dict(PAIR_COSTS, energy=(make, cost)):
+    with mock.patch.object(EnergyDescent, "share", renewed or EnergyDescent.share):
         ours(run, **{"critic": False, "pair_cost": "energy"} | options)
 
 
@@ -427,7 +425,9 @@ def main():
         for name in ("seconds", "atoms", "coordinates", "generator", "colors", "batch", "device")
     }
     facts, rows = kept(args.json, args.recipe, args.seeds, settings)
-    grid, options = facts.pop("grid", []), options_of(args)
+    made_anew = args.recipe if args.grid else ()
+    grid = [row for row in facts.pop("grid", []) if row["recipe"] not in made_anew]
+    options = options_of(args)
     here = machine.processor()
     write = lambda: machine.write(args.json, **facts, grid=grid, rows=unlike(rows, here))
     with machine.limit_threads(args.threads):
@@ -440,7 +440,7 @@ def main():
         if "authors" in args.recipe and args.step is None:
             best, facts["authors_steps"] = best_step(images, SHORT * args.seconds, judge, *law)
             options["authors"]["step"] = best
-        for recipe in args.recipe if args.grid else ():
+        for recipe in made_anew:
             settings, found = GRIDS.get(recipe, []), []
             for setting in settings:
                 given = options[recipe] | setting

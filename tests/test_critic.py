@@ -131,10 +131,12 @@ def test_pairs_lead_to_the_median_of_a_median_cost():
     assert abs(float(place.detach()) - 1.0) < 0.2
 
 
-def energy_descent(data, **options):
+def energy_descent(data, share=EnergyDescent.share):
     loss = SemiDiscreteLoss(data, reg=0.5)
     random = resolve_random(0, loss.target.nx, loss.potential)
-    return EnergyDescent(loss, data, random, cityblock, **options)
+    descent = EnergyDescent(loss, data, random, cityblock)
+    descent.share = share
+    return descent
 
 
 def test_an_energy_score_is_a_distance_to_an_interval():
