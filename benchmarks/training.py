@@ -22,9 +22,10 @@ With ``--colors ink`` each digit has a random colour, on black, with ``both`` it
 - ``features``: as that, with images compared by `ImageFeatures`: pixels and the responses of random
   filters, which have `--share` of the variance. No labels, and no other network, take part.
 - ``few_features``: the same, with 4 filters instead of 16, and 5% of the variance in their responses.
-- ``wgan_gp``: Gulrajani et al.'s, batches of 64 points, the critic of `GradientPenaltyCritic`, rates of
-  both that rise and fall by the clock as ours; the rate and the critic's steps for one of the generator
-  are `--rate` and `--critic-steps`, or with ``--grid`` each of `RATES` and `CRITIC_STEPS`.
+- ``wgan_gp``: Gulrajani et al.'s, batches of 64 points, the critic of `GradientPenaltyCritic` with the
+  penalty at all of them, or at `--penalty-size`; rates of both rise and fall by the clock as ours. The
+  rate and the critic's steps for one of the generator are `--rate` and `--critic-steps`, or with
+  ``--grid`` each of `RATES` and `CRITIC_STEPS`.
 - ``authors``: the alternation of Houdard et al.: before each step of the generator, 10 steps of an
   averaged SGD made anew, of which the last iterate is kept. The step is the best of `STEPS`, in runs
   of a sixth of the seconds.
@@ -230,11 +231,12 @@ def few_features(run, **options):
     pixels(run, features=few, **options)
 
 
-def wgan_gp(run, rate=2e-3, critic_steps=5):
+def wgan_gp(run, rate=2e-3, critic_steps=5, penalty_size=64):
     """A critic with the gradient penalty (Gulrajani et al., arXiv:1704.00028)."""
     optimizer = torch.optim.Adam(run.generator.parameters(), lr=rate, betas=(0.5, 0.9), fused=True)
     like = partial(adam, lr=rate, betas=(0.5, 0.9))
-    critic = GradientPenaltyCritic(run.images, optimizer=like, random_state=run.seed)
+    options = {"penalty_size": penalty_size, "random_state": run.seed}
+    critic = GradientPenaltyCritic(run.images, optimizer=like, **options)
     while run.goes_on:
         progress = rise_and_fall(run.used / run.seconds)
         set_relative_rate(optimizer, progress)
@@ -399,6 +401,7 @@ def arguments():
     parser.add_argument("--share", type=float, help="of the features in the variance; 0.6 if left out")
     parser.add_argument("--rate", type=float, default=2e-3, help="of WGAN-GP")
     parser.add_argument("--critic-steps", type=int, default=5, help="of WGAN-GP")
+    parser.add_argument("--penalty-size", type=int, default=64, help="of WGAN-GP; the published is 64")
     parser.add_argument("--value", action="store_true", help="an interval of the transport cost, too")
     parser.add_argument("--grid", action="store_true", help="settings of recipes, with the first seed")
     parser.add_argument("--images", metavar="FOLDER", help="save 96 images of each generator")
@@ -408,7 +411,8 @@ def arguments():
 def options_of(args):
     """Options of each recipe, by the arguments of the command."""
     options = {recipe: {} for recipe in RECIPES}
-    options["wgan_gp"] = {"rate": args.rate, "critic_steps": args.critic_steps}
+    of_critic = ("rate", "critic_steps", "penalty_size")
+    options["wgan_gp"] = {name: getattr(args, name) for name in of_critic}
     options["authors"] = {"step": args.step}
     if args.batch is not None:
         options |= {recipe.__name__: {"batch_size": args.batch} for recipe in OURS}

@@ -278,6 +278,37 @@ def test_critic_finds_the_distance_of_two_laws():
     assert float(found.detach()) == pytest.approx(3.0 * 1.15, rel=0.1)
 
 
+def test_a_penalty_at_some_points_is_that_at_all_where_slopes_are_alike():
+    """That of a linear D is the same everywhere; D sees fewer points."""
+    found, sizes, x = [], [], cloud(9, 4, seed=5)
+
+    class Noting(nn.Linear):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x)
+
+    for penalty_size in (1, 3, 8, 20):
+        torch.manual_seed(0)
+        options = {"batch_size": 8, "penalty_size": penalty_size, "random_state": 0}
+        critic = GradientPenaltyCritic(cloud(50, 4), Noting(4, 1), **options)
+        critic.step(x)
+        found.append([p.grad for p in critic.network.parameters()])
+        few = min(penalty_size, 8)
+        assert sorted(sizes) == sorted([few, 16])
+        del sizes[:]
+    assert found[0][0].abs().max() > 1.0
+    for gradients in found[1:]:
+        assert_same(gradients, found[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(8, 8), (64, 20)])
+def test_a_critic_is_given_as_many_points_as_it_uses(batch_size, expected, monkeypatch):
+    critic, sizes = GradientPenaltyCritic(cloud(40, 2), batch_size=batch_size), []
+    monkeypatch.setattr(critic, "step", lambda x, rate: sizes.append(len(x)))
+    trained(cloud(40, 2), 3, critic=critic, batch_size=20)
+    assert sizes == [expected] * 3
+
+
 def test_critic_adds_a_share_of_the_norm():
     data, x = cloud(50, 4), cloud(20, 4, seed=5).requires_grad_()
     value_at = lambda x: 7.0 * x.square().sum(dim=1).mean()
@@ -458,6 +489,7 @@ def test_a_loss_has_its_own_options():
         ({"share": -1.0}, ValueError, "share: expected"),
         ({"penalty": math.nan}, ValueError, "penalty: expected"),
         ({"batch_size": 0}, ValueError, "batch_size: expected"),
+        ({"penalty_size": 0}, ValueError, "penalty_size: expected"),
     ],
 )
 def test_a_critic_checks_what_it_is_made_of(options, error, message):

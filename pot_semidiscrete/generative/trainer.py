@@ -1,6 +1,7 @@
 """One training run: steps of the generator, the potential with them, and what is written down."""
 
 import contextlib
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -81,14 +82,14 @@ class Trainer:
         """Steps of the generator taken."""
         return self.history.loss.n
 
-    def latent(self) -> Any:
-        """Fresh latent points."""
-        return guest(self.latent_sampler)(self.share)
+    def latent(self, n: float = math.inf) -> Any:
+        """Fresh latent points: a batch, or `n` if that is fewer."""
+        return guest(self.latent_sampler)(min(n, self.share))
 
     @torch.no_grad()
-    def points(self) -> torch.Tensor:
-        """Fresh points, in the generator's present mode, without a graph."""
-        return check_shape("generator(z)", made(self.generator, self.latent()), self.loss.shape)
+    def points(self, n: float = math.inf) -> torch.Tensor:
+        """Points of these, in the generator's present mode, without a graph."""
+        return check_shape("generator(z)", made(self.generator, self.latent(n)), self.loss.shape)
 
     def run(
         self, n_steps: int, callback: Callback | None, bar: Progress, checkpoint: Checkpoint | None
@@ -130,7 +131,8 @@ class Trainer:
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
             check_finite("parameters", parameters_of(self.optimizer))
             if self.critic is not None:  # at fresh points: those of a round are drawn to their data
-                self.critic.step(self.points(), relative_rate(self.optimizer))
+                points = self.points(self.critic.batch_size)
+                self.critic.step(points, relative_rate(self.optimizer))
                 check_finite("critic", parameters_of(self.critic.optimizer))
         self.history.loss.append(float(values[0]))
         self.history.seconds.append(time.perf_counter() - self.start)
