@@ -131,8 +131,7 @@ class Trainer:
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
             check_finite("parameters", parameters_of(self.optimizer))
             if self.critic is not None:  # at fresh points: those of a round are drawn to their data
-                points = self.points(self.critic.batch_size)
-                self.critic.step(points, relative_rate(self.optimizer))
+                self.critic.step(self.points(self.critic.batch_size), relative_rate(self.optimizer))
                 check_finite("critic", parameters_of(self.critic.optimizer))
         self.history.loss.append(float(values[0]))
         self.history.seconds.append(time.perf_counter() - self.start)
