@@ -301,12 +301,24 @@ def test_a_penalty_at_some_points_is_that_at_all_where_slopes_are_alike():
         assert_same(gradients, found[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("batch_size", "expected"), [(8, 8), (64, 20)])
-def test_a_critic_is_given_as_many_points_as_it_uses(batch_size, expected, monkeypatch):
-    critic, sizes = GradientPenaltyCritic(cloud(40, 2), batch_size=batch_size), []
+@pytest.mark.parametrize(("batch_size", "kind", "expected"), [(8, 0, 8), (64, 0, 20), (8, 1, 20)])
+def test_a_critic_is_given_as_many_points_as_it_uses(batch_size, kind, expected, monkeypatch):
+    """A whole batch, if latent points are no rows of a tensor; the sampler is asked for that always."""
+    critic, sizes, asked = GradientPenaltyCritic(cloud(40, 2), batch_size=batch_size), [], set()
     monkeypatch.setattr(critic, "step", lambda x, rate: sizes.append(len(x)))
-    trained(cloud(40, 2), 3, critic=critic, batch_size=20)
+
+    def latent(n):
+        asked.add(n)
+        return {"z": torch.randn(n, 3)} if kind else torch.randn(n, 3)
+
+    class Generator(nn.Linear):
+        def forward(self, z):
+            return super().forward(z["z"] if kind else z)
+
+    options = {"n_steps": 3, "critic": critic, "batch_size": 20}
+    train_generator(Generator(3, 2), latent, cloud(40, 2), **options)
     assert sizes == [expected] * 3
+    assert asked == {20}
 
 
 def test_critic_adds_a_share_of_the_norm():

@@ -76,8 +76,8 @@ class GradientPenaltyCritic:
     penalty : float, default=10
         The factor :math:`\rho`.
     batch_size : int, default=64
-        Points, and data, in a step of each process; at most those of its batch. The points are drawn for
-        the step, as many: beside a generator with batch normalisation, give the size of its batches.
+        Points, and data, in a step of each process; at most those of its batch. So many points are made
+        for the step: beside a generator with batch normalisation, give the size of its batches.
     penalty_size : int, default=16
         Of them, how many are used for the penalty, which takes as long as the rest with all of them; the
         published critic has ``penalty_size=batch_size``.

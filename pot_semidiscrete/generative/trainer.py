@@ -1,7 +1,6 @@
 """One training run: steps of the generator, the potential with them, and what is written down."""
 
 import contextlib
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -82,14 +81,16 @@ class Trainer:
         """Steps of the generator taken."""
         return self.history.loss.n
 
-    def latent(self, n: float = math.inf) -> Any:
-        """Fresh latent points: a batch, or `n` if that is fewer."""
-        return guest(self.latent_sampler)(min(n, self.share))
+    def latent(self) -> Any:
+        """Fresh latent points."""
+        return guest(self.latent_sampler)(self.share)
 
     @torch.no_grad()
-    def points(self, n: float = math.inf) -> torch.Tensor:
-        """Points of these, in the generator's present mode, without a graph."""
-        return check_shape("generator(z)", made(self.generator, self.latent(n)), self.loss.shape)
+    def points(self, n: int | None = None) -> torch.Tensor:
+        """Fresh points, `n` if latent ones are rows, in the generator's mode, without a graph."""
+        z = self.latent()
+        z = z[:n] if isinstance(z, torch.Tensor) and z.ndim > 0 else z
+        return check_shape("generator(z)", made(self.generator, z), self.loss.shape)
 
     def run(
         self, n_steps: int, callback: Callback | None, bar: Progress, checkpoint: Checkpoint | None
@@ -173,8 +174,7 @@ class Trainer:
     def evaluate(self) -> None:
         """Measure the marginal error on five batches of fresh points."""
         with self.rollback():
-            x = torch.cat([self.loss.local(self.points()) for _ in range(5)])
-            x = all_points(self.ranks, x)
+            x = all_points(self.ranks, torch.cat([self.loss.local(self.points()) for _ in range(5)]))
         history = self.history
         history.chi2_step.append(self.n_steps)
         target = self.loss._shared_target
