@@ -175,9 +175,8 @@ class Trainer:
         """Measure the marginal error on five batches of fresh points."""
         with self.rollback():
             x = all_points(self.ranks, torch.cat([self.loss.local(self.points()) for _ in range(5)]))
-        history = self.history
+        history, target = self.history, self.loss._shared_target
         history.chi2_step.append(self.n_steps)
-        target = self.loss._shared_target
         measured = SemiDual(target).measure(x, target.gather(self.loss.potential), self.loss.reg)
         history.chi2.append(chi_square(measured)[0])
         # a diagnosis takes longer than an evaluation: at the 1st, 2nd, 4th, 8th, ...
