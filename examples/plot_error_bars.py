@@ -63,6 +63,27 @@ for name, values in held.items():
     print(f"bars of the {name} that hold the truth: {np.mean(values):.1%}")
 
 # %%
+# ``python -m benchmarks.error_bars --seeds 1000`` does so for 1,000 runs, and with ``--dimensions 2
+# --shares 0.2 0.05 0.02 0`` in the plane. Its shares are, for 20 atoms: of the potential, the mean over
+# atoms and the worst; of the map; and of the cost. ``reg`` is in units of the mean cost. *Result* is of
+# the members of a result that stopped at the default ``tol``. Its bars are wider than need be, for the
+# potential is compared with hardly more points than its own.
+#
+# =====  =====  ============  =====  =====  ============  =====
+# law    reg    potential,    map    cost   potential,    map
+#               ErrorBars                   result
+# =====  =====  ============  =====  =====  ============  =====
+# line   0.2    0.951, 0.941  0.959  0.942  0.995, 0.989  0.997
+# line   0.02   0.951, 0.938  0.969  0.942  0.992, 0.986  0.994
+# line   0      0.949, 0.939  0.996  0.942  0.985, 0.980  0.999
+# plane  0.2    0.955, 0.946  0.961  0.955  0.995, 0.990  0.995
+# plane  0.02   0.958, 0.950  0.976  0.951  0.994, 0.989  0.998
+# plane  0      0.963, 0.953  1.000  0.951  0.991, 0.986  1.000
+# =====  =====  ============  =====  =====  ============  =====
+#
+# At 0 the map jumps between cells, and bars near a boundary hold the jump.
+
+# %%
 # The last run, with its error bars.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")

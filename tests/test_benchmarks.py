@@ -380,6 +380,21 @@ def test_scaling_measures_the_error_of_what_stops_by_itself(rng, monkeypatch, tm
     assert 0.0 < row["measured_n_eff"] < 100.0
 
 
+@pytest.mark.parametrize("name", ["scaling", "scaling_peers"])
+def test_exponents_in_git_are_of_their_rows(name):
+    """Rows of several commands stand in one file; what is fitted to them has to be fitted again."""
+    from benchmarks import scaling
+
+    known = json.loads((FOLDER / "results" / f"{name}.json").read_text())
+    fitted, written = scaling.exponents(known["rows"]), known["exponents"]
+    assert len(written) > 0
+    label = lambda row: (row["target"], row["dimension"], row["solver"])
+    assert sorted(map(label, written)) == sorted(map(label, fitted))
+    exponents = {label(row): row["exponent"] for row in fitted}
+    for row in written:  # seconds have four digits, and so has an exponent
+        assert row["exponent"] == pytest.approx(exponents[label(row)], abs=1e-3)
+
+
 def test_scaling_times_a_few_samples_of_many_atoms():
     from benchmarks import scaling
 
