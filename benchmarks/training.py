@@ -401,7 +401,7 @@ def arguments():
     parser.add_argument("--share", type=float, help="of the features in the variance; 0.6 if left out")
     parser.add_argument("--rate", type=float, default=2e-3, help="of WGAN-GP")
     parser.add_argument("--critic-steps", type=int, default=5, help="of WGAN-GP")
-    parser.add_argument("--penalty-size", type=int, default=64, help="of WGAN-GP; the published is 64")
+    parser.add_argument("--penalty-size", type=int, help="of WGAN-GP; the published 64 if left out")
     parser.add_argument("--value", action="store_true", help="an interval of the transport cost, too")
     parser.add_argument("--grid", action="store_true", help="settings of recipes, with the first seed")
     parser.add_argument("--images", metavar="FOLDER", help="save 96 images of each generator")
@@ -411,8 +411,9 @@ def arguments():
 def options_of(args):
     """Options of each recipe, by the arguments of the command."""
     options = {recipe: {} for recipe in RECIPES}
-    of_critic = ("rate", "critic_steps", "penalty_size")
-    options["wgan_gp"] = {name: getattr(args, name) for name in of_critic}
+    options["wgan_gp"] = {"rate": args.rate, "critic_steps": args.critic_steps}
+    if args.penalty_size is not None:
+        options["wgan_gp"]["penalty_size"] = args.penalty_size
     options["authors"] = {"step": args.step}
     if args.batch is not None:
         options |= {recipe.__name__: {"batch_size": args.batch} for recipe in OURS}
@@ -430,7 +431,8 @@ def main():
     }
     facts, rows = kept(args.json, args.recipe, args.seeds, settings)
     made_anew = args.recipe if args.grid else ()
-    grid = [row for row in facts.pop("grid", []) if row["recipe"] not in made_anew]
+    grid = facts.pop("grid", [])  # rows of older files name no recipe
+    grid = [row for row in grid if row.get("recipe", "wgan_gp") not in made_anew]
     options = options_of(args)
     here = machine.processor()
     write = lambda: machine.write(args.json, **facts, grid=grid, rows=unlike(rows, here))
