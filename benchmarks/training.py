@@ -22,9 +22,10 @@ With ``--colors ink`` each digit has a random colour, on black, with ``both`` it
 - ``features``: as that, with images compared by `ImageFeatures`: pixels and the responses of random
   filters, which have `--share` of the variance. No labels, and no other network, take part.
 - ``few_features``: the same, with 4 filters instead of 16, and 5% of the variance in their responses.
-- ``wgan_gp``: Gulrajani et al.'s, batches of 64 points, the critic of `GradientPenaltyCritic`, rates of
-  both that rise and fall by the clock as ours; the rate and the critic's steps for one of the generator
-  are `--rate` and `--critic-steps`, or with ``--grid`` each of `RATES` and `CRITIC_STEPS`.
+- ``wgan_gp``: Gulrajani et al.'s, batches of 64 points, the critic of `GradientPenaltyCritic` with the
+  penalty at all of them, or at `--penalty-size`; rates of both rise and fall by the clock as ours. The
+  rate and the critic's steps for one of the generator are `--rate` and `--critic-steps`, or with
+  ``--grid`` each of `RATES` and `CRITIC_STEPS`.
 - ``authors``: the alternation of Houdard et al.: before each step of the generator, 10 steps of an
   averaged SGD made anew, of which the last iterate is kept. The step is the best of `STEPS`, in runs
   of a sixth of the seconds.
@@ -36,10 +37,10 @@ With ``--grid`` the settings of a recipe run with the first seed, and the best o
 
 Seconds are those of the processor for each thread, which are those of a clock if nothing else runs: on
 a shared machine a run loses nothing to its neighbours but their use of the caches. On a GPU they are
-those of a clock. With ``--json``, rows of the file for other recipes and seeds are kept. What is
-measured is in `pot_semidiscrete.metrics`, on 2,000 images of each generator, 2,000 held-out ones, and a
-classifier trained on all training images. With ``--value``, ``value`` is a 95% interval of the transport
-cost at the regularisation above. Measuring is outside the seconds.
+those of a clock. With ``--json``, rows of the file for other recipes and seeds are kept, so are grids
+of other recipes. What is measured is in `pot_semidiscrete.metrics`, on 2,000 images of each generator,
+2,000 held-out ones, and a classifier trained on all training images. With ``--value``, ``value`` is a
+95% interval of the transport cost at the regularisation above. Measuring is outside the seconds.
 """
 
 import itertools
@@ -62,7 +63,7 @@ from pot_semidiscrete.generative import (
     random_filters,
     train_generator,
 )
-from pot_semidiscrete.generative.energy import PAIR_COSTS
+from pot_semidiscrete.generative.energy import EnergyDescent
 from pot_semidiscrete.generative.optimizers import (
     adam,
     calm_adam,
@@ -205,9 +206,7 @@ def ours(run, make=calm_adam, rate=rise_and_fall, **options):
 
 def energy(run, renewed=None, **options):
     """The same without a critic: an energy score once the rate falls, of a share `renewed`."""
-    make, cost = PAIR_COSTS["energy"]
-    make = make if renewed is None else partial(make, share=renewed)
-    with mock.patch.dict(PAIR_COSTS, energy=(make, cost)):
+    with mock.patch.object(EnergyDescent, "share", renewed or EnergyDescent.share):
         ours(run, **{"critic": False, "pair_cost": "energy"} | options)
 
 
@@ -232,11 +231,12 @@ def few_features(run, **options):
     pixels(run, features=few, **options)
 
 
-def wgan_gp(run, rate=2e-3, critic_steps=5):
+def wgan_gp(run, rate=2e-3, critic_steps=5, penalty_size=64):
     """A critic with the gradient penalty (Gulrajani et al., arXiv:1704.00028)."""
     optimizer = torch.optim.Adam(run.generator.parameters(), lr=rate, betas=(0.5, 0.9), fused=True)
     like = partial(adam, lr=rate, betas=(0.5, 0.9))
-    critic = GradientPenaltyCritic(run.images, optimizer=like, random_state=run.seed)
+    options = {"penalty_size": penalty_size, "random_state": run.seed}
+    critic = GradientPenaltyCritic(run.images, optimizer=like, **options)
     while run.goes_on:
         progress = rise_and_fall(run.used / run.seconds)
         set_relative_rate(optimizer, progress)
@@ -401,6 +401,7 @@ def arguments():
     parser.add_argument("--share", type=float, help="of the features in the variance; 0.6 if left out")
     parser.add_argument("--rate", type=float, default=2e-3, help="of WGAN-GP")
     parser.add_argument("--critic-steps", type=int, default=5, help="of WGAN-GP")
+    parser.add_argument("--penalty-size", type=int, help="of WGAN-GP; the published 64 if left out")
     parser.add_argument("--value", action="store_true", help="an interval of the transport cost, too")
     parser.add_argument("--grid", action="store_true", help="settings of recipes, with the first seed")
     parser.add_argument("--images", metavar="FOLDER", help="save 96 images of each generator")
@@ -411,6 +412,8 @@ def options_of(args):
     """Options of each recipe, by the arguments of the command."""
     options = {recipe: {} for recipe in RECIPES}
     options["wgan_gp"] = {"rate": args.rate, "critic_steps": args.critic_steps}
+    if args.penalty_size is not None:
+        options["wgan_gp"]["penalty_size"] = args.penalty_size
     options["authors"] = {"step": args.step}
     if args.batch is not None:
         options |= {recipe.__name__: {"batch_size": args.batch} for recipe in OURS}
@@ -427,7 +430,10 @@ def main():
         for name in ("seconds", "atoms", "coordinates", "generator", "colors", "batch", "device")
     }
     facts, rows = kept(args.json, args.recipe, args.seeds, settings)
-    grid, options = facts.pop("grid", []), options_of(args)
+    made_anew = args.recipe if args.grid else ()
+    grid = facts.pop("grid", [])  # rows of older files name no recipe
+    grid = [row for row in grid if row.get("recipe", "wgan_gp") not in made_anew]
+    options = options_of(args)
     here = machine.processor()
     write = lambda: machine.write(args.json, **facts, grid=grid, rows=unlike(rows, here))
     with machine.limit_threads(args.threads):
@@ -440,7 +446,7 @@ def main():
         if "authors" in args.recipe and args.step is None:
             best, facts["authors_steps"] = best_step(images, SHORT * args.seconds, judge, *law)
             options["authors"]["step"] = best
-        for recipe in args.recipe if args.grid else ():
+        for recipe in made_anew:
             settings, found = GRIDS.get(recipe, []), []
             for setting in settings:
                 given = options[recipe] | setting

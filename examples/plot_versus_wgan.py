@@ -146,9 +146,8 @@ def wgan_gp(critic_steps=5, **options):
     """A critic with the gradient penalty."""
     run = Run(**options)
     adam = lambda p: torch.optim.Adam(p, lr=options["lr"], betas=options["betas"], fused=True)
-    critic = GradientPenaltyCritic(
-        atoms, new_critic(), optimizer=adam, batch_size=run.batch_size, random_state=seed
-    )
+    sizes = dict.fromkeys(("batch_size", "penalty_size"), run.batch_size)
+    critic = GradientPenaltyCritic(atoms, new_critic(), optimizer=adam, random_state=seed, **sizes)
     while run.goes_on():
         for _ in range(critic_steps):
             with torch.no_grad():

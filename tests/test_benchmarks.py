@@ -202,9 +202,9 @@ def test_a_grid_of_training_leads_to_its_best_setting(rng, monkeypatch, tmp_path
     mnist = write_spots(tmp_path, rng, n_test=200)
     module, path = importlib.import_module("benchmarks.training"), tmp_path / "results.json"
     quick_to_judge(module, monkeypatch)
-    table, made = dict(module.PAIR_COSTS), []
-    make = lambda *pairs, **options: made.append(options) or table["energy"][0](*pairs, **options)
-    monkeypatch.setitem(module.PAIR_COSTS, "energy", (make, table["energy"][1]))
+    share, shares, ours = module.EnergyDescent.share, [], module.ours
+    seen = lambda *run, **given: shares.append(module.EnergyDescent.share) or ours(*run, **given)
+    monkeypatch.setattr(module, "ours", seen)
     train, sizes = module.train, []
     noting = lambda *run, **given: sizes.append(given["batch_size"]) or train(*run, **given)
     monkeypatch.setattr(module, "train", noting)
@@ -214,8 +214,11 @@ def test_a_grid_of_training_leads_to_its_best_setting(rng, monkeypatch, tmp_path
     assert [row["renewed"] for row in found["grid"]] == list(module.RENEWED)
     best = min(found["grid"], key=lambda row: row["frechet"])["renewed"]
     assert [row.get("renewed") for row in found["rows"]] == [best, None]
-    assert made == [{"share": share} for share in (*module.RENEWED, best)]
+    assert shares == [*module.RENEWED, best, share]
     assert sizes == [24] * 5  # other options hold in a grid, too
+    run(module, monkeypatch, [*options.split(), "--mnist", mnist, "--json", path])
+    again = json.loads(path.read_text())
+    assert [len(again[name]) for name in ("grid", "rows")] == [3, 2]
 
 
 def test_rows_of_training_name_another_processor_than_the_machine(tmp_path):

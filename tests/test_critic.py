@@ -131,10 +131,12 @@ def test_pairs_lead_to_the_median_of_a_median_cost():
     assert abs(float(place.detach()) - 1.0) < 0.2
 
 
-def energy_descent(data, **options):
+def energy_descent(data, share=EnergyDescent.share):
     loss = SemiDiscreteLoss(data, reg=0.5)
     random = resolve_random(0, loss.target.nx, loss.potential)
-    return EnergyDescent(loss, data, random, cityblock, **options)
+    descent = EnergyDescent(loss, data, random, cityblock)
+    descent.share = share
+    return descent
 
 
 def test_an_energy_score_is_a_distance_to_an_interval():
@@ -274,6 +276,49 @@ def test_critic_finds_the_distance_of_two_laws():
     x = torch.randn(2000, 1, generator=normal)
     found = critic.score(data).mean() - critic.score(x).mean()
     assert float(found.detach()) == pytest.approx(3.0 * 1.15, rel=0.1)
+
+
+def test_a_penalty_at_some_points_is_that_at_all_where_slopes_are_alike():
+    """That of a linear D is the same everywhere; D sees fewer points."""
+    found, sizes, x = [], [], cloud(9, 4, seed=5)
+
+    class Noting(nn.Linear):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x)
+
+    for penalty_size in (1, 3, 8, 20):
+        torch.manual_seed(0)
+        options = {"batch_size": 8, "penalty_size": penalty_size, "random_state": 0}
+        critic = GradientPenaltyCritic(cloud(50, 4), Noting(4, 1), **options)
+        critic.step(x)
+        found.append([p.grad for p in critic.network.parameters()])
+        few = min(penalty_size, 8)
+        assert sorted(sizes) == sorted([few, 16])
+        del sizes[:]
+    assert found[0][0].abs().max() > 1.0
+    for gradients in found[1:]:
+        assert_same(gradients, found[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("batch_size", "kind", "expected"), [(8, 0, 8), (64, 0, 20), (8, 1, 20)])
+def test_a_critic_is_given_as_many_points_as_it_uses(batch_size, kind, expected, monkeypatch):
+    """A whole batch, if latent points are no rows of a tensor; the sampler is asked for that always."""
+    critic, sizes, asked = GradientPenaltyCritic(cloud(40, 2), batch_size=batch_size), [], set()
+    monkeypatch.setattr(critic, "step", lambda x, rate: sizes.append(len(x)))
+
+    def latent(n):
+        asked.add(n)
+        return {"z": torch.randn(n, 3)} if kind else torch.randn(n, 3)
+
+    class Generator(nn.Linear):
+        def forward(self, z):
+            return super().forward(z["z"] if kind else z)
+
+    options = {"n_steps": 3, "critic": critic, "batch_size": 20}
+    train_generator(Generator(3, 2), latent, cloud(40, 2), **options)
+    assert sizes == [expected] * 3
+    assert asked == {20}
 
 
 def test_critic_adds_a_share_of_the_norm():
@@ -456,6 +501,7 @@ def test_a_loss_has_its_own_options():
         ({"share": -1.0}, ValueError, "share: expected"),
         ({"penalty": math.nan}, ValueError, "penalty: expected"),
         ({"batch_size": 0}, ValueError, "batch_size: expected"),
+        ({"penalty_size": 0}, ValueError, "penalty_size: expected"),
     ],
 )
 def test_a_critic_checks_what_it_is_made_of(options, error, message):

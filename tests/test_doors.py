@@ -284,7 +284,7 @@ ROWS = {
     **dict.fromkeys(("learning_rate", "step"), NO_UNIT),
     **dict.fromkeys(("max_iter", "batch_size", "n_steps", "dual_steps", "n_batches"), NO_COUNT),
     **dict.fromkeys(("n", "dimension", "n_classes", "columns", "latent_dim", "channels"), NO_COUNT),
-    **dict.fromkeys(("n_filters", "reuse", "checkpoint_every"), NO_COUNT),
+    **dict.fromkeys(("n_filters", "reuse", "checkpoint_every", "penalty_size"), NO_COUNT),
     "one_sided_derivatives.n_batches": [*NO_COUNT, (3, ValueError, "2 points or more")],
     "max_memory": COUNT_FROM_0,
     # applications

@@ -13,8 +13,8 @@ from .descents import PairCost, PairDescent, PointCost, cityblock, sqeuclidean
 class EnergyDescent(PairDescent):
     r"""Down the mean cost of pairs; once the learning rate falls, down an energy score of them.
 
-    Of each pair (z, y), a second latent point :math:`z'` has the coordinates of z, but for a `share` of
-    them that are drawn anew. Steps go down
+    Of each pair (z, y), a second latent point :math:`z'` has the coordinates of z, but for the `share`
+    of them that are drawn anew. Steps go down
 
     .. math:: \tfrac12 E \bigl[ |g(z) - y|_1 + |g(z') - y|_1 - |g(z) - g(z')|_1 \bigr].
 
@@ -28,10 +28,11 @@ class EnergyDescent(PairDescent):
     """
 
     follows_rate = True
+    share = 0.13  # python -m benchmarks.training --recipe energy --grid
 
-    def __init__(self, *pairs: Any, share: float = 0.13) -> None:
+    def __init__(self, *pairs: Any) -> None:
         super().__init__(*pairs)
-        self.share, self.peak = share, 0.0  # the highest rate so far
+        self.peak = 0.0  # the highest rate so far
 
     def __repr__(self) -> str:
         return "costs of pairs, energy score"  # in checkpoints, which tell it from others
@@ -86,7 +87,7 @@ def check_latents(z: Any) -> None:
             )
 
 
-PAIR_COSTS: dict[str, tuple[Callable[..., PairDescent], PairCost]] = {
+PAIR_COSTS: dict[str, tuple[type[PairDescent], PairCost]] = {
     "cityblock": (PairDescent, cityblock),
     "sqeuclidean": (PairDescent, sqeuclidean),
     "energy": (EnergyDescent, cityblock),

@@ -86,9 +86,11 @@ class Trainer:
         return guest(self.latent_sampler)(self.share)
 
     @torch.no_grad()
-    def points(self) -> torch.Tensor:
-        """Fresh points, in the generator's present mode, without a graph."""
-        return check_shape("generator(z)", made(self.generator, self.latent()), self.loss.shape)
+    def points(self, n: int | None = None) -> torch.Tensor:
+        """Fresh points, `n` if latent ones are rows, in the generator's mode, without a graph."""
+        z = self.latent()
+        z = z[:n] if isinstance(z, torch.Tensor) and z.ndim > 0 else z
+        return check_shape("generator(z)", made(self.generator, z), self.loss.shape)
 
     def run(
         self, n_steps: int, callback: Callback | None, bar: Progress, checkpoint: Checkpoint | None
@@ -130,7 +132,7 @@ class Trainer:
             torch.clear_autocast_cache()  # or a caller's autocast would go on with the old weights
             check_finite("parameters", parameters_of(self.optimizer))
             if self.critic is not None:  # at fresh points: those of a round are drawn to their data
-                self.critic.step(self.points(), relative_rate(self.optimizer))
+                self.critic.step(self.points(self.critic.batch_size), relative_rate(self.optimizer))
                 check_finite("critic", parameters_of(self.critic.optimizer))
         self.history.loss.append(float(values[0]))
         self.history.seconds.append(time.perf_counter() - self.start)
@@ -172,11 +174,9 @@ class Trainer:
     def evaluate(self) -> None:
         """Measure the marginal error on five batches of fresh points."""
         with self.rollback():
-            x = torch.cat([self.loss.local(self.points()) for _ in range(5)])
-            x = all_points(self.ranks, x)
-        history = self.history
+            x = all_points(self.ranks, torch.cat([self.loss.local(self.points()) for _ in range(5)]))
+        history, target = self.history, self.loss._shared_target
         history.chi2_step.append(self.n_steps)
-        target = self.loss._shared_target
         measured = SemiDual(target).measure(x, target.gather(self.loss.potential), self.loss.reg)
         history.chi2.append(chi_square(measured)[0])
         # a diagnosis takes longer than an evaluation: at the 1st, 2nd, 4th, 8th, ...

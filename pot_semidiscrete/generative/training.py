@@ -71,8 +71,8 @@ def train_generator(
     generator : torch.nn.Module or callable
         ``z -> x``, points of the shape of the data, or of any shape if data are rows. Its train or eval
         mode is never changed, and potential and generator see batches of the same size: with batch
-        normalisation both define the law. Points drawn for the potential update the running statistics,
-        too.
+        normalisation both define the law. A critic sees batches of its own size. Points drawn for
+        either update the running statistics, too.
     latent_sampler : callable, int, law or loader
         ``n -> z``; the dimension of a standard normal law, a name and a dimension, ``("unif", 16)``, or
         a law of SciPy or torch, drawn by `random_state`; or a ``DataLoader`` of latent points.
