@@ -18,6 +18,8 @@ With ``--colors ink`` each digit has a random colour, on black, with ``both`` it
   named here, for the latent law is a function, of which the package knows nothing. The share of the
   coordinates that a second latent point has anew is the package's, or with ``--grid`` each of `RENEWED`.
 - ``cityblock``: as that, with the cost of pairs of other latent laws, ``pair_cost="cityblock"``.
+- ``batches`` and ``batches_cityblock``: ``ours`` and ``cityblock``, with pairs by an exact plan of the
+  points of a round and as many atoms at random (``ot.emd``) in place of the plan of the potential.
 - ``pixels``: the same with none of these: the paper's gradient, of the squared distance of pixels.
 - ``features``: as that, with images compared by `ImageFeatures`: pixels and the responses of random
   filters, which have `--share` of the variance. No labels, and no other network, take part.
@@ -58,6 +60,7 @@ from pot_semidiscrete.datasets import load_mnist, load_mnist_labels
 from pot_semidiscrete.generative import (
     GradientPenaltyCritic,
     ImageFeatures,
+    SemiDiscreteLoss,
     dcgan_generator,
     mlp_generator,
     random_filters,
@@ -215,6 +218,25 @@ def cityblock(run, **options):
     ours(run, **{"critic": False, "pair_cost": "cityblock"} | options)
 
 
+def exact_pairs(loss, x, random_state=None, *, follow=False):
+    """Atoms by an exact plan of points and as many atoms, in place of `SemiDiscreteLoss.pair`."""
+    some = torch.randperm(loss.target.n_atoms)[: len(x)]
+    costs = torch.cdist(loss.local(x).double(), loss.target.atoms[some].double()).square()
+    plan = ot.emd(ot.unif(len(x)), ot.unif(len(some)), costs.numpy(), numItermax=10**6)
+    return some[torch.as_tensor(plan.argmax(axis=1))]
+
+
+def batches(run, like=ours, **options):
+    """As `ours`, or as the recipe `like`, with pairs of exact plans of batches."""
+    with mock.patch.object(SemiDiscreteLoss, "pair", exact_pairs):
+        like(run, **options)
+
+
+def batches_cityblock(run, **options):
+    """As `cityblock`, with pairs of exact plans of batches."""
+    batches(run, cityblock, **options)
+
+
 def pixels(run, **options):
     """The paper's gradient: no features, pairs or critic."""
     ours(run, **PLAIN | {"make": adam, "rate": fall} | options)
@@ -292,7 +314,7 @@ def pot(run):
         run.follow_potential(potential)
 
 
-OURS = (ours, energy, cityblock, pixels, features, few_features)
+OURS = (ours, energy, cityblock, batches, batches_cityblock, pixels, features, few_features)
 RECIPES = {recipe.__name__: recipe for recipe in (*OURS, wgan_gp, authors, sinkhorn, pot)}
 
 
