@@ -150,7 +150,7 @@ def newton_cg(
 ) -> NewtonResult:
     """Maximise the average over the points `x` at ``eps > 0``, until the count of work is `last`.
 
-    If it is cut off there, it ends with a Sinkhorn iteration: Newton's last step may leave masses far off.
+    Cut off there, it ends with a Sinkhorn iteration, for Newton's last step may leave masses far off.
     """
     target, nx, n = dual.target, dual.target.nx, x.shape[0]
     found, model, mu, box, least_rows = dual.measure(x, psi, eps), None, DAMPING, BOX, 0.0
