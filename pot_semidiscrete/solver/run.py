@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, joined, joint, says_stop, stride
+from ..backend import Array, joined, joint, says_stop
 from ..costs import CallableMetric
 from ..inference.bounds import FittedPoints
 from ..inference.estimates import (
