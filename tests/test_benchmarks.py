@@ -36,6 +36,7 @@ LEAST = {
     "choosing": "--share 0.03 --tables tol dtype",
     "curves": "--seeds 2 --samples 512 1024 --problems normal_line --solvers ours POT",
     "classes": "--case 3 20 --rounds 1",
+    "constants": "--constants STEP MANY --seeds 1 --samples 512 --problems uniform_line",
     "correction": "--seeds 2 --samples 512 --problems normal_line",
     "distributed": "--ranks 1 --rounds 1 --atoms 300 --batch 64",
     "error_bars": "--seeds 1 --points 256 --shares 0 --dimensions 1 2",
@@ -113,6 +114,20 @@ def test_benchmark_runs_and_writes_its_results(name, monkeypatch, tmp_path):
     found = json.loads(path.read_text())
     assert found["machine"]["numpy"]
     assert found["accuracy" if name == "solver" else "rows"]
+
+
+def test_constants_are_replaced_wherever_they_are_read():
+    """As globals of modules that import them, and as defaults; and put back."""
+    from benchmarks import constants
+    from pot_semidiscrete.optim import ascent, newton, stopping
+
+    usual = (ascent.STEP, stopping.STEP, ascent.compute_move.__defaults__, newton.maximize.__defaults__)
+    with constants.replaced("STEP", 1.0), constants.replaced("NEGLIGIBLE", 0.25):
+        assert ascent.STEP == stopping.STEP == ascent.compute_move.__defaults__[0] == 1.0
+        assert newton.NEGLIGIBLE == newton.maximize.__defaults__[0] == 0.25
+    now = (ascent.STEP, stopping.STEP, ascent.compute_move.__defaults__, newton.maximize.__defaults__)
+    assert now == usual
+    assert 1.0 not in usual
 
 
 def test_guard_fails_where_a_run_has_become_slower(monkeypatch):

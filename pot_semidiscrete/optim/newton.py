@@ -16,13 +16,14 @@ from .ascent import FEW_POINTS, cold_start, resolving_eps
 from .hessian import MAX_ITERATIONS, most_rows, newton_model
 from .semi_dual import Measurement, SemiDual
 
-ROWS = 8.0  # the Hessian is that of n / ROWS points, ROWS n_eff at least; benchmarks.solver
+# benchmarks.constants tells what they are worth, if no other source is named
+ROWS = 8.0  # the Hessian is that of n / ROWS points, ROWS n_eff at least
 DAMPING = 1e-3  # Levenberg's first mu, in units of D
-BOX = 30.0  # first largest move of an atom in an iteration, in units of eps; benchmarks.solver: 25
+BOX = 30.0  # first largest move of an atom in an iteration, in units of eps
 CORRECTION = 4.0  # passes over its points that it takes, mostly; benchmarks.scaling: 2.5 to 5 ...
 QUICK = 2**29  # ... or entries evaluated in a few seconds: it may always take as many
 NEGLIGIBLE = 0.1  # increases below that share of the statistical error, eps n_eff / (2 n), are left
-MANY = 1024  # points an atom, from which on every 65th is maximised over first, the 17th, the 5th
+MANY = 1024  # points an atom, from where every 65th is maximised over first; benchmarks.correction
 DECAY = 4.0  # of eps from one level to the next
 
 
