@@ -104,19 +104,19 @@ def peak(call, device="cpu"):
     return found, int(status["VmHWM"].split()[0]) * 1024 - before
 
 
-DIGITS = 4  # of what is written
+DIGITS = 4  # of what is written, unless more are asked for
 
 
-def plain(value):
-    """The same to `DIGITS` digits, whole numbers as they are; None where JSON has no number."""
+def plain(value, digits=DIGITS):
+    """The same to so many digits, whole numbers as they are; None where JSON has no number."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain(item, digits) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, digits) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, float):
-        value = value if value.is_integer() else float(f"{value:.{DIGITS}g}")
+        value = value if value.is_integer() else float(f"{value:.{digits}g}")
         return int(value) if value.is_integer() else value
     return value
 
@@ -138,10 +138,11 @@ def arguments(args):
     return {name: value for name, value in vars(args).items() if name not in ("json", "mnist")}
 
 
-def write(path, **results):
+def write(path, digits=DIGITS, **results):
     """Results as JSON, short enough to be kept, if there is a path."""
     if path is not None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        entries = ",\n ".join(f'"{key}": {entry(value)}' for key, value in plain(results).items())
+        found = plain(results, digits).items()
+        entries = ",\n ".join(f'"{key}": {entry(value)}' for key, value in found)
         path.write_text(f"{{\n {entries}\n}}\n")

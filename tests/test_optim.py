@@ -193,6 +193,18 @@ def test_a_model_of_few_points_does_no_harm(store, nx, monkeypatch):
     assert dual.work < 10.0 * len(x) * 300
 
 
+def test_a_correction_that_is_cut_off_ends_with_a_sinkhorn_iteration(nx):
+    """The masses are nearer to the goal than Newton's last step may leave them."""
+    target, x = cloud(nx, weights=law("dirichlet", 30))
+    dual, psi = SemiDual(target), nx.array(0.5 * REG * np.random.default_rng(4).normal(size=30))
+    before = dual.measure(x, psi, REG)
+    found = newton.newton_cg(dual, x, psi, REG, last=dual.work)
+    expected = target.zero_mean(psi + REG * target.nx.log(target.weights / before.marginal))
+    np.testing.assert_allclose(nx.host(found.potential), nx.host(expected), atol=50 * nx.eps)
+    assert found.measured.value > before.value
+    assert not found.converged
+
+
 def test_box_bends_no_step_downwards(nx64, monkeypatch):
     """A step cut off at the box is scaled to where the model rises; light atoms, far away."""
     monkeypatch.setattr(newton, "BOX", 0.1)

@@ -30,6 +30,7 @@ from .. import gallery, machine
 from . import fixed_batch, images, report
 
 N_HELD_OUT = 1000
+DIGITS = 6  # of what is written: values of the dual are compared
 SEGMENT_STEPS = 5000
 
 
@@ -131,7 +132,7 @@ def main():
                     done[name] = facts | {"name": name, "processor": machine.processor()} | row
                 found = sorted(done.values(), key=lambda row: place.get(row["name"], -1))
                 rows = [*rest, *found]
-                machine.write(args.json, machine=machine.facts(), rows=rows)
+                machine.write(args.json, DIGITS, machine=machine.facts(), rows=rows)
             show(experiment, found, args.figures)
 
 

@@ -16,12 +16,13 @@ from ..kernels import mean_cost
 from ..problem import Target
 from .semi_dual import Measurement, SemiDual
 
-STEP = 0.7  # in units of eps / b; stable below 2 (Nesterov, 2004, 2.1.5); benchmarks.scaling: .5 to 1
+# benchmarks.constants tells what they are worth, if no other source is named
+STEP = 0.7  # in units of eps / b; stable below 2 (Nesterov, 2004, 2.1.5)
 LIGHTEST_ATOM = 0.3  # in units of 1 / n_atoms: what a step takes lighter ones for
-CLIP = 6.0  # largest move of an atom in a step, in units of eps; benchmarks.scaling: 6 to 10
-BATCH = 0.5  # points of a batch, in units of n_eff, where averaging begins; benchmarks.solver: .25 to 1
+CLIP = 6.0  # largest move of an atom in a step, in units of eps
+BATCH = 0.5  # points of a batch, in units of n_eff, where averaging begins
 COOLING = 0.1  # eps falls by exp(-COOLING) in a step of n_eff points, or faster ...
-ANNEALING = 0.3  # ... to arrive within that share of the samples; benchmarks.solver: .3 to .5
+ANNEALING = 0.3  # ... to arrive within that share of the samples
 LEAST_ROWS = 32  # points of a batch: with fewer, a step reads the atoms mostly; benchmarks.kernels
 RESOLVED = 0.5  # share of E sum_j chi_j^2 with which eps resolves the atoms: from there it falls slowly
 FEW_POINTS = 1024  # by which n_eff is estimated well enough

@@ -21,7 +21,7 @@ from ..problem import unshared
 from .ascent import LEAST_ROWS
 from .semi_dual import SemiDual
 
-DENSE = 256  # atoms up to which it is a matrix; benchmarks.solver
+DENSE = 256  # atoms up to which it is a matrix; benchmarks.constants
 STORE = 2**25  # weights kept for products, twice at most: 128 MiB in float32
 PRODUCT = 0.2  # of a pass is what a product takes; benchmarks.kernels
 MAX_ITERATIONS = 50  # of conjugate gradients, and of Newton's method: a bound for any input

@@ -16,13 +16,14 @@ from .ascent import FEW_POINTS, cold_start, resolving_eps
 from .hessian import MAX_ITERATIONS, most_rows, newton_model
 from .semi_dual import Measurement, SemiDual
 
-ROWS = 8.0  # the Hessian is that of n / ROWS points, ROWS n_eff at least; benchmarks.solver
+# benchmarks.constants tells what they are worth, if no other source is named
+ROWS = 8.0  # the Hessian is that of n / ROWS points, ROWS n_eff at least
 DAMPING = 1e-3  # Levenberg's first mu, in units of D
-BOX = 30.0  # first largest move of an atom in an iteration, in units of eps; benchmarks.solver: 25
+BOX = 30.0  # first largest move of an atom in an iteration, in units of eps
 CORRECTION = 4.0  # passes over its points that it takes, mostly; benchmarks.scaling: 2.5 to 5 ...
 QUICK = 2**29  # ... or entries evaluated in a few seconds: it may always take as many
 NEGLIGIBLE = 0.1  # increases below that share of the statistical error, eps n_eff / (2 n), are left
-MANY = 1024  # points an atom, from which on every 65th is maximised over first, the 17th, the 5th
+MANY = 1024  # points an atom, from where every 65th is maximised over first; benchmarks.correction
 DECAY = 4.0  # of eps from one level to the next
 
 
@@ -100,11 +101,14 @@ def maximize(
             return continuation(dual, x, psi, reg, eps, rtol, last)
         if n < MANY * dual.n_atoms:
             return newton_cg(dual, x, psi, reg, last, rtol)
-        start = NewtonResult(dual.target.zero_mean(psi), dual.measure(x, psi, reg), reg)
+        best = dual.measure(x, psi, reg).value
         for every in (65, 17, 5):
-            psi = newton_cg(dual, x[::every], psi, reg, last, 40.0 * rtol).potential
-        found = newton_cg(dual, x, psi, reg, last, rtol)
-        return found if found.measured.value > start.measured.value else start
+            start = newton_cg(dual, x[::every], psi, reg, last, 40.0 * rtol).potential
+            value = dual.measure(x, start, reg).value
+            if value <= best:  # where it started knows more than so few points do
+                break
+            psi, best = start, value
+        return newton_cg(dual, x, psi, reg, last, rtol)
 
 
 def continuation(
@@ -145,7 +149,10 @@ def from_above(dual: SemiDual, x: Array, psi: Array | None, eps: float, last: fl
 def newton_cg(
     dual: SemiDual, x: Array, psi: Array, eps: float, last: float = math.inf, rtol: float = NEGLIGIBLE
 ) -> NewtonResult:
-    """Maximise the average over the points `x` at ``eps > 0``, until the count of work is `last`."""
+    """Maximise the average over the points `x` at ``eps > 0``, until the count of work is `last`.
+
+    Cut off there, it ends with a Sinkhorn iteration, for Newton's last step may leave masses far off.
+    """
     target, nx, n = dual.target, dual.target.nx, x.shape[0]
     found, model, mu, box, least_rows = dual.measure(x, psi, eps), None, DAMPING, BOX, 0.0
     is_small = False  # the last increase, and as predicted
@@ -154,16 +161,16 @@ def newton_cg(
     # masses below it are not told apart: kernels cut them off
     least = max(math.exp(exponent_floor(psi)), 1e-30) + 0.0 * target.weights
     for _ in range(MAX_ITERATIONS):
-        if dual.work >= last:
-            break
         # the masses are so far from the goal that a Sinkhorn iteration is due
         log_ratio = nx.log(nx.maximum(found.goal, least) / nx.maximum(found.marginal, least))
-        is_rough = float(nx.max(nx.abs(log_ratio))) > 1.0
+        is_rough, is_over = float(nx.max(nx.abs(log_ratio))) > 1.0, dual.work >= last
         if is_small and not is_rough:
             break  # convergence is quadratic: the next increase would be far smaller
-        if is_rough:
+        if is_rough or is_over:
             psi = psi + scale * nx.clip(log_ratio, -BOX, BOX)
             found, model = dual.measure(x, psi, eps), None
+        if is_over:
+            break
         if model is None:
             rows = max(ROWS * found.n_eff, n / ROWS, least_rows) if rtol > 0.0 else n
             model = newton_model(dual, x, psi, eps, rows, found.goal)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, joined, joint, says_stop, stride
+from ..backend import Array, joined, joint, says_stop
 from ..costs import CallableMetric
 from ..inference.bounds import FittedPoints
 from ..inference.estimates import (
@@ -187,8 +187,7 @@ class Solver:
         if self.corrected_at == self.n_used or n == 0:
             return False
         points, before = self.stream.kept.points(), self.dual.work
-        few = points[:: stride(n, FEW_POINTS)]
-        if not can_correct(self.dual, n, self.dual.measure(few, ascent.average, ascent.eps).n_eff):
+        if not can_correct(self.dual, n, ascent.n_eff):
             return False
         self.fit = None
         self.bar.tell(f"Newton's method on {n:,} points")
