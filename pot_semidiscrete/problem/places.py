@@ -39,22 +39,39 @@ def _near(read: Reader, some: np.ndarray, n_parts: int, within: float) -> np.nda
     The k-d tree (Bentley, 1975) is that of the points, or of their projection on three directions, in
     which distances are no larger, and hardly ever that small by chance.
     """
-    parts = np.array_split(some, n_parts)
     origin = read(some[:1]).astype(float)
     directions = np.random.default_rng(0).normal(size=(origin.shape[1], 3))
     directions = np.linalg.qr(directions)[0] if origin.shape[1] > 3 else np.eye(origin.shape[1])
-    tree = KDTree(np.concatenate([(read(part) - origin) @ directions for part in parts]))
+    projected = [
+        (points - origin) @ directions
+        for part in np.array_split(some, min(n_parts, len(some)))
+        for points in _pieces(read(_as_slice(part)))
+    ]
+    tree = KDTree(np.concatenate(projected))
     rows = tree.indices  # in this order, the part of the tree that is read stays in the cache
     found = tree.query(tree.data[rows], 2, distance_upper_bound=2.0 * within)[1]  # rounding is less
     other = np.where(found[:, 0] == rows, found[:, 1], found[:, 0])
-    rows, other = (ends[other < len(some)] for ends in (rows, other))
+    pairs = np.stack([rows, other], axis=1)[other < len(some)]
+    if len(pairs) == 0:
+        return np.arange(len(some))
     is_near = [
-        np.linalg.norm(read(some[rows[part]]).astype(float) - read(some[other[part]]), axis=1) <= within
-        for part in np.array_split(np.arange(len(rows)), n_parts)
+        np.linalg.norm(read(some[ends[:, 0]]).astype(float) - read(some[ends[:, 1]]), axis=1) <= within
+        for ends in _pieces(pairs)
     ]
-    rows, other = (ends[np.concatenate(is_near)] for ends in (rows, other))
+    rows, other = pairs[np.concatenate(is_near)].T
     graph = csr_array((np.ones(len(rows)), (rows, other)), shape=2 * some.shape)
     return csgraph.connected_components(graph, directed=False)[1]
+
+
+def _pieces(rows: np.ndarray) -> list[np.ndarray]:
+    """Parts of an array that the cache holds."""
+    return np.array_split(rows, max(-(-len(rows) // 1024), 1))
+
+
+def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
+    """Rising numbers of rows, as a slice if they are neighbours: of files, it is read faster."""
+    start, stop = int(rows[0]), int(rows[-1]) + 1
+    return slice(start, stop) if stop - start == len(rows) else rows
 
 
 def _equal(read: Reader, parts: Sequence[slice]) -> tuple[np.ndarray, np.ndarray]:
@@ -77,8 +94,7 @@ def _hashes(points: np.ndarray) -> np.ndarray:
     """A number for each point, the same for the same points, and else as good as never."""
     words = np.ascontiguousarray(points + 0.0).view(np.uint16)  # -0 becomes 0
     key = 2 * np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64) + 1
-    parts = np.array_split(words, -(-len(words) // 1024))  # which the cache holds
-    return np.concatenate([part.astype(np.uint64) @ key for part in parts])
+    return np.concatenate([part.astype(np.uint64) @ key for part in _pieces(words)])
 
 
 @dataclass(frozen=True, eq=False)
