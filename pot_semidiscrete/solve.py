@@ -87,7 +87,9 @@ def solve_semidiscrete(
     max_memory : int, default=2**28
         Bytes of source points to keep for Newton's method, the newest ones. 0 leaves it out.
     sample_cost : float, default=0.0
-        What drawing a point costs, in units of evaluating it at all atoms once.
+        What drawing a point costs, in units of evaluating it at all atoms once. If it is some
+        tens or more, Newton's method corrects a run before it is first evaluated, where that saves
+        points; if it is less, it matters only after an evaluation that failed.
     tol_value : float, default=0.0
         If positive, the error of the value (``result.suboptimality``) must also be at most this, in
         units of the metric. In low dimension slow modes, which the masses do not show, may leave an

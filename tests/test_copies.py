@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.sparse import csgraph
+from scipy.spatial.distance import cdist
 
 import pot_semidiscrete as sd
+from pot_semidiscrete.inference.estimates import Estimates
+from pot_semidiscrete.inference.gaps import hides_boundaries
 from pot_semidiscrete.kernels import reduce
 from pot_semidiscrete.problem import build_target, projection
 from pot_semidiscrete.problem.places import places
@@ -113,6 +117,96 @@ def test_merging_leaves_the_transform_alone(law, reg, nx):
 def test_minus_zero_is_zero(nx):
     assert build_target(nx.array([[0.0, 1.0], [-0.0, 1.0]]), metric="cosine").atoms.shape == (1, 2)
     assert build_target(nx.array([[0.0, 1.0], [1e-6, 1.0]]), metric="cosine").support is None
+
+
+@each_law
+def test_atoms_that_rounding_does_not_tell_apart_are_one(law, nx):
+    """At ``reg = 0``, against the problem of one of them with all the weight."""
+    moved = PLACES[PLACE] + 2.0 * nx.eps * np.random.default_rng(1).normal(size=(100, 2))
+    weights, present = LAWS[law], LAWS[law] > 0
+    result, once = (
+        sd.solve_semidiscrete(nx.array(atoms), "unif", nx.array(b), reg=0, random_state=0)
+        for atoms, b in ((moved, weights), (PLACES, together(weights)))
+    )
+    assert result.converged
+    assert float(result.value) == pytest.approx(float(once.value), abs=4.0 * result.value_stderr)
+    assert result.suboptimality == pytest.approx(once.suboptimality, rel=0.2)
+    potential, marginal = nx.host(result.potential), nx.host(result.marginal_b)
+    expected = nx.host(once.potential)[PLACE]
+    np.testing.assert_allclose(potential[present], expected[present], atol=0.03 * np.ptp(potential))
+    np.testing.assert_allclose(marginal, together(marginal)[PLACE] * part(law), rtol=1e3 * nx.eps)
+    assert abs(together(marginal) - together(weights)).sum() / 2 < 0.05
+    cells = PLACES[PLACE][nx.host(result.pair(nx.array(POINTS), random_state=1)).astype(int)]
+    np.testing.assert_allclose(cells, nx.host(result.ot_map(nx.array(POINTS))), atol=100 * nx.eps)
+
+
+CENTERS = 0.2 * np.arange(5.0) + 0.1  # of cells of a uniform law: the best potential is 0
+
+
+def triples(nx, distance):
+    """Three atoms at each of the centres, that distance apart."""
+    return build_target(nx.array((CENTERS[:, None] + distance * np.arange(3)).reshape(15, 1)))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_near_atoms_do_not_hide_what_is_lacking(share, seed, nx):
+    """Boundaries between groups of them are seen by few points, or none; against the value of groups.
+
+    They are some roundings apart, or a ten thousandth, or a share of the way between.
+    """
+    distance, psi = (300.0 * nx.eps) ** (1.0 - share) * 1e-4**share, 0.02 * np.cos(7.0 * np.arange(5))
+    target = triples(nx, distance)
+    assert target.atoms.shape[0] == 15
+    grid = (np.arange(10**5)[:, None] + 0.5) / 10**5
+    transforms = [np.min((grid - CENTERS) ** 2 - p, axis=1) for p in (0.0 * psi, psi)]
+    lack = transforms[0].mean() - transforms[1].mean() - psi.mean()
+    assert lack > 5e-4
+    x = target.center(nx.array(np.random.default_rng(seed).random((4000, 1))))
+    found = Estimates(target, nx.array(np.repeat(psi, 3)), 0.0, x, n_samples=1e5).certificate
+    assert lack - 3.0 * distance < found.suboptimality <= found.suboptimality_bound < 0.01
+
+
+def test_boundaries_are_hidden_by_near_atoms_alone(nx):
+    """Not where each point's second atom is another's, nor by a gap of the source."""
+    x = np.random.default_rng(0).random((4000, 1))
+    few = x[:100]
+    for points, distance, hidden in ((x, 1e-4, True), (x, 0.05, False), (few, 1e-4, False)):
+        target = triples(nx, distance)
+        zero = 0.0 * target.weights
+        assert hides_boundaries(target, target.center(nx.array(points)), zero, 0.0) is hidden
+    target = build_target(nx.array(np.array([[0.0], [0.1], [0.9], [1.0]])))
+    points = target.center(nx.array(np.where(x < 0.5, 0.4 * x, 1.0 - 0.4 * (1.0 - x))))  # to .2, from .8
+    assert not hides_boundaries(target, points, 0.0 * target.weights, 0.0)
+
+
+@pytest.mark.parametrize("scale", [2.0**-20, 1.0, 2.0**20])
+def test_atoms_are_merged_at_roundings_of_their_scale(scale, nx):
+    """Costs of the last two differ by ten times more than those that are merged."""
+    unit = np.array([[1.0, 0.0]]) * nx.eps
+    for distance, n_atoms in ((16.0, 20), (1000.0, 21)):
+        atoms = scale * np.concatenate([PLACES - 0.5, PLACES[:1] - 0.5 + distance * unit])
+        assert build_target(nx.array(atoms)).atoms.shape == (n_atoms, 2)
+        assert build_target(nx.array(atoms), metric="euclidean").atoms.shape == (21, 2)
+
+
+@pytest.mark.parametrize(("d", "spread"), [(1, 1.0), (2, 1.0), (3, 1.0), (4, 0.1), (50, 0.1)])
+def test_places_are_farther_apart_than_a_distance(d, spread):
+    """Each of them is connected by steps of that distance at most (single linkage)."""
+    rng, within = np.random.default_rng(d), 1e-3
+    points = np.repeat(rng.random((300, d)), 1 + np.arange(300) % 4, axis=0)
+    points = points + within * spread * rng.normal(size=points.shape) / (2.0 * d) ** 0.5
+    points[::50] = points[0]
+    points = rng.permutation(points)
+    parts = [slice(0, 90), slice(90, 400), slice(400, len(points))]
+    first, place = places(points.__getitem__, parts, within)
+    distances = cdist(points, points)
+    assert (distances[np.ix_(first, first)] + np.eye(len(first)) > within).all()
+    assert (np.diff(first) > 0).all()
+    np.testing.assert_array_equal(place[first], np.arange(len(first)))
+    same = place[:, None] == place
+    n_groups, _ = csgraph.connected_components((distances <= within) & same)
+    assert n_groups == len(first) < len(points) / 1.5
 
 
 @pytest.mark.parametrize("collide", [False, True])

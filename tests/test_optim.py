@@ -10,6 +10,7 @@ from scipy.stats import norm
 import pot_semidiscrete as ps
 from benchmarks import references
 from benchmarks.references import quantile_potential
+from pot_semidiscrete.inference.estimates import evaluate
 from pot_semidiscrete.inference.trace import trace_estimate
 from pot_semidiscrete.optim import hessian as hessians
 from pot_semidiscrete.optim import newton
@@ -398,14 +399,35 @@ def test_a_run_stops_soon_after_its_tolerance():
 
 
 def test_a_dear_sampler_is_asked_for_less():
-    """In the plane, where slow modes are what is left: Newton's method instead of more points."""
+    """In the plane, where slow modes are what is left: Newton's method instead of more points.
+
+    Both potentials are as accurate, on points of their own.
+    """
     atoms = np.random.default_rng(0).normal(size=(300, 2))
     options = {"reg": 1e-3 * ps.cost_scale(atoms), "tol": 0.1, "random_state": 0}
+    runs = {
+        c: ps.solve_semidiscrete(atoms, "normal", sample_cost=c, **options) for c in (0.0, 1.0, 100.0)
+    }
+    assert runs[100.0].n_samples < 0.8 * runs[0.0].n_samples
+    assert runs[100.0].work > runs[0.0].work
+    np.testing.assert_array_equal(runs[1.0].potential, runs[0.0].potential)
+    target, x = build_target(atoms), np.random.default_rng(1).normal(size=(100_000, 2))
+    for result in runs.values():
+        assert result.converged
+        found = evaluate(SemiDual(target), target.center(x), result.potential, options["reg"])
+        assert found.bound < options["tol"] ** 2
+
+
+def test_a_run_that_keeps_no_points_draws_on_however_dear():
+    """There is nothing to correct by."""
+    atoms = np.random.default_rng(0).normal(size=(100, 2))
+    options = {"reg": 1e-3 * ps.cost_scale(atoms), "tol": 0.2, "random_state": 0, "max_memory": 0}
     cheap, dear = (
-        ps.solve_semidiscrete(atoms, "normal", sample_cost=cost, **options) for cost in (0.0, 1e4)
+        ps.solve_semidiscrete(atoms, "normal", sample_cost=cost, **options) for cost in (0.0, 100.0)
     )
-    assert dear.converged
-    assert dear.n_samples <= cheap.n_samples
+    assert dear.n_samples == cheap.n_samples
+    assert dear.work == cheap.work
+    np.testing.assert_array_equal(dear.potential, cheap.potential)
 
 
 def test_rare_visits_weigh_as_much_as_their_absence(nx64):

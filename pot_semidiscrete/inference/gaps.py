@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy.sparse import csgraph, csr_array
 
-from ..backend import Array
+from ..backend import Array, capabilities
 from ..kernels import HardBlock, row_blocks
 from ..problem import Target
 
@@ -21,26 +21,59 @@ def cell_bias(target: Target, potential: Array, reg: float) -> Array:
     return potential - target.target_term + (reg * target.log_weights if reg > 0 else 0.0)
 
 
-def best_two(target: Target, x: Array, bias: Array) -> tuple[Array, Array, Array, Array]:
-    """Best and second atom of each point of a block, the scores' difference, and the best score."""
+def best_two(
+    target: Target, x: Array, bias: Array, group: Array | None = None
+) -> tuple[Array, Array, Array, Array]:
+    """Best and second atom of each point of a block, the scores' difference, and the best score.
+
+    The second one is of another group, if atoms have groups.
+    """
     nx = target.nx
     scores = bias + target.bilinear(x)
     first, best = nx.argmax(scores, axis=1), nx.max(scores, axis=1)
     hit = HardBlock(first, scores.shape[1], best, nx).dense() > 0
+    hit = hit if group is None else group[first][:, None] == group[None, :]
     rest = nx.where(hit, nx.full((1, 1), -math.inf, type_as=scores), scores)
     return first, nx.argmax(rest, axis=1), best - nx.max(rest, axis=1), best
 
 
 def nearest_boundaries(
-    target: Target, x: Array, potential: Array, reg: float
+    target: Target, x: Array, potential: Array, reg: float, group: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Best and second atom of each point, and the difference of their scores, on the host."""
+    """Best and second atom of each point, and the difference of their scores, on the host.
+
+    The second one is of another group, if atoms have groups.
+    """
     bias, nx = cell_bias(target, potential, reg), target.nx
-    blocks = [best_two(target, rows, bias)[:3] for (rows,) in row_blocks(target, x)]
+    groups = None if group is None else capabilities(nx).index(group, target.weights)
+    blocks = [best_two(target, rows, bias, groups)[:3] for (rows,) in row_blocks(target, x)]
     first, second, margin = (
         np.concatenate([nx.to_numpy(v) for v in field]) for field in zip(*blocks, strict=True)
     )
     return first.astype(int), second.astype(int), margin.astype(float)
+
+
+def hides_boundaries(target: Target, x: Array, potential: Array, reg: float) -> bool:
+    """Whether the two best atoms of points never tell of boundaries between groups that mass is near.
+
+    So it is where atoms of a group are far nearer to each other than groups are: the regularisation that
+    resolves the former sees no boundary between the latter. Pairs of atoms with `LEAST_COUNT` points
+    link groups. With four times as many points an atom, a group would have such a link to others, were
+    it not for that, or for a gap.
+    """
+    n_atoms = target.atoms.shape[0]
+    first, second, _ = nearest_boundaries(target, x, potential, reg)
+    pairs = csr_array((np.ones(len(first)), (first, second)), shape=(n_atoms, n_atoms))
+    n_groups, group = csgraph.connected_components(pairs + pairs.T >= LEAST_COUNT, directed=False)
+    count = lambda atoms: np.bincount(group[atoms], minlength=n_groups)
+    is_out = group[first] != group[second]
+    is_seen = count(first) >= 4 * LEAST_COUNT * count(np.arange(n_atoms))
+    is_apart = is_seen & (count(first[is_out]) + count(second[is_out]) < LEAST_COUNT)
+    if is_apart.sum() < 2:
+        return False
+    first, _, margin = nearest_boundaries(target, x, potential, reg, group)
+    sides = [margin[group[first] == k] for k in np.flatnonzero(is_apart)]
+    return any(len(s) * s.min() <= CLEAR * s.mean() for s in sides)
 
 
 def has_gap(target: Target, x: Array, potential: Array, reg: float) -> bool:

@@ -136,8 +136,13 @@ class StoppingRule(ABC):
         """
         return False
 
+    @property
+    def corrects_first(self) -> bool:
+        """Whether Newton's method is to correct the estimate before the look that is due."""
+        return False
+
     def corrected(self, passes: float) -> None:  # noqa: B027
-        """Note a correction, which took so many passes over its points."""
+        """Note a correction, which took so many passes over its points; `inf` if none is possible."""
 
     def look_size(self, n_samples: float) -> int:
         """Points of a look after so many samples."""
@@ -179,7 +184,8 @@ class ChiSquareRule(StoppingRule):
     tol : float
         Its square is the chi2 that is wanted.
     sample_cost : float
-        What it costs to draw a point, in rows of a reduction.
+        What it costs to draw a point, in rows of a reduction. Above 0, a run corrects as soon as its
+        points allow the chi2 to reach, if it would cost more to draw those that the average takes.
 
     Attributes
     ----------
@@ -195,7 +201,7 @@ class ChiSquareRule(StoppingRule):
     def __init__(self, tol: float, sample_cost: float = 0.0) -> None:
         super().__init__()
         self.chi2, self.sample_cost, self.passes, self.next = tol**2, sample_cost, CORRECTION, 0.0
-        self.overlap, self.found = 1.0, Look()
+        self.overlap, self.found, self._corrects_first = 1.0, Look(), False
         self.before: tuple[float, Look] | None = None
         self.failed: list[tuple[float, Look]] = []
 
@@ -247,9 +253,20 @@ class ChiSquareRule(StoppingRule):
         return min(max(noise + self.look_size(noise), self.next), most)
 
     def is_due(self, dual: SemiDual, ascent: AscentState, n_samples: float, is_last: bool) -> bool:
+        self._corrects_first = False
         if is_last or n_samples < self.next:
             return is_last
-        return self.expected(dual, ascent) <= self.chi2 * (1.0 - 2.0 * self.precision)
+        # the maximiser over the points has n_eff / n; what the average has falls as 1 / n at best
+        goal, expected = self.chi2 * (1.0 - 2.0 * self.precision), self.expected(dual, ascent)
+        is_enough = ascent.samples > 0.0 and self.n_eff <= goal * n_samples
+        saved = self.sample_cost * (expected / goal - 1.0)  # rows, for each point so far
+        # of few points or atoms, a correction may take several times as many passes as is usual
+        self._corrects_first = is_enough and saved > 4.0 * self.passes
+        return expected <= goal or self._corrects_first
+
+    @property
+    def corrects_first(self) -> bool:
+        return self._corrects_first
 
     def is_met(self, found: Look) -> bool:
         return found.look_bound <= self.chi2

@@ -1,20 +1,81 @@
-"""Atoms at one place: solved for as one, and separate in what a user gets."""
+"""Atoms at one place, or as good as: solved for as one, and separate in what a user gets."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csgraph, csr_array
+from scipy.spatial import KDTree
 
 from ..backend import brief
 
+Reader = Callable[[slice | np.ndarray], np.ndarray]
 
-def places(
-    read: Callable[[slice | np.ndarray], np.ndarray], parts: Sequence[slice]
-) -> tuple[np.ndarray, np.ndarray]:
+
+def places(read: Reader, parts: Sequence[slice], within: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Index of the first of the points at each place, and the place of each point.
 
-    Some of the points are `read` at once: `parts` of them, or those that are asked for.
+    Some of the points are `read` at once: `parts` of them, or those that are asked for. Those at one
+    place are equal; or those that are `within` a distance of each other are merged, until the first
+    ones at all places are farther apart. In more than three dimensions that is so for groups of points
+    of no larger diameter, each as if alone.
     """
+    first, place = _equal(read, parts)
+    if within == 0.0:
+        return first, place
+    leader, some = np.arange(len(first)), np.arange(len(first))
+    while len(some) > 1:
+        label, following = _near(read, first[some], len(parts), within), np.arange(len(first))
+        _, start, group, count = np.unique(label, True, True, True)
+        following[some] = some[start[group]]
+        leader, some = following[leader], np.sort(some[start[count > 1]])  # others have no neighbour
+    kept, group = np.unique(leader, return_inverse=True)
+    return first[kept], group[place]
+
+
+def _near(read: Reader, some: np.ndarray, n_parts: int, within: float) -> np.ndarray:
+    """Label of each of some points: that of its nearest neighbour if it is within a distance.
+
+    The k-d tree (Bentley, 1975) is that of the points, or of their projection on three directions, in
+    which distances are no larger, and hardly ever that small by chance.
+    """
+    origin = read(some[:1]).astype(float)
+    directions = np.random.default_rng(0).normal(size=(origin.shape[1], 3))
+    directions = np.linalg.qr(directions)[0] if origin.shape[1] > 3 else np.eye(origin.shape[1])
+    projected = [
+        (points - origin) @ directions
+        for part in np.array_split(some, min(n_parts, len(some)))
+        for points in _pieces(read(_as_slice(part)))
+    ]
+    tree = KDTree(np.concatenate(projected))
+    rows = tree.indices  # in this order, the part of the tree that is read stays in the cache
+    found = tree.query(tree.data[rows], 2, distance_upper_bound=2.0 * within)[1]  # rounding is less
+    other = np.where(found[:, 0] == rows, found[:, 1], found[:, 0])
+    pairs = np.stack([rows, other], axis=1)[other < len(some)]
+    if len(pairs) == 0:
+        return np.arange(len(some))
+    is_near = [
+        np.linalg.norm(read(some[ends[:, 0]]).astype(float) - read(some[ends[:, 1]]), axis=1) <= within
+        for ends in _pieces(pairs)
+    ]
+    rows, other = pairs[np.concatenate(is_near)].T
+    graph = csr_array((np.ones(len(rows)), (rows, other)), shape=2 * some.shape)
+    return csgraph.connected_components(graph, directed=False)[1]
+
+
+def _pieces(rows: np.ndarray) -> list[np.ndarray]:
+    """Parts of an array that the cache holds."""
+    return np.array_split(rows, max(-(-len(rows) // 1024), 1))
+
+
+def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
+    """Rising numbers of rows, as a slice if they are neighbours: of files, it is read faster."""
+    start, stop = int(rows[0]), int(rows[-1]) + 1
+    return slice(start, stop) if stop - start == len(rows) else rows
+
+
+def _equal(read: Reader, parts: Sequence[slice]) -> tuple[np.ndarray, np.ndarray]:
+    """The same of points that are equal."""
     hashes = np.concatenate([_hashes(read(part)) for part in parts])
     _, first, place = np.unique(hashes, return_index=True, return_inverse=True)
     leader = first[place]
@@ -33,8 +94,7 @@ def _hashes(points: np.ndarray) -> np.ndarray:
     """A number for each point, the same for the same points, and else as good as never."""
     words = np.ascontiguousarray(points + 0.0).view(np.uint16)  # -0 becomes 0
     key = 2 * np.random.default_rng(0).integers(2**63, size=words.shape[1], dtype=np.uint64) + 1
-    parts = np.array_split(words, -(-len(words) // 1024))  # which the cache holds
-    return np.concatenate([part.astype(np.uint64) @ key for part in parts])
+    return np.concatenate([part.astype(np.uint64) @ key for part in _pieces(words)])
 
 
 @dataclass(frozen=True, eq=False)

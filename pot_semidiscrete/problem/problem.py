@@ -18,7 +18,7 @@ from ..backend import (
     is_foreign,
     is_traced,
 )
-from ..costs import Metric, check_cost, resolve_metric
+from ..costs import Metric, SqEuclidean, check_cost, resolve_metric
 from ..kernels import BLOCK_BYTES
 from .fingerprints import digest
 from .places import Copies, places
@@ -81,8 +81,9 @@ def build_target(
     """Check the user's target and build the :class:`Target`.
 
     Atoms at one place are merged, for solvers: at ``reg = 0`` they would tie at each point, and one of
-    them get all of their mass. With ``merge=False`` they are left as they are, and the target in the
-    graph of the user's arrays: what is asked for at a given potential is right for copies, too.
+    them get all of their mass. So are atoms that the rounding of costs does not tell apart. With
+    ``merge=False`` they are left as they are, and the target in the graph of the user's arrays: what is
+    asked for at a given potential is right for copies, too.
     """
     X_target, like = check_atoms(X_target)
     nx = get_backend(like)
@@ -136,12 +137,15 @@ def _build(X_target: Array, nx: Backend, a_target: Array | None, metric: Metric)
 
 
 def _merged(target: Target) -> Target:
-    """The same measure, atoms at one place being one, whose weight is the sum of theirs."""
+    """The same measure, atoms at one place being one, whose weight is the sum of theirs.
+
+    So are those that rounding does not tell apart: the measure is the same up to it.
+    """
     if is_traced(target.atoms):
         return target
     nx, parts = target.nx, list(target.atoms.parts()) if target.is_stored else [slice(None)]
     read = target.atoms.__getitem__ if target.is_stored else nx.to_numpy(target.atoms).__getitem__
-    first, place = places(lambda which: nx.to_numpy(read(which)), parts)
+    first, place = places(lambda which: nx.to_numpy(read(which)), parts, _indistinct(target))
     if len(first) == len(place):
         return target
     where = capabilities(nx).index(first, target.weights)
@@ -155,6 +159,20 @@ def _merged(target: Target) -> Target:
         place=copies.place,
         copies=copies,
     )
+
+
+def _indistinct(target: Target) -> float:
+    """Distance below which the costs do not tell two atoms apart, so that they are merged.
+
+    At a distance L of a point, the squared distance of which has the rounding ``u L^2``, those of two
+    atoms differ by up to ``2 L`` times the distance of the two: by ``2 k`` roundings if that is
+    ``k u L``, with L typical. Over a cell of size r it is ``k r / L`` of each. At k = 64 rounding leaves
+    their masses uncertain by a tenth, the default of `tol`, in cells of a sixth of L, and by more in
+    smaller ones. Another cost has no such bound: there, only equal atoms are merged.
+    """
+    if not isinstance(target.cost, SqEuclidean):
+        return 0.0
+    return 64.0 * math.sqrt(target.unit * _rounding(target))
 
 
 def check_reg(reg: object, target: Target) -> float:

@@ -40,7 +40,7 @@ class Target(Support, Marginal):
     Attributes
     ----------
     atoms : array, shape (n_support, d)
-        Atoms of positive weight, less `origin`; those at one place are one. Those that are not in
+        Atoms of positive weight, less `origin`; those at one place, or as good as, are one. Those not in
         memory are :class:`StoredAtoms`.
     weights : array, shape (n_support,)
         Their weights ``b``, of sum 1.

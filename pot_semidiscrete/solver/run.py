@@ -156,6 +156,9 @@ class Solver:
 
     def decide(self) -> bool:
         """Look; correct if that is cheaper than to draw on, or all that is left to try."""
+        if self.rule.corrects_first and not self.correct():
+            self.rule.corrected(math.inf)
+            return False
         if self.look() and self.is_value_right():
             return True
         before, rule = (self.ascent, self.evaluation), self.rule
