@@ -15,10 +15,10 @@ Reader = Callable[[slice | np.ndarray], np.ndarray]
 def places(read: Reader, parts: Sequence[slice], within: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Index of the first of the points at each place, and the place of each point.
 
-    Some of the points are `read` at once: `parts` of them, or those that are asked for. Those at one
-    place are equal; or those that are `within` a distance of each other are merged, until the first
-    ones at all places are farther apart. In more than three dimensions that is so for groups of points
-    of no larger diameter, each as if alone.
+    Some of the points are `read` at once: `parts` of them, or those that are asked for. Points at one
+    place are equal. With a positive `within`, points that near to each other are merged, too, until the
+    first ones of all places are farther apart. In more than three dimensions a point may stay apart from
+    near ones if another, which is farther away, has the nearest projection: see :func:`_near`.
     """
     first, place = _equal(read, parts)
     if within == 0.0:
