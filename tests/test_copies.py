@@ -225,6 +225,19 @@ def test_places_are_farther_apart_than_a_distance(d, spread):
     assert n_groups == len(first) < len(points) / 1.5
 
 
+@pytest.mark.parametrize("shape", ["even", "narrowing"])
+def test_a_chain_of_near_points_is_not_one_place(shape):
+    """Though each of them is near to the next: it is as long as hundreds of the distance."""
+    within, ratio = 1e-3, {"even": 1.0, "narrowing": 0.999}[shape]
+    steps = 0.999 * within * ratio ** np.arange(999.0)
+    points = np.append(0.0, np.cumsum(steps))[:, None]
+    assert (steps < within).all()
+    assert points[-1] > 600.0 * within
+    first, place = places(points.__getitem__, [slice(None)], within)
+    assert (np.diff(points[first], axis=0) > within).all()
+    assert (np.abs(points - points[first][place]) < 3.0 * within).all()
+
+
 @pytest.mark.parametrize("collide", [False, True])
 def test_places_are_told_apart_whatever_their_hashes(collide, monkeypatch):
     """All of them the same, or as they are."""
