@@ -184,8 +184,9 @@ class ChiSquareRule(StoppingRule):
     tol : float
         Its square is the chi2 that is wanted.
     sample_cost : float
-        What it costs to draw a point, in rows of a reduction. Above 0, a run corrects as soon as its
-        points allow the chi2 to reach, if it would cost more to draw those that the average takes.
+        What it costs to draw a point, in rows of a reduction. Above 0, a run corrects as soon as the
+        maximiser over its points should have a chi2 that is low enough, if that costs less than to draw
+        the points that the average would take.
 
     Attributes
     ----------
