@@ -89,7 +89,7 @@ class SemiDiscreteResult(EstimatedPlan, OTResult):
         cost of a feasible plan, fitted to points of the run, or to the fresh ones if there are more.
     suboptimality : float
         Estimate of :math:`\max H - H(\psi)`: what the samples of the run allow at best, in the mean,
-        or more if fresh samples show it.
+        or more if fresh samples show it; the bound, where near atoms hide boundaries of cells.
     suboptimality_bound : float
         95% upper bound of it: the cost of a plan less the semi-dual value, on fresh samples.
     value_linear : scalar of the backend

@@ -180,6 +180,22 @@ def test_boundaries_are_hidden_by_near_atoms_alone(nx):
     assert not hides_boundaries(target, points, 0.0 * target.weights, 0.0)
 
 
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_file_knows_its_atoms_in_another_dtype(is_written, nx, tmp_path):
+    """Of the result in double precision, with some of them merged in the other one or in none."""
+    host = (PLACES[PLACE] + 4e-7 * np.random.default_rng(1).normal(size=(100, 2))).astype(np.float32)
+    double, other = host.astype(float), nx.array(host)
+    assert build_target(double).atoms.shape == (100, 2)
+    assert build_target(other).atoms.shape == ((20, 2) if nx.eps > 1e-10 else (100, 2))
+    written, read = (other, double) if is_written else (double, other)
+    result = sd.solve_semidiscrete(written, "unif", reg=0.02, tol=0, max_iter=8, random_state=0)
+    result.save(tmp_path / "result.npz")
+    loaded = sd.SemiDiscreteResult.load(tmp_path / "result.npz", read)
+    kept, found = (nx.host(v) for v in (result.potential, loaded.potential))
+    np.testing.assert_allclose(kept - kept.mean(), found - found.mean(), atol=1e-4 * np.ptp(kept))
+    assert loaded.suboptimality == result.suboptimality
+
+
 @pytest.mark.parametrize("scale", [2.0**-20, 1.0, 2.0**20])
 def test_atoms_are_merged_at_roundings_of_their_scale(scale, nx):
     """Costs of the last two differ by ten times more than those that are merged."""
@@ -207,6 +223,19 @@ def test_places_are_farther_apart_than_a_distance(d, spread):
     same = place[:, None] == place
     n_groups, _ = csgraph.connected_components((distances <= within) & same)
     assert n_groups == len(first) < len(points) / 1.5
+
+
+@pytest.mark.parametrize("shape", ["even", "narrowing"])
+def test_a_chain_of_near_points_is_not_one_place(shape):
+    """Though each of them is near to the next: it is as long as hundreds of the distance."""
+    within, ratio = 1e-3, {"even": 1.0, "narrowing": 0.999}[shape]
+    steps = 0.999 * within * ratio ** np.arange(999.0)
+    points = np.append(0.0, np.cumsum(steps))[:, None]
+    assert (steps < within).all()
+    assert points[-1] > 600.0 * within
+    first, place = places(points.__getitem__, [slice(None)], within)
+    assert (np.diff(points[first], axis=0) > within).all()
+    assert (np.abs(points - points[first][place]) < 3.0 * within).all()
 
 
 @pytest.mark.parametrize("collide", [False, True])

@@ -280,7 +280,7 @@ def test_a_file_whose_law_has_another_size_is_refused(tmp_path):
     arrays = dict(np.load(path))
     arrays |= {name: arrays[name][..., :7] for name in ("law_mean", "law_deviations")}
     np.savez(path, **arrays)
-    with pytest.raises(ValueError, match=r"'law_mean' of shape \(8,\), received .*; solve again"):
+    with pytest.raises(ValueError, match=r"'law_mean' of shape \(8,\), received .*; give the atoms"):
         SemiDiscreteResult.load(path, ATOMS)
 
 

@@ -418,6 +418,20 @@ def test_a_dear_sampler_is_asked_for_less():
         assert found.bound < options["tol"] ** 2
 
 
+def test_a_good_start_is_not_corrected_by_a_few_points():
+    """In eight dimensions these know less than the start, whatever they cost."""
+    atoms = np.random.default_rng(0).normal(size=(400, 8))
+    options = {"reg": 1e-3 * ps.cost_scale(atoms)}
+    start = ps.solve_semidiscrete(atoms, "normal", tol=0.3, random_state=1, **options).potential
+    options |= {"tol": 0.25, "random_state": 11, "init_potential": start}
+    cheap, dear = (
+        ps.solve_semidiscrete(atoms, "normal", sample_cost=cost, **options) for cost in (0.0, 1e4)
+    )
+    assert cheap.converged
+    assert dear.converged
+    assert 0 < dear.n_samples <= cheap.n_samples
+
+
 def test_a_run_that_keeps_no_points_draws_on_however_dear():
     """There is nothing to correct by."""
     atoms = np.random.default_rng(0).normal(size=(100, 2))

@@ -79,8 +79,8 @@ class GradientPenaltyCritic:
         Points, and data, in a step of each process; at most those of its batch. So many points are made
         for the step: beside a generator with batch normalisation, give the size of its batches.
     penalty_size : int, default=16
-        Of them, how many are used for the penalty, which takes as long as the rest with all of them; the
-        published critic has ``penalty_size=batch_size``.
+        How many of these points, the first ones, the penalty is taken at. At all of them it takes as
+        long as the rest of the step; the published critic has ``penalty_size=batch_size``.
     random_state : None, int or torch.Generator
         Randomness of the first weights, of the data drawn, and of u; another one in each process.
 

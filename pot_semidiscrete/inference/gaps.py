@@ -54,12 +54,12 @@ def nearest_boundaries(
 
 
 def hides_boundaries(target: Target, x: Array, potential: Array, reg: float) -> bool:
-    """Whether the two best atoms of points never tell of boundaries between groups that mass is near.
+    """Whether mass is near boundaries between groups of atoms, which no point's two best atoms tell of.
 
-    So it is where atoms of a group are far nearer to each other than groups are: the regularisation that
-    resolves the former sees no boundary between the latter. Pairs of atoms with `LEAST_COUNT` points
-    link groups. With four times as many points an atom, a group would have such a link to others, were
-    it not for that, or for a gap.
+    So it is where atoms of a group are far nearer to each other than to other groups: the regularisation
+    that resolves the atoms sees no boundary between groups. Two atoms are in one group if they are the
+    two best of `LEAST_COUNT` points. A group with four times as many points for each of its atoms would
+    be linked to others, were it not for that, or for a gap of the source.
     """
     n_atoms = target.atoms.shape[0]
     first, second, _ = nearest_boundaries(target, x, potential, reg)

@@ -209,7 +209,8 @@ def _check_atoms(path: str, target: Target, meta: dict[str, Any], stored: dict[s
     if "law_mean" in stored and stored["law_mean"].shape != places:
         raise ValueError(
             f"{path}: expected an entry 'law_mean' of shape {tuple(places)}, received "
-            f"{describe(stored['law_mean'])}; solve again, or read a copy of the file that is whole."
+            f"{describe(stored['law_mean'])}; give the atoms in the dtype of the run, or read a "
+            "copy of the file that is whole."
         )
     if "costs" in stored and not same_costs(stored["costs"], sample_costs(target)):
         raise ValueError(

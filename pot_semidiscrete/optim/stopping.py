@@ -136,9 +136,13 @@ class StoppingRule(ABC):
         """
         return False
 
-    @property
-    def corrects_first(self) -> bool:
-        """Whether Newton's method is to correct the estimate before the look that is due."""
+    def corrects_first(
+        self, dual: SemiDual, ascent: AscentState, n_samples: float, n_drawn: int
+    ) -> bool:
+        """Whether Newton's method is to correct the estimate now, before a look.
+
+        Of the samples, `n_drawn` are points of the run; the others are those that its start counts for.
+        """
         return False
 
     def corrected(self, passes: float) -> None:  # noqa: B027
@@ -184,8 +188,9 @@ class ChiSquareRule(StoppingRule):
     tol : float
         Its square is the chi2 that is wanted.
     sample_cost : float
-        What it costs to draw a point, in rows of a reduction. Above 0, a run corrects as soon as its
-        points allow the chi2 to reach, if it would cost more to draw those that the average takes.
+        What it costs to draw a point, in rows of a reduction. Above 0, a run corrects as soon as the
+        maximiser over its points should have a chi2 that is low enough, if that costs less than to draw
+        the points that the average would take.
 
     Attributes
     ----------
@@ -201,7 +206,7 @@ class ChiSquareRule(StoppingRule):
     def __init__(self, tol: float, sample_cost: float = 0.0) -> None:
         super().__init__()
         self.chi2, self.sample_cost, self.passes, self.next = tol**2, sample_cost, CORRECTION, 0.0
-        self.overlap, self.found, self._corrects_first = 1.0, Look(), False
+        self.overlap, self.found = 1.0, Look()
         self.before: tuple[float, Look] | None = None
         self.failed: list[tuple[float, Look]] = []
 
@@ -249,24 +254,29 @@ class ChiSquareRule(StoppingRule):
         """For the noise of the average and a look at it, or until the next look."""
         if ascent.samples == 0.0:
             return math.nan
-        noise = 9.0 / 8.0 * self.n_eff / (self.chi2 * (1.0 - 2.0 * self.precision))
+        noise = 9.0 / 8.0 * self.n_eff / self.goal
         return min(max(noise + self.look_size(noise), self.next), most)
 
     def is_due(self, dual: SemiDual, ascent: AscentState, n_samples: float, is_last: bool) -> bool:
-        self._corrects_first = False
         if is_last or n_samples < self.next:
             return is_last
-        # the maximiser over the points has n_eff / n; what the average has falls as 1 / n at best
-        goal, expected = self.chi2 * (1.0 - 2.0 * self.precision), self.expected(dual, ascent)
-        is_enough = ascent.samples > 0.0 and self.n_eff <= goal * n_samples
-        saved = self.sample_cost * (expected / goal - 1.0)  # rows, for each point so far
-        # of few points or atoms, a correction may take several times as many passes as is usual
-        self._corrects_first = is_enough and saved > 4.0 * self.passes
-        return expected <= goal or self._corrects_first
+        return self.expected(dual, ascent) <= self.goal
 
     @property
-    def corrects_first(self) -> bool:
-        return self._corrects_first
+    def goal(self) -> float:
+        """The chi2 with which a look is likely to be passed."""
+        return self.chi2 * (1.0 - 2.0 * self.precision)
+
+    def corrects_first(
+        self, dual: SemiDual, ascent: AscentState, n_samples: float, n_drawn: int
+    ) -> bool:
+        # the maximiser over the points has n_eff / n; what the average has falls as 1 / n at best
+        is_enough = ascent.samples > 0.0 and self.n_eff <= self.goal * n_drawn
+        if self.sample_cost == 0.0 or n_samples < self.next or not is_enough:
+            return False
+        # both in rows, for each point; of few points or atoms, a correction may take several times more
+        saved = self.sample_cost * (self.expected(dual, ascent) / self.goal - 1.0)
+        return saved > 4.0 * self.passes
 
     def is_met(self, found: Look) -> bool:
         return found.look_bound <= self.chi2

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from ..backend import Array, Backend, in_double, is_traced, slices
+from ..backend import Array, Backend, capabilities, in_double, is_traced, slices
 from .target import Target
 
 
@@ -31,9 +31,7 @@ def projection(target: Target) -> np.ndarray:
     """What files of version 0.1.0 know their atoms by: a number for each, and one for the origin."""
     direction = np.cos(1.0 + np.arange(target.like.shape[1]))
     along = lambda atoms: target.nx.from_numpy(in_double(atoms) @ direction, type_as=target.weights)
-    numbers = in_double(target.in_parts(along))
-    if target.copies is not None:  # as if they had not been merged
-        numbers = numbers[target.copies.place[target.copies.share > 0]]
+    numbers = in_double(target.in_parts(along))[target.entries]
     origin = 0.0 if target.origin is None else in_double(target.origin) @ direction
     return np.append(numbers, origin)
 
@@ -47,9 +45,13 @@ def same_projection(expected: np.ndarray, received: np.ndarray) -> bool:
 
 
 def sample_costs(target: Target) -> np.ndarray:
-    """Costs between a few of the atoms: what tells a cost from another of the same name."""
+    """Costs between a few of the atoms: what tells a cost from another of the same name.
+
+    They are of the user's atoms, for which of these are merged depends on the dtype.
+    """
     target = target.detached
-    few = target.subset(slice(None, None, -(-target.weights.shape[0] // 8)))
+    chosen = target.entries[:: -(-len(target.entries) // 8)]
+    few = target.subset(capabilities(target.nx).index(chosen, target.weights))
     return in_double(few.cost_matrix(few.atoms))
 
 

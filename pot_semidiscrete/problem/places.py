@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csgraph, csr_array
 from scipy.spatial import KDTree
 
 from ..backend import brief
@@ -13,28 +12,43 @@ Reader = Callable[[slice | np.ndarray], np.ndarray]
 
 
 def places(read: Reader, parts: Sequence[slice], within: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Index of the first of the points at each place, and the place of each point.
+    """Index of one of the points at each place, the first if they are equal, and the place of each.
 
-    Some of the points are `read` at once: `parts` of them, or those that are asked for. Those at one
-    place are equal; or those that are `within` a distance of each other are merged, until the first
-    ones at all places are farther apart. In more than three dimensions that is so for groups of points
-    of no larger diameter, each as if alone.
+    Some of the points are `read` at once: `parts` of them, or those that are asked for. Points at one
+    place are equal. With a positive `within`, points that near to each other are merged, too, until
+    those that stand for all places are farther apart. In more than three dimensions a point may stay
+    apart from near ones if another, which is farther away, has the nearest projection: see
+    :func:`_near`.
     """
     first, place = _equal(read, parts)
     if within == 0.0:
         return first, place
-    leader, some = np.arange(len(first)), np.arange(len(first))
+    leader, some, random = np.arange(len(first)), np.arange(len(first)), np.random.default_rng(0)
     while len(some) > 1:
-        label, following = _near(read, first[some], len(parts), within), np.arange(len(first))
-        _, start, group, count = np.unique(label, True, True, True)
-        following[some] = some[start[group]]
-        leader, some = following[leader], np.sort(some[start[count > 1]])  # others have no neighbour
+        pairs, following = _near(read, first[some], len(parts), within), np.arange(len(first))
+        led_by, left = _led_by(pairs, random.permutation(len(some))), np.unique(pairs)
+        following[some] = some[led_by]
+        leader, some = following[leader], some[left[led_by[left] == left]]  # others have no neighbour
     kept, group = np.unique(leader, return_inverse=True)
     return first[kept], group[place]
 
 
+def _led_by(pairs: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Which of the points each is merged into, itself perhaps, of near pairs, shape (2, n_pairs).
+
+    Leaders are the points that come before all their neighbours in a random order (Luby, 1986), and
+    neighbours are merged into them. Of a chain of neighbours, however long, only near ones are merged.
+    """
+    least, led_by = np.full(len(order), len(order)), np.arange(len(order))
+    np.minimum.at(least, pairs, order[pairs[::-1]])
+    for one, other in (pairs, pairs[::-1]):
+        is_led = order[one] < least[one]
+        led_by[other[is_led]] = one[is_led]
+    return led_by
+
+
 def _near(read: Reader, some: np.ndarray, n_parts: int, within: float) -> np.ndarray:
-    """Label of each of some points: that of its nearest neighbour if it is within a distance.
+    """Pairs of some points and their nearest neighbours that are within a distance, (2, n_pairs).
 
     The k-d tree (Bentley, 1975) is that of the points, or of their projection on three directions, in
     which distances are no larger, and hardly ever that small by chance.
@@ -53,14 +67,12 @@ def _near(read: Reader, some: np.ndarray, n_parts: int, within: float) -> np.nda
     other = np.where(found[:, 0] == rows, found[:, 1], found[:, 0])
     pairs = np.stack([rows, other], axis=1)[other < len(some)]
     if len(pairs) == 0:
-        return np.arange(len(some))
+        return pairs.T
     is_near = [
         np.linalg.norm(read(some[ends[:, 0]]).astype(float) - read(some[ends[:, 1]]), axis=1) <= within
         for ends in _pieces(pairs)
     ]
-    rows, other = pairs[np.concatenate(is_near)].T
-    graph = csr_array((np.ones(len(rows)), (rows, other)), shape=2 * some.shape)
-    return csgraph.connected_components(graph, directed=False)[1]
+    return pairs[np.concatenate(is_near)].T
 
 
 def _pieces(rows: np.ndarray) -> list[np.ndarray]:

@@ -164,11 +164,11 @@ def _merged(target: Target) -> Target:
 def _indistinct(target: Target) -> float:
     """Distance below which the costs do not tell two atoms apart, so that they are merged.
 
-    At a distance L of a point, the squared distance of which has the rounding ``u L^2``, those of two
-    atoms differ by up to ``2 L`` times the distance of the two: by ``2 k`` roundings if that is
-    ``k u L``, with L typical. Over a cell of size r it is ``k r / L`` of each. At k = 64 rounding leaves
-    their masses uncertain by a tenth, the default of `tol`, in cells of a sixth of L, and by more in
-    smaller ones. Another cost has no such bound: there, only equal atoms are merged.
+    At a distance L, typical of the atoms, a squared distance has the rounding ``u L^2``. Those from a
+    point to two atoms that are ``k u L`` apart differ by at most ``2 k`` roundings, and the difference
+    varies by ``2 k r / L`` of them over a cell of size r. So at k = 64 rounding leaves the masses of the
+    two uncertain by a tenth, the default of `tol`, if r is a sixth of L, and by more if it is smaller.
+    Other costs have no such bound: there, only equal atoms are merged.
     """
     if not isinstance(target.cost, SqEuclidean):
         return 0.0

@@ -28,6 +28,13 @@ class Support:
     weights: Array
     nx: Backend
 
+    @property
+    def entries(self) -> np.ndarray:
+        """Number of the atom of the support that each of the user's atoms of positive weight is."""
+        if self.copies is None:
+            return np.arange(self.weights.shape[0])
+        return self.copies.place[self.copies.share > 0]
+
     def gather(self, v: Array) -> Array:
         """Entries of a user's vector at the support."""
         return v if self.support is None else v[self.support]

@@ -53,7 +53,7 @@ class Solver:
         self.ascent = AscentState(zero, zero, self.reg)
         self.prior: Array | None = None  # the user's potential, and the samples it counts for
         self.n_prior = 0.0
-        self.n_iter, self.n_used, self.corrected_at = 0, 0, 0
+        self.n_iter, self.n_used, self.corrected_at, self.corrects_first = 0, 0, 0, False
         self.value_due = 0.0  # samples with which the value should be right
         self.evaluation = UNKNOWN  # of the present estimate, at the points ...
         self.test_points: Array | None = None
@@ -137,9 +137,11 @@ class Solver:
 
     def is_look_due(self) -> bool:
         """Whether to evaluate: when the samples can be enough, and at the end."""
-        due = self.rule.is_due(self.dual, self.ascent, self.n_samples, self.is_last)
-        is_late = self.is_last or not self.n_samples < self.value_due
-        return check_bool(f"tol: is_due of {type(self.rule).__name__}", due) and is_late
+        facts, is_late = (self.dual, self.ascent, self.n_samples), not self.n_samples < self.value_due
+        name = f"tol: is_due of {type(self.rule).__name__}"
+        due = check_bool(name, self.rule.is_due(*facts, self.is_last))
+        self.corrects_first = not due and self.rule.corrects_first(*facts, self.n_used)
+        return (due or self.corrects_first) and (is_late or self.is_last)
 
     def look(self, most: float | None = None) -> bool:
         """Evaluate the estimate on fresh points, at most `most` or n_samples; tell if it is right."""
@@ -156,7 +158,7 @@ class Solver:
 
     def decide(self) -> bool:
         """Look; correct if that is cheaper than to draw on, or all that is left to try."""
-        if self.rule.corrects_first and not self.correct():
+        if self.corrects_first and not self.correct():
             self.rule.corrected(math.inf)
             return False
         if self.look() and self.is_value_right():
@@ -187,11 +189,9 @@ class Solver:
         It is evaluated at points that it has not seen, if there are such.
         """
         ascent, n = self.ascent, self.stream.kept.size
-        if self.corrected_at == self.n_used or n == 0:
+        if self.corrected_at == self.n_used or n == 0 or not can_correct(self.dual, n, ascent.n_eff):
             return False
         points, before = self.stream.kept.points(), self.dual.work
-        if not can_correct(self.dual, n, ascent.n_eff):
-            return False
         self.fit = None
         self.bar.tell(f"Newton's method on {n:,} points")
         eps = self.reg if ascent.eps <= self.reg else ascent.annealed
