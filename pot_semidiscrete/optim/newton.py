@@ -54,9 +54,9 @@ class NewtonResult:
 def can_correct(dual: SemiDual, n: int, n_eff: float) -> bool:
     """Whether n points have anything to correct by: they are no fewer than effective atoms.
 
-    And whether there is room for the weights of half of those, at least, that the Hessian needs.
+    And whether there is room for the weights of as many, of which the Hessian is made.
     """
-    return n_eff <= n and min(n, ROWS * n_eff) <= 2.0 * most_rows(dual)
+    return n_eff <= min(n, most_rows(dual))
 
 
 def maximize(
