@@ -32,7 +32,7 @@ MODULES = [f"{optim.__name__}.{part.name}" for part in pkgutil.iter_modules(opti
 
 
 def constants():
-    """The numbers that modules of the solver's optimisers name, and where."""
+    """The numbers that modules of the solver's optimisers name."""
     found = {}
     for module in map(importlib.import_module, MODULES):
         for name, value in vars(module).items():

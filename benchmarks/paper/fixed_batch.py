@@ -23,7 +23,7 @@ from .rules import BATCH, DUAL_RATES, SemiDual, latent, make_generator
 
 REG, FRESH_REG, STEPS = 0.001, 0.1, 100
 SEED = 2020  # as in the notebook
-LEAST_DEALT = 200_000  # images dealt, mostly more than once: the gap is then a fifth of 1e-4
+LEAST_DEALT = 200_000  # images dealt, mostly more than once: the gap is then below 1e-4
 BLOCK = 4096  # images at once, for the certificate
 N_FRESH = 5  # batches that measure a potential
 OPTIMIZERS = {
