@@ -101,14 +101,14 @@ def maximize(
             return continuation(dual, x, psi, reg, eps, rtol, last)
         if n < MANY * dual.n_atoms:
             return newton_cg(dual, x, psi, reg, last, rtol)
-        best = dual.measure(x, psi, reg).value
+        found = dual.measure(x, psi, reg)
         for every in (65, 17, 5):
             start = newton_cg(dual, x[::every], psi, reg, last, 40.0 * rtol).potential
-            value = dual.measure(x, start, reg).value
-            if value <= best:  # where it started knows more than so few points do
+            trial = dual.measure(x, start, reg)
+            if trial.value <= found.value:  # where it started knows more than so few points do
                 break
-            psi, best = start, value
-        return newton_cg(dual, x, psi, reg, last, rtol)
+            psi, found = start, trial
+        return newton_cg(dual, x, psi, reg, last, rtol, found)
 
 
 def continuation(
@@ -147,14 +147,22 @@ def from_above(dual: SemiDual, x: Array, psi: Array | None, eps: float, last: fl
 
 
 def newton_cg(
-    dual: SemiDual, x: Array, psi: Array, eps: float, last: float = math.inf, rtol: float = NEGLIGIBLE
+    dual: SemiDual,
+    x: Array,
+    psi: Array,
+    eps: float,
+    last: float = math.inf,
+    rtol: float = NEGLIGIBLE,
+    found: Measurement | None = None,
 ) -> NewtonResult:
     """Maximise the average over the points `x` at ``eps > 0``, until the count of work is `last`.
 
     Cut off there, it ends with a Sinkhorn iteration, for Newton's last step may leave masses far off.
+    `found` is what was measured at `psi`, if it was.
     """
     target, nx, n = dual.target, dual.target.nx, x.shape[0]
-    found, model, mu, box, least_rows = dual.measure(x, psi, eps), None, DAMPING, BOX, 0.0
+    found = dual.measure(x, psi, eps) if found is None else found
+    model, mu, box, least_rows = None, DAMPING, BOX, 0.0
     is_small = False  # the last increase, and as predicted
     scale = eps * target.exponent(eps)  # of potentials
     rounding = dual.rounding(found.value) / math.sqrt(n)  # of a mean
