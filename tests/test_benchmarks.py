@@ -208,8 +208,14 @@ def test_benchmark_of_training_compares_its_recipes(rng, monkeypatch, tmp_path):
     found = json.loads(path.read_text())
     assert {row["recipe"] for row in found["rows"]} == set(module.RECIPES)
     assert all(row["steps"] > 0 and row["value"][0] < row["value"][1] for row in found["rows"])
-    options = "--seconds 0.05 --seeds 0 --atoms 300 --colors both --recipe ours wgan_gp"
-    run(module, monkeypatch, [*options.split(), "--mnist", mnist, "--images", tmp_path])
+    options = "--seconds 0.05 --seeds 0 --atoms 300 --colors both --recipe ours wgan_gp --network"
+    files, path = ["--mnist", mnist, "--images", tmp_path], tmp_path / "convolutional.json"
+    run(module, monkeypatch, [*options.split(), "convolutional", *files, "--json", path])
+    found = json.loads(path.read_text())
+    assert [(row["recipe"], row["network"]) for row in found["rows"]] == [
+        ("ours", "convolutional"),
+        ("wgan_gp", "convolutional"),
+    ]
     assert (tmp_path / "ours_0.png").stat().st_size > 10_000
 
 
