@@ -125,9 +125,11 @@ class Capabilities:
             generator = np.random.Generator(generator._bit_generator)
         if isinstance(generator, np.random.Generator):
             return HostRandom(generator, like, self.index)
+        kind = type(generator)
+        library = f"{kind.__module__.split('.')[0]} " if kind.__name__ == "Generator" else ""
         raise TypeError(
             "random_state: expected None, an int, a NumPy Generator or RandomState, or a torch "
-            f"Generator with torch data, received {describe(generator)}."
+            f"Generator with torch data, received {library}{describe(generator)}; give an int."
         )
 
 

@@ -260,9 +260,7 @@ class Estimates:
         if enough:  # with fewer points there is nothing to correct by
             if n * dual.n_atoms > QUICK:
                 words = f"value_interval, suboptimality: Newton's method on {n:,} fresh points"
-                say(
-                    f"{words} of {dual.n_atoms:,} atoms, which may take as long as the run", self.verbose
-                )
+                say(f"{words} of {dual.n_atoms:,} atoms, maybe longer than the run", self.verbose)
             found = maximize(dual, x, self.potential, self.reg, rtol=COARSE_RTOL)
         cost, stderr, rows = plan_cost(FittedPoints(self.target, x, found), n)
         paired = rows - in_double(measured.transform)
