@@ -102,6 +102,13 @@ class Capabilities:
         away, zero = squared > 0, 0.0 * squared
         return nx.where(away, nx.sqrt(nx.where(away, squared, zero + 1.0)), zero)
 
+    def n_threads(self) -> int:
+        """Threads that an operation of the calling thread may have; 1 if that is not known."""
+        return 1
+
+    def use_threads(self, n: int) -> None:
+        """Let it have so many."""
+
     def cumulative(self, weights: Array) -> Array:
         """Cumulative sums of the rows of numbers of sum 1, up to a factor."""
         return self.nx.cumsum(weights, axis=1)
