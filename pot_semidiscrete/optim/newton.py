@@ -167,10 +167,10 @@ def newton_cg(
     scale = eps * target.exponent(eps)  # of potentials
     rounding = dual.rounding(found.value) / math.sqrt(n)  # of a mean
     # masses below it are not told apart: kernels cut them off
-    least = max(math.exp(exponent_floor(psi)), 1e-30) + 0.0 * target.weights
+    least = max(math.exp(exponent_floor(psi)), 1e-30)
     for _ in range(MAX_ITERATIONS):
         # the masses are so far from the goal that a Sinkhorn iteration is due
-        log_ratio = nx.log(nx.maximum(found.goal, least) / nx.maximum(found.marginal, least))
+        log_ratio = nx.log(nx.clip(found.goal, least) / nx.clip(found.marginal, least))
         is_rough, is_over = float(nx.max(nx.abs(log_ratio))) > 1.0, dual.work >= last
         if is_small and not is_rough:
             break  # convergence is quadratic: the next increase would be far smaller
