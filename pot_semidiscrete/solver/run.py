@@ -82,9 +82,10 @@ class Solver:
 
     def resume(self, psi: Array, found: Evaluation) -> None:
         """Go on from a potential, which counts for the samples that its chi2 tells of."""
-        self.evaluation, self.rule.n_eff = found, found.n_eff
-        self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
-        self.ascent = warm_start(self.dual, self.test_points, psi, self.reg, self.n_prior, found.n_eff)
+        n = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
+        ascent = warm_start(self.dual, self.test_points, psi, self.reg, n, found.n_eff)
+        # an interrupt comes before or after: an evaluation is that of the present estimate
+        self.ascent, self.evaluation, self.n_prior, self.rule.n_eff = ascent, found, n, found.n_eff
 
     def run(self, psi: Array | None, callback: Callable[[SolverState], Any] | None = None) -> None:
         """Draw, step, evaluate, decide, until the rule, the callback or `max_iter` says stop."""
@@ -209,8 +210,8 @@ class Solver:
         if not ascent.annealed:
             eps = resolving_eps(self.dual, points, psi, self.reg)
             ascent = replace(ascent, eps=eps, annealed=eps)
-        self.ascent = replace(ascent, potential=psi, average=psi)
-        self.corrected_at = self.n_used
+        ascent = replace(ascent, potential=psi, average=psi)
+        self.ascent, self.evaluation, self.corrected_at = ascent, UNKNOWN, self.n_used
         self.evaluation = UNKNOWN if fresh is None else self.evaluation_at(fresh, psi)
         return True
 
