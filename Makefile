@@ -36,6 +36,7 @@ benchmarks:
 	$(PYTHON) -m benchmarks.textures --json build/textures.json
 	$(PYTHON) -m benchmarks.algorithm
 	$(PYTHON) -m benchmarks.classes --json build/classes.json
+	$(PYTHON) -m benchmarks.threads --json build/threads.json
 	$(PYTHON) -m benchmarks.choosing --json benchmarks/results/choosing.json
 	$(PYTHON) -m benchmarks.memory --threads 1 2 --json benchmarks/results/memory.json
 	$(PYTHON) -m benchmarks.multilevel --json build/multilevel.json

@@ -23,7 +23,8 @@ DOC = EXAMPLES + [
 ]
 TRITON = TORCH + ["triton>=3.4; platform_system == 'Linux'"]
 FLOW = TORCH + ["torchcfm>=1.0", "flow_matching>=1.0", "torchdata>=0.11"]
-TEST = EXAMPLES + ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "numpydoc>=1.8", "mypy>=1.11"]
+TOOLS = ["ruff>=0.9", "numpydoc>=1.8", "mypy>=1.11"]
+TEST = EXAMPLES + ["pytest>=8", "hypothesis>=6.100", "threadpoolctl>=3"] + TOOLS
 
 
 def long_description():

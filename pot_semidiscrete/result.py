@@ -66,7 +66,7 @@ class SemiDiscreteResult(EstimatedPlan, OTResult):
 
     Estimates use source points drawn after the potential was fixed; only the upper end of
     `value_interval` also uses points of the run. They are computed at the first access or by `save`;
-    `value_interval` and `suboptimality` may take as long as the run. Members of
+    `value_interval` and `suboptimality` may take several times as long as the run. Members of
     :class:`ot.utils.OTResult` that make no sense for a continuous source raise :class:`AttributeError`.
 
     Atoms at one place are solved for as one atom, and share its mass, assignment weights and pairs in

@@ -79,7 +79,8 @@ def solve_semidiscrete(
         (Mousavi-Hosseini et al.). 0 runs exactly `max_iter` batches. For another rule see
         :class:`optim.stopping.StoppingRule`.
     max_iter : int, default=10000
-        Largest number of batches.
+        Largest number of batches. Points for estimates are drawn in addition, up to about as many;
+        ``result.n_samples`` counts both.
     batch_size : int, default=256
         Source points drawn at once. The solver chooses how many a step uses.
     init_potential : array, shape (n_atoms,), optional

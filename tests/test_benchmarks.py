@@ -47,6 +47,7 @@ LEAST = {
     "network": "--seeds 0 --steps 4 --still-steps 2",
     "quasi": "--seeds 2 --samples 512 --problems normal_line --dimensions",
     "scaling": "--n-atoms 50 --dimensions 2 --targets normal --solvers ours POT --chi2 0.2",
+    "threads": "--threads 1 --libraries numpy --rounds 1 --share 0.01",
     "solver": "--seeds 2 --samples 512 --problems normal_line --solvers ours POT --goal-samples 2048",
     "textures": "--seconds 0.1 --shrink 8 --scales 1",
 }

@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 
 import pot_semidiscrete as sd
 from pot_semidiscrete.inference.estimates import Estimates
-from pot_semidiscrete.inference.gaps import hides_boundaries
+from pot_semidiscrete.inference.gaps import hides_boundaries, nearest_boundaries
 from pot_semidiscrete.kernels import reduce
 from pot_semidiscrete.problem import build_target, projection
 from pot_semidiscrete.problem.places import places
@@ -171,13 +171,15 @@ def test_boundaries_are_hidden_by_near_atoms_alone(nx):
     """Not where each point's second atom is another's, nor by a gap of the source."""
     x = np.random.default_rng(0).random((4000, 1))
     few = x[:100]
+
+    def is_hidden(target, points):
+        facts = target, target.center(nx.array(points)), 0.0 * target.weights, 0.0
+        return hides_boundaries(*facts, nearest_boundaries(*facts))
+
     for points, distance, hidden in ((x, 1e-4, True), (x, 0.05, False), (few, 1e-4, False)):
-        target = triples(nx, distance)
-        zero = 0.0 * target.weights
-        assert hides_boundaries(target, target.center(nx.array(points)), zero, 0.0) is hidden
+        assert is_hidden(triples(nx, distance), points) is hidden
     target = build_target(nx.array(np.array([[0.0], [0.1], [0.9], [1.0]])))
-    points = target.center(nx.array(np.where(x < 0.5, 0.4 * x, 1.0 - 0.4 * (1.0 - x))))  # to .2, from .8
-    assert not hides_boundaries(target, points, 0.0 * target.weights, 0.0)
+    assert not is_hidden(target, np.where(x < 0.5, 0.4 * x, 1.0 - 0.4 * (1.0 - x)))  # to .2, from .8
 
 
 @pytest.mark.parametrize("is_written", [False, True])

@@ -191,9 +191,23 @@ def test_points_of_any_shape(shape):
 def test_points_may_be_strided():
     x = randn(3, 2, 50).permute(2, 1, 0).requires_grad_()
     loss = SemiDiscreteLoss(randn(20, 6, seed=1))
-    assert loss(x) == loss(x.contiguous())
     loss.dual_step(x)
+    assert loss(x) == loss(x.contiguous())
     loss(x).backward()
+
+
+def test_a_gradient_without_a_potential_is_warned_of():
+    """Not a value alone, and not once the potential has moved, or was set."""
+    loss, x = SemiDiscreteLoss(randn(20, 2, seed=1)), randn(50, 2)
+    loss(x)
+    with pytest.warns(SemiDiscreteWarning, match=r"call follow\(points\)") as caught:
+        loss(x.requires_grad_()).backward()
+    assert caught[0].filename == __file__
+    loss.follow(x)
+    loss(x).backward()
+    known = SemiDiscreteLoss(randn(20, 2, seed=1))
+    known.potential.copy_(loss.potential)
+    known(x).backward()
 
 
 @each_reg

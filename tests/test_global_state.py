@@ -564,6 +564,8 @@ def _(nx):
 @only_torch("gradients of losses", skipped=NO_GRADIENT)
 def _(nx):
     made, x = losses(nx), nx.array(POINTS).requires_grad_()
+    for one in made:
+        one.follow(x.detach())
     return lambda: [torch.autograd.grad(one(x), x) for one in made]
 
 

@@ -11,7 +11,7 @@ import pot_semidiscrete as ps
 from benchmarks import references
 from benchmarks.references import quantile_potential
 from pot_semidiscrete.inference.estimates import evaluate
-from pot_semidiscrete.inference.trace import trace_estimate
+from pot_semidiscrete.inference.trace import Models, trace_estimate
 from pot_semidiscrete.optim import hessian as hessians
 from pot_semidiscrete.optim import newton
 from pot_semidiscrete.optim.ascent import (
@@ -259,7 +259,7 @@ def test_trace_is_that_of_the_matrices(dense_atoms, nx64, monkeypatch):
     chi, matrix = dense(nx64, target, x, psi, REG)
     covariance = np.cov(chi.T, bias=True)
     exact = REG * np.trace(np.linalg.pinv(matrix, rcond=1e-9) @ covariance)
-    found = trace_estimate(SemiDual(target), x, psi, REG)
+    found = trace_estimate(Models(SemiDual(target), x, psi, REG))
     assert found == pytest.approx(exact, rel=1e-6 if dense_atoms else 0.5)
 
 
@@ -276,7 +276,7 @@ def test_trace_has_a_closed_form_on_the_line(reg, nx64):
     exact = np.trace(np.linalg.pinv(matrix) @ (np.diag(b) - np.outer(b, b)))
     target = Problem.of(nx64.array(atoms[:, None]), nx64.array(b)).target
     x = target.center(nx64.array(np.random.default_rng(0).normal(size=(20_000, 1))))
-    found = trace_estimate(SemiDual(target), x, nx64.array(psi - reg * np.log(b)), reg)
+    found = trace_estimate(Models(SemiDual(target), x, nx64.array(psi - reg * np.log(b)), reg))
     assert found == pytest.approx(exact, rel=0.05)
 
 
@@ -289,9 +289,11 @@ def test_trace_of_atoms_that_no_point_links(dense_atoms, nx64, monkeypatch):
     pair, both = (
         build(nx64, rows, np.ones(len(rows)) / len(rows)) for rows in (atoms, np.vstack([atoms, -atoms]))
     )
-    expected = trace_estimate(SemiDual(pair), pair.center(nx64.array(one)), nx64.array(psi[:2]), reg)
+    expected = trace_estimate(
+        Models(SemiDual(pair), pair.center(nx64.array(one)), nx64.array(psi[:2]), reg)
+    )
     x = both.center(nx64.array(np.vstack([one, -one])))
-    found = trace_estimate(SemiDual(both), x, nx64.array(psi), reg)
+    found = trace_estimate(Models(SemiDual(both), x, nx64.array(psi), reg))
     assert found == pytest.approx(2.0 * expected, rel=1e-6 if dense_atoms else 1.0)
     assert found > 0.1 * expected > 0.0
 

@@ -796,8 +796,8 @@ def test_other_refusals():
         empty.noise_for(torch.tensor([1, 0]))
     with pytest.raises(ValueError, match="projection: expected a function to a tensor of 60 rows"):
         solve_coupling(cloud(60), projection=lambda x: x.sum())
-    with pytest.raises(ValueError, match="index: expected rows of the data, 0 to 59"):
-        pairs.noise_for(torch.tensor([60]))
+    with pytest.raises(ValueError, match="rows of the data, 0 to 59, received 7 to 60; number the data"):
+        pairs.noise_for(torch.tensor([7, 60]))
     data, label = labelled(40)
     with pytest.raises(ValueError, match="labels: expected classes of positive weight"):
         solve_coupling(data, a_target=(label == 0).float() / (label == 0).sum(), labels=label)

@@ -134,7 +134,7 @@ def test_descent_goes_from_noise_to_the_texture():
         (torch.zeros(12, 12), ValueError, "permute"),
         (torch.zeros(12), ValueError, "permute"),
         (torch.zeros(0, 3, 12, 12), ValueError, "permute"),
-        (torch.zeros(3, 12, 5), ValueError, "6 pixels"),
+        (torch.zeros(3, 12, 5), ValueError, "width of at least 6 pixels, .* permute its axes"),
         (torch.zeros(3, 12, 12, dtype=torch.uint8), TypeError, "floating"),
         (torch.full((3, 12, 12), torch.nan), ValueError, "finite"),
         (np.zeros((3, 12, 12)), TypeError, "tensor"),

@@ -303,6 +303,30 @@ def test_interruption_of_the_last_evaluation_keeps_the_run():
     assert np.abs(result.potential).max() > 0
 
 
+@pytest.mark.filterwarnings("ignore:solve_semidiscrete ended")
+def test_estimates_of_a_run_are_of_its_potential_wherever_it_is_interrupted():
+    """In a warm start, a step, Newton's method and looks at the same 32 points again and again."""
+    points, start, found = normal(32), solve(max_iter=40).potential, []
+
+    def interrupted(n_calls):
+        costs = after(n_calls, KeyboardInterrupt(), lambda x, y: ((x[:, None] - y) ** 2).sum(axis=2))
+        options = {"metric": costs, "tol": 1e-3, "tol_value": 1e-6, "init_potential": start}
+        return solve(lambda n: points, **options)
+
+    for n_calls in range(2, 290, 4):
+        result = interrupted(n_calls)
+        assert result.status == "interrupted"
+        if result.marginal_b is None:
+            assert result.value is None
+        else:
+            scores = (result.potential - ((points[:, None] - ATOMS) ** 2).sum(axis=2)) / 0.2
+            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+            masses = (weights / weights.sum(axis=1, keepdims=True)).mean(axis=0)
+            np.testing.assert_allclose(result.marginal_b, masses)
+        found.append(result.value is None)
+    assert {True, False} == set(found)
+
+
 @each_run
 @pytest.mark.parametrize("where", ["sampler", "callback"])
 @pytest.mark.parametrize("inner", [solve, parameters])

@@ -283,6 +283,13 @@ def test_options_of_the_loss_go_to_the_loss(given):
         train(target=loss, latent_sampler=2, n_steps=1, **given)
 
 
+def test_numbers_that_are_not_finite_have_a_remedy(nx64):
+    function, kwargs = valid("solve_semidiscrete", nx64.array)
+    for name in ("a_target", "init_potential"):
+        with refused(ValueError, name, "see what made them"):
+            function(**kwargs | {name: nx64.array(np.full(N_ATOMS, np.nan))})
+
+
 @needs_torch
 def test_torch_generator_does_not_drive_other_backends(nx64):
     import torch
@@ -290,7 +297,7 @@ def test_torch_generator_does_not_drive_other_backends(nx64):
     if nx64.name == "torch":
         pytest.skip("it does drive torch")
     function, kwargs = valid("solve_semidiscrete", nx64.array)
-    with refused(TypeError, "random_state"):
+    with refused(TypeError, "random_state", "received torch Generator; give an int"):
         function(**kwargs | {"random_state": torch.Generator()})
 
 

@@ -134,7 +134,7 @@ class Lloyd:
             found = objective.fit(dual, x, self.potentials[k])
             self.potentials[k], cost = found.potential, cost + share * found.measured.value
             mass, sums = moments(target, x, found.potential, objective.reg)
-            divisor = nx.maximum(mass, 1e-30 + 0.0 * mass)[:, None]  # an atom without points stays
+            divisor = nx.clip(mass, 1e-30)[:, None]  # an atom without points stays
             move = move + share * (sums / divisor - mass[:, None] / divisor * target.atoms)
             if objective.is_free:  # one point more, shared by all atoms: no weight is 0
                 self.weights = (mass + 1.0 / mass.shape[0]) / (x.shape[0] + 1.0)

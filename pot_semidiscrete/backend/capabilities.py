@@ -102,6 +102,13 @@ class Capabilities:
         away, zero = squared > 0, 0.0 * squared
         return nx.where(away, nx.sqrt(nx.where(away, squared, zero + 1.0)), zero)
 
+    def n_threads(self) -> int:
+        """Threads that an operation of the calling thread may have; 1 if that is not known."""
+        return 1
+
+    def use_threads(self, n: int) -> None:
+        """Let it have so many."""
+
     def cumulative(self, weights: Array) -> Array:
         """Cumulative sums of the rows of numbers of sum 1, up to a factor."""
         return self.nx.cumsum(weights, axis=1)
@@ -125,10 +132,22 @@ class Capabilities:
             generator = np.random.Generator(generator._bit_generator)
         if isinstance(generator, np.random.Generator):
             return HostRandom(generator, like, self.index)
+        kind = type(generator)
+        library = f"{kind.__module__.split('.')[0]} " if kind.__name__ == "Generator" else ""
         raise TypeError(
             "random_state: expected None, an int, a NumPy Generator or RandomState, or a torch "
-            f"Generator with torch data, received {describe(generator)}."
+            f"Generator with torch data, received {library}{describe(generator)}; give an int."
         )
+
+
+@functools.cache
+def blas_libraries() -> list[Any]:
+    """Controllers of those that this process has loaded; none without threadpoolctl."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return []
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
 class NumpyCapabilities(Capabilities):
@@ -142,6 +161,13 @@ class NumpyCapabilities(Capabilities):
         calm: Any = {k: state if state == "ignore" else "warn" for k, state in states.items()}
         calm["under"] = "ignore"  # exponentials fall to 0
         return [(np.errstate(**calm), functools.partial(np.errstate, **states))]
+
+    def n_threads(self) -> int:
+        return max((library.num_threads for library in blas_libraries()), default=1)
+
+    def use_threads(self, n: int) -> None:
+        for library in blas_libraries():
+            library.set_num_threads(n)
 
     def distances(self, x: Array, y: Array) -> Array:
         from scipy.spatial.distance import cdist

@@ -94,6 +94,12 @@ class TorchCapabilities(Capabilities):
                 )
         return detours
 
+    def n_threads(self) -> int:
+        return torch.get_num_threads()
+
+    def use_threads(self, n: int) -> None:
+        torch.set_num_threads(n)
+
     def require_autograd(self, name: str) -> None:
         with theirs():
             if torch.is_inference_mode_enabled():

@@ -59,7 +59,7 @@ def smoothness(target: Target, x: Array, potential: Array, reg: float) -> tuple[
         vector = start + 0.0 * part
         for _ in range(16):
             norm = nx.sqrt(nx.sum(vector**2, axis=1))
-            vector = vector / nx.maximum(norm, 1e-30 + 0.0 * norm)[:, None]
+            vector = vector / nx.clip(norm, 1e-30)[:, None]
             vector = _second_derivative(target, part, chi, vector, reg)
         found.append((nx.sqrt(nx.sum(vector**2, axis=1)), nx.max(chi, axis=1)))
     norms, largest = (np.concatenate([*map(in_double, field)]) for field in zip(*found, strict=True))

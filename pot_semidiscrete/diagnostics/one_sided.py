@@ -271,7 +271,7 @@ def _check_direction(theta: Any, direction: Any) -> None:
             f"{describe(direction)}; convert one of them."
         ) from None
     if not all_finite(direction, nx):
-        raise ValueError("direction: expected finite numbers, received NaN or inf.")
+        raise ValueError("direction: expected finite numbers, received NaN or inf; see what made them.")
 
 
 def _moved(theta: Any, direction: Any, t: float) -> Any:

@@ -1,5 +1,6 @@
 """The transport cost to a data set, as a torch loss that carries its potential."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..costs import Metric
 from ..kernels import known_bilinear, reduce
 from ..plan import draw_pairs, semi_dual
 from ..problem import Problem, Target, check_bool, resolve_shards, together
+from ..runs import SemiDiscreteWarning
 from .compared import require_squared_distance
 from .data import stacked
 from .debias import self_cost, self_gradient
@@ -27,7 +29,8 @@ class SemiDiscreteLoss(TrackedPotential):
     ``loss(x)`` is the Monte-Carlo semi-dual value
     :math:`\frac1n \sum_i \psi^{c,\lambda}(x_i) + \langle b, \psi \rangle`, whose gradient in `x`
     makes ``backward()`` follow :math:`\nabla W_\lambda(\theta)`, formula (G). The potential is only
-    moved by :meth:`follow`, :meth:`dual_step` and :meth:`fit`, never by ``loss(x)``.
+    moved by :meth:`follow`, :meth:`dual_step` and :meth:`fit`, never by ``loss(x)``. That warns if its
+    gradient is wanted before any of them.
 
     Parameters
     ----------
@@ -144,6 +147,8 @@ class SemiDiscreteLoss(TrackedPotential):
         """Semi-dual value of the points `x`, shape (n, ...): a scalar in units of the metric."""
         with together(self.target):
             x = self.rows(x)
+            if x.requires_grad and self.n_steps == 0 and not self.potential.any():
+                warn_of_no_potential()
             points = Problem(self.target, self.reg).points("x", x)
             value = semi_dual(self.target, points, self.target.gather(self.potential), self.reg)
         if not check_debias(self.debias, self.target):  # it may have been set since
@@ -224,3 +229,14 @@ def check_debias(debias: object, target: Target) -> bool:
             "received True; leave out either."
         )
     return debias
+
+
+def warn_of_no_potential() -> None:
+    """Warn that the gradient of a loss is that of a potential of 0: Python shows it once a line."""
+    warnings.warn(
+        "SemiDiscreteLoss: expected a potential before a gradient, received points before any step of "
+        "it, so that the loss draws them to their nearest atoms; call follow(points) before each step "
+        "of the generator, or fit(source) once.",
+        SemiDiscreteWarning,
+        stacklevel=6,  # where the loss was called
+    )

@@ -164,7 +164,8 @@ def patches_of(
         raise ValueError(f"{name}: expected one {kind}, received {describe(x)}; permute its axes.")
     if min(x.shape[-2:]) < least:
         raise ValueError(
-            f"{name}: expected sides of {least} pixels, received {describe(x)}; take fewer scales."
+            f"{name}: expected a height and a width of at least {least} pixels, received {describe(x)}; "
+            "take fewer scales, or permute its axes if channels come last."
         )
     x, found = x.reshape(-1, c, *x.shape[-2:]), []
     for scale in range(n_scales):

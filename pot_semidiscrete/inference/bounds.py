@@ -106,10 +106,10 @@ def _fill_by_product(fit: FittedPoints, part: Array) -> tuple[np.ndarray, np.nda
     nx, b, psi = target.nx, target.weights, fit.found.potential
     out = reduce(target, part, psi, reg, ("c_transform", "average"), values=scale)
     measured = fit.found.measured
-    deficit = nx.maximum(measured.goal - scale * measured.marginal, 0.0 * b)
-    deficit = deficit / nx.maximum(nx.sum(deficit), 1e-30 + 0.0 * b)
+    deficit = nx.clip(measured.goal - scale * measured.marginal, 0.0)
+    deficit = deficit / nx.clip(nx.sum(deficit), 1e-30)
     filling = expected_cost(target, part, deficit) - nx.sum(deficit * psi)
-    short = nx.maximum(1.0 - out.average, 0.0 * out.average)
+    short = nx.clip(1.0 - out.average, 0.0)
     b, deficit, short, filling, transform = map(in_double, (b, deficit, short, filling, out.c_transform))
     added = short * (filling + reg * np.sum(xlogy(deficit, deficit / b)) - transform)
     return transform, added - reg * xlogy(1.0 - short, 1.0 - short)

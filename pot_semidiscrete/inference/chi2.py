@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..backend import Array, in_double
+from ..backend import Array, in_double, slices
 from ..optim.semi_dual import Measurement
 
 GROUPS = 32  # of points, by which the error of chi2 is estimated: its variance to a quarter
@@ -58,7 +58,8 @@ def _stderr(means: np.ndarray, b: np.ndarray) -> float:
     """
     n_groups = means.shape[0]
     z = (means - b) / np.sqrt(b)
-    products = z @ z.T
+    # few columns at a time: OpenBLAS would start threads, which then wait in a loop on the next core
+    products = sum(z[:, part] @ z[:, part].T for part in slices(len(b), 256))
     among = products[np.triu_indices(n_groups, 1)]
     rows = (products.sum(axis=1) - np.diag(products)) / (n_groups - 1.0)
     shrink = (n_groups - 2.0) / (n_groups - 1.0)

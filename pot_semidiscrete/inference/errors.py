@@ -195,7 +195,7 @@ class SampleFit:
         """That where the points see it, if they do."""
         found = self._models
         with no_grad(self.target.nx):
-            is_apart = found.eps > self.reg and has_gap(self.target, self.x, self.potential, self.reg)
+            is_apart = found.eps > self.reg and has_gap(found.nearest, len(self.potential))
         if is_apart or found.seen.is_singular:
             raise ValueError(
                 f"{self.name}: expected points between the cells of all neighbours, received {self.n} "

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backend import Array, brief, in_double
 from ..kernels import reduce
-from ..optim.ascent import FEW_POINTS, resolving_eps
+from ..optim.ascent import FEW_POINTS
 from ..optim.newton import QUICK, NewtonResult, maximize
 from ..optim.semi_dual import Measurement, SemiDual
 from ..optim.stopping import NORMAL_95, NORMAL_975, Look, StoppingRule
@@ -18,7 +18,7 @@ from .bounds import FittedPoints, plan_cost
 from .chi2 import GROUPS, chi_square, worst_atom
 from .errors import NormalLaw, SampleFit
 from .gaps import hides_boundaries
-from .trace import trace_estimate
+from .trace import Models, trace_estimate
 
 COARSE_RTOL = 0.5  # of the statistical error: enough to tell whether a maximiser is far
 PENDING = 2**23  # coordinates of points that a result holds, about
@@ -260,9 +260,7 @@ class Estimates:
         if enough:  # with fewer points there is nothing to correct by
             if n * dual.n_atoms > QUICK:
                 words = f"value_interval, suboptimality: Newton's method on {n:,} fresh points"
-                say(
-                    f"{words} of {dual.n_atoms:,} atoms, which may take as long as the run", self.verbose
-                )
+                say(f"{words} of {dual.n_atoms:,} atoms, maybe longer than the run", self.verbose)
             found = maximize(dual, x, self.potential, self.reg, rtol=COARSE_RTOL)
         cost, stderr, rows = plan_cost(FittedPoints(self.target, x, found), n)
         paired = rows - in_double(measured.transform)
@@ -341,10 +339,11 @@ def _suboptimality(
     ``inf``, where the points hide boundaries of cells.
     """
     psi, reg = found.potential, found.eps
-    if resolving_eps(dual, x, psi, reg) > reg and hides_boundaries(dual.target, x, psi, reg):
+    models = Models(dual, x, psi, reg)
+    if models.eps > reg and hides_boundaries(dual.target, x, psi, reg, models.nearest):
         return math.inf
     gain, n = found.measured.value - value, x.shape[0]
-    chance = trace_estimate(dual, x, psi, reg) / (2.0 * n)
+    chance = trace_estimate(models) / (2.0 * n)
     excess = gain - chance
     limit = chance * n / n_samples if n_samples > 0 else 0.0
     return max(limit, excess) if excess > SIGNIFICANT * max(noise, chance) or n_samples == 0 else limit

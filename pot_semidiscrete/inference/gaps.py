@@ -1,6 +1,7 @@
 """Boundaries of cells: gaps of a source, across which potentials may move, and where few points are."""
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 from scipy.sparse import csgraph, csr_array
@@ -14,6 +15,8 @@ SIGMAS = 3.0
 DOUBT = 1e-3  # probability of a gap, or of an empty cell, by chance, that is accepted
 N_CUTS = 64
 CLEAR = SIGMAS * math.log(N_CUTS / DOUBT)  # points by which mass near a boundary would have been seen
+Nearest: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Best and second atom of each point, and the difference of their scores, on the host."""
 
 
 def cell_bias(target: Target, potential: Array, reg: float) -> Array:
@@ -39,11 +42,8 @@ def best_two(
 
 def nearest_boundaries(
     target: Target, x: Array, potential: Array, reg: float, group: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Best and second atom of each point, and the difference of their scores, on the host.
-
-    The second one is of another group, if atoms have groups.
-    """
+) -> Nearest:
+    """The boundary that each point is nearest to; between groups of atoms, if atoms have groups."""
     bias, nx = cell_bias(target, potential, reg), target.nx
     groups = None if group is None else capabilities(nx).index(group, target.weights)
     blocks = [best_two(target, rows, bias, groups)[:3] for (rows,) in row_blocks(target, x)]
@@ -53,7 +53,7 @@ def nearest_boundaries(
     return first.astype(int), second.astype(int), margin.astype(float)
 
 
-def hides_boundaries(target: Target, x: Array, potential: Array, reg: float) -> bool:
+def hides_boundaries(target: Target, x: Array, potential: Array, reg: float, nearest: Nearest) -> bool:
     """Whether mass is near boundaries between groups of atoms, which no point's two best atoms tell of.
 
     So it is where atoms of a group are far nearer to each other than to other groups: the regularisation
@@ -61,8 +61,7 @@ def hides_boundaries(target: Target, x: Array, potential: Array, reg: float) -> 
     two best of `LEAST_COUNT` points. A group with four times as many points for each of its atoms would
     be linked to others, were it not for that, or for a gap of the source.
     """
-    n_atoms = target.atoms.shape[0]
-    first, second, _ = nearest_boundaries(target, x, potential, reg)
+    n_atoms, (first, second, _) = target.atoms.shape[0], nearest
     pairs = csr_array((np.ones(len(first)), (first, second)), shape=(n_atoms, n_atoms))
     n_groups, group = csgraph.connected_components(pairs + pairs.T >= LEAST_COUNT, directed=False)
     count = lambda atoms: np.bincount(group[atoms], minlength=n_groups)
@@ -76,16 +75,13 @@ def hides_boundaries(target: Target, x: Array, potential: Array, reg: float) -> 
     return any(len(s) * s.min() <= CLEAR * s.mean() for s in sides)
 
 
-def has_gap(target: Target, x: Array, potential: Array, reg: float) -> bool:
+def has_gap(nearest: Nearest, n_atoms: int) -> bool:
     """Whether no mass is near the boundary between two groups of the cells of a potential."""
-    n_atoms = target.atoms.shape[0]
-    if n_atoms == 1:
-        return False
-    return count_groups(*nearest_boundaries(target, x, potential, reg), n_atoms) > 1
+    return n_atoms > 1 and count_groups(*nearest, n_atoms) > 1
 
 
 def nearest_links(
-    target: Target, x: Array, potential: Array, reg: float, eps: float
+    nearest: Nearest, n_atoms: int, eps: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of atoms between the cells of which points are, and their links, by the nearest points.
 
@@ -93,8 +89,7 @@ def nearest_links(
     two scores at 0. Of a pair, the `LEAST_COUNT` points nearest to the boundary have that density, or
     all if there are fewer (Loftsgaarden, Quesenberry, 1965); of one point, it is 0.
     """
-    n_atoms = target.atoms.shape[0]
-    first, second, margin = nearest_boundaries(target, x, potential, reg)
+    first, second, margin = nearest
     pair = np.minimum(first, second) * n_atoms + np.maximum(first, second)
     order = np.lexsort((margin, pair))
     pair, start, count = np.unique(pair[order], return_index=True, return_counts=True)

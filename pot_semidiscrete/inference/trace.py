@@ -11,7 +11,7 @@ from ..optim.ascent import RESOLVED, resolving_eps
 from ..optim.hessian import DenseHessian, newton_model
 from ..optim.newton import NewtonResult
 from ..optim.semi_dual import SemiDual
-from .gaps import nearest_links
+from .gaps import Nearest, nearest_boundaries, nearest_links
 
 PROBES = 4  # random vectors (Hutchinson, 1990)
 PRECISE = 1e-3  # forcing of their linear systems: slow modes, solved last, are most of the trace
@@ -59,21 +59,27 @@ class Models:
         with no_grad(dual.target.nx):
             found = newton_model(dual, x, self.at, self.eps, x.shape[0], dual.target.goal(psi))
             if self.eps > reg and isinstance(found, DenseHessian):
-                found.raise_links(*nearest_links(dual.target, x, psi, reg, self.eps))
+                found.raise_links(*nearest_links(self.nearest, dual.n_atoms, self.eps))
             return found
 
+    @functools.cached_property
+    def nearest(self) -> Nearest:
+        """The boundary of cells that each point is nearest to."""
+        dual, x, psi, reg = self._given
+        with no_grad(dual.target.nx):
+            return nearest_boundaries(dual.target, x, psi, reg)
 
-def trace_estimate(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
+
+def trace_estimate(models: Models) -> float:
     """Estimate ``tr(A^+ Sigma)``, A minus the Hessian and Sigma the covariance of the weights.
 
     Exact for the points where the Hessian is a matrix; else by random signs of the points, whose
     weights then have the covariance Sigma. Groups of atoms that no point links count one by one; where
     the Hessian is a matrix, those that less than a point links count as if one did.
     """
-    nx, found = dual.target.nx, Models(dual, x, psi, reg)
-    own, unit = found.own, found.unit
+    own, unit = models.own, models.unit
     if isinstance(own, DenseHessian):
-        seen = found.seen
+        seen = models.seen
         values, parts = seen.modes()
         # p (1 - p) of points, p the weight of the atoms at the higher end of a mode: a group that hangs
         # by less than a point that sees half of it counts as if there were one
@@ -82,10 +88,11 @@ def trace_estimate(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
         links = np.maximum(seen.n * np.sum(ends * (seen.matrix @ ends), axis=0), 1e-30)
         values = np.where(values > RESOLVED, values, values * np.maximum(1.0, 0.25 / links))
         return unit * float(np.sum(parts * (own.covariance @ parts / values)))
+    nx = own.nx
     with no_grad(nx):
         probes, n = own.probes(PROBES, np.random.default_rng(0)), own.n
         del own  # its weights make room for those of the other
-        products = in_double(nx.sum(probes * found.seen.solve(probes, 0.0, PRECISE), axis=1))
+        products = in_double(nx.sum(probes * models.seen.solve(probes, 0.0, PRECISE), axis=1))
         return unit * float(products.mean()) / n
 
 
@@ -96,7 +103,7 @@ def shrink(dual: SemiDual, x: Array, path: Sequence[tuple[Array, float]], found:
     chance; the share of a part of the way is what of its gain on the points `x`, those of Newton's
     method, is above twice as much.
     """
-    trace, last = trace_estimate(dual, x, found.potential, found.eps), found.measured
+    trace, last = trace_estimate(Models(dual, x, found.potential, found.eps)), found.measured
     value = lambda psi: dual.measure(x, psi, found.eps).value
     ends = [(psi, n, value(psi)) for psi, n in path[1:]] + [(found.potential, last.n, last.value)]
     psi = path[0][0]

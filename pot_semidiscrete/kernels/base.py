@@ -12,7 +12,7 @@ from ..backend import Array, Backend, LazyRegistry, describe
 from ..costs import Cost
 from .blocks import HardBlock, SoftBlock
 
-CACHE = 2**20  # bytes that a core has to itself
+CACHE = 2**22  # bytes that a core has to itself, or nearly; benchmarks.kernels
 BLOCK_BYTES = 2**28  # bytes of a block on the host, at most
 SHARING = 256  # rows that make the reading of the atoms cheap
 DEVICE_ENTRIES = 2**26  # of a block in the memory of a device, at most
@@ -91,6 +91,9 @@ class Kernel(ABC):
     buffer : array of at least n rows, or None
         Memory for the scores, of which a kernel that overwrites memory may make a block: it then lasts
         until the next block in the same memory.
+    threaded : bool
+        Whether threads are to reduce parts of the rows, each by an instance of its own, where operations
+        would share them otherwise.
     fused : bool
         Whether blocks hold no matrix, until they are asked for it: they may have any number of rows.
     """
@@ -98,6 +101,7 @@ class Kernel(ABC):
     unit = 1.0
     rounding_unit = 0.0
     buffer: Array | None = None
+    threaded = False
     fused = False
 
     def __init__(self, target: Atoms, potential: Array, reg: float) -> None:
@@ -153,7 +157,7 @@ class Kernel(ABC):
     @staticmethod
     def cache() -> int:
         """Bytes that stay in the cache from one pass over them to the next."""
-        return 2 * CACHE  # cores, how many is not known, share a pass
+        return CACHE
 
     def memory(self, rows: Array, n_columns: int) -> Array:
         """Array of so many columns, with the rows, dtype and device of `rows`, to be overwritten."""

@@ -50,6 +50,7 @@ class NumpyKernel(InPlaceKernel):
     """The passes by NumPy."""
 
     soft_block = NumpySoftBlock
+    threaded = True
 
     def __init__(self, target: Atoms, potential: Array, reg: float) -> None:
         self.exp, self.unit = fastest_power(potential.dtype.char)

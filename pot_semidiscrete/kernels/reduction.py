@@ -4,7 +4,7 @@ The loop is here; a kernel turns a block of points into a block of weights.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -17,6 +17,7 @@ from .outputs import OF_COLUMNS, OUTPUTS, SUMS, Reduction, Task
 from .sharded import ShardTiles, draw_from_shards
 from .shared import local_rows, points_of_all, ranks_at, row_ranks
 from .stacked import StackedTiles
+from .threads import in_threads
 from .tiles import Tiles, is_tiled
 
 LARGEST_BILINEAR = 2**26  # entries of a matrix kept for several reductions of the same points ...
@@ -74,9 +75,9 @@ def reduce(
             return _sharded(task, x, bilinear)
         ranks, n = row_ranks(target), x.shape[0]
         if ranks is None or n < ranks.size:
-            return _detached(task, x, bilinear)
+            return _by_threads(task, x, bilinear)
         own, known = (None if a is None else local_rows(target, a) for a in (x, bilinear))
-        part = _detached(task, own, known)
+        part = _by_threads(task, own, known)
         found = {name: getattr(part, name) for name in outputs}
         parts = (v if name in SUMS else ranks.pad(v, n) for name, v in found.items())
         return Reduction(**dict(zip(found, ranks.sum(*parts), strict=True)))
@@ -97,8 +98,17 @@ def _sharded(task: Task, x: Array, bilinear: Array | None) -> Reduction:
     return replace(found, **rows)
 
 
-def _detached(task: Task, x: Array, bilinear: Array | None) -> Reduction:
+def _by_threads(task: Task, x: Array, bilinear: Array | None) -> Reduction:
     """The reduction of one process, outside any graph."""
+    parts = in_threads(task.target, partial(_detached, task), x, bilinear)
+    if len(parts) == 1:
+        return parts[0]
+    outputs = [[getattr(part, name) for name in task.outputs] for part in parts]
+    return _joined(task.outputs, outputs, task.target.nx)
+
+
+def _detached(task: Task, x: Array, bilinear: Array | None) -> Reduction:
+    """The reduction of one thread."""
     target = task.target
     if target.n_problems > 1 or is_tiled(target, x):
         tiles = (StackedTiles if target.n_problems > 1 else Tiles)(task, x)
@@ -125,11 +135,16 @@ def _evaluation(kernel: Kernel, task: Task) -> Callable:
 def _reduce(
     outputs: Sequence[str], evaluate: Callable, blocks: Iterator[tuple], nx: Backend
 ) -> Reduction:
-    """Evaluate blocks of points; join what there is of each point, and add up the rest."""
+    """Evaluate blocks of points, and put them together."""
+    return _joined(outputs, (evaluate(*block) for block in blocks), nx)
+
+
+def _joined(outputs: Sequence[str], blocks: Iterable[Sequence[Array]], nx: Backend) -> Reduction:
+    """Join what there is of each point, and add up the rest, of outputs for parts of the points."""
     sums: dict[str, Array] = {}
     parts: dict[str, list[Array]] = {name: [] for name in outputs if name not in SUMS}
     for block in blocks:
-        for name, piece in zip(outputs, evaluate(*block), strict=True):
+        for name, piece in zip(outputs, block, strict=True):
             if name in parts:
                 parts[name].append(piece)
             else:  # as many numbers as a block: they are not kept
@@ -242,6 +257,12 @@ def draw_atoms(
 
 def _drawn(target: Atoms, x: Array, potential: Array, reg: float, level: Array) -> Array:
     """Atom of each point where its distribution function reaches a level in (0, 1]."""
+    draw = lambda x, level: _drawn_by_one(target, x, potential, reg, level)
+    return joined(in_threads(target, draw, x, level), target.nx)
+
+
+def _drawn_by_one(target: Atoms, x: Array, potential: Array, reg: float, level: Array) -> Array:
+    """The same, by one thread."""
     if is_tiled(target, x):
         return Tiles(Task(target, potential, reg), x).draw(x, level)
     nx, kernel = target.nx, target.kernel(target, potential, reg)

@@ -143,11 +143,9 @@ def resolving_eps(dual: SemiDual, x: Array, psi: Array, reg: float) -> float:
 
 def is_resolved(dual: SemiDual, found: Measurement) -> bool:
     """Whether eps resolves the atoms: points are half of the way from the weights b to a cell each."""
-    nx, b = dual.target.nx, dual.target.weights
-    k = float(dual.target.n_problems)  # of several, the mean
-    least = k * float(nx.sum(b * b))
+    least = dual.least_resolution
     # a single atom, or one that has nearly all of the mass, is resolved to within rounding
-    resolved = k * float(nx.sum(found.second_moment)) - least
+    resolved = dual.resolution(found.second_moment) - least
     return resolved >= RESOLVED * (1.0 - least) - dual.rounding(1.0)
 
 
@@ -171,8 +169,8 @@ def compute_move(
         visit moves it by no more than `clip`. Otherwise the clip cuts visits off, but not the steps up
         between them, and rare atoms settle at several times their mass.
     """
-    unit = step / nx.maximum(goal, LIGHTEST_ATOM / goal.shape[0] + 0.0 * goal)
-    unit = unit / nx.maximum(unit * visit / clip, 1.0 + 0.0 * unit)
+    unit = step / nx.clip(goal, LIGHTEST_ATOM / goal.shape[0])
+    unit = unit / nx.clip(unit * visit / clip, 1.0)
     return nx.clip(unit * (goal - marginal), -clip, clip)
 
 
@@ -205,7 +203,7 @@ def step(
     eta = STEP * min(1.0, n / state.batch)  # the last batch may be short
     found = dual.measure(x, state.potential, eps)
     mass, square = state.mass + n * found.marginal, state.square + n * found.second_moment
-    peak = square / dual.target.nx.maximum(mass, 1e-30 + 0.0 * mass)  # weight at the points that count
+    peak = square / dual.target.nx.clip(mass, 1e-30)  # weight at the points that count
     move = compute_move(dual.target.nx, found.goal, found.marginal, eta, visit=peak / n)
     unit = eps * dual.target.exponent(eps)
     psi = state.potential + unit * move
@@ -254,5 +252,5 @@ def slope_in_eps(target: Target, goal: Array, peak: Array) -> Array:
         That weight, ``E chi^2 / E chi``.
     """
     nx, alone = target.nx, float(target.n_problems) * peak
-    goal = nx.maximum(goal, 1e-30 + 0.0 * goal)
+    goal = nx.clip(goal, 1e-30)
     return target.zero_mean(0.5 * (1.0 - alone) * nx.log(nx.maximum(peak, goal) / goal))

@@ -23,7 +23,7 @@ BOX = 30.0  # first largest move of an atom in an iteration, in units of eps
 CORRECTION = 4.0  # passes over its points that it takes, mostly; benchmarks.scaling: 2.5 to 5 ...
 QUICK = 2**29  # ... or entries evaluated in a few seconds: it may always take as many
 NEGLIGIBLE = 0.1  # increases below that share of the statistical error, eps n_eff / (2 n), are left
-MANY = 1024  # points an atom, from where every 65th is maximised over first; benchmarks.correction
+MANY = 1024  # points an atom, from where ROWS^2 of them are maximised over first; benchmarks.correction
 DECAY = 4.0  # of eps from one level to the next
 
 
@@ -102,11 +102,10 @@ def maximize(
         if n < MANY * dual.n_atoms:
             return newton_cg(dual, x, psi, reg, last, rtol)
         found = dual.measure(x, psi, reg)
-        for every in (65, 17, 5):
-            start = newton_cg(dual, x[::every], psi, reg, last, 40.0 * rtol).potential
-            trial = dual.measure(x, start, reg)
-            if trial.value <= found.value:  # where it started knows more than so few points do
-                break
+        part = x[:: stride(n, int(ROWS**2) * dual.n_atoms)]
+        start = newton_cg(dual, part, psi, reg, last).potential
+        trial = dual.measure(x, start, reg)
+        if trial.value > found.value:  # or where it started knows more than so few points do
             psi, found = start, trial
         return newton_cg(dual, x, psi, reg, last, rtol, found)
 
@@ -167,10 +166,10 @@ def newton_cg(
     scale = eps * target.exponent(eps)  # of potentials
     rounding = dual.rounding(found.value) / math.sqrt(n)  # of a mean
     # masses below it are not told apart: kernels cut them off
-    least = max(math.exp(exponent_floor(psi)), 1e-30) + 0.0 * target.weights
+    least = max(math.exp(exponent_floor(psi)), 1e-30)
     for _ in range(MAX_ITERATIONS):
         # the masses are so far from the goal that a Sinkhorn iteration is due
-        log_ratio = nx.log(nx.maximum(found.goal, least) / nx.maximum(found.marginal, least))
+        log_ratio = nx.log(nx.clip(found.goal, least) / nx.clip(found.marginal, least))
         is_rough, is_over = float(nx.max(nx.abs(log_ratio))) > 1.0, dual.work >= last
         if is_small and not is_rough:
             break  # convergence is quadratic: the next increase would be far smaller

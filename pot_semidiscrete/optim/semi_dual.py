@@ -99,6 +99,15 @@ class SemiDual:
         nx = self.target.nx
         return max(float(nx.sum(second / nx.maximum(goal, marginal))) - 1.0, 1.0)
 
+    def resolution(self, second: Array) -> float:
+        """``E sum_j chi_j^2``, 1 if each point has one atom; of several problems, the mean."""
+        return float(self.target.n_problems) * float(self.target.nx.sum(second))
+
+    @functools.cached_property
+    def least_resolution(self) -> float:
+        """That of weights which are the same at all points."""
+        return self.resolution(self.target.weights**2)
+
     def pooled(self, a: Measurement, b: Measurement) -> Measurement:
         """Averages over the points of both, at the same potential and in as many groups."""
         n = a.n + b.n

@@ -27,7 +27,7 @@ def check_numbers(
             "NumPy array (of a tensor, detach().cpu().numpy()); cast truth values, e.g. to float32."
         )
     if finite and not np.isfinite(array).all():
-        raise ValueError(f"{name}: expected finite numbers, received NaN or inf.")
+        raise ValueError(f"{name}: expected finite numbers, received NaN or inf; see what made them.")
     return array
 
 

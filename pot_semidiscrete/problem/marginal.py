@@ -44,7 +44,7 @@ class Marginal:
             return self.weights
         scores = self.log_weights - potential / self.reg_m
         masses = self.nx.exp(scores - self.nx.logsumexp(scores, axis=0))
-        return self.nx.maximum(masses, 1e-30 + 0.0 * masses)  # what is divided by them stays finite
+        return self.nx.clip(masses, 1e-30)  # what is divided by them stays finite
 
     def zero_mean(self, potential: Array) -> Array:
         """The potential of the class ``psi + const`` with ``<b, psi> = 0``."""

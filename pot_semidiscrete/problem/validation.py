@@ -164,7 +164,7 @@ def check_vector(name: str, v: Any, X_target: Array, nx: Backend) -> Array:
     with eager(nx):
         is_finite = all_finite(v, nx)
     if not is_finite:
-        raise ValueError(f"{name}: expected finite numbers, received NaN or inf.")
+        raise ValueError(f"{name}: expected finite numbers, received NaN or inf; see what made them.")
     return v
 
 

@@ -51,10 +51,9 @@ class Solver:
         self.stream = SampleStream(draw, options.batch_size, options.max_memory)
         zero = 0.0 * self.target.weights
         self.ascent = AscentState(zero, zero, self.reg)
-        self.prior: Array | None = None  # the user's potential, and the samples it counts for
-        self.n_prior = 0.0
-        self.n_iter, self.n_used, self.corrected_at, self.corrects_first = 0, 0, 0, False
-        self.value_due = 0.0  # samples with which the value should be right
+        self.n_iter, self.n_used, self.corrected_at = 0, 0, 0
+        self.prior: Array | None = None  # the user's potential, and the samples it counts for; ...
+        self.n_prior, self.value_due = 0.0, 0.0  # ... those with which the value should be right
         self.evaluation = UNKNOWN  # of the present estimate, at the points ...
         self.test_points: Array | None = None
         self.fit: FittedPoints | None = None
@@ -83,9 +82,10 @@ class Solver:
 
     def resume(self, psi: Array, found: Evaluation) -> None:
         """Go on from a potential, which counts for the samples that its chi2 tells of."""
-        self.evaluation, self.rule.n_eff = found, found.n_eff
-        self.n_prior = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
-        self.ascent = warm_start(self.dual, self.test_points, psi, self.reg, self.n_prior, found.n_eff)
+        n = found.n_eff / (max(found.chi2, 0.0) + found.chi2_stderr)
+        ascent = warm_start(self.dual, self.test_points, psi, self.reg, n, found.n_eff)
+        # an interrupt comes before or after: an evaluation is that of the present estimate
+        self.ascent, self.evaluation, self.n_prior, self.rule.n_eff = ascent, found, n, found.n_eff
 
     def run(self, psi: Array | None, callback: Callable[[SolverState], Any] | None = None) -> None:
         """Draw, step, evaluate, decide, until the rule, the callback or `max_iter` says stop."""
@@ -93,9 +93,9 @@ class Solver:
         while self.status == "max_iter" and not self.is_last:
             self.iterate()
             self.bar.update(self.progress)
-            if callback is not None and says_stop(callback(self.state())):
+            if callback is not None and says_stop(callback(state_of(self))):
                 self.status = "stopped"
-            elif self.is_look_due() and self.decide():
+            elif (self.is_look_due() or self.correct_first()) and self.decide():
                 self.status = "converged"
             elif self.is_stalled:
                 self.status = "stalled"
@@ -131,17 +131,29 @@ class Solver:
         return check_bool(f"tol: is_stalled of {type(self.rule).__name__}", self.rule.is_stalled)
 
     @property
+    def is_value_due(self) -> bool:
+        """Whether the value can be right, as far as the last look at it tells, or no batch is left."""
+        return self.is_last or not self.n_samples < self.value_due
+
+    @property
     def n_samples(self) -> float:
         """Samples that the estimate rests on."""
         return self.n_used + self.n_prior
 
     def is_look_due(self) -> bool:
         """Whether to evaluate: when the samples can be enough, and at the end."""
-        facts, is_late = (self.dual, self.ascent, self.n_samples), not self.n_samples < self.value_due
-        name = f"tol: is_due of {type(self.rule).__name__}"
-        due = check_bool(name, self.rule.is_due(*facts, self.is_last))
-        self.corrects_first = not due and self.rule.corrects_first(*facts, self.n_used)
-        return (due or self.corrects_first) and (is_late or self.is_last)
+        due = self.rule.is_due(self.dual, self.ascent, self.n_samples, self.is_last)
+        return check_bool(f"tol: is_due of {type(self.rule).__name__}", due) and self.is_value_due
+
+    def correct_first(self) -> bool:
+        """Correct before a look, if the rule says that this saves points; tell whether it was done."""
+        facts = (self.dual, self.ascent, self.n_samples, self.n_used)
+        if not (self.is_value_due and self.rule.corrects_first(*facts)):
+            return False
+        is_done = self.correct()
+        if not is_done:
+            self.rule.corrected(math.inf)
+        return is_done
 
     def look(self, most: float | None = None) -> bool:
         """Evaluate the estimate on fresh points, at most `most` or n_samples; tell if it is right."""
@@ -158,9 +170,6 @@ class Solver:
 
     def decide(self) -> bool:
         """Look; correct if that is cheaper than to draw on, or all that is left to try."""
-        if self.corrects_first and not self.correct():
-            self.rule.corrected(math.inf)
-            return False
         if self.look() and self.is_value_right():
             return True
         before, rule = (self.ascent, self.evaluation), self.rule
@@ -184,10 +193,7 @@ class Solver:
         return self.rule.is_met(self.evaluation) and lacks <= self.options.tol_value
 
     def correct(self, fresh: Array | None = None) -> bool:
-        """Move the estimate to the maximiser over the points kept; tell whether that was possible.
-
-        It is evaluated at points that it has not seen, if there are such.
-        """
+        """Move the estimate to the maximiser over the points kept, if they allow that; tell whether."""
         ascent, n = self.ascent, self.stream.kept.size
         if self.corrected_at == self.n_used or n == 0 or not can_correct(self.dual, n, ascent.n_eff):
             return False
@@ -204,8 +210,8 @@ class Solver:
         if not ascent.annealed:
             eps = resolving_eps(self.dual, points, psi, self.reg)
             ascent = replace(ascent, eps=eps, annealed=eps)
-        self.ascent = replace(ascent, potential=psi, average=psi)
-        self.corrected_at = self.n_used
+        ascent = replace(ascent, potential=psi, average=psi)
+        self.ascent, self.evaluation, self.corrected_at = ascent, UNKNOWN, self.n_used
         self.evaluation = UNKNOWN if fresh is None else self.evaluation_at(fresh, psi)
         return True
 
@@ -224,11 +230,6 @@ class Solver:
         facts = (self.target, self.ascent.average, self.reg, points, self.evaluation, self.fit)
         return Estimates(*facts, self.n_samples, self.bar.verbose)
 
-    def state(self) -> SolverState:
-        """What the callback sees."""
-        facts = (self.n_iter, self.stream.draw.n_samples, self.ascent.eps, self.rule.last_chi2)
-        return SolverState(*facts, self.ascent, self.target)
-
     def progress(self) -> dict[str, float]:
         """Numbers to show."""
         needed = self.rule.needed(self.ascent, self.most)
@@ -241,6 +242,12 @@ class Solver:
         counts = counts_of(self, self.rule.history, self.values, self.dual.n_atoms)
         estimates = self.estimates or Estimates(target, psi, self.reg, None, self.evaluation)
         return SemiDiscreteResult(target, psi, self.reg, estimates, status=self.status, **counts)
+
+
+def state_of(run: Solver) -> SolverState:
+    """What the callback sees of a run."""
+    facts = (run.n_iter, run.stream.draw.n_samples, run.ascent.eps, run.rule.last_chi2)
+    return SolverState(*facts, run.ascent, run.target)
 
 
 def counts_of(run: Solver, looks: list[Any], values: list[float], n_atoms: int) -> dict[str, Any]:

@@ -79,7 +79,10 @@ class Reservoir:
         pairing, n_data = self.pairing, self.pairing.coupling.n_data
         index = index.to(self.stream.law.like.device).long()
         if len(index) > 0 and not 0 <= int(index.min()) <= int(index.max()) < n_data:
-            raise ValueError(f"index: expected rows of the data, 0 to {n_data - 1}, received others.")
+            raise ValueError(
+                f"index: expected rows of the data, 0 to {n_data - 1}, received {int(index.min())} to "
+                f"{int(index.max())}; number the data in the order in which they were paired."
+            )
         if len(index) > 0 and not bool((pairing.weights[index] > 0.0).all()):
             row = int(index[pairing.weights[index] == 0.0][0])
             raise ValueError(f"index: expected data of positive weight, received row {row} of weight 0.")
