@@ -27,7 +27,8 @@ With ``--colors ink`` each digit has a random colour, on black, with ``both`` it
 - ``wgan_gp``: Gulrajani et al.'s, batches of 64 points, the critic of `GradientPenaltyCritic` with the
   penalty at all of them, or at `--penalty-size`; rates of both rise and fall by the clock as ours. The
   rate and the critic's steps for one of the generator are `--rate` and `--critic-steps`, or with
-  ``--grid`` each of `RATES` and `CRITIC_STEPS`.
+  ``--grid`` each of `RATES` and `CRITIC_STEPS`. Its network is a perceptron, or that of `--network`,
+  which is for the critic of ``ours``, too.
 - ``authors``: the alternation of Houdard et al.: before each step of the generator, 10 steps of an
   averaged SGD made anew, of which the last iterate is kept. The step is the best of `STEPS`, in runs
   of a sixth of the seconds.
@@ -66,6 +67,7 @@ from pot_semidiscrete.generative import (
     random_filters,
     train_generator,
 )
+from pot_semidiscrete.generative.critic_networks import NETWORKS
 from pot_semidiscrete.generative.energy import EnergyDescent
 from pot_semidiscrete.generative.optimizers import (
     adam,
@@ -185,9 +187,11 @@ class Run:
         self.follow(x, goal)
 
 
-def ours(run, make=calm_adam, rate=rise_and_fall, **options):
-    """`train_generator`, whose rate falls by the clock."""
+def ours(run, make=calm_adam, rate=rise_and_fall, network=None, **options):
+    """`train_generator`, whose rate falls by the clock; its critic may have another network."""
     optimizer = make(list(run.generator.parameters()))  # the default
+    if network is not None:
+        options["critic"] = GradientPenaltyCritic(run.images, network, random_state=run.seed)
 
     def by_the_clock(result):
         run.count()
@@ -253,12 +257,12 @@ def few_features(run, **options):
     pixels(run, features=few, **options)
 
 
-def wgan_gp(run, rate=2e-3, critic_steps=5, penalty_size=64):
+def wgan_gp(run, rate=2e-3, critic_steps=5, penalty_size=64, network="perceptron"):
     """A critic with the gradient penalty (Gulrajani et al., arXiv:1704.00028)."""
     optimizer = torch.optim.Adam(run.generator.parameters(), lr=rate, betas=(0.5, 0.9), fused=True)
     like = partial(adam, lr=rate, betas=(0.5, 0.9))
     options = {"penalty_size": penalty_size, "random_state": run.seed}
-    critic = GradientPenaltyCritic(run.images, optimizer=like, **options)
+    critic = GradientPenaltyCritic(run.images, network, optimizer=like, **options)
     while run.goes_on:
         progress = rise_and_fall(run.used / run.seconds)
         set_relative_rate(optimizer, progress)
@@ -424,6 +428,7 @@ def arguments():
     parser.add_argument("--rate", type=float, default=2e-3, help="of WGAN-GP")
     parser.add_argument("--critic-steps", type=int, default=5, help="of WGAN-GP")
     parser.add_argument("--penalty-size", type=int, help="of WGAN-GP; the published 64 if left out")
+    parser.add_argument("--network", choices=NETWORKS, help="of the critics of WGAN-GP and ours")
     parser.add_argument("--value", action="store_true", help="an interval of the transport cost, too")
     parser.add_argument("--grid", action="store_true", help="settings of recipes, with the first seed")
     parser.add_argument("--images", metavar="FOLDER", help="save 96 images of each generator")
@@ -437,8 +442,12 @@ def options_of(args):
     if args.penalty_size is not None:
         options["wgan_gp"]["penalty_size"] = args.penalty_size
     options["authors"] = {"step": args.step}
+    if args.network is not None:
+        for recipe in ("ours", "wgan_gp"):
+            options[recipe] = options[recipe] | {"network": args.network}
     if args.batch is not None:
-        options |= {recipe.__name__: {"batch_size": args.batch} for recipe in OURS}
+        for recipe in OURS:
+            options[recipe.__name__] = options[recipe.__name__] | {"batch_size": args.batch}
     if args.share is not None:
         options["features"]["share"] = args.share
     return options

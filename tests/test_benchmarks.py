@@ -209,8 +209,14 @@ def test_benchmark_of_training_compares_its_recipes(rng, monkeypatch, tmp_path):
     found = json.loads(path.read_text())
     assert {row["recipe"] for row in found["rows"]} == set(module.RECIPES)
     assert all(row["steps"] > 0 and row["value"][0] < row["value"][1] for row in found["rows"])
-    options = "--seconds 0.05 --seeds 0 --atoms 300 --colors both --recipe ours wgan_gp"
-    run(module, monkeypatch, [*options.split(), "--mnist", mnist, "--images", tmp_path])
+    options = "--seconds 0.05 --seeds 0 --atoms 300 --colors both --recipe ours wgan_gp --network"
+    files, path = ["--mnist", mnist, "--images", tmp_path], tmp_path / "convolutional.json"
+    run(module, monkeypatch, [*options.split(), "convolutional", *files, "--json", path])
+    found = json.loads(path.read_text())
+    assert [(row["recipe"], row["network"]) for row in found["rows"]] == [
+        ("ours", "convolutional"),
+        ("wgan_gp", "convolutional"),
+    ]
     assert (tmp_path / "ours_0.png").stat().st_size > 10_000
 
 
@@ -374,6 +380,41 @@ def test_paper_trains_its_generators_once(paper, tmp_path, monkeypatch):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5_000
     assert "vector, reg 0" in (tmp_path / "figures" / "sweep.txt").read_text()
     assert paper(options) == rows  # seconds and all
+
+
+def test_paper_makes_all_on_the_device_that_was_asked_for(paper, tmp_path, monkeypatch):
+    """Nothing that it makes itself goes to torch's default device; seconds are those of the device."""
+    from benchmarks import machine
+    from benchmarks.paper.__main__ import Settings
+
+    found, clocks, seconds = set(), set(), machine.seconds
+
+    def noting(name, make):
+        def noted(*args, **options):
+            if sys._getframe(1).f_globals["__name__"].startswith("benchmarks.paper."):
+                found.add((name, str(options.get("device"))))
+            return make(*args, **options)
+
+        return noted
+
+    names = ("rand", "randint", "arange", "zeros")
+    for name in names:
+        monkeypatch.setattr(torch, name, noting(name, getattr(torch, name)))
+    monkeypatch.setattr(machine, "seconds", lambda call, *on: clocks.add(on) or seconds(call, *on))
+    options = "--share 0.0006 --experiment fixed_batch fresh_batches sweep parts wgans --generators MLP"
+    rows = paper(f"{options} --regs 0.1 --device cpu")
+    assert found == {(name, "cpu") for name in names}
+    assert clocks == {("cpu",)}
+    assert len(rows) == 19
+    assert not any("device" in row for row in rows)
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"rows": [row | {"device": "cuda"} for row in rows]}))
+    rows = paper("--share 0.0006 --experiment wgans --generators MLP")
+    assert {row.get("device") for row in rows if row["experiment"] == "wgans"} == {None}  # made again
+
+    images, settings = np.zeros((3, 8, 8), np.float32), object.__new__(Settings)
+    settings.data, settings.device = (images, None), torch.device("meta")
+    assert settings.images.device.type == "meta"
 
 
 def test_paper_runs_the_example_of_three_atoms(paper):

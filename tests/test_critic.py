@@ -301,6 +301,43 @@ def test_a_penalty_at_some_points_is_that_at_all_where_slopes_are_alike():
         assert_same(gradients, found[0], rtol=1e-5)
 
 
+def test_networks_of_a_critic_have_their_sizes_and_the_weights_of_the_seed():
+    """Sizes by hand; weights are the same wherever torch makes its own, and leave its numbers alone."""
+    perceptron = lambda d: 512 * (d + 1) + 256 * 513 + 257
+    convolutions = lambda channels: 16 * (25 * channels + 1) + 32 * (16 * 25 + 1)
+    for network, shape, expected in (
+        ("perceptron", (6,), perceptron(6)),
+        ("perceptron", (3, 9, 16), perceptron(3 * 9 * 16)),
+        ("convolutional", (28, 28), convolutions(1) + 256 * (32 * 7 * 7 + 1) + 257),
+        ("convolutional", (3, 9, 16), convolutions(3) + 256 * (32 * 3 * 4 + 1) + 257),
+    ):
+        data, start = cloud(9, *shape), torch.get_rng_state()
+        critic = GradientPenaltyCritic(data, network, random_state=0)
+        assert sum(p.numel() for p in critic.network.parameters()) == expected
+        assert torch.equal(torch.get_rng_state(), start)
+        with torch.device("meta"):
+            again = GradientPenaltyCritic(data, network, random_state=0)
+        assert_same(critic.network.parameters(), again.network.parameters())
+        other = GradientPenaltyCritic(data, network, random_state=1)
+        assert (critic.score(data) - other.score(data)).abs().max() > 1e-4
+
+
+def test_a_convolutional_critic_trains_a_generator_of_rows():
+    """Its points need not have the shape of images, only as many numbers; D has learnt of them."""
+    data = cloud(40, 8, 8)
+    critic = GradientPenaltyCritic(data, "convolutional", random_state=0)
+    start = [p.detach().clone() for p in critic.network.parameters()]
+    trained(data.flatten(1), 20, critic=critic, batch_size=20, pair_cost="cityblock")
+    for before, after in zip(start, critic.network.parameters(), strict=True):
+        assert (after - before).abs().max() > 1e-3
+
+
+def test_a_convolutional_critic_is_of_images():
+    for shape in ((64,), (2, 3, 8, 8)):
+        with pytest.raises(ValueError, match=r"network: expected images of .* give 'perceptron'"):
+            GradientPenaltyCritic(cloud(9, *shape), "convolutional")
+
+
 @pytest.mark.parametrize(("batch_size", "kind", "expected"), [(8, 0, 8), (64, 0, 20), (8, 1, 20)])
 def test_a_critic_is_given_as_many_points_as_it_uses(batch_size, kind, expected, monkeypatch):
     """A whole batch, if latent points are no rows of a tensor; the sampler is asked for that always."""

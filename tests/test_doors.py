@@ -527,7 +527,11 @@ ROWS = {
         *[(3, TypeError, "tensor"), (np.ones((0, 2)), ValueError, "at least one")],
         (np.arange(4), TypeError, "floating"),
     ],
-    "network": [(3, TypeError, "Module"), (linear(2, frozen=True), ValueError, "parameters")],
+    "network": [
+        *[(bad, TypeError, "Module") for bad in (3, "mlp", ["perceptron"])],
+        ("convolutional", ValueError, "give 'perceptron'"),
+        (linear(2, frozen=True), ValueError, "parameters"),
+    ],
     "GradientPenaltyCritic.share": NO_REAL,
     "penalty": NO_REAL,
     **{

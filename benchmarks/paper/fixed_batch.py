@@ -36,12 +36,12 @@ OPTIMIZERS = {
 
 def dealt(rows, random_state=0):
     """A source that goes through all rows in one random order: as many as there are is the whole."""
-    order = torch.as_tensor(np.random.default_rng(random_state).permutation(len(rows)))
-    place = 0
+    order = np.random.default_rng(random_state).permutation(len(rows))
+    order, place = torch.as_tensor(order, device=rows.device), 0
 
     def deal(n):
         nonlocal place
-        index = order[(place + torch.arange(n)) % len(rows)]
+        index = order[(place + torch.arange(n, device=rows.device)) % len(rows)]
         place += n
         return rows[index]
 
@@ -50,10 +50,11 @@ def dealt(rows, random_state=0):
 
 def finite_value(x, y, psi, reg=REG):
     """Semi-dual value in double precision, of uniform points `x`, atoms `y` and their potential."""
-    dual = SemiDual(torch.as_tensor(y).double(), reg, "vector")
+    y = torch.as_tensor(y).double()
+    dual = SemiDual(y, reg, "vector")
     with torch.no_grad():
         dual.psi.copy_(torch.as_tensor(psi))
-        return float(dual(torch.as_tensor(x).double()))
+        return float(dual(torch.as_tensor(x).to(y)))
 
 
 def plan_cost(plan, rows, reg):
@@ -85,7 +86,7 @@ def plan_cost(plan, rows, reg):
 
 def certified(result, x, y):
     """Value of the potential of a result over all of `y`, and a bound of what it lacks."""
-    result, x, y = result.to(np.float64), x.double().numpy(), y.double().numpy()
+    result, (x, y) = result.to(np.float64), (rows.double().cpu().numpy() for rows in (x, y))
     plan = lambda block: (result.atom_weights(block), ot.dist(block, x))
     below = float(result.c_transform(y).mean() + result.potential.mean())
     return below, plan_cost(plan, y, result.reg) - below
@@ -101,10 +102,10 @@ def ours(x, y, reg=REG):
     return solve_semidiscrete(x, dealt(y), reg=reg, tol=0, random_state=0, **options)
 
 
-def ot_sinkhorn(x, y, n_iter):
+def ot_sinkhorn(x, y, n_iter, device):
     """`ot.sinkhorn` in the log domain: the potential of the images, and seconds without the costs'."""
-    a, b = np.full(len(x), 1.0 / len(x)), np.full(len(y), 1.0 / len(y))
-    costs = ot.dist(x.double().numpy(), y.double().numpy())
+    x, y = (rows.double() if rows.is_cuda else rows.double().numpy() for rows in (x, y))
+    a, b, costs = ot.unif(len(x), x), ot.unif(len(y), y), ot.dist(x, y)
     options = {
         "method": "sinkhorn_log",
         "numItermax": n_iter,
@@ -112,8 +113,9 @@ def ot_sinkhorn(x, y, n_iter):
         "warn": False,
         "log": True,
     }
-    (_, log), seconds = machine.seconds(lambda: ot.sinkhorn(a, b, costs, REG, **options))
-    return REG * (log["log_v"] - np.log(b)), seconds
+    solve = lambda: ot.sinkhorn(a, b, costs, REG, **options)
+    (_, log), seconds = machine.seconds(solve, device)
+    return REG * (log["log_v"] + np.log(len(y))), seconds
 
 
 def ascent(x, y, kind, n_iter, report):
@@ -132,7 +134,7 @@ def ascent(x, y, kind, n_iter, report):
             value = dual.ascend(optimizer, x, cost=costs)
             report(lambda value=value: {"value": value})
 
-    _, seconds = machine.seconds(climb)
+    _, seconds = machine.seconds(climb, x.device.type)
     if kind == "vector":
         return optimizer.state[dual.psi]["ax"], seconds  # the average, here
     with torch.no_grad():
@@ -153,21 +155,22 @@ class Source:
     def __init__(self, images):
         torch.manual_seed(SEED)
         self.generator, self.y = make_generator("DCGAN", images.shape[1:]), images.flatten(1)
+        self.generator.to(self.y.device)
         self.root = float(self.y.square().sum(dim=1).mean().sqrt())
 
     @torch.no_grad()
     def __call__(self, n=BATCH):
-        return self.generator(latent(n))
+        return self.generator(latent(n, self.y.device))
 
 
 def fixed_batch(images, settings):
     """Names and runs: what each makes of the same 200 points."""
-    source, n_iter = Source(images), settings.steps(STEPS)
+    source, n_iter, device = Source(images), settings.steps(STEPS), images.device.type
     x, y = source(), source.y
     small = x / source.root, y / source.root
 
     def of_ours(report):
-        result, seconds = machine.seconds(lambda: ours(*small))
+        result, seconds = machine.seconds(lambda: ours(*small), device)
         value, gap = certified(result, *small)
         return {"value": value, "gap": gap, "seconds": seconds, "work": result.work / (len(x) * len(y))}
 
@@ -179,14 +182,14 @@ def fixed_batch(images, settings):
         return run
 
     yield "ours", of_ours
-    yield "ot.sinkhorn, log domain", of_theirs(lambda report: ot_sinkhorn(*small, n_iter))
+    yield "ot.sinkhorn, log domain", of_theirs(lambda report: ot_sinkhorn(*small, n_iter, device))
     for kind in ("vector", "network"):
         yield kind, of_theirs(lambda report, kind=kind: ascent(x, y, kind, n_iter, report))
 
 
 def fresh_batches(images, settings):
     """Names and runs: the value of each batch on the way up, and of 1,000 points at the end."""
-    n_iter = settings.steps(STEPS)
+    n_iter, device = settings.steps(STEPS), images.device.type
 
     def of_theirs(report, name):
         source, values = Source(images), []
@@ -198,7 +201,7 @@ def fresh_batches(images, settings):
                 values.append(dual.ascend(optimizer, source()))
                 report(lambda: {"value": values[-1]})
 
-        _, seconds = machine.seconds(climb)
+        _, seconds = machine.seconds(climb, device)
         with torch.no_grad():
             psi = dual.potential()
         return {"values": values, "seconds": seconds} | measured(source, psi)
@@ -212,7 +215,7 @@ def fresh_batches(images, settings):
         draw = lambda n: source(n) / source.root
         options = {"max_iter": n_iter, "batch_size": BATCH, "tol": 0}
         solve = lambda: solve_semidiscrete(source.y / source.root, draw, reg=FRESH_REG, **options)
-        result, seconds = machine.seconds(solve)
+        result, seconds = machine.seconds(solve, device)
         return {"seconds": seconds} | measured(source, result.potential)
 
     yield "ours", of_ours

@@ -29,14 +29,15 @@ SHOWN = 20  # images of a generator in the figures
 def alternate(generator, dual, n_steps, report, n_rows=None):
     """The authors' alternation; losses of the generator's batches, over all atoms."""
     optimizer, losses = torch.optim.Adam(generator.parameters(), lr=RATE), []
+    draw = functools.partial(latent, device=dual.atoms.device)
     for _ in range(n_steps):
         rate = DUAL_RATES[dual.kind]
         ascent = torch.optim.ASGD(dual.parameters(), lr=rate, alpha=0.5, t0=1)
         for _ in range(DUAL_STEPS):
             with torch.no_grad():
-                x = generator(latent(BATCH))
+                x = generator(draw(BATCH))
             dual.ascend(ascent, x, n_rows=n_rows)
-        loss = dual(generator(latent(BATCH)))
+        loss = dual(generator(draw(BATCH)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -50,21 +51,24 @@ def round_by_round(generator, atoms, reg, n_steps, report):
     unit = float(atoms.square().sum(dim=1).mean())
     loss = SemiDiscreteLoss(atoms, reg=reg * unit)
     told = lambda result: report(lambda: {"loss": result.history["loss"][-1] / unit})
-    result = train_generator(generator, latent, loss, n_steps=n_steps, batch_size=BATCH, callback=told)
+    draw = functools.partial(latent, device=atoms.device)
+    result = train_generator(generator, draw, loss, n_steps=n_steps, batch_size=BATCH, callback=told)
     return (result.history["loss"] / unit).tolist()
 
 
 def against_a_critic(generator, atoms, kind, n_steps, report):
     """A WGAN with the settings of its paper; estimates of the distance, in the unit of the pixels."""
-    gan, losses = WGAN(perceptron(atoms.shape[1]), kind), []
+    device = atoms.device
+    gan, losses = WGAN(perceptron(atoms.shape[1]).to(device), kind), []
+    draw = functools.partial(latent, device=device)
     optimizer = gan.make_optimizer(generator.parameters())
-    data = lambda: atoms[torch.randint(len(atoms), (BATCH,))]
+    data = lambda: atoms[torch.randint(len(atoms), (BATCH,), device=device)]
     for _ in range(n_steps):
         for _ in range(CRITIC_STEPS):
             with torch.no_grad():
-                x = generator(latent(BATCH))
+                x = generator(draw(BATCH))
             gan.step(x, data())
-        loss = gan.loss(generator(latent(BATCH)))
+        loss = gan.loss(generator(draw(BATCH)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -97,13 +101,14 @@ def training(images, settings, name, train, **facts):
     def run(report):
         judge = settings.judge  # a classifier is trained when it is first asked for
         torch.manual_seed(settings.seed)
-        generator, shape = make_generator(name, images.shape[1:]), images.shape[1:]
-        losses, seconds = machine.seconds(lambda: train(generator, report))
+        shape, device = images.shape[1:], images.device
+        generator = make_generator(name, shape).to(device)
+        losses, seconds = machine.seconds(lambda: train(generator, report), device.type)
         torch.manual_seed(1000 + settings.seed)
         batches = -(-len(judge.held_out) // BATCH)
         with torch.no_grad():
-            x = torch.cat([generator(latent(BATCH)) for _ in range(batches)]).reshape(-1, *shape)
-        x, rounded = x.numpy(), [float(f"{loss:.5g}") for loss in losses]
+            x = torch.cat([generator(latent(BATCH, device)) for _ in range(batches)])
+        x, rounded = x.reshape(-1, *shape).cpu().numpy(), [float(f"{loss:.5g}") for loss in losses]
         row = {"generator": name, "seconds": seconds, "losses": rounded, "images": packed(x[:SHOWN])}
         return facts | row | judge(x[: len(judge.held_out)])
 

@@ -67,7 +67,7 @@ class SemiDual(nn.Module):
         return -loss.item()
 
 
-def latent(n, device="cpu"):
+def latent(n, device):
     """Latent points, uniform on the cube ``[-1, 1]^100``."""
     return 2.0 * torch.rand(n, LATENT, device=device) - 1.0
 

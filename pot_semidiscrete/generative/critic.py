@@ -12,6 +12,7 @@ from ..backend import capabilities, describe, ours
 from ..problem import check_count, check_real
 from ..samplers.resolve import resolve_random
 from .checkpoint import shapes
+from .critic_networks import NETWORKS, network_of
 from .data import DataRows, in_shape
 from .optimizers import (
     MakeOptimizer,
@@ -24,15 +25,6 @@ from .optimizers import (
     set_relative_rate,
 )
 from .shared import average_gradients, mean_of_ranks
-
-
-def perceptron(d: int, seed: int) -> nn.Sequential:
-    """The default critic of points of `d` numbers: two hidden layers, of LeakyReLU 0.2."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        layers = [nn.Linear(*sizes, device="cpu") for sizes in ((d, 512), (512, 256), (256, 1))]
-    slope = nn.LeakyReLU(0.2)
-    return nn.Sequential(nn.Flatten(1), layers[0], slope, layers[1], slope, layers[2])
 
 
 def gradient_penalty(
@@ -66,9 +58,10 @@ class GradientPenaltyCritic:
     ----------
     data : tensor, Dataset or ShardedAtoms, shape (n, ...)
         All data, in the shape of generated points. There may be more than atoms.
-    network : torch.nn.Module, optional
-        D: ``(m, ...) -> (m,)`` or ``(m, 1)``, called without autocast. A perceptron of two layers of 512
-        and 256 by default.
+    network : torch.nn.Module or str, optional
+        D: ``(m, ...) -> (m,)`` or ``(m, 1)``, called without autocast. ``"perceptron"``, the default,
+        has two layers of 512 and 256. ``"convolutional"`` is for images, with or without channels: two
+        convolutions, of 16 and 32 channels, and a layer of 256 (:ref:`convolutional-critic`).
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
         ``Adam(lr=2e-3, betas=(0.5, 0.9))`` by default. Its rate falls as that of the generator does.
     share : float, default=0.4
@@ -111,7 +104,7 @@ class GradientPenaltyCritic:
     def __init__(
         self,
         data: torch.Tensor,
-        network: nn.Module | None = None,
+        network: nn.Module | str | None = None,
         *,
         optimizer: torch.optim.Optimizer | MakeOptimizer | None = None,
         share: float = 0.4,
@@ -130,11 +123,13 @@ class GradientPenaltyCritic:
             )
         self.shape = first.shape
         self.random = resolve_random(random_state, get_backend(first), first)
-        if network is None:
-            network = perceptron(first.numel(), int(self.random.integers(2**31, 1)[0])).to(first)
+        if network is None or (isinstance(network, str) and network in NETWORKS):
+            seed = int(self.random.integers(2**31, 1)[0])
+            network = network_of(network or "perceptron", self.shape, seed).to(first)
         if not isinstance(network, nn.Module):
             raise TypeError(
-                f"network: expected a torch.nn.Module of points, received {describe(network)}."
+                "network: expected a torch.nn.Module of points, 'perceptron' or 'convolutional', "
+                f"received {describe(network)}."
             )
         self.network = network
         default = partial(adam, lr=2e-3, betas=(0.5, 0.9))  # python -m benchmarks.training --grid
