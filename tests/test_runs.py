@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import signal
@@ -313,9 +314,10 @@ def test_estimates_of_a_run_are_of_its_potential_wherever_it_is_interrupted():
         options = {"metric": costs, "tol": 1e-3, "tol_value": 1e-6, "init_potential": start}
         return solve(lambda n: points, **options)
 
-    for n_calls in range(2, 290, 4):
+    for n_calls in itertools.count(2, 4):  # how many there are depends on rounding
         result = interrupted(n_calls)
-        assert result.status == "interrupted"
+        if result.status != "interrupted":
+            break
         if result.marginal_b is None:
             assert result.value is None
         else:
@@ -324,7 +326,7 @@ def test_estimates_of_a_run_are_of_its_potential_wherever_it_is_interrupted():
             masses = (weights / weights.sum(axis=1, keepdims=True)).mean(axis=0)
             np.testing.assert_allclose(result.marginal_b, masses)
         found.append(result.value is None)
-    assert {True, False} == set(found)
+    assert {True, False} == set(found) and len(found) > 20
 
 
 @each_run
