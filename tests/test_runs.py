@@ -326,7 +326,8 @@ def test_estimates_of_a_run_are_of_its_potential_wherever_it_is_interrupted():
             masses = (weights / weights.sum(axis=1, keepdims=True)).mean(axis=0)
             np.testing.assert_allclose(result.marginal_b, masses)
         found.append(result.value is None)
-    assert {True, False} == set(found) and len(found) > 20
+    assert {True, False} == set(found)
+    assert len(found) > 20
 
 
 @each_run
