@@ -4,8 +4,8 @@
 [--share 1] [--json FILE]``
 
 Normal atoms and source, float32, regularisation 1% of the mean cost, to a `tol` of 0.3. Each number is
-the least of the rounds of a process of its own, by the clock, for threads that wait take no time of a
-processor. The busy process counts. `--share` is that of the atoms.
+the least of the rounds, by the clock, for threads that wait take no time of a processor. The busy
+process counts. `--share` is that of the atoms.
 """
 
 import contextlib
@@ -26,27 +26,26 @@ SIZES = ((1_000, 16), (10_000, 2), (10_000, 16))
 COUNTING = [sys.executable, "-c", "while True: pass"]
 
 
-def solve(library, rounds, share):
-    """Print the least seconds for each of the sizes."""
-    for whole, dimension in SIZES:
-        n_atoms = round(share * whole)
-        atoms = np.random.default_rng(0).standard_normal((n_atoms, dimension), dtype=np.float32)
-        atoms = torch.from_numpy(atoms) if library == "torch" else atoms
-        options = {"reg": 0.01 * ps.cost_scale(atoms), "tol": 0.3}
-        least = np.inf
-        for _ in range(rounds + 1):  # the first warms up
-            start = time.perf_counter()
-            ps.solve_semidiscrete(atoms, "normal", random_state=0, **options)
-            least = min(least, time.perf_counter() - start)
-        print(least, flush=True)
+def solve(library, n_atoms, dimension, rounds):
+    """The least seconds of a solve."""
+    atoms = np.random.default_rng(0).standard_normal((n_atoms, dimension), dtype=np.float32)
+    atoms = torch.from_numpy(atoms) if library == "torch" else atoms
+    options, seconds = {"reg": 0.01 * ps.cost_scale(atoms), "tol": 0.3}, []
+    for _ in range(rounds + 1):  # the first warms up
+        start = time.perf_counter()
+        ps.solve_semidiscrete(atoms, "normal", random_state=0, **options)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
+@contextlib.contextmanager
 def busy():
     """Context in which another process takes a core."""
-    stack = contextlib.ExitStack()
-    process = stack.enter_context(subprocess.Popen(COUNTING))
-    stack.callback(process.kill)
-    return stack
+    with subprocess.Popen(COUNTING) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def main():
@@ -55,28 +54,16 @@ def main():
     parser.add_argument("--libraries", nargs="+", default=["torch", "numpy"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--share", type=float, default=1.0)
-    parser.add_argument("--solve", help="library of a process that solves")
     args = parser.parse_args()
-    if args.solve:
-        return solve(args.solve, args.rounds, args.share)
     print(f"{'':24}" + "".join(f"{f'{n:,} x {d}':>13}" for n, d in SIZES))
     machines, rows = {"idle": contextlib.nullcontext, "busy": busy}, []
     for library, load, n in itertools.product(args.libraries, machines, args.threads):
-        command = [sys.executable, "-m", "benchmarks.threads", "--solve", library]
-        environment = os.environ | {"OMP_NUM_THREADS": str(n)}
-        with machines[load]():
-            done = subprocess.run(
-                [*command, "--rounds", str(args.rounds), "--share", str(args.share)],
-                env=environment,
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            )
-        seconds = [float(line) for line in done.stdout.split()]
+        with machine.limit_threads(n), machines[load]():
+            sizes = ((round(args.share * whole), d) for whole, d in SIZES)
+            seconds = [solve(library, *size, args.rounds) for size in sizes]
         rows.append({"library": library, "load": load, "threads": n, "seconds": seconds})
-        print(
-            f"{library:6} {load}, {n:2} threads  " + "".join(f"{s:11.2f} s" for s in seconds), flush=True
-        )
+        found = "".join(f"{s:11.2f} s" for s in seconds)
+        print(f"{library:6} {load}, {n:2} threads  {found}", flush=True)
         machine.write(args.json, machine=machine.facts(), rows=rows)
 
 

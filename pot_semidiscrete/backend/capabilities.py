@@ -102,11 +102,13 @@ class Capabilities:
         away, zero = squared > 0, 0.0 * squared
         return nx.where(away, nx.sqrt(nx.where(away, squared, zero + 1.0)), zero)
 
-    def n_threads(self) -> int:
+    @staticmethod
+    def n_threads() -> int:
         """Threads that an operation of the calling thread may have; 1 if that is not known."""
         return 1
 
-    def use_threads(self, n: int) -> None:
+    @staticmethod
+    def use_threads(n: int) -> None:
         """Let it have so many."""
 
     def cumulative(self, weights: Array) -> Array:
@@ -162,10 +164,12 @@ class NumpyCapabilities(Capabilities):
         calm["under"] = "ignore"  # exponentials fall to 0
         return [(np.errstate(**calm), functools.partial(np.errstate, **states))]
 
-    def n_threads(self) -> int:
+    @staticmethod
+    def n_threads() -> int:
         return max((library.num_threads for library in blas_libraries()), default=1)
 
-    def use_threads(self, n: int) -> None:
+    @staticmethod
+    def use_threads(n: int) -> None:
         for library in blas_libraries():
             library.set_num_threads(n)
 

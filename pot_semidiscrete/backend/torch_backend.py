@@ -94,10 +94,12 @@ class TorchCapabilities(Capabilities):
                 )
         return detours
 
-    def n_threads(self) -> int:
+    @staticmethod
+    def n_threads() -> int:
         return torch.get_num_threads()
 
-    def use_threads(self, n: int) -> None:
+    @staticmethod
+    def use_threads(n: int) -> None:
         torch.set_num_threads(n)
 
     def require_autograd(self, name: str) -> None:

@@ -58,7 +58,7 @@ def _stderr(means: np.ndarray, b: np.ndarray) -> float:
     """
     n_groups = means.shape[0]
     z = (means - b) / np.sqrt(b)
-    # few columns at a time: OpenBLAS would start threads, which then wait in a loop on the next core
+    # OpenBLAS starts threads above 2^18 multiplications, which then wait in a loop on the next core
     products = sum(z[:, part] @ z[:, part].T for part in slices(len(b), 256))
     among = products[np.triu_indices(n_groups, 1)]
     rows = (products.sum(axis=1) - np.diag(products)) / (n_groups - 1.0)

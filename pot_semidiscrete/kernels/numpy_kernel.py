@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..backend import Array
-from .base import CACHE, Atoms
+from .base import Atoms
 from .blocks import HardBlock, SoftBlock
 from .in_place import InPlaceKernel
 from .scratch import scratch
@@ -55,10 +55,6 @@ class NumpyKernel(InPlaceKernel):
     def __init__(self, target: Atoms, potential: Array, reg: float) -> None:
         self.exp, self.unit = fastest_power(potential.dtype.char)
         super().__init__(target, potential, reg)
-
-    @staticmethod
-    def cache() -> int:
-        return CACHE
 
     def memory(self, rows: Array, n_columns: int) -> Array:
         return scratch((len(rows), n_columns), rows.dtype)

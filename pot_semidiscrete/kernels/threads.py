@@ -4,8 +4,8 @@ Operations on a block are short. Threads that shared each of them would wait for
 for as long as another process has a core, and would fetch what the others have in their caches.
 """
 
+import functools
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -15,10 +15,16 @@ from .base import CACHE, Atoms, row_bytes, sharing_rows
 from .scratch import KEPT
 
 Thing = TypeVar("Thing")
-_pools: dict[tuple[type, int], ThreadPoolExecutor] = {}
-_lock = threading.Lock()
+
+
+@functools.cache
+def _pool(n_threads: int, use_threads: Callable[[int], None]) -> ThreadPoolExecutor:
+    """So many threads, whose operations have one thread each."""
+    return ThreadPoolExecutor(n_threads, "reduce", use_threads, (1,))
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)  # a child has none of the threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of the threads
 
 
 def in_threads(
@@ -44,10 +50,7 @@ def in_threads(
     try:
         if n_threads == 1:
             return [of_part(slice(None))]
-        key, make = (type(backend), most), ThreadPoolExecutor
-        with _lock:
-            pool = _pools.get(key) or make(most, "reduce", backend.use_threads, (1,))
-            _pools[key] = pool
-        return list(pool.map(of_part, slices(n_rows, -(-n_rows // n_threads))))
+        parts = slices(n_rows, -(-n_rows // n_threads))
+        return list(_pool(most, backend.use_threads).map(of_part, parts))
     finally:
         backend.use_threads(most)
