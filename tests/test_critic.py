@@ -322,6 +322,20 @@ def test_networks_of_a_critic_have_their_sizes_and_the_weights_of_the_seed():
         assert (critic.score(data) - other.score(data)).abs().max() > 1e-4
 
 
+def test_a_critic_of_images_is_convolutional():
+    """Unless another network is named: what counts as an image is what training counts as one."""
+    for shape, network in (
+        *[((8, 9), "convolutional"), ((3, 9, 8), "convolutional")],
+        *[((64,), "perceptron"), ((7, 9), "perceptron"), ((9, 9, 3), "perceptron")],
+    ):
+        found, named = (
+            GradientPenaltyCritic(cloud(9, *shape), kind, random_state=0) for kind in (None, network)
+        )
+        assert_same(found.network.parameters(), named.network.parameters())
+    kinds = [type(layer) for layer in parts_of_data(cloud(50, 8, 8), 0).critic.network]
+    assert torch.nn.Conv2d in kinds
+
+
 def test_a_convolutional_critic_trains_a_generator_of_rows():
     """Its points need not have the shape of images, only as many numbers; D has learnt of them."""
     data = cloud(40, 8, 8)

@@ -9,7 +9,7 @@ from ..backend import describe, on_host
 from ..problem import ShardedAtoms, check_callable, check_count
 from ..samplers.resolve import rank_seed, resolve_random
 from .critic import GradientPenaltyCritic, resolve_critic
-from .data import stacked
+from .data import is_image, stacked
 from .descents import PairDescent
 from .energy import PAIR_COSTS, pair_descent
 from .features import ImageFeatures
@@ -146,10 +146,9 @@ def check_pairs(data: Any, n_atoms: Any, pair_cost: Any) -> None:
         )
 
 
-def are_images(data: Any, least: int = 8) -> bool:
-    """Whether data are images in memory, of at least so many pixels along each side."""
-    is_one = isinstance(data, torch.Tensor) and data.is_floating_point() and data.ndim in (3, 4)
-    return is_one and min(data.shape[-2:]) >= least
+def are_images(data: Any) -> bool:
+    """Whether data are images in memory."""
+    return isinstance(data, torch.Tensor) and data.is_floating_point() and is_image(data.shape[1:])
 
 
 def sample(data: torch.Tensor, n: int) -> torch.Tensor:

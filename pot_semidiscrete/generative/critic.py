@@ -13,7 +13,7 @@ from ..problem import check_count, check_real
 from ..samplers.resolve import resolve_random
 from .checkpoint import shapes
 from .critic_networks import NETWORKS, network_of
-from .data import DataRows, in_shape
+from .data import DataRows, in_shape, is_image
 from .optimizers import (
     MakeOptimizer,
     adam,
@@ -57,11 +57,13 @@ class GradientPenaltyCritic:
     Parameters
     ----------
     data : tensor, Dataset or ShardedAtoms, shape (n, ...)
-        All data, in the shape of generated points. There may be more than atoms.
+        All data, in the shape of generated points. There may be more than atoms. They are images if a
+        point has two or three axes, of which the last two have at least 8 entries.
     network : torch.nn.Module or str, optional
-        D: ``(m, ...) -> (m,)`` or ``(m, 1)``, called without autocast. ``"perceptron"``, the default,
-        has two layers of 512 and 256. ``"convolutional"`` is for images, with or without channels: two
-        convolutions, of 16 and 32 channels, and a layer of 256 (:ref:`convolutional-critic`).
+        D: ``(m, ...) -> (m,)`` or ``(m, 1)``, called without autocast. ``"convolutional"``, the default
+        for images, with or without channels, has two convolutions, of 16 and 32 channels, and a layer
+        of 256. ``"perceptron"``, the default for all else, has two layers, of 512 and 256
+        (:ref:`networks-of-critics`).
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
         ``Adam(lr=2e-3, betas=(0.5, 0.9))`` by default. Its rate falls as that of the generator does.
     share : float, default=0.4
@@ -123,9 +125,11 @@ class GradientPenaltyCritic:
             )
         self.shape = first.shape
         self.random = resolve_random(random_state, get_backend(first), first)
-        if network is None or (isinstance(network, str) and network in NETWORKS):
+        if network is None:
+            network = "convolutional" if is_image(self.shape) else "perceptron"
+        if isinstance(network, str) and network in NETWORKS:
             seed = int(self.random.integers(2**31, 1)[0])
-            network = network_of(network or "perceptron", self.shape, seed).to(first)
+            network = network_of(network, self.shape, seed).to(first)
         if not isinstance(network, nn.Module):
             raise TypeError(
                 "network: expected a torch.nn.Module of points, 'perceptron' or 'convolutional', "

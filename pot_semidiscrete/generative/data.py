@@ -74,6 +74,11 @@ def check_tensor(name: str, x: object, remedy: str = "use torch.as_tensor") -> N
         raise TypeError(f"{name}: expected a torch tensor, received {describe(x)}; {remedy}.")
 
 
+def is_image(shape: Sequence[int], least: int = 8) -> bool:
+    """Whether a point of this shape is an image, of at least so many pixels along each side."""
+    return len(shape) in (2, 3) and min(shape[-2:]) >= least
+
+
 def in_shape(x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """Points in another shape of as many entries."""
     check_tensor("x", x)
