@@ -268,8 +268,9 @@ class Estimates:
         gap = max(cost - value, 0.0) + NORMAL_95 * noise
         if self._fit is not None and self._fit.n > n:
             cost, stderr, _ = plan_cost(self._fit, n)
-        low = value - NORMAL_975 * evaluation.value_stderr
-        high = max(cost, value) + NORMAL_975 * stderr
+        given = float(evaluation.value)  # in the precision of the data
+        low = min(value, given) - NORMAL_975 * evaluation.value_stderr
+        high = max(cost, value, given) + NORMAL_975 * stderr
         suboptimality = gap
         if enough:
             suboptimality = min(_suboptimality(dual, x, found, value, self.n_samples, noise), gap)
@@ -343,7 +344,7 @@ def _suboptimality(
     if models.eps > reg and hides_boundaries(dual.target, x, psi, reg, models.nearest):
         return math.inf
     gain, n = found.measured.value - value, x.shape[0]
-    chance = trace_estimate(models) / (2.0 * n)
+    chance = max(trace_estimate(models), 0.0) / (2.0 * n)  # of one cell it is 0 to rounding
     excess = gain - chance
     limit = chance * n / n_samples if n_samples > 0 else 0.0
     return max(limit, excess) if excess > SIGNIFICANT * max(noise, chance) or n_samples == 0 else limit
