@@ -294,7 +294,7 @@ def test_the_value_is_in_its_interval_and_the_bound_above_the_estimate():
 @pytest.mark.parametrize("reg", [0.0, 0.3])
 def test_the_value_is_in_its_interval_to_the_last_digit(reg, nx, rng):
     """A source of one point, whose interval is as narrow as rounding; none is short of less than 0."""
-    for n_atoms in range(1, 30, 4):
+    for n_atoms in (1, 7, 29):
         atoms, x = nx.array(rng.normal(size=(n_atoms, 3))), nx.array(rng.normal(size=(1, 3)))
         sampler = lambda n, x=x: nx.array(np.repeat(nx.host(x), n, axis=0))
         result = ps.solve_semidiscrete(atoms, sampler, reg=reg, tol=0.3, max_iter=20, random_state=0)
