@@ -12,8 +12,8 @@ from ..backend import capabilities, describe, ours
 from ..problem import check_count, check_real
 from ..samplers.resolve import resolve_random
 from .checkpoint import shapes
-from .critic_networks import NETWORKS, network_of
-from .data import DataRows, in_shape, is_image
+from .critic_networks import NETWORKS, network_of, suited
+from .data import DataRows, in_shape
 from .optimizers import (
     MakeOptimizer,
     adam,
@@ -25,7 +25,6 @@ from .optimizers import (
     set_relative_rate,
 )
 from .shared import average_gradients, mean_of_ranks
-
 
 def gradient_penalty(
     score: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, y: torch.Tensor, share: torch.Tensor
@@ -57,13 +56,12 @@ class GradientPenaltyCritic:
     Parameters
     ----------
     data : tensor, Dataset or ShardedAtoms, shape (n, ...)
-        All data, in the shape of generated points. There may be more than atoms. They are images if a
-        point has two or three axes, of which the last two have at least 8 entries.
+        All data, in the shape of generated points. There may be more than atoms.
     network : torch.nn.Module or str, optional
         D: ``(m, ...) -> (m,)`` or ``(m, 1)``, called without autocast. ``"convolutional"``, the default
-        for images, with or without channels, has two convolutions, of 16 and 32 channels, and a layer
-        of 256. ``"perceptron"``, the default for all else, has two layers, of 512 and 256
-        (:ref:`networks-of-critics`).
+        for images, (height, width) or (channels, height, width), of at least 16 by 16 pixels, has two
+        convolutions, of 16 and 32 channels, and a layer of 256. ``"perceptron"``, the default for all
+        else, has two layers, of 512 and 256 (:ref:`networks-of-critics`).
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
         ``Adam(lr=2e-3, betas=(0.5, 0.9))`` by default. Its rate falls as that of the generator does.
     share : float, default=0.4
@@ -125,8 +123,7 @@ class GradientPenaltyCritic:
             )
         self.shape = first.shape
         self.random = resolve_random(random_state, get_backend(first), first)
-        if network is None:
-            network = "convolutional" if is_image(self.shape) else "perceptron"
+        network = suited(self.shape) if network is None else network
         if isinstance(network, str) and network in NETWORKS:
             seed = int(self.random.integers(2**31, 1)[0])
             network = network_of(network, self.shape, seed).to(first)
