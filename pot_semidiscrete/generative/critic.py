@@ -26,6 +26,7 @@ from .optimizers import (
 )
 from .shared import average_gradients, mean_of_ranks
 
+
 def gradient_penalty(
     score: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, y: torch.Tensor, share: torch.Tensor
 ) -> torch.Tensor:
