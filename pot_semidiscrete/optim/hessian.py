@@ -28,6 +28,11 @@ MAX_ITERATIONS = 50  # of conjugate gradients, and of Newton's method: a bound f
 FORCING = 0.15  # of the mean increase so far: the model has stopped rising (Nash, Sofer, 1990)
 
 
+def least_scale(weights: Array, n: int) -> Array:
+    """What damping is in units of, where n points give an atom less: its weight, or about a point."""
+    return weights / (float(n) * weights + 1.0)
+
+
 class DenseHessian:
     """The Hessian as a matrix, in double precision.
 
@@ -56,7 +61,7 @@ class DenseHessian:
         self.share = share = dual.target.exponent(eps)
         self.matrix = share * matrix + (1.0 - share) * (np.diag(goal) - np.outer(goal, goal))
         mean = share * mean + (1.0 - share) * goal
-        self.scale = np.maximum(mean, weights / (self.n * weights + 1.0))
+        self.scale = np.maximum(mean, least_scale(weights, self.n))
 
     def raise_links(self, j: np.ndarray, k: np.ndarray, links: np.ndarray) -> None:
         """Raise mean products of weights to others, of pairs of atoms that less than a point sees."""
@@ -118,7 +123,7 @@ class HessianOperator:
         sums = self.total((self.nx.sum(chi, axis=0) for chi in self.blocks), 0.0 * weights)
         self.mean = sums / float(self.n)
         mean = self.share * self.mean + (1.0 - self.share) * self.goal
-        self.scale = self.nx.maximum(mean, weights / (float(self.n) * weights + 1.0))
+        self.scale = self.nx.maximum(mean, least_scale(weights, self.n))
 
     def apply(self, v: Array) -> Array:
         """Product with a vector, or with each row of a matrix."""
@@ -181,8 +186,7 @@ class SparseHessian:
         chi.data /= np.repeat(chi.sum(axis=1), np.diff(chi.indptr))
         self.chi, self.mean = chi, chi.sum(axis=0) / float(self.n)
         self.most_rows = STORE * self.n / chi.nnz
-        weights = self.nx.to_numpy(dual.target.weights)
-        scale = np.maximum(self.mean, weights / (self.n * weights + 1.0))
+        scale = np.maximum(self.mean, least_scale(self.nx.to_numpy(dual.target.weights), self.n))
         self.scale = self.nx.from_numpy(scale, type_as=dual.target.weights)
         pairs = min(np.sum(np.diff(chi.indptr).astype(float) ** 2), float(dual.n_atoms) ** 2)
         self.products, self.bandwidth = None, math.inf
