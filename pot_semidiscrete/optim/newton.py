@@ -195,7 +195,7 @@ def newton_cg(
         trial = psi + scale * s
         measured = dual.measure(x, trial, eps)
         rho = (measured.value - found.value) / predicted
-        # ratios, and factors of the box, of Nocedal and Wright, algorithm 4.1; mu falls as Marquardt's (1963)
+        # ratios and the box are of Nocedal and Wright, algorithm 4.1; mu falls as in Marquardt (1963)
         if rho > 0.75:
             mu, box = max(mu / 10.0, 1e-8), 2.0 * box
         elif not rho >= 0.25 and 2 * model.n <= min(n, model.most_rows):  # a model of too few points
