@@ -148,7 +148,8 @@ def check_pairs(data: Any, n_atoms: Any, pair_cost: Any) -> None:
 
 def are_images(data: Any) -> bool:
     """Whether data are images in memory."""
-    return isinstance(data, torch.Tensor) and data.is_floating_point() and is_image(data.shape[1:])
+    kinds = (torch.float32, torch.float64)  # others are refused as atoms
+    return isinstance(data, torch.Tensor) and data.dtype in kinds and is_image(data.shape[1:])
 
 
 def sample(data: torch.Tensor, n: int) -> torch.Tensor:
