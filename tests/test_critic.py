@@ -446,7 +446,7 @@ def test_images_have_what_suits_them_and_points_have_not():
     assert repr(parts.critic).startswith("GradientPenaltyCritic(n=50, shape=(8, 8), share=0.4")
     for data in (cloud(50, 64), cloud(50, 4, 4), (255 * cloud(50, 8, 8)).to(torch.uint8)):
         assert not are_images(data)
-    with pytest.raises(TypeError, match="X_target: expected an array .* cast it"):
+    with pytest.raises(TypeError, match=r"X_target: expected an array .* cast it"):
         trained(cloud(50, 8, 8).half(), 1)
     parts = parts_of_data(cloud(50, 64), 0)
     assert parts.loss.features is parts.descent is parts.critic is None
