@@ -835,3 +835,13 @@ def test_a_run_that_ends_early_says_whose_it_is(options, shown, capsys):
     with pytest.warns(ps.SemiDiscreteWarning, match=r"solve_coupling ended .* init_coupling=coupling"):
         solve_coupling(cloud(200, 3), max_iter=2, tol=0.01, random_state=0, verbose=True, **options)
     assert shown in capsys.readouterr().out
+
+
+def test_many_runs_show_how_many_of_them_are_done(capsys):
+    """Ten lines in all, and none of a single run."""
+    options = {"labels": torch.arange(240) // 12, "max_iter": 1, "tol": 0.0, "random_state": 0}
+    solve_coupling(cloud(240, 3), verbose=True, **options)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" seconds")[0] for line in lines] == [
+        f"solve_coupling: {2 * k}/20" for k in range(1, 11)
+    ]

@@ -23,6 +23,7 @@ from ...problem import (
     shared,
 )
 from ...result import SemiDiscreteResult, warn_shortfall
+from ...runs import Progress
 from ...samplers.base import Sampler
 from ...samplers.laws import NormalSampler
 from ...solver import Options, can_stack, solve_problem, solve_stacked
@@ -114,7 +115,7 @@ def solve_coupling(
     random_state : None, int or generator
         Randomness.
     verbose : bool, default=False
-        Show the progress of each potential.
+        Show the progress: of each run for potentials, if these are at most 10, and of all.
     process_group : torch.distributed.ProcessGroup, optional
         Processes that all make this call, with the same arguments, and solve each problem together: see
         :doc:`/distributed`.
@@ -184,7 +185,9 @@ def solve_coupling(
         options, was_interrupted = Options.checked(tol, max_iter, batch_size), False
         results: dict[int, SemiDiscreteResult] = {}
         is_common = conditions is None and ranks is None  # the noise of all groups
-        for bundle in _bundles(groups, options.tol, is_common):
+        bundles = _bundles(groups, options.tol, is_common)
+        bar = Progress(verbose and len(bundles) > 1, len(bundles), "solve_coupling")
+        for bundle in bundles:
             problems, starts = [], []
             for k in bundle:
                 member = groups.members[k]
@@ -199,11 +202,14 @@ def solve_coupling(
             # once interrupted, the rest get one iteration: init_coupling goes on from what is whole
             run = replace(options, max_iter=1) if was_interrupted else options
             name = _name(bundle, len(groups.members))
-            found = _solve(problems, starts, source, run, ranks, verbose, name)
+            is_shown = verbose and len(bundles) <= 10
+            found = _solve(problems, starts, source, run, ranks, is_shown, name)
             results |= zip(bundle, found, strict=True)
             for k in bundle:
                 warn_shortfall(results[k], tol, name="solve_coupling", start="init_coupling=coupling")
                 was_interrupted = was_interrupted or results[k].status == "interrupted"
+            bar.update(dict)
+        bar.close(dict)
         whole: list[SemiDiscretePlan] = [results[k] for k in sorted(results)]
         return SemiDiscreteCoupling(whole, groups, space, law, X_target, conditions)
 
