@@ -327,7 +327,6 @@ def train(recipe, images, seconds, seed, coordinates=LATENT, kind="mlp", **optio
     """A run of a recipe, ended."""
     run = Run(images, seconds, seed, coordinates, kind)
     RECIPES[recipe](run, **options)
-    run.total = run.used
     return run
 
 
@@ -494,7 +493,7 @@ def main():
         for seed in args.seeds:
             for recipe in args.recipe:
                 run = train(recipe, images, args.seconds, seed, *law, **options[recipe])
-                row = {"recipe": recipe, "seed": seed, "seconds": run.total, "steps": run.steps}
+                row = {"recipe": recipe, "seed": seed, "steps": run.steps}
                 row["processor"] = here
                 row |= {"value": interval(run)} if args.value else {}
                 rows.append({**row, **options[recipe], **measure(run, judge)})
