@@ -408,9 +408,10 @@ def test_rate_of_the_critic_falls_with_that_of_the_generator():
     assert 0.0 < rates[-1] < 0.4e-3
 
 
-@pytest.mark.parametrize("kind", ["wgan-gp", "module"])
-def test_a_run_with_critic_is_continued_bit_for_bit(kind, tmp_path):
-    data, critic = cloud(30, 8, 8), "wgan-gp"
+@pytest.mark.parametrize(("kind", "side"), [("wgan-gp", 8), ("wgan-gp", 16), ("module", 8)])
+def test_a_run_with_critic_is_continued_bit_for_bit(kind, side, tmp_path):
+    """Of small images, of those whose critic is convolutional, and with a network of one's own."""
+    data, critic = cloud(30, side, side), "wgan-gp"
     options = {"n_steps": 30, "checkpoint_every": 20, "batch_size": 20}
     torch.manual_seed(1)
     if kind == "module":
@@ -444,7 +445,12 @@ def test_images_have_what_suits_them_and_points_have_not():
     assert isinstance(parts.loss.features, ImageFeatures)
     assert isinstance(parts.descent, PairDescent)
     assert repr(parts.critic).startswith("GradientPenaltyCritic(n=50, shape=(8, 8), share=0.4")
-    for data in (cloud(50, 64), cloud(50, 4, 4), (255 * cloud(50, 8, 8)).to(torch.uint8)):
+    for data in (
+        cloud(50, 64),
+        cloud(50, 4, 4),
+        cloud(50, 7, 8),
+        (255 * cloud(50, 8, 8)).to(torch.uint8),
+    ):
         assert not are_images(data)
     with pytest.raises(TypeError, match=r"X_target: expected an array .* cast it"):
         trained(cloud(50, 8, 8).half(), 1)

@@ -837,11 +837,16 @@ def test_a_run_that_ends_early_says_whose_it_is(options, shown, capsys):
     assert shown in capsys.readouterr().out
 
 
-def test_many_runs_show_how_many_of_them_are_done(capsys):
-    """Ten lines in all, and none of a single run."""
-    options = {"labels": torch.arange(240) // 12, "max_iter": 1, "tol": 0.0, "random_state": 0}
-    solve_coupling(cloud(240, 3), verbose=True, **options)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" seconds")[0] for line in lines] == [
-        f"solve_coupling: {2 * k}/20" for k in range(1, 11)
+@pytest.mark.parametrize(("n_runs", "own"), [(10, True), (11, False), (20, False)])
+def test_many_runs_show_how_many_of_them_are_done(n_runs, own, capsys, monkeypatch):
+    """Ten lines or so in all, and those of a run only if runs are few."""
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)  # the clock decides about words
+    labels = torch.arange(12 * n_runs) // 12
+    options = {"labels": labels, "max_iter": 1, "tol": 0.0, "random_state": 0, "verbose": True}
+    solve_coupling(cloud(len(labels), 3), **options)
+    lines = [line.split(" ")[:2] for line in capsys.readouterr().out.splitlines()]
+    done = range(n_runs // 10, n_runs + 1, n_runs // 10)
+    assert [count for name, count in lines if name == "solve_coupling:"] == [
+        f"{k}/{n_runs}" for k in done
     ]
+    assert any(name == "solve_coupling," for name, _ in lines) == own

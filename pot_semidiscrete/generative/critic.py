@@ -62,7 +62,8 @@ class GradientPenaltyCritic:
         D: ``(m, ...) -> (m,)`` or ``(m, 1)``, called without autocast. ``"convolutional"``, the default
         for images, (height, width) or (channels, height, width), of at least 16 by 16 pixels, has two
         convolutions, of 16 and 32 channels, and a layer of 256. ``"perceptron"``, the default for all
-        else, has two layers, of 512 and 256 (:ref:`networks-of-critics`).
+        else, as rows, shards and images whose channels come last, has two layers, of 512 and 256
+        (:ref:`networks-of-critics`). Name it for sequences, whose shape may be that of images.
     optimizer : torch.optim.Optimizer, or callable of parameters, optional
         ``Adam(lr=2e-3, betas=(0.5, 0.9))`` by default. Its rate falls as that of the generator does.
     share : float, default=0.4
@@ -125,6 +126,7 @@ class GradientPenaltyCritic:
         self.shape = first.shape
         self.random = resolve_random(random_state, get_backend(first), first)
         network = suited(self.shape) if network is None else network
+        self.kind = network if isinstance(network, str) else type(network).__name__
         if isinstance(network, str) and network in NETWORKS:
             seed = int(self.random.integers(2**31, 1)[0])
             network = network_of(network, self.shape, seed).to(first)
@@ -147,7 +149,7 @@ class GradientPenaltyCritic:
         return (
             f"GradientPenaltyCritic(n={len(self.rows.data)}, shape={tuple(self.shape)}, "
             f"share={self.share:g}, penalty={self.penalty:g}, batch_size={self.batch_size}, "
-            f"penalty_size={self.penalty_size})"
+            f"penalty_size={self.penalty_size}, network={self.kind})"
         )
 
     def __getstate__(self) -> dict[str, Any]:

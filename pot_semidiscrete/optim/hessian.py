@@ -29,7 +29,7 @@ FORCING = 0.15  # of the mean increase so far: the model has stopped rising (Nas
 
 
 def least_scale(weights: Array, n: int) -> Array:
-    """What damping is in units of, where n points give an atom less: its weight, or about a point."""
+    """Least unit of damping: about the smaller of the weight and the mass of a point."""
     return weights / (float(n) * weights + 1.0)
 
 

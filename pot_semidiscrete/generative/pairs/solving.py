@@ -115,7 +115,8 @@ def solve_coupling(
     random_state : None, int or generator
         Randomness.
     verbose : bool, default=False
-        Show the progress: of each run for potentials, if these are at most 10, and of all.
+        Show how many of the runs are done and, if there are at most 10, the progress of each. A run
+        solves for one group, or for several small ones at once.
     process_group : torch.distributed.ProcessGroup, optional
         Processes that all make this call, with the same arguments, and solve each problem together: see
         :doc:`/distributed`.
@@ -187,6 +188,7 @@ def solve_coupling(
         is_common = conditions is None and ranks is None  # the noise of all groups
         bundles = _bundles(groups, options.tol, is_common)
         bar = Progress(verbose and len(bundles) > 1, len(bundles), "solve_coupling")
+        stack.callback(bar.close, dict)
         for bundle in bundles:
             problems, starts = [], []
             for k in bundle:
@@ -208,8 +210,8 @@ def solve_coupling(
             for k in bundle:
                 warn_shortfall(results[k], tol, name="solve_coupling", start="init_coupling=coupling")
                 was_interrupted = was_interrupted or results[k].status == "interrupted"
-            bar.update(dict)
-        bar.close(dict)
+            if len(bundles) > 1:
+                bar.update(dict)
         whole: list[SemiDiscretePlan] = [results[k] for k in sorted(results)]
         return SemiDiscreteCoupling(whole, groups, space, law, X_target, conditions)
 
