@@ -1,6 +1,7 @@
 """Solving for a coupling: the space, the groups, and a potential of each."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -186,10 +187,7 @@ def solve_coupling(
         options, was_interrupted = Options.checked(tol, max_iter, batch_size), False
         results: dict[int, SemiDiscreteResult] = {}
         is_common = conditions is None and ranks is None  # the noise of all groups
-        bundles = _bundles(groups, options.tol, is_common)
-        bar = Progress(verbose and len(bundles) > 1, len(bundles), "solve_coupling")
-        stack.callback(bar.close, dict)
-        for bundle in bundles:
+        for bundle, is_shown in _shown(_bundles(groups, options.tol, is_common), verbose):
             problems, starts = [], []
             for k in bundle:
                 member = groups.members[k]
@@ -204,14 +202,11 @@ def solve_coupling(
             # once interrupted, the rest get one iteration: init_coupling goes on from what is whole
             run = replace(options, max_iter=1) if was_interrupted else options
             name = _name(bundle, len(groups.members))
-            is_shown = verbose and len(bundles) <= 10
             found = _solve(problems, starts, source, run, ranks, is_shown, name)
             results |= zip(bundle, found, strict=True)
             for k in bundle:
                 warn_shortfall(results[k], tol, name="solve_coupling", start="init_coupling=coupling")
                 was_interrupted = was_interrupted or results[k].status == "interrupted"
-            if len(bundles) > 1:
-                bar.update(dict)
         whole: list[SemiDiscretePlan] = [results[k] for k in sorted(results)]
         return SemiDiscreteCoupling(whole, groups, space, law, X_target, conditions)
 
@@ -220,6 +215,20 @@ def _bundles(groups: Groups, tol: float | StoppingRule, is_common: bool) -> list
     """Groups to solve for at once: of the same noise, if each run ends by its own chi2."""
     at_once = is_common and not isinstance(tol, StoppingRule) and tol > 0.0
     return groups.bundles() if at_once else groups.bundles(0)
+
+
+def _shown(bundles: list[list[int]], verbose: bool) -> Iterator[tuple[list[int], bool]]:
+    """Runs, and whether each shows its progress; of several, how many are done is shown."""
+    if len(bundles) == 1:
+        yield bundles[0], verbose
+        return
+    bar = Progress(verbose, len(bundles), "solve_coupling")
+    try:
+        for bundle in bundles:
+            yield bundle, verbose and len(bundles) <= 10
+            bar.update(dict)
+    finally:
+        bar.close(dict)
 
 
 def _name(bundle: list[int], n_groups: int) -> str:
