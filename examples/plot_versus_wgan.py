@@ -8,8 +8,8 @@ one processor core:
 * ``train_generator``: a potential with one entry for each image is kept from step to step. It is run
   by *the paper's gradient*, of the squared distance of pixels; with *pairs*, where
   :class:`~pot_semidiscrete.generative.ImageFeatures` decide the pairs and the sum of absolute
-  differences of pixels is minimised; and with pairs and a *critic*, the default for images
-  (:doc:`/training`);
+  differences of pixels is minimised; and with pairs and a *critic*, as images have by
+  default (:doc:`/training`), here with the network of the next;
 * WGAN-GP (Gulrajani et al., arXiv:1704.00028): the potential is a network, the *critic*, kept nearly
   1-Lipschitz by a penalty on its gradient; the cost is the distance, not its square;
 * mini-batch Sinkhorn: no potential is kept, each batch of generated points is transported to a batch
