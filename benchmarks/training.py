@@ -97,6 +97,7 @@ MEASURES = (
     *("steps", "cost", "covariance", "nearest", "frechet"),
     *("precision", "recall", "coverage"),
 )
+SETTINGS = ("seconds", "atoms", "coordinates", "generator", "colors", "batch", "device", "network")
 GENERATORS = {"mlp": mlp_generator, "dcgan": dcgan_generator}
 PLAIN = {"n_atoms": False, "features": False, "pair_cost": False, "critic": False}
 
@@ -457,10 +458,7 @@ def options_of(args):
 def main():
     args = arguments()
     torch.set_flush_denormal(True)  # for all: the weights of POT's and the authors' steps have many
-    settings = {
-        name: getattr(args, name)
-        for name in ("seconds", "atoms", "coordinates", "generator", "colors", "batch", "device")
-    }
+    settings = {name: getattr(args, name) for name in SETTINGS}
     facts, rows = kept(args.json, args.recipe, args.seeds, settings)
     made_anew = args.recipe if args.grid else ()
     grid = facts.pop("grid", [])  # rows of older files name no recipe
