@@ -93,10 +93,7 @@ GRIDS = {
     "wgan_gp": [{"rate": r, "critic_steps": k} for r, k in itertools.product(RATES, CRITIC_STEPS)],
     "energy": [{"renewed": share} for share in RENEWED],
 }
-MEASURES = (
-    *("steps", "cost", "covariance", "nearest", "frechet"),
-    *("precision", "recall", "coverage"),
-)
+MEASURES = ("steps", "cost", "covariance", "nearest", "frechet", "precision", "recall", "coverage")
 SETTINGS = ("seconds", "atoms", "coordinates", "generator", "colors", "batch", "device", "network")
 GENERATORS = {"mlp": mlp_generator, "dcgan": dcgan_generator}
 PLAIN = {"n_atoms": False, "features": False, "pair_cost": False, "critic": False}
@@ -331,12 +328,16 @@ def train(recipe, images, seconds, seed, coordinates=LATENT, kind="mlp", **optio
     return run
 
 
+def written(found):
+    """Of what a judge found, the measures that rows have."""
+    return {name: found[name] for name in MEASURES if name in found}
+
+
 def measure(run, judge):
     """Measures of a trained generator."""
     torch.manual_seed(1000 + run.seed)
     with torch.no_grad():
-        found = judge(run.generator(run.latent(len(judge.held_out))).cpu().numpy())
-    return {name: found[name] for name in MEASURES if name in found}
+        return written(judge(run.generator(run.latent(len(judge.held_out))).cpu().numpy()))
 
 
 def interval(run):
@@ -470,7 +471,7 @@ def main():
         facts |= {"machine": machine.facts(), **settings}
         images, judge = load(args.mnist, args.atoms, args.colors)
         images = images.to(args.device)
-        facts["floor"] = {name: judge.floor[name] for name in MEASURES if name in judge.floor}
+        facts["floor"] = written(judge.floor)
         show("floor", facts["floor"])
         law = (args.coordinates, args.generator)
         if "authors" in args.recipe and args.step is None:

@@ -42,12 +42,12 @@ NETWORKS: dict[str, Callable[[Sequence[int]], nn.Sequential]] = {
 }
 
 
-def suited(shape: Sequence[int], least: int = 16) -> str:
+def suited(shape: Sequence[int]) -> str:
     """Name of the network for points of a shape: of small images a perceptron, as of all else.
 
     The perceptron has the lower Frechet distance at 8 by 8 pixels, convolutions at 28 by 28.
     """
-    return "convolutional" if is_image(shape, least) else "perceptron"
+    return "convolutional" if is_image(shape, least=16) else "perceptron"
 
 
 def network_of(name: str, shape: Sequence[int], seed: int) -> nn.Sequential:
